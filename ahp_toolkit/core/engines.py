@@ -1,0 +1,46 @@
+"""Engines: map a picklable function over tasks, in this process or in a pool of processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def imap(fn: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
+    """Results in the order in which they are ready; at most ``2 * workers`` tasks are in memory at once."""
+    if workers <= 1:
+        yield from map(fn, tasks)
+        return
+    # forkserver: no threads of the parent (torch, numba) are copied into a worker
+    context = multiprocessing.get_context("forkserver")
+    saved = {k: os.environ.get(k) for k in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            yield from _bounded(pool, fn, tasks, 2 * workers)
+    finally:
+        for k, v in saved.items():
+            os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+
+
+def _bounded(pool: ProcessPoolExecutor, fn: Callable[[T], R], tasks: Iterable[T], limit: int) -> Iterator[R]:
+    running: set[Future[R]] = set()
+    try:
+        for task in tasks:
+            running.add(pool.submit(fn, task))
+            if len(running) >= limit:
+                ready, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (f.result() for f in ready)
+        while running:
+            ready, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (f.result() for f in ready)
+    finally:
+        for f in running:
+            f.cancel()

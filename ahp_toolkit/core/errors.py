@@ -1,0 +1,24 @@
+"""The error a user causes, and the check for heavy optional packages."""
+
+from __future__ import annotations
+
+import importlib.util
+
+
+class UserError(ValueError):
+    """What a user did, in one line: what was expected, what came, in which file and record, and the way out.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def require(package: str, needed_for: str, install: str | None = None) -> None:
+    """Check that an importable ``package`` is installed.
+
+    Raises:
+        UserError: with the line that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"{needed_for} needs the package {package}, which is not installed: pip install {install or package}"
+        )

@@ -1,0 +1,222 @@
+"""The only image decoder and writer: EXIF, grey, CMYK, palette, 16 bit, size limits, clear errors.
+
+Images in memory are RGB uint8 [H, W, 3]. EXIF rule (formats §7): annotations fix the frame. Where the stored size is
+the annotated one the pixels are used as stored; where only the EXIF-turned size is, they are turned; else it is an
+error. JPEG is decoded strictly: what a lenient decoder would patch over is an error here.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from .store import atomic
+
+Rgb = NDArray[np.uint8]
+#: Larger pictures are refused before they are decoded (decompression bombs): 16 times a 12-megapixel photo.
+MAX_PIXELS = 200_000_000
+MAX_BYTES = 512 * 2**20
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; ``reason`` is one word for counting (missing, empty, unreadable, corrupt, ...)."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Header(NamedTuple):
+    """What a file says of itself before its pixels are decoded: stored size in px, PIL mode and format, EXIF turn."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    orientation: int
+
+    def frame(self, size: tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
+        """((width, height) to use, whether EXIF must be applied) for an annotated ``size`` (None: as stored).
+
+        Raises:
+            ImageError: ``size_mismatch`` when neither the stored nor the turned size is the annotated one.
+        """
+        stored = (self.width, self.height)
+        if size is None or size == stored:
+            return stored, False
+        if self.orientation in _TURNED and size == stored[::-1]:
+            return size, True
+        raise ImageError("size_mismatch", f"annotated as {size[0]}x{size[1]}, the file is {stored[0]}x{stored[1]} px")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        ImageError: ``missing``, ``empty``, ``too_large`` or ``unreadable``.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ImageError("too_large", f"{path.name}: {size} bytes, at most {MAX_BYTES} are read")
+        data = path.read_bytes()
+    except FileNotFoundError as e:
+        raise ImageError("missing", f"{path.name}: no such file") from e
+    except OSError as e:
+        raise ImageError("unreadable", f"{path.name}: {e.strerror or e}") from e
+    if not data:
+        raise ImageError("empty", f"{path.name}: the file is empty")
+    return data
+
+
+def header(data: bytes | Path) -> Header:
+    """Read a picture's header only.
+
+    Raises:
+        ImageError: when it is missing, no picture, or larger than MAX_PIXELS.
+    """
+    name = data.name if isinstance(data, Path) else "image"
+    try:
+        with _open(data) as im:
+            return _header_of(im)
+    except FileNotFoundError as e:
+        raise ImageError("missing", f"{name}: no such file") from e
+
+
+def _open(data: bytes | Path) -> Image.Image:
+    name = data.name if isinstance(data, Path) else "image"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+    except FileNotFoundError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+        raise ImageError("too_large", f"{name}: more than {MAX_PIXELS} px") from e
+    except UnidentifiedImageError as e:
+        raise ImageError("unreadable", f"{name}: not a picture that can be identified") from e
+    except Exception as e:
+        raise ImageError("unreadable", f"{name}: {type(e).__name__}: {e}") from e
+
+
+def _header_of(im: Image.Image) -> Header:
+    try:
+        orientation = int(im.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  broken EXIF is no reason to lose a photo
+        orientation = 1
+    return Header(im.width, im.height, im.mode, im.format or "", orientation)
+
+
+def decode(data: bytes, size: tuple[int, int] | None = None) -> Rgb:
+    """Decode a picture to RGB uint8 [H, W, 3].
+
+    Args:
+        data: the file's bytes; the format is told by content, not by name.
+        size: (width, height) px of the frame the annotations live in; None takes the picture as stored.
+
+    Raises:
+        ImageError: ``unreadable``, ``corrupt``, ``truncated``, ``too_large`` or ``size_mismatch``.
+    """
+    with _open(data) as im:
+        head = _header_of(im)
+        _, turn = head.frame(size)
+        if head.format == "JPEG" and head.mode in ("RGB", "L") and not turn:
+            try:
+                return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+            except ValueError as e:
+                raise ImageError(*_jpeg_reason(str(e))) from e
+        try:
+            im.load()
+            return _to_rgb(ImageOps.exif_transpose(im) if turn else im)
+        except Exception as e:
+            reason = "truncated" if "truncated" in str(e) else "corrupt"
+            raise ImageError(reason, f"{head.format} {head.width}x{head.height}: {type(e).__name__}: {e}") from e
+
+
+def _jpeg_reason(message: str) -> tuple[str, str]:
+    cut = "remature end" in message or "EOF" in message
+    return ("truncated" if cut else "corrupt"), f"JPEG: {message}"
+
+
+def _to_rgb(im: Image.Image) -> Rgb:
+    if im.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        grey = np.asarray(im, dtype=np.float64)
+        high = 65535.0 if im.mode != "F" else max(1.0, float(grey.max()))
+        grey8 = (grey.clip(0, high) * (255.0 / high)).astype(np.uint8)
+        return np.repeat(grey8[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(np.asarray(im.convert("RGB")))
+
+
+def read(path: Path, size: tuple[int, int] | None = None) -> Rgb:
+    """Read a picture file to RGB uint8 [H, W, 3]; see `decode`.
+
+    Raises:
+        ImageError: with the reason in one word.
+    """
+    try:
+        return decode(read_bytes(path), size)
+    except ImageError as e:
+        raise ImageError(e.reason, str(e) if path.name in str(e) else f"{path.name}: {e}") from e
+
+
+def read_labels(data: bytes | Path) -> NDArray[np.uint8]:
+    """Read a label picture (8-bit grey, palette or 1-bit) unchanged: uint8 [H, W] of indices; 1-bit gives 0 and 1.
+
+    Raises:
+        ImageError: when it is missing, cut short, or not a single-channel 8-bit picture.
+    """
+    name = data.name if isinstance(data, Path) else "labels"
+    with _open(read_bytes(data) if isinstance(data, Path) else data) as im:
+        if im.mode not in ("L", "P", "1"):
+            raise ImageError("not_labels", f"{name}: expected one 8-bit channel, got mode {im.mode}")
+        try:
+            return np.ascontiguousarray(np.asarray(im, dtype=np.uint8))
+        except Exception as e:
+            raise ImageError("corrupt", f"{name}: {type(e).__name__}: {e}") from e
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W, 3] RGB, [H, W, 4] RGBA, or [H, W] grey as PNG, atomically."""
+    with atomic(path) as f:
+        f.write(encode(pixels, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 3]))
+
+
+def write_jpeg(path: Path, pixels: Rgb, quality: int = 95) -> None:
+    """Write RGB uint8 [H, W, 3] as JPEG (quality 1 to 100, no chroma subsampling from 90), atomically."""
+    with atomic(path) as f:
+        f.write(encode_jpeg(pixels, quality))
+
+
+def encode_jpeg(pixels: Rgb, quality: int = 95) -> bytes:
+    """RGB uint8 [H, W, 3] to JPEG bytes."""
+    subsampling = "444" if quality >= 90 else "420"
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", subsampling)
+
+
+def encode(pixels: NDArray[np.uint8], suffix: str, options: list[int] | None = None) -> bytes:
+    """Encode uint8 pixels (RGB, RGBA or grey) in OpenCV's format for ``suffix``."""
+    if pixels.ndim == 3:
+        code = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+        pixels = np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+    ok, buffer = cv2.imencode(suffix, pixels, options or [])
+    if not ok:
+        raise ValueError(f"OpenCV cannot encode {pixels.shape} {pixels.dtype} as {suffix}")
+    return buffer.tobytes()
+
+
+def write_palette_png(path: Path, labels: NDArray[np.uint8], palette: list[int]) -> None:
+    """Write uint8 [H, W] indices as a palette PNG (VOC's form); ``palette`` is flat R, G, B of up to 256 entries."""
+    im = Image.fromarray(labels, mode="P")
+    im.putpalette(palette)
+    with atomic(path) as f:
+        im.save(f, format="PNG")

@@ -1,0 +1,213 @@
+"""Run a stage: shards in, tables out; resume by digest, Dropped kept, counts, progress.
+
+A stage is a plain function over one shard of items; what it returns is written as ``part-NNNNN.parquet`` of each of its
+tables. Shards are cut by position, never by the number of workers, and random numbers come from record ids, so the
+bytes do not depend on who ran what. Work in progress lies in ``.<stage>-<key>`` beside the stage's folder; a shard is
+done when its ``shard-NNNNN.json`` stands there; the finished folder replaces the old one by rename. Killed at any
+moment, the same call goes on from the last whole shard.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import store
+from .engines import imap
+from .progress import Progress
+from .records import Dropped
+
+MAIN = ""  # the name of a stage's own table: its parts lie in the stage's folder itself
+
+
+@dataclass
+class Output:
+    """What a stage function makes of one shard: records by table name, rejects with reasons, and counts."""
+
+    tables: dict[str, list[Any]] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage run. ``key`` holds all that its result depends on: options, input digests, code (see `code_digest`)."""
+
+    name: str
+    folder: Path
+    fn: Callable[[Sequence[Any]], Output]
+    tables: Mapping[str, type]
+    key: Mapping[str, Any]
+    shard_size: int = 256
+    unit: str = "record"
+
+    @property
+    def key_digest(self) -> str:
+        """sha256 hex of the key."""
+        return store.digest_value([self.name, self.key])
+
+    @property
+    def partial(self) -> Path:
+        """Where unfinished work lies."""
+        return self.folder.parent / f".{self.folder.name}-{self.key_digest[:16]}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a stage ended. ``fresh`` is False when nothing had to be computed."""
+
+    name: str
+    folder: Path
+    counts: dict[str, int]
+    dropped: dict[str, int]
+    digest: str
+    fresh: bool
+
+
+def code_digest(*modules: str) -> str:
+    """sha256 over the source files of modules (dotted names): a changed stage recomputes."""
+    paths = [Path(str(importlib.import_module(m).__file__)) for m in modules]
+    return store.digest_files(paths)
+
+
+def finished(folder: Path, key_digest: str | None = None) -> Result | None:
+    """The result of a finished stage folder, or None (also when it was made with another key)."""
+    mark = folder / "stage.json"
+    if not mark.exists():
+        return None
+    said = store.read_json(mark)
+    if key_digest is not None and said["key_digest"] != key_digest:
+        return None
+    return Result(said["name"], folder, said["counts"], said["dropped"], said["digest"], False)
+
+
+def run(
+    job: Job,
+    items: Callable[[], Iterable[Any]],
+    *,
+    workers: int = 1,
+    total: int | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Run a stage to its end, or go on with it, or do nothing when it is finished.
+
+    Args:
+        items: gives the items anew at each call, in a fixed order; cut into shards of ``job.shard_size``.
+        workers: processes; 1 runs in this one.
+        total: number of items, when known, for the progress bar.
+
+    Raises:
+        UserError: what a stage function or an input says a user must mend.
+    """
+    done = finished(job.folder, job.key_digest)
+    if done is not None:
+        return done
+    _forget_stale(job)
+    job.partial.mkdir(parents=True, exist_ok=True)
+    with Progress(job.name, total, job.unit, quiet) as bar:
+        tasks = _pending(job, items(), bar)
+        for n in imap(_Shard(job.fn, dict(job.tables), job.partial, job.name), tasks, workers):
+            bar.update(n)
+    return _finish(job)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The picklable unit of work: run the stage function, write its tables, then the completion mark."""
+
+    fn: Callable[[Sequence[Any]], Output]
+    tables: dict[str, type]
+    folder: Path
+    stage: str
+
+    def __call__(self, task: tuple[int, Sequence[Any]]) -> int:
+        number, items = task
+        out = self.fn(items)
+        unknown = set(out.tables) - set(self.tables)
+        if unknown:
+            raise ValueError(f"stage {self.stage} made tables it did not declare: {sorted(unknown)}")
+        for name, cls in self.tables.items():
+            store.write_records(part_path(self.folder, name, number), out.tables.get(name, []), cls)
+        store.write_records(self.folder / "dropped" / f"part-{number:05d}.parquet", out.dropped, Dropped)
+        made = {f"out{'/' + n if n else ''}": len(out.tables.get(n, [])) for n in self.tables}
+        counts = Counter({"in": len(items)}) + Counter(made) + out.counts
+        reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
+        store.write_json(_mark(self.folder, number), {"counts": counts, "dropped": reasons})
+        return len(items)
+
+
+def part_path(folder: Path, table: str, number: int) -> Path:
+    """Where shard ``number`` of a table lies."""
+    return (folder / table if table else folder) / f"part-{number:05d}.parquet"
+
+
+def _mark(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.json"
+
+
+def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Cut the items into shards and pass on those that are not done yet; an empty input is one empty shard."""
+    stream = iter(items)
+    for number in itertools.count():
+        shard = list(itertools.islice(stream, job.shard_size))
+        if not shard and number > 0:
+            return
+        if _mark(job.partial, number).exists():
+            bar.update(len(shard))
+        else:
+            yield number, shard
+        if not shard:
+            return
+
+
+def _forget_stale(job: Job) -> None:
+    for old in job.folder.parent.glob(f".{job.folder.name}-*"):
+        if old != job.partial and old.is_dir():
+            shutil.rmtree(old)
+
+
+def _finish(job: Job) -> Result:
+    """Sum up the shards, write ``dropped.parquet`` and ``stage.json``, and put the folder in its place."""
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    marks = sorted(job.partial.glob("shard-*.json"))
+    for mark in marks:
+        said = store.read_json(mark)
+        counts.update(said["counts"])
+        reasons.update(said["dropped"])
+    if (job.partial / "dropped").exists():
+        dropped = list(store.read_records(job.partial / "dropped", Dropped))
+        store.write_records(job.partial / "dropped.parquet", dropped, Dropped)
+    counts["dropped"] = sum(reasons.values())
+    digest = store.digest_files(sorted(job.partial.glob("**/part-*.parquet")))
+    said = {
+        "name": job.name,
+        "key_digest": job.key_digest,
+        "key": job.key,
+        "counts": dict(sorted(counts.items())),
+        "dropped": dict(sorted(reasons.items())),
+        "digest": digest,
+        "shards": len(marks),
+    }
+    store.write_json(job.partial / "stage.json", said)
+    _replace(job.folder, job.partial)
+    shutil.rmtree(job.folder / "dropped", ignore_errors=True)
+    for mark in job.folder.glob("shard-*.json"):
+        mark.unlink()
+    return Result(job.name, job.folder, said["counts"], said["dropped"], digest, True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put ``new`` in the place of ``folder``. Between the two renames ``new`` is whole: the next call ends the move."""
+    old = folder.parent / f".{folder.name}-replaced"
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

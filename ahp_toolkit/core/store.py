@@ -1,0 +1,165 @@
+"""Parquet tables of records on disk: atomic writes, digests, and paths that never leave their root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import UserError
+from .tables import from_table, to_table
+
+R = TypeVar("R")
+
+
+@contextmanager
+def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path``; on success flush, fsync and rename it there, else leave nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temp = Path(name)
+    try:
+        with os.fdopen(fd, mode) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        temp.chmod(0o644)
+        temp.replace(path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one Parquet file atomically; the same table gives the same bytes."""
+    with atomic(path) as f:
+        pq.write_table(table, f, compression="zstd", write_statistics=False)
+
+
+def write_records(path: Path, records: Sequence[Any], cls: type) -> None:
+    """Write records of one type as one Parquet file, atomically."""
+    write_table(path, to_table(records, cls))
+
+
+def parts(folder: Path) -> list[Path]:
+    """The ``part-*.parquet`` files of a table folder, in order.
+
+    Raises:
+        UserError: when there is none.
+    """
+    found = sorted(folder.glob("part-*.parquet"))
+    if not found:
+        raise UserError(f"{folder}: expected a table (part-*.parquet), found none; run the stage that makes it first")
+    return found
+
+
+def read_records(folder: Path, cls: type[R]) -> Iterator[R]:
+    """All records of a table folder (or of one Parquet file), in order, one file in memory at a time.
+
+    Raises:
+        UserError: when there is no such table or a file of it cannot be read.
+    """
+    for path in [folder] if folder.is_file() else parts(folder):
+        yield from from_table(read_table(path), cls)
+
+
+def read_table(path: Path) -> pa.Table:
+    """One Parquet file.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    try:
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowInvalid, OSError) as e:
+        raise UserError(f"{path}: cannot be read as Parquet ({e}); delete it and run the same command again") from e
+
+
+def count_records(folder: Path) -> int:
+    """Number of records in a table folder, from the files' footers."""
+    return sum(pq.ParquetFile(p).metadata.num_rows for p in parts(folder))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys sorted."""
+    with atomic(path, "w") as f:
+        json.dump(value, f, indent=1, sort_keys=True, ensure_ascii=False)
+        f.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        UserError: when it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: cannot be read as JSON ({e})") from e
+
+
+def digest_bytes(*chunks: bytes) -> str:
+    """sha256 hex of the chunks, each preceded by its length so that borders count."""
+    h = hashlib.sha256()
+    for c in chunks:
+        h.update(len(c).to_bytes(8, "little"))
+        h.update(c)
+    return h.hexdigest()
+
+
+def digest_value(value: Any) -> str:
+    """sha256 hex of a JSON-like value, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """sha256 hex of a file's content."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def digest_files(paths: Sequence[Path]) -> str:
+    """sha256 hex over names and contents of files (a table folder's identity)."""
+    return digest_value([[p.name, digest_file(p)] for p in paths])
+
+
+def stamp(paths: Sequence[Path]) -> list[list[object]]:
+    """Name, size and modification time of each file: the cheap fingerprint of large inputs."""
+    return [[p.name, s.st_size, s.st_mtime_ns] for p in paths for s in [p.stat()]]
+
+
+def unit_hash(*keys: object) -> float:
+    """A number in [0, 1) that depends on the keys alone: the same on every machine."""
+    h = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
+    return int.from_bytes(h[:8], "big") / 2**64
+
+
+def seed_of(*keys: object) -> int:
+    """A 63-bit seed that depends on the keys alone: the same on every machine and in every process."""
+    h = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
+    return int.from_bytes(h[:8], "big") >> 1
+
+
+def safe_join(root: Path, relative: str) -> Path:
+    """Join a path from data below ``root``; links are followed and must stay inside too.
+
+    Raises:
+        ValueError: when the path is absolute, empty, holds ``..`` or a NUL, or leads out of the root.
+    """
+    pure = PurePosixPath(relative.replace("\\", "/"))
+    if not relative or "\x00" in relative or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
+        raise ValueError(f"path leaves its data root: {relative!r}")
+    path = root / pure
+    base = os.path.realpath(root)
+    real = os.path.realpath(path)
+    if real != base and not real.startswith(base.rstrip("/") + "/"):
+        raise ValueError(f"path leaves its data root through a link: {relative!r}")
+    return path

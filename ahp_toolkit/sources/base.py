@@ -1,0 +1,85 @@
+"""What every source file offers, and what they share.
+
+A source module has: ``LICENCE`` and ``HOMEPAGE`` (str); ``inputs(root)``, the annotation files it reads;
+``scan(root)``, a light, streaming index in a fixed order; ``load(root, entry)``, the photo with its instances, run in
+workers; ``read(root)``, both in one; and ``write(root, scenes)``, the inverse of ``read``, for examples and tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..core.images import Rgb
+from ..core.records import Dropped, SourceImage
+
+PERSON = "person"
+#: LIP's 20 part labels; the index is the label value (formats §3).
+PARTS = (
+    "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants", "jumpsuits",
+    "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
+)  # fmt: skip
+#: The pairs that swap when a picture is mirrored: left and right are the person's own (formats §3).
+PART_PAIRS = ((14, 15), (16, 17), (18, 19))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One photo of a source's index: picklable, as small as it can be. ``payload`` is the source's own affair."""
+
+    image_id: str
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A photo with its usable instances; bad records with their reasons (``Dropped.id``: instance or image id)."""
+
+    image: SourceImage | None
+    dropped: tuple[Dropped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What ``write`` takes: a photo's annotations and its pixels (RGB uint8 [H, W, 3]).
+
+    ``split`` is the source's own split the photo goes to (``train`` or ``val``).
+    """
+
+    image: SourceImage
+    pixels: Rgb
+    split: str = "train"
+
+
+class Source(Protocol):
+    """The shape of a source module."""
+
+    LICENCE: str
+    HOMEPAGE: str
+
+    def inputs(self, root: Path) -> list[Path]:
+        """The annotation files read; UserError (one line, naming the path) when ``root`` is no such dataset."""
+
+    def scan(self, root: Path) -> Iterator[Entry]:
+        """Every photo with at least one instance, in a fixed order, streaming; UserError on a cut file."""
+
+    def load(self, root: Path, entry: Entry) -> Loaded:
+        """The whole photo; bad instances are in ``dropped``, nothing raises for bad data."""
+
+    def read(self, root: Path) -> Iterator[SourceImage]:
+        """``scan`` and ``load`` in one."""
+
+    def write(self, root: Path, scenes: Iterable[Scene]) -> None:
+        """The inverse of ``read``: the dataset's own folder layout and formats."""
+
+
+def read_all(
+    root: Path, scan: Callable[[Path], Iterator[Entry]], load: Callable[[Path, Entry], Loaded]
+) -> Iterator[SourceImage]:
+    """Every loadable photo of a source, in order."""
+    for entry in scan(root):
+        loaded = load(root, entry)
+        if loaded.image is not None:
+            yield loaded.image

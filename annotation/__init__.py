@@ -1,0 +1,1 @@
+"""People: review, decisions, triage, composites."""

@@ -1,0 +1,1 @@
+"""Models: the paper's two networks with every ablation, and the baselines."""

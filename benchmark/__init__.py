@@ -1,0 +1,1 @@
+"""Judges: the protocol, metrics and leaderboards. Never imports a model."""
