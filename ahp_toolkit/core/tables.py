@@ -45,7 +45,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
     if get_origin(hint) is tuple:
         return pa.list_(_arrow_type(get_args(hint)[0]))
     if is_dataclass(hint):
-        return pa.struct(list(schema_of(typing.cast(type, hint))))
+        return pa.struct(list(schema_of(typing.cast(Any, hint))))
     raise TypeError(f"no Arrow type for {hint}")
 
 
@@ -81,13 +81,14 @@ def _from_plain(hint: Any, value: Any) -> Any:
 
 def to_table(records: Sequence[Any], cls: type) -> pa.Table:
     """Records of one type to an Arrow table."""
-    return pa.Table.from_pylist([_to_plain(r) for r in records], schema=schema_of(cls))
+    return pa.Table.from_pylist([_to_plain(r) for r in records], schema=schema_of(typing.cast(Any, cls)))
 
 
 def from_table(table: pa.Table, cls: type[R]) -> Iterator[R]:
     """An Arrow table to records, batch by batch. Columns the record does not know are ignored."""
-    hints = _hints(cls)
-    names = [n for n in _names(cls) if n in table.column_names]
+    key: Any = cls
+    hints = _hints(key)
+    names = [n for n in _names(key) if n in table.column_names]
     for batch in table.select(names).to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
             yield cls(**{n: _from_plain(hints[n], v) for n, v in row.items()})

@@ -1,0 +1,168 @@
+"""STAGE harvest: SourceImage -> Candidate (people worth asking about) and Occluder (paper §4.1 (1); spec §1).
+
+Dropped, in this order: bad records (by the source), crowd / group / depiction / reflection marks, area under 300 px
+(mask area where there is a mask, else box area), any pixel of the mask (else of the box) within a 5 px gutter along
+the image borders, and people of photos that cannot be decoded. Each rule is a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import imagehash
+import numpy as np
+from PIL import Image
+
+from ..core import images, store
+from ..core.pipeline import MAIN, Output
+from ..core.records import Candidate, Dropped, ImageRef, Instance, Occluder
+from ..sources import SOURCES
+from ..sources.base import PERSON, Entry
+from .neighbours import neighbours_of
+
+STAGE = "harvest"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What makes a human a candidate.
+
+    ``min_area`` px²; ``gutter`` px along the four borders; ``drop_flags`` marks that end a human's way; ``verify``
+    decodes every photo that gives anything (a broken one is found here and not in the middle of a training).
+    """
+
+    min_area: int = 300
+    gutter: int = 5
+    drop_flags: tuple[str, ...] = ("crowd", "group", "depiction", "reflection")
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """What tells two files of one photograph: exact keys, a 64-bit pHash, and a 16x16 grey thumbnail to verify it.
+
+    ``people`` and ``masks`` count the usable humans and those with masks: the better annotated source wins.
+    """
+
+    image_id: str
+    source: str
+    keys: str
+    phash: bytes
+    thumb: bytes
+    people: int
+    masks: int
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """The stage function; ``roots`` maps a source's name to its data root. Items are (source, Entry)."""
+
+    roots: dict[str, str]
+    rules: Rules
+
+    def __call__(self, items: Sequence[tuple[str, Entry]]) -> Output:
+        """One shard of photos."""
+        out = Output({MAIN: [], "occluders": [], "photos": []})
+        for source, entry in items:
+            self._photo(source, entry, out)
+        return out
+
+    def _photo(self, source: str, entry: Entry, out: Output) -> None:
+        root = Path(self.roots[source])
+        loaded = SOURCES.get(source).load(root, entry)
+        out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
+        out.counts[f"images/{source}"] += 1
+        out.counts[f"persons/{source}"] += sum(d.id.count("#") for d in loaded.dropped if _is_person(d))
+        if loaded.image is None:
+            return
+        image, instances = loaded.image.image, loaded.image.instances
+        people = [i for i in instances if i.label == PERSON]
+        out.counts[f"persons/{source}"] += len(people)
+        kept, dropped = self._sift(source, people, image)
+        out.dropped.extend(dropped)
+        sources_of_occlusion = [i for i in instances if i.mask is not None and not (i.flags.crowd or i.flags.group)]
+        if not kept and not sources_of_occlusion:
+            return
+        try:
+            image, phash, thumb = self._verify(root, image)
+        except (images.ImageError, ValueError) as e:
+            reason = f"image_{e.reason}" if isinstance(e, images.ImageError) else "unsafe_path"
+            out.dropped.extend(Dropped(i.instance_id, STAGE, reason, str(e), source) for i in kept)
+            out.counts[f"occluders_lost/{source}"] += len(sources_of_occlusion)
+            return
+        _emit(out, image, instances, kept, sources_of_occlusion)
+        masks = sum(i.mask is not None for i in kept)
+        out.tables["photos"].append(Photo(image.image_id, source, image.photo, phash, thumb, len(kept), masks))
+
+    def _sift(self, source: str, people: list[Instance], image: ImageRef) -> tuple[list[Instance], list[Dropped]]:
+        kept, dropped = [], []
+        for person in people:
+            why = self.reason(person, image)
+            if why is None:
+                kept.append(person)
+            else:
+                dropped.append(Dropped(person.instance_id, STAGE, why[0], why[1], source))
+        return kept, dropped
+
+    def reason(self, person: Instance, image: ImageRef) -> tuple[str, str] | None:
+        """(reason, detail) for which the rules drop a human, or None."""
+        for flag in self.rules.drop_flags:
+            if getattr(person.flags, flag):
+                return flag, f"marked {flag} by its source"
+        area = person.mask.area if person.mask is not None else person.box.area
+        if area < self.rules.min_area:
+            return "small", f"{area:.0f} px, at least {self.rules.min_area} are asked for"
+        box = person.mask.box if person.mask is not None else person.box
+        if box.touches_border(image.width, image.height, self.rules.gutter):
+            return "gutter", f"within {self.rules.gutter} px of the image border"
+        return None
+
+    def _verify(self, root: Path, image: ImageRef) -> tuple[ImageRef, bytes, bytes]:
+        path = store.safe_join(root, image.path)
+        if not self.rules.verify:
+            images.header(path).frame((image.width, image.height))
+            return image, b"", b""
+        data = images.read_bytes(path)
+        try:
+            pixels = images.decode(data, (image.width, image.height))
+        except images.ImageError as e:
+            raise images.ImageError(e.reason, f"{image.path}: {e}") from e
+        return replace(image, digest=store.digest_bytes(data)), *fingerprint(pixels)
+
+
+def _is_person(dropped: Dropped) -> bool:
+    """Sources mark what they drop of other labels by ``label=...`` at the start of the detail."""
+    return not dropped.detail.startswith("label=") or dropped.detail.startswith(f"label={PERSON}")
+
+
+def fingerprint(pixels: images.Rgb) -> tuple[bytes, bytes]:
+    """(64-bit pHash, 16x16 grey thumbnail) of RGB uint8 [H, W, 3]."""
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+    small = np.asarray(cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA), np.uint8)
+    phash = np.packbits(imagehash.phash(Image.fromarray(small)).hash.ravel()).tobytes()
+    thumb = np.asarray(cv2.resize(small, (16, 16), interpolation=cv2.INTER_AREA), np.uint8)
+    return phash, thumb.tobytes()
+
+
+def _emit(
+    out: Output,
+    image: ImageRef,
+    instances: Sequence[Instance],
+    kept: Sequence[Instance],
+    occluders: Sequence[Instance],
+) -> None:
+    around = neighbours_of(kept, instances, image.height, image.width)
+    for person, near in zip(kept, around, strict=True):
+        box = person.mask.box if person.mask is not None else person.box
+        out.tables[MAIN].append(
+            Candidate(person.instance_id, image, box, person.mask, person.parsing, person.flags, near)
+        )
+    for o in occluders:
+        assert o.mask is not None
+        area = o.mask.area
+        if area == 0:
+            continue
+        out.tables["occluders"].append(Occluder(o.instance_id, image, o.label, o.mask.box, o.mask, area))

@@ -1,0 +1,160 @@
+"""STAGE review: Segmented + Decisions -> Human, split by the hash of its photo; the rest Dropped with the reason.
+
+Two humans of one photo never fall into two splits, and neither do two files of one photograph: the split follows
+``ImageRef.photo``. Photos are ordered by the hash of that key; the first give val, the next test, the rest train.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.masks import Mask
+from ahp_toolkit.core.pipeline import MAIN, Output
+from ahp_toolkit.core.records import Decision, Dropped, Human, Segmented
+
+from .decisions import last_words, majority, read_log
+
+STAGE = "review"
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Humans wanted in val and test (spec §1: 297 and 56), each at most its share of all."""
+
+    val: int = 297
+    test: int = 56
+    max_val: float = 0.2
+    max_test: float = 0.1
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the hash of a photo falls: [0, val) val, [val, test) test, [test, 1) train."""
+
+    val: float
+    test: float
+
+    def split(self, photo: str) -> str:
+        """The split of a photo key: the same on every machine, for humans and occluders alike."""
+        u = photo_hash(photo)
+        return "val" if u < self.val else "test" if u < self.test else "train"
+
+
+def photo_hash(photo: str) -> float:
+    """A photo key's place in [0, 1)."""
+    return store.unit_hash("split", photo)
+
+
+def thresholds(photos: Iterable[str], sizes: SplitSizes) -> Thresholds:
+    """Cut the photos (one key a preserved human) so that val and test get the humans that were asked for."""
+    per_hash = Counter(map(photo_hash, photos))
+    total = sum(per_hash.values())
+    want_val = min(sizes.val, int(total * sizes.max_val))
+    want_test = min(sizes.test, int(total * sizes.max_test))
+    ordered = sorted(per_hash)
+    val, i = _cut(ordered, 0, per_hash, want_val)
+    test, _ = _cut(ordered, i, per_hash, want_test)
+    return Thresholds(val, max(val, test))
+
+
+def _cut(ordered: list[float], start: int, per_hash: Counter[float], want: int) -> tuple[float, int]:
+    got, i = 0, start
+    while i < len(ordered) and got < want:
+        got += per_hash[ordered[i]]
+        i += 1
+    low = ordered[i - 1] if i else 0.0
+    return ((low + ordered[i]) / 2 if i < len(ordered) else 1.0) if i else 0.0, i
+
+
+@dataclass(frozen=True)
+class Decide:
+    """The stage function that applies a rule to each segmented human. Items: paths of Segmented parts."""
+
+    rule: Callable[[Segmented], Decision | None]
+
+    def __call__(self, items: Sequence[str]) -> Output:
+        """One part: a Decision for each human the rule has a word on."""
+        out = Output({MAIN: []})
+        for path in items:
+            for s in store.read_records(Path(path), Segmented):
+                decision = self.rule(s)
+                if decision is not None:
+                    out.tables[MAIN].append(decision)
+                    out.counts[decision.verdict] += 1
+        return out
+
+
+@cache
+def _decided(log: str) -> dict[str, list[Decision]]:
+    return last_words(read_log(Path(log)))
+
+
+@cache
+def _scenes(path: str) -> dict[str, str]:
+    return dict(store.read_json(Path(path))) if path else {}
+
+
+@dataclass(frozen=True)
+class Review:
+    """The stage function. Items: (path of a Segmented part, path of the Decision part made for it, or '').
+
+    ``logs`` are decision files of people; their words replace what the rule said. ``scenes`` is a JSON file
+    {image id: scene category}, or ''.
+    """
+
+    cut: Thresholds
+    logs: tuple[str, ...] = ()
+    scenes: str = ""
+
+    def __call__(self, items: Sequence[tuple[str, str]]) -> Output:
+        """One part: the preserved and refined humans, all decisions, the rest dropped."""
+        out = Output({MAIN: [], "decisions": []})
+        for segmented, ruled in items:
+            rule = {d.candidate_id: d for d in store.read_records(Path(ruled), Decision)} if ruled else {}
+            for s in store.read_records(Path(segmented), Segmented):
+                cid = s.candidate.candidate_id
+                self._one(s, decisions_on(cid, rule, self.logs), out)
+        return out
+
+    def _one(self, s: Segmented, decisions: list[Decision], out: Output) -> None:
+        source, cid = s.candidate.image.source, s.candidate.candidate_id
+        if not decisions:
+            out.dropped.append(Dropped(cid, STAGE, "undecided", "nobody has decided on it yet", source))
+            return
+        out.tables["decisions"].extend(decisions)
+        d = majority(decisions)
+        mask = d.corrected or s.mask
+        frame = (s.mask.height, s.mask.width)
+        if d.verdict == "discard" or (mask.height, mask.width) != frame or mask.area == 0:
+            reason = (d.reason or "discard") if d.verdict == "discard" else "corrected_mask_unusable"
+            out.dropped.append(Dropped(cid, STAGE, reason, f"{d.verdict} by {d.reviewer}", source))
+            return
+        verdict = "preserve" if d.corrected is not None else d.verdict
+        out.counts[f"{verdict}/{source}"] += 1
+        out.tables[MAIN].append(self._human(s, d, decisions, mask, verdict))
+
+    def _human(self, s: Segmented, d: Decision, all_of: list[Decision], mask: Mask, verdict: str) -> Human:
+        image = s.candidate.image
+        return Human(
+            human_id=s.candidate.candidate_id,
+            image=image,
+            box=mask.box,
+            mask=mask,
+            parsing=s.parsing,
+            scene=_scenes(self.scenes).get(image.image_id, ""),
+            split=self.cut.split(image.photo or image.image_id),
+            reviewers=tuple(sorted({x.reviewer for x in all_of})),
+            verdict=verdict,
+            provisional=d.provisional,
+        )
+
+
+def decisions_on(candidate_id: str, rule: dict[str, Decision], logs: Sequence[str]) -> list[Decision]:
+    """The words that count for a candidate: people's where there are any, else the rule's."""
+    said = [d for log in logs for d in _decided(log).get(candidate_id, [])]
+    return said or ([rule[candidate_id]] if candidate_id in rule else [])
