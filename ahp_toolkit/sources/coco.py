@@ -1,0 +1,300 @@
+"""COCO 2014 and 2017, and folders of the same build (formats §1).
+
+``annotations/instances_*.json`` beside image folders such as ``train2017/``. Boxes, polygons and RLE of all three forms
+are decoded in ``load``. Names of 12 digits are COCO's own ids; a photo of another name is known by its split and name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from ..core import masks
+from ..core.errors import UserError
+from ..core.masks import Box, Mask
+from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from . import _coco_json as js
+from . import _coco_write
+from ._shared import Bad, coco_key, inside, stored_size, usable_box, usable_size
+from .base import Entry, Loaded, Scene, read_all
+
+LICENCE = "annotations CC BY 4.0; photos under Flickr's terms and each photo's own licence"
+HOMEPAGE = "https://cocodataset.org"
+CARRIES = frozenset({"mask", "crowd", "label"})
+
+_NAME = "coco"
+_PATTERN = "annotations/instances_*.json"
+_OFFICIAL = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
+_FLICKR = re.compile(r"^https?://[^/]*(?:static)?flickr\.com/.*?/?(\d+)_[^/]*$")
+
+
+class _Photo(NamedTuple):
+    """Payload of a photo: its record and its annotations, the heavy parts as JSON lists in the annotations' order."""
+
+    path: str
+    photo: str
+    size: tuple[int | None, int | None]
+    licence: str
+    records: tuple[tuple[int, str, bool], ...]
+    boxes: bytes
+    outlines: bytes
+    repeats: tuple[int, ...] = ()
+
+
+class _Reject(NamedTuple):
+    """Payload that stands for records without a photo: (id, reason, detail) of each."""
+
+    records: tuple[tuple[str, str, str], ...]
+
+
+def inputs(root: Path) -> list[Path]:
+    """The instances files of a COCO folder, sorted by name.
+
+    Raises:
+        UserError: when there is none.
+    """
+    found = sorted(root.glob(_PATTERN))
+    if not found:
+        raise UserError(f"{root}: expected a COCO folder holding {_PATTERN}, found none; give the folder above it")
+    return found
+
+
+def scan(root: Path) -> Iterator[Entry]:
+    """Every annotated photo, file by file, in the order of the image records.
+
+    A photo that an earlier file gave already is an entry without photo, loaded as ``duplicate_image``.
+
+    Raises:
+        UserError: when a file is cut short, no JSON or no COCO file.
+    """
+    seen: dict[str, str] = {}
+    for path in inputs(root):
+        yield from _scan_file(root, path, seen)
+
+
+def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
+    index = js.read_index(path)
+    split = path.stem.removeprefix("instances_")
+    folder = _folder(root, split, index.images)
+    groups, repeats = _by_image(index.annotations)
+    index.annotations.clear()
+    known: set[int] = set()
+    twice: list[tuple[str, str, str]] = []
+    for image in index.images:
+        image_id = _image_id(image, split)
+        if image.id in known:
+            twice.append((image_id, "duplicate_id", f"{path.name}: a second image record of id {image.id}"))
+            continue
+        known.add(image.id)
+        group = groups.pop(image.id, None)
+        if group is None:
+            continue
+        if image_id in seen:
+            reason = ("duplicate_image", f"{path.name}: read before from {seen[image_id]}")
+            yield Entry(f"{image_id}@{path.stem}", _Reject(((f"{image_id}@{path.stem}", *reason),)))
+            continue
+        seen[image_id] = path.name
+        yield Entry(image_id, _photo(image, image_id, folder, group, index, repeats.get(image.id, ())))
+    yield from _rejects(path, groups, index.malformed, twice)
+
+
+def _by_image(annotations: list[js.Annotation]) -> tuple[dict[int, list[js.Annotation]], dict[int, tuple[int, ...]]]:
+    """Annotations by image id, in file order; and by image id the positions in its group whose id stood before."""
+    groups: dict[int, list[js.Annotation]] = {}
+    repeats: dict[int, tuple[int, ...]] = {}
+    again = js.repeated(annotations)
+    for n, a in enumerate(annotations):
+        group = groups.get(a.image_id)
+        if group is None:
+            groups[a.image_id] = [a]
+        else:
+            group.append(a)
+        if again and n in again:
+            repeats[a.image_id] = (*repeats.get(a.image_id, ()), len(groups[a.image_id]) - 1)
+    return groups, repeats
+
+
+def _photo(
+    image: js.Image, image_id: str, folder: str, group: list[js.Annotation], index: js.Index, repeats: tuple[int, ...]
+) -> _Photo:
+    labels = index.labels
+    licence = index.licences.get(image.license, "") if image.license is not None else ""
+    return _Photo(
+        folder + image.file_name,
+        _photo_key(image, image_id),
+        (image.width, image.height),
+        licence,
+        tuple([(a.id, labels.get(a.category_id) or f"\0{a.category_id}", bool(a.iscrowd)) for a in group]),
+        b"[%s]" % b",".join([a.bbox for a in group]),  # joining copies, so that the file's pages can go
+        b"[%s]" % b",".join([a.segmentation for a in group]),
+        repeats,
+    )
+
+
+def _rejects(
+    path: Path,
+    orphans: dict[int, list[js.Annotation]],
+    malformed: list[js.Malformed],
+    twice: list[tuple[str, str, str]],
+) -> Iterator[Entry]:
+    """Entries for what belongs to no photo, so that it is counted and not lost."""
+    for number, group in orphans.items():
+        name = coco_key(number)
+        why = f"{path.name}: no image record of id {number}"
+        yield Entry(name + f"@{path.stem}", _Reject(tuple((f"{name}#{a.id}", "unknown_image", why) for a in group)))
+    bad = tuple((_name_of(m), "malformed", f"{path.name}: {m.kind} record: {m.detail}") for m in malformed)
+    if bad or twice:
+        yield Entry(f"{_NAME}/@{path.stem}", _Reject((*bad, *twice)))
+
+
+def _name_of(record: js.Malformed) -> str:
+    own, image = record.ids
+    if record.kind == "annotation":
+        return f"{coco_key(image) if type(image) is int else f'{_NAME}/{image}'}#{own}"
+    return f"{_NAME}/{record.kind}/{own}"
+
+
+def _image_id(image: js.Image, split: str) -> str:
+    stem = PurePosixPath(image.file_name).stem
+    official = _OFFICIAL.fullmatch(stem)
+    if official:
+        return f"{_NAME}/{official[1]}"
+    return f"{_NAME}/{split}/{stem or image.id}"
+
+
+def _photo_key(image: js.Image, image_id: str) -> str:
+    found = _FLICKR.match(image.flickr_url or "")
+    return f"{image_id} flickr/{found[1]}" if found else image_id
+
+
+def _folder(root: Path, split: str, images: list[js.Image]) -> str:
+    """The folder that file names are relative to, with its slash: told by the first photo that is found on disk."""
+    usual = [f"{split}/", f"images/{split}/", "", "images/"]
+    others = [f"{d.name}/" for d in sorted(root.iterdir()) if d.is_dir() and d.name != "annotations"]
+    for image in images[:8]:
+        for folder in dict.fromkeys([*usual, *others]):
+            if _is_there(root, folder + image.file_name):
+                return folder
+    # nothing there: a name with a folder in it is taken from the root, a bare one from its split's folder
+    return "" if images and "/" in images[0].file_name else usual[0]
+
+
+def _is_there(root: Path, relative: str) -> bool:
+    try:
+        return inside(root, relative).is_file()
+    except (Bad, OSError):
+        return False
+
+
+def load(root: Path, entry: Entry) -> Loaded:
+    """The photo with its instances; outlines are rasterised here."""
+    if isinstance(entry.payload, _Reject):
+        return Loaded(None, tuple(Dropped(i, "harvest", why, detail, _NAME) for i, why, detail in entry.payload.records))
+    photo: _Photo = entry.payload
+    try:
+        width, height = _frame(root, photo)
+    except Bad as bad:
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+    image = ImageRef(entry.image_id, _NAME, photo.path, width, height, photo.photo, "", photo.licence)
+    instances: list[Instance] = []
+    dropped: list[Dropped] = []
+    boxes = msgspec.json.decode(photo.boxes, type=list[Raw])
+    outlines = msgspec.json.decode(photo.outlines, type=list[Raw])
+    for n, (number, label, crowd) in enumerate(photo.records):
+        instance_id = f"{entry.image_id}#{number}"
+        try:
+            if n in photo.repeats:
+                raise Bad("duplicate_id", f"a second annotation of id {number}")
+            instances.append(_instance(instance_id, label, crowd, boxes[n], outlines[n], width, height))
+        except Bad as bad:
+            dropped.append(bad.dropped(instance_id, _NAME))
+    return Loaded(SourceImage(image, tuple(instances)), tuple(dropped))
+
+
+def _frame(root: Path, photo: _Photo) -> tuple[int, int]:
+    path = inside(root, photo.path)
+    width, height = photo.size
+    return stored_size(path) if width is None or height is None else usable_size(width, height)
+
+
+def _instance(
+    instance_id: str, label: str, crowd: bool, bbox: Raw, outline: Raw, width: int, height: int
+) -> Instance:
+    if label.startswith("\0"):
+        raise Bad("unknown_category", f"no category of id {label[1:]}")
+    mask = _mask(outline, height, width)
+    box = _box(bbox) or (mask.box if mask else None)
+    if box is None:
+        raise Bad("no_box", "neither a bbox nor a segmentation")
+    return Instance(instance_id, label, usable_box(box, width, height), mask, None, Flags(crowd=crowd))
+
+
+def _box(bbox: Raw) -> Box | None:
+    try:
+        values = msgspec.json.decode(bbox, type=list[float | None] | None)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise Bad("bad_box", f"bbox: expected [x, y, width, height] px: {e}") from e
+    if not values:
+        return None
+    if len(values) != 4:
+        raise Bad("bad_box", f"bbox: expected [x, y, width, height] px, got {len(values)} numbers")
+    x, y, w, h = (math.nan if v is None else v for v in values)
+    return masks.box_from_xywh(x, y, w, h)
+
+
+class _Rle(msgspec.Struct):
+    size: tuple[int, int]
+    counts: str | list[int]
+
+
+def _mask(outline: Raw, height: int, width: int) -> Mask | None:
+    try:
+        shape = msgspec.json.decode(outline, type=list[list[float | None]] | _Rle | None)
+        if isinstance(shape, _Rle):
+            mask = masks.from_rle(shape.size, shape.counts, height, width)
+        elif shape:
+            mask = _polygons(shape, height, width)
+        else:
+            return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise Bad("bad_segmentation", f"expected polygons or RLE: {e}") from e
+    except Bad:
+        raise
+    except (ValueError, OverflowError) as e:
+        raise Bad("bad_rle", str(e)) from e
+    if mask.area == 0:
+        raise Bad("empty_mask", "the segmentation covers no pixel")
+    return mask
+
+
+def _polygons(polygons: list[list[float | None]], height: int, width: int) -> Mask:
+    finite = [[v for v in p if v is not None and math.isfinite(v)] for p in polygons]
+    if any(len(f) != len(p) for f, p in zip(finite, polygons, strict=True)):
+        raise Bad("not_finite", "a polygon has a coordinate that is no finite number")
+    try:
+        return masks.from_polygons(finite, height, width)
+    except ValueError as e:
+        raise Bad("short_polygon", str(e)) from e
+
+
+def read(root: Path) -> Iterator[SourceImage]:
+    """``scan`` and ``load`` in one."""
+    return read_all(root, scan, load)
+
+
+def write(root: Path, scenes: Iterable[Scene]) -> None:
+    """Write COCO 2017: ``annotations/instances_<split>2017.json`` and ``<split>2017/<12 digits>.jpg``.
+
+    Ids must be COCO's (``coco/<12 digits>``, ``#<number>``). Flags other than crowd, and parsings, are lost. Masks without
+    holes become polygons along the pixels' borders; those that polygons cannot give back exactly become RLE.
+
+    Raises:
+        UserError: for ids that are no COCO ids.
+    """
+    _coco_write.write(root, scenes)
