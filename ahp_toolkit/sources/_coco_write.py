@@ -94,8 +94,8 @@ def segmentation(mask: Mask, crowd: bool) -> list[list[int]] | dict[str, Any]:
 def outline(mask: Bool2D) -> list[list[int]]:
     """The borders of a mask's pixels as closed polygons, flat x, y lists in px, corners only, inside on the right.
 
-    Pixels that meet at a corner alone belong to two polygons. The border of a hole is a polygon of its own, which COCO's
-    union would fill.
+    Pixels that meet at a corner alone belong to two polygons. The border of a hole is a polygon of its own, which
+    COCO's union would fill.
     """
     steps = _border_steps(mask)
     polygons = []

@@ -11,6 +11,7 @@ from ..core import images, store
 from ..core.errors import UserError
 from ..core.masks import Bool2D, Box, Label2D
 from ..core.records import Dropped
+from .base import PERSON
 
 #: No side of a photo is longer (JPEG's own limit): it keeps rasterising from taking unbounded memory.
 MAX_SIDE = 65_535
@@ -23,9 +24,14 @@ class Bad(ValueError):
         super().__init__(detail)
         self.reason = reason
 
-    def dropped(self, record_id: str, source: str) -> Dropped:
-        """The same as the record the harvest keeps."""
-        return Dropped(record_id, "harvest", self.reason, str(self), source)
+    def dropped(self, record_id: str, source: str, label: str = PERSON) -> Dropped:
+        """The same as the record the harvest keeps; its detail starts with the label where that is no person's."""
+        return Dropped(record_id, "harvest", self.reason, labelled(str(self), label), source)
+
+
+def labelled(detail: str, label: str) -> str:
+    """The detail of a dropped instance as the harvest counts it: ``label=<label>`` goes before what is no person."""
+    return detail if label == PERSON else f"label={label}: {detail}"
 
 
 def inside(root: Path, relative: str) -> Path:
@@ -36,8 +42,8 @@ def inside(root: Path, relative: str) -> Path:
     """
     try:
         return store.safe_join(root, relative)
-    except (ValueError, OSError) as e:
-        raise Bad("unsafe_path", str(e)) from e
+    except (ValueError, OSError, IndexError) as e:
+        raise Bad("unsafe_path", f"not a path below the data root: {relative!r} ({e})") from e
 
 
 def usable_box(box: Box, width: int, height: int) -> Box:

@@ -21,7 +21,7 @@ from ..core.masks import Box, Mask
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from . import _coco_json as js
 from . import _coco_write
-from ._shared import Bad, coco_key, inside, stored_size, usable_box, usable_size
+from ._shared import Bad, coco_key, inside, labelled, stored_size, usable_box, usable_size
 from .base import Entry, Loaded, Scene, read_all
 
 LICENCE = "annotations CC BY 4.0; photos under Flickr's terms and each photo's own licence"
@@ -101,7 +101,7 @@ def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
             continue
         seen[image_id] = path.name
         yield Entry(image_id, _photo(image, image_id, folder, group, index, repeats.get(image.id, ())))
-    yield from _rejects(path, groups, index.malformed, twice)
+    yield from _rejects(path, groups, index, twice)
 
 
 def _by_image(annotations: list[js.Annotation]) -> tuple[dict[int, list[js.Annotation]], dict[int, tuple[int, ...]]]:
@@ -140,15 +140,17 @@ def _photo(
 def _rejects(
     path: Path,
     orphans: dict[int, list[js.Annotation]],
-    malformed: list[js.Malformed],
+    index: js.Index,
     twice: list[tuple[str, str, str]],
 ) -> Iterator[Entry]:
     """Entries for what belongs to no photo, so that it is counted and not lost."""
     for number, group in orphans.items():
         name = coco_key(number)
         why = f"{path.name}: no image record of id {number}"
-        yield Entry(name + f"@{path.stem}", _Reject(tuple((f"{name}#{a.id}", "unknown_image", why) for a in group)))
-    bad = tuple((_name_of(m), "malformed", f"{path.name}: {m.kind} record: {m.detail}") for m in malformed)
+        labels = [index.labels.get(a.category_id, "?") for a in group]
+        lost = ((f"{name}#{a.id}", "unknown_image", labelled(why, c)) for a, c in zip(group, labels, strict=True))
+        yield Entry(f"{name}@{path.stem}", _Reject(tuple(lost)))
+    bad = tuple((_name_of(m), "malformed", f"{path.name}: {m.kind} record: {m.detail}") for m in index.malformed)
     if bad or twice:
         yield Entry(f"{_NAME}/@{path.stem}", _Reject((*bad, *twice)))
 
@@ -195,7 +197,9 @@ def _is_there(root: Path, relative: str) -> bool:
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its instances; outlines are rasterised here."""
     if isinstance(entry.payload, _Reject):
-        return Loaded(None, tuple(Dropped(i, "harvest", why, detail, _NAME) for i, why, detail in entry.payload.records))
+        return Loaded(
+            None, tuple(Dropped(i, "harvest", why, detail, _NAME) for i, why, detail in entry.payload.records)
+        )
     photo: _Photo = entry.payload
     try:
         width, height = _frame(root, photo)
@@ -213,7 +217,7 @@ def load(root: Path, entry: Entry) -> Loaded:
                 raise Bad("duplicate_id", f"a second annotation of id {number}")
             instances.append(_instance(instance_id, label, crowd, boxes[n], outlines[n], width, height))
         except Bad as bad:
-            dropped.append(bad.dropped(instance_id, _NAME))
+            dropped.append(bad.dropped(instance_id, _NAME, label.replace("\0", "category ")))
     return Loaded(SourceImage(image, tuple(instances)), tuple(dropped))
 
 
@@ -223,9 +227,7 @@ def _frame(root: Path, photo: _Photo) -> tuple[int, int]:
     return stored_size(path) if width is None or height is None else usable_size(width, height)
 
 
-def _instance(
-    instance_id: str, label: str, crowd: bool, bbox: Raw, outline: Raw, width: int, height: int
-) -> Instance:
+def _instance(instance_id: str, label: str, crowd: bool, bbox: Raw, outline: Raw, width: int, height: int) -> Instance:
     if label.startswith("\0"):
         raise Bad("unknown_category", f"no category of id {label[1:]}")
     mask = _mask(outline, height, width)
@@ -291,8 +293,8 @@ def read(root: Path) -> Iterator[SourceImage]:
 def write(root: Path, scenes: Iterable[Scene]) -> None:
     """Write COCO 2017: ``annotations/instances_<split>2017.json`` and ``<split>2017/<12 digits>.jpg``.
 
-    Ids must be COCO's (``coco/<12 digits>``, ``#<number>``). Flags other than crowd, and parsings, are lost. Masks without
-    holes become polygons along the pixels' borders; those that polygons cannot give back exactly become RLE.
+    Ids must be COCO's (``coco/<12 digits>``, ``#<number>``). Flags other than crowd, and parsings, are lost. Masks
+    without holes become polygons along the pixels' borders; those that polygons cannot give back exactly become RLE.
 
     Raises:
         UserError: for ids that are no COCO ids.

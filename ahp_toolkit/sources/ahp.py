@@ -1,0 +1,153 @@
+"""The authors' AHP release (spec §8): one whole person a photo, as mask and pseudo parsing.
+
+``<split>/JPEGImages/<stem>.jpg``, ``Annotations/<stem>.png`` (> 0), ``PseudoParsingAnnotations/<stem>.png`` (may lack)
+and ``ImageSets/<split>.txt``, in a folder ``AHP`` or in the root itself. The stem carries the photo's own source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..core import images, masks, store
+from ..core.errors import UserError
+from ..core.masks import LabelMap
+from ..core.records import Dropped, ImageRef, Instance, SourceImage
+from ._shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
+from .base import PARTS, PERSON, Entry, Loaded, Scene, read_all
+
+LICENCE = "annotations CC BY 4.0, non-commercial research purpose only; photos under their sources' terms"
+HOMEPAGE = "https://sydney0zq.github.io/ahp/"
+CARRIES = frozenset({"mask", "parsing"})
+
+_NAME = "ahp"
+_ORDER = ("train", "val", "test")
+#: What a stem tells of its photo, and the key the other sources give that photo.
+_STEMS = (
+    (re.compile(r"COCO_[a-z]+\d{4}_(\d{12})"), coco_key),
+    (re.compile(r"(\d{12})"), coco_key),
+    (re.compile(r"(\d{1,12})_\d+"), coco_key),
+)
+_VOC_STEM = re.compile(r"(?:VOC\w*?_)?((?:19|20)\d\d_\d{6})")
+
+
+class _Human(NamedTuple):
+    """Payload: the split's folder relative to the root (with its slash), stem; ``repeat`` names an earlier list."""
+
+    folder: str
+    stem: str
+    repeat: str = ""
+
+
+def _splits(root: Path) -> list[tuple[str, Path]]:
+    """(folder relative to the root, id list) of each split, train first."""
+    for base in ("AHP/", ""):
+        found = [p for p in (root / base).glob("*/ImageSets/*.txt") if p.stem == p.parents[1].name]
+        if found:
+            rank = {name: n for n, name in enumerate(_ORDER)}
+            found.sort(key=lambda p: (rank.get(p.stem, len(rank)), p.stem))
+            return [(f"{base}{p.stem}/", p) for p in found]
+    raise UserError(f"{root}: expected the AHP release with train/ImageSets/train.txt in it or in its folder AHP")
+
+
+def inputs(root: Path) -> list[Path]:
+    """The id lists of the splits, train, val, test first.
+
+    Raises:
+        UserError: when there is none.
+    """
+    return [path for _, path in _splits(root)]
+
+
+def scan(root: Path) -> Iterator[Entry]:
+    """Every person in the order of the id lists.
+
+    Raises:
+        UserError: when there is no list.
+    """
+    seen: dict[str, str] = {}
+    for folder, path in _splits(root):
+        for stem in id_list(path):
+            repeat = seen.get(stem, "")
+            yield Entry(f"{_NAME}/{stem}" + (f"@{path.stem}" if repeat else ""), _Human(folder, stem, repeat))
+            seen.setdefault(stem, path.name)
+
+
+def load(root: Path, entry: Entry) -> Loaded:
+    """The photo with its person. A parsing that cannot be used is dropped alone (``<image id>/parsing``)."""
+    human: _Human = entry.payload
+    relative = f"{human.folder}JPEGImages/{human.stem}.jpg"
+    try:
+        if human.repeat:
+            raise Bad("duplicate_id", f"{human.stem}: listed before in {human.repeat}")
+        image = ImageRef(entry.image_id, _NAME, relative, *stored_size(inside(root, relative)), _photo_key(human.stem))
+        label_path = inside(root, f"{human.folder}Annotations/{human.stem}.png")
+        parsing_path = inside(root, f"{human.folder}PseudoParsingAnnotations/{human.stem}.png")
+    except Bad as bad:
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+    instance_id = f"{entry.image_id}#1"
+    try:
+        mask = labels_of(label_path, image.width, image.height) > 0
+        box = tight_box(mask)
+    except Bad as bad:
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),))
+    parsing, dropped = _parsing(parsing_path, image)
+    return Loaded(SourceImage(image, (Instance(instance_id, PERSON, box, masks.encode(mask), parsing),)), dropped)
+
+
+def _parsing(path: Path, image: ImageRef) -> tuple[LabelMap | None, tuple[Dropped, ...]]:
+    if not path.exists():
+        return None, ()
+    try:
+        labels = labels_of(path, image.width, image.height)
+        if labels.max(initial=0) >= len(PARTS):
+            raise Bad("bad_label", f"{path.name}: labels go from 0 to {len(PARTS) - 1}, got {labels.max()}")
+        return masks.encode_labels(labels), ()
+    except Bad as bad:
+        return None, (bad.dropped(f"{image.image_id}/parsing", _NAME),)
+
+
+def _photo_key(stem: str) -> str:
+    for pattern, key in _STEMS:
+        match = pattern.fullmatch(stem)
+        if match:
+            return key(match[1])
+    voc = _VOC_STEM.fullmatch(stem)
+    return f"voc/{voc[1]}" if voc else f"{_NAME}/{stem}"
+
+
+def read(root: Path) -> Iterator[SourceImage]:
+    """``scan`` and ``load`` in one."""
+    return read_all(root, scan, load)
+
+
+def write(root: Path, scenes: Iterable[Scene]) -> None:
+    """Write the release's layout below ``AHP``.
+
+    A scene is one person with a mask; flags are lost, so is a box not tight.
+
+    Raises:
+        UserError: for a scene of none or several instances, or without a mask.
+    """
+    lists: dict[str, list[str]] = {}
+    for scene in scenes:
+        stem = scene.image.image.image_id.partition("/")[2]
+        mask = scene.image.instances[0].mask if len(scene.image.instances) == 1 else None
+        if mask is None:
+            raise UserError(
+                f"AHP holds one person with a mask a photo, {stem} has {len(scene.image.instances)} instances"
+            )
+        folder = root / "AHP" / scene.split
+        images.write_jpeg(folder / "JPEGImages" / f"{stem}.jpg", scene.pixels)
+        images.write_png(folder / "Annotations" / f"{stem}.png", mask.decode().astype(np.uint8) * 255)
+        parsing = scene.image.instances[0].parsing
+        if parsing is not None:
+            images.write_png(folder / "PseudoParsingAnnotations" / f"{stem}.png", parsing.decode())
+        lists.setdefault(scene.split, []).append(stem)
+    for split, stems in lists.items():
+        with store.atomic(root / "AHP" / split / "ImageSets" / f"{split}.txt", "w") as f:
+            f.write("".join(f"{s}\n" for s in stems))

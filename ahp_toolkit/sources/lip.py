@@ -1,0 +1,138 @@
+"""LIP, single persons with body parts (formats §3).
+
+Each photo is a crop around one person, cut from a COCO 2014 photo that its name tells (``<image id>_<annotation id>``).
+A person at the crop's border is cut by the crop, not by the camera, so ``truncated`` stays unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core import images, masks, store
+from ..core.errors import UserError
+from ..core.records import ImageRef, Instance, SourceImage
+from ._shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
+from .base import PARTS, PERSON, Entry, Loaded, Scene, read_all
+
+LICENCE = "non-commercial research only; photos from COCO under Flickr's terms"
+HOMEPAGE = "https://lip.sysuhcp.com"
+CARRIES = frozenset({"mask", "parsing"})
+
+_NAME = "lip"
+_SPLITS = ("train", "val")
+_STEM = re.compile(r"(\d{1,12})_(\d+)")
+_IMAGES = ("", "TrainVal_images/", "TrainVal_images/TrainVal_images/")
+_LABELS = (
+    "",
+    *(f"TrainVal_parsing_annotations/{'TrainVal_parsing_annotations/' * n}" for n in (0, 1)),
+    "TrainVal_images/",
+)
+
+
+class _Crop(NamedTuple):
+    """Payload: paths of the crop and of its parts, relative to the root; ``repeat`` names the earlier list."""
+
+    image: str
+    labels: str
+    repeat: str = ""
+
+
+def inputs(root: Path) -> list[Path]:
+    """The id lists of the splits that are there (``train_id.txt``, ``val_id.txt``).
+
+    Raises:
+        UserError: when there is none, or a list without its folder of parts.
+    """
+    found = [path for split in _SPLITS if (path := _list_of(root, split))]
+    if not found:
+        raise UserError(f"{root}: expected LIP's train_id.txt or val_id.txt there or in TrainVal_images, found neither")
+    return found
+
+
+def _list_of(root: Path, split: str) -> Path | None:
+    places = (root / f"{folder}{split}_id.txt" for folder in dict.fromkeys((*_IMAGES, *_LABELS)))
+    return next((p for p in places if p.is_file()), None)
+
+
+def _folder(root: Path, places: tuple[str, ...], name: str) -> str:
+    for place in places:
+        if (root / place / name).is_dir():
+            return f"{place}{name}"
+    raise UserError(f"{root}: expected the folder {name} of LIP there or in {places[1]}, found none")
+
+
+def scan(root: Path) -> Iterator[Entry]:
+    """Every crop in the order of the id lists, train before val.
+
+    Raises:
+        UserError: when lists or folders are missing.
+    """
+    seen: dict[str, str] = {}
+    for path in inputs(root):
+        split = path.name.removesuffix("_id.txt")
+        labels = _folder(root, _LABELS, f"{split}_segmentations")
+        photos = _folder(root, _IMAGES, f"{split}_images")
+        for stem in id_list(path):
+            crop = _Crop(f"{photos}/{stem}.jpg", f"{labels}/{stem}.png", seen.get(stem, ""))
+            yield Entry(f"{_NAME}/{stem}" + (f"@{path.stem}" if crop.repeat else ""), crop)
+            seen.setdefault(stem, path.name)
+
+
+def load(root: Path, entry: Entry) -> Loaded:
+    """The crop with its person, whose mask is every labelled pixel."""
+    crop: _Crop = entry.payload
+    stem = entry.image_id.partition("/")[2]
+    try:
+        if crop.repeat:
+            raise Bad("duplicate_id", f"{stem}: listed before in {crop.repeat}")
+        path, labels = inside(root, crop.image), inside(root, crop.labels)
+        image = ImageRef(entry.image_id, _NAME, crop.image, *stored_size(path), _photo_key(stem))
+    except Bad as bad:
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+    match = _STEM.fullmatch(stem)
+    instance_id = f"{entry.image_id}#{match[2] if match else 1}"
+    try:
+        return Loaded(SourceImage(image, (_person(instance_id, labels, image),)))
+    except Bad as bad:
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),))
+
+
+def _photo_key(stem: str) -> str:
+    match = _STEM.fullmatch(stem)
+    return coco_key(match[1]) if match else f"{_NAME}/{stem}"
+
+
+def _person(instance_id: str, path: Path, image: ImageRef) -> Instance:
+    labels = labels_of(path, image.width, image.height)
+    if labels.max(initial=0) >= len(PARTS):
+        raise Bad("bad_label", f"{path.name}: labels go from 0 to {len(PARTS) - 1}, got {labels.max()}")
+    mask = labels > 0
+    return Instance(instance_id, PERSON, tight_box(mask), masks.encode(mask), masks.encode_labels(labels))
+
+
+def read(root: Path) -> Iterator[SourceImage]:
+    """``scan`` and ``load`` in one."""
+    return read_all(root, scan, load)
+
+
+def write(root: Path, scenes: Iterable[Scene]) -> None:
+    """Write LIP's folders and lists. A scene is one person with a parsing; flags are lost, so is a box not tight.
+
+    Raises:
+        UserError: for a scene of none or several instances, or without a parsing.
+    """
+    lists: dict[str, list[str]] = {}
+    for scene in scenes:
+        stem = scene.image.image.image_id.partition("/")[2]
+        parsings = [i.parsing for i in scene.image.instances]
+        if len(parsings) != 1 or parsings[0] is None:
+            raise UserError(f"LIP holds one person with a parsing a photo, {stem} has {len(parsings)} instances")
+        images.write_jpeg(root / f"{scene.split}_images" / f"{stem}.jpg", scene.pixels)
+        images.write_png(root / f"{scene.split}_segmentations" / f"{stem}.png", parsings[0].decode())
+        lists.setdefault(scene.split, []).append(stem)
+    for split, stems in lists.items():
+        with store.atomic(root / f"{split}_id.txt", "w") as f:
+            f.write("".join(f"{s}\n" for s in stems))

@@ -1,0 +1,217 @@
+"""PASCAL VOC 2012 with SBD's further outlines (formats §2): one id space, VOC's masks first.
+
+The root holds ``VOCdevkit/VOC2012`` (or is it, or its parent) and may hold SBD as ``benchmark_RELEASE/dataset`` or
+``SBD``. Boxes and flags come from the XML; masks from SegmentationObject, else from SBD; a photo without XML takes its
+boxes from SBD's masks. VOC's void band (255) belongs to no mask, so it counts neither as area nor at a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core import masks
+from ..core.errors import UserError
+from ..core.masks import Box
+from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from . import _voc_files, _voc_write
+from ._shared import Bad, inside, stored_size, tight_box, usable_box, usable_size
+from ._voc_files import CLASSES, Annotated, Outlined
+from .base import PERSON, Entry, Loaded, Scene, read_all
+
+LICENCE = "annotations free for research with citation; photos under Flickr's terms of use"
+HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+CARRIES = frozenset({"mask", "label", "occluded", "truncated", "difficult"})
+
+_NAME = "voc_sbd"
+_VOC = ("VOCdevkit/VOC2012/", "VOC2012/", "")
+_SBD = ("benchmark_RELEASE/dataset/", "SBD/", "SBD/dataset/", "SBD/benchmark_RELEASE/dataset/")
+#: A mask and an XML object are one when their boxes agree so well; the k-th of both with half of it (formats §2).
+_IOU, _IOU_SAME_PLACE = 0.5, 0.25
+
+
+class _Photo(NamedTuple):
+    """Payload: the photo's files relative to the root, '' for none."""
+
+    image: str
+    xml: str
+    voc_mask: str
+    voc_class: str
+    sbd: str
+
+
+def _folder(root: Path, places: tuple[str, ...], sign: str) -> str | None:
+    return next((p for p in places if (root / p / sign).is_dir()), None)
+
+
+def _places(root: Path) -> tuple[str | None, str | None]:
+    """The folders of VOC and of SBD relative to the root, with their slash; None for what is not there."""
+    voc, sbd = _folder(root, _VOC, "Annotations"), _folder(root, _SBD, "inst")
+    if voc == "" and not (root / "JPEGImages").is_dir():
+        voc = None
+    if voc is None and sbd is None:
+        raise UserError(
+            f"{root}: expected VOCdevkit/VOC2012 (with Annotations and JPEGImages) or SBD's benchmark_RELEASE/dataset, "
+            "found neither"
+        )
+    return voc, sbd
+
+
+def _stems(root: Path, folder: str | None, name: str, suffix: str) -> set[str]:
+    path = root / f"{folder}{name}"
+    return set() if folder is None or not path.is_dir() else {p.stem for p in path.iterdir() if p.suffix == suffix}
+
+
+def inputs(root: Path) -> list[Path]:
+    """Every XML, mask PNG and .mat file, sorted.
+
+    Raises:
+        UserError: when there is neither VOC nor SBD.
+    """
+    voc, sbd = _places(root)
+    wanted = [(voc, "Annotations/*.xml"), (voc, "SegmentationObject/*.png"), (voc, "SegmentationClass/*.png")]
+    wanted.append((sbd, "inst/*.mat"))
+    return sorted(p for folder, pattern in wanted if folder is not None for p in (root / folder).glob(pattern))
+
+
+def scan(root: Path) -> Iterator[Entry]:
+    """Every photo with an XML or an SBD outline, in the order of ids.
+
+    Raises:
+        UserError: when there is neither VOC nor SBD.
+    """
+    voc, sbd = _places(root)
+    xml, seg = _stems(root, voc, "Annotations", ".xml"), _stems(root, voc, "SegmentationObject", ".png")
+    photos, mats = _stems(root, voc, "JPEGImages", ".jpg"), _stems(root, sbd, "inst", ".mat")
+    for stem in sorted(xml | mats):
+        at_voc = stem in photos or stem not in mats
+        yield Entry(
+            f"{_NAME}/{stem}",
+            _Photo(
+                f"{voc}JPEGImages/{stem}.jpg" if at_voc else f"{sbd}img/{stem}.jpg",
+                f"{voc}Annotations/{stem}.xml" if stem in xml else "",
+                f"{voc}SegmentationObject/{stem}.png" if stem in seg else "",
+                f"{voc}SegmentationClass/{stem}.png" if stem in seg else "",
+                f"{sbd}inst/{stem}.mat" if stem in mats else "",
+            ),
+        )
+
+
+def load(root: Path, entry: Entry) -> Loaded:
+    """The photo with its instances. What is wrong with a whole mask file is dropped as ``<image id>/mask``."""
+    photo: _Photo = entry.payload
+    dropped: list[Dropped] = []
+    try:
+        for path in filter(None, photo):
+            inside(root, path)
+        said = _voc_files.annotation(root / photo.xml) if photo.xml else None
+        size = said.size if said and said.size else stored_size(root / photo.image)
+        width, height = usable_size(*size)
+    except Bad as bad:
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+    stem = entry.image_id.partition("/")[2]
+    image = ImageRef(entry.image_id, _NAME, photo.image, width, height, f"voc/{stem}")
+    outlined, boxed = _outlines(root, photo, image, dropped), _boxes(said, image, dropped)
+    pairs = _pairs(boxed, outlined)
+    instances = [_with_outline(i, outlined[pairs[k]] if k in pairs else None) for k, i in boxed.items()]
+    used = set(pairs.values())
+    names = {i.instance_id for i in instances} | {d.id for d in dropped}
+    for n, outline in enumerate(outlined):
+        if n not in used:
+            _add_alone(outline, image, names, instances, dropped)
+    return Loaded(SourceImage(image, tuple(instances)), tuple(dropped))
+
+
+def _boxes(said: Annotated | None, image: ImageRef, dropped: list[Dropped]) -> dict[int, Instance]:
+    """XML objects by their place, counted from 1, as instances without masks."""
+    found: dict[int, Instance] = {}
+    for k, thing in enumerate(said.objects if said else (), 1):
+        instance_id = f"{image.image_id}#{k}"
+        try:
+            if isinstance(thing, Bad):
+                raise thing
+            box = usable_box(thing.box, image.width, image.height)
+            found[k] = Instance(instance_id, thing.label, box, flags=Flags(**thing.flags))
+        except Bad as bad:
+            label = "" if isinstance(thing, Bad) else thing.label
+            dropped.append(bad.dropped(instance_id, _NAME, label or PERSON))
+    return found
+
+
+def _outlines(root: Path, photo: _Photo, image: ImageRef, dropped: list[Dropped]) -> list[Outlined]:
+    """VOC's masks; SBD's where VOC has none or has one that cannot be used."""
+    size = (image.width, image.height)
+    try:
+        if photo.voc_mask:
+            return _voc_files.voc_outlines(root / photo.voc_mask, root / photo.voc_class, *size)
+    except Bad as bad:
+        dropped.append(bad.dropped(f"{image.image_id}/mask", _NAME))
+    try:
+        return _voc_files.sbd_outlines(root / photo.sbd, *size) if photo.sbd else []
+    except Bad as bad:
+        dropped.append(bad.dropped(f"{image.image_id}/sbd", _NAME))
+        return []
+
+
+def _pairs(boxed: dict[int, Instance], outlined: list[Outlined]) -> dict[int, int]:
+    """Object place -> position of its outline: the k-th of both first, then best IoU first; each once, same class."""
+    scored: list[tuple[bool, float, int, int]] = []
+    for n, outline in enumerate(outlined):
+        around = tight_box(outline.mask)
+        for k, instance in boxed.items():
+            iou = around.iou(instance.box)
+            same_place = outline.number == k
+            if _same_class(instance.label, outline.label) and iou >= (_IOU_SAME_PLACE if same_place else _IOU):
+                scored.append((not same_place, -iou, k, n))
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, _, k, n in sorted(scored):
+        if k not in pairs and n not in taken:
+            pairs[k] = n
+            taken.add(n)
+    return pairs
+
+
+def _same_class(label: str, other: str) -> bool:
+    return label == other or label not in CLASSES or not other
+
+
+def _with_outline(instance: Instance, outline: Outlined | None) -> Instance:
+    if outline is None:
+        return instance
+    mask = masks.encode(outline.mask)
+    return Instance(instance.instance_id, instance.label, instance.box, mask, None, instance.flags)
+
+
+def _add_alone(
+    outline: Outlined, image: ImageRef, names: set[str], instances: list[Instance], dropped: list[Dropped]
+) -> None:
+    """An outline without an XML object: an instance with the mask's own box (SBD's rule, formats §2)."""
+    instance_id = f"{image.image_id}#{outline.number}"
+    if instance_id in names:
+        instance_id = f"{image.image_id}#mask{outline.number}"
+    if not outline.label:
+        bad = Bad("unknown_category", "the mask is of none of the 20 classes")
+        dropped.append(bad.dropped(instance_id, _NAME, "?"))
+        return
+    box: Box = tight_box(outline.mask)
+    instances.append(Instance(instance_id, outline.label, box, masks.encode(outline.mask)))
+
+
+def read(root: Path) -> Iterator[SourceImage]:
+    """``scan`` and ``load`` in one."""
+    return read_all(root, scan, load)
+
+
+def write(root: Path, scenes: Iterable[Scene]) -> None:
+    """Write VOCdevkit/VOC2012 (XML, palette PNG, ImageSets) and benchmark_RELEASE/dataset (.mat).
+
+    A photo whose instances all have masks and say nothing of occlusion, truncation or difficulty is written as SBD's,
+    with boxes lost (they are the masks'); the others as VOC's. Instance ids must be ``#1``, ``#2``, ... in order; other
+    flags are lost, and where two masks overlap the later one has the pixels.
+
+    Raises:
+        UserError: for other ids, or a label that is none of the 20 classes.
+    """
+    _voc_write.write(root, scenes)
