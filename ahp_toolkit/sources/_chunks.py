@@ -236,7 +236,7 @@ class _Walker:
         if stop < 0:
             return None
         try:
-            typed = decoder.decode(b"[%b]" % memoryview(self.buf)[self.pos : stop + 1])
+            typed = decoder.decode(b"".join((b"[", memoryview(self.buf)[self.pos : stop + 1], b"]")))
         except msgspec.DecodeError:
             return None
         self.pos, self.misses = stop + 1, 0
@@ -254,7 +254,7 @@ class _Walker:
                 self.broken(self.pos, f"a record of more than {MAX_RECORD} bytes")
             self.fill(2 * (len(self.buf) - self.pos))
         at, self.pos = self.pos, stop
-        text = b"[%b]" % memoryview(self.buf)[at:stop]
+        text = b"".join((b"[", memoryview(self.buf)[at:stop], b"]"))
         try:
             typed = decoder.decode(text)
         except msgspec.DecodeError:

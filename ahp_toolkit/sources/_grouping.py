@@ -5,6 +5,7 @@ Memory holds one run and one range, whatever the number of rows; the order insid
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Range(NamedTuple):
 class _Run(NamedTuple):
     start: int  # first row in the file of rows
     marks: NDArray[Any]  # keys of rows 0, _STEP, 2 * _STEP, ...
-    count: int
+    size: int  # rows
     text_start: int  # where its texts start in the file of texts
 
 
@@ -102,7 +103,7 @@ class Grouper:
 
     def _below(self, file: Any, run: _Run, at: int, bound: Any) -> Rows:
         """The rows of a run from number ``at`` on whose key is below ``bound``."""
-        stop = run.count
+        stop = run.size
         if bound is not None:
             stop = min(stop, int(np.searchsorted(run.marks, bound)) * _STEP)
         if stop <= at:
@@ -148,7 +149,7 @@ def _texts(file: Any, start: int, begin: int, ends: NDArray[np.int64]) -> list[b
     file.seek(start + begin)
     data = file.read(int(ends[-1]) - begin)
     borders = [0, *(ends - begin).tolist()]
-    return [data[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(borders)]
 
 
 def _merged(rows: Rows, texts: list[bytes]) -> Range:

@@ -63,7 +63,7 @@ _PACK = msgspec.msgpack.Encoder()
 
 
 def _packed_dtype() -> np.dtype[np.void]:
-    """Where the floats stand in one packed record: a map, each key a short string, each number a tag and eight bytes."""
+    """Where the floats stand in one packed record: a map of short strings to numbers, a tag and eight bytes each."""
     names, offsets, at = [], [], 1
     for name in _Annotation.__struct_fields__:
         at += 1 + len(name) + 1
@@ -226,8 +226,8 @@ def _image(record: Any) -> tuple[tuple[int, ...], bytes]:
     if not isinstance(record, _Image):
         if not isinstance(record, dict) or not isinstance(record["file_name"], str):
             raise ValueError("expected an object with a file_name")
-        sizes = {name: _whole(record.get(name) or 0) for name in ("width", "height", "license")}
-        record = _Image(_whole(record["id"]), record["file_name"], **sizes)
+        width, height, licence = (_whole(record.get(name) or 0) for name in ("width", "height", "license"))
+        record = _Image(_whole(record["id"]), record["file_name"], width, height, licence)
     text = record.file_name.encode("utf-8")
     if not text or len(text) > MAX_NAME:
         raise ValueError(f"a file name of {len(text)} bytes")

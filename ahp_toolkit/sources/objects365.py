@@ -27,7 +27,7 @@ NAME = "objects365"
 LICENCE = "annotations CC BY 4.0, academic purpose only; images: Flickr terms of use, not to be redistributed"
 HOMEPAGE = "https://www.objects365.org"
 #: What survives ``write`` and ``read``: no masks, no parsings; these flags.
-CARRIES = frozenset({"crowd", "depiction", "reflection"})
+CARRIES = frozenset({"label", "crowd", "depiction", "reflection"})
 FILES = {
     "train": ("zhiyuan_objv2_train.json", "objects365_train.json"),
     "val": ("zhiyuan_objv2_val.json", "objects365_val.json"),
@@ -90,8 +90,8 @@ def scan(root: Path) -> Iterator[Entry]:
             sink = Sink(
                 Grouper(Path(temp), "images", IMAGE, texts=True), Grouper(Path(temp), "annotations", ANNOTATION)
             )
-            for bad in pass_over(path, sink):
-                yield Entry(f"{NAME}/{split}#{bad.id}", Bad(*bad))
+            for reject in pass_over(path, sink):
+                yield Entry(f"{NAME}/{split}#{reject[0]}", Bad(*reject))
             yield from _entries(split, sink)
 
 
@@ -128,9 +128,7 @@ def _range(
         name = pictures.texts[at].decode() if there else ""
         image_id = f"{NAME}/{PurePosixPath(name).stem if name else key}"
         cut = data[a * size : b * size]
-        yield Entry(
-            image_id, Payload(split, name, width, height, licences.get(licence, ""), cut, categories.names)
-        )
+        yield Entry(image_id, Payload(split, name, width, height, licences.get(licence, ""), cut, categories.names))
 
 
 def load(root: Path, entry: Entry) -> Loaded:
@@ -139,7 +137,9 @@ def load(root: Path, entry: Entry) -> Loaded:
     if isinstance(p, Bad):
         return Loaded(None, (_drop(p.id, p.reason, p.detail),))
     if not p.file_name:
-        return Loaded(None, (_drop(entry.image_id, "no_image_record", "boxes of an image that the file does not list"),))
+        return Loaded(
+            None, (_drop(entry.image_id, "no_image_record", "boxes of an image that the file does not list"),)
+        )
     try:
         path = _photo(root, p.split, p.file_name)
         head = images.header(path)
@@ -148,9 +148,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),))
     except ValueError as e:
         return Loaded(None, (_drop(entry.image_id, "unsafe_path", str(e)),))
-    ref = ImageRef(
-        entry.image_id, NAME, path.relative_to(root).as_posix(), width, height, licence=p.licence or LICENCE
-    )
+    ref = ImageRef(entry.image_id, NAME, path.relative_to(root).as_posix(), width, height, licence=p.licence or LICENCE)
     instances, dropped = _instances(ref, np.frombuffer(p.rows, ROW), p.names)
     return Loaded(SourceImage(ref, tuple(instances)), tuple(dropped))
 
@@ -168,9 +166,7 @@ def _photo(root: Path, split: str, file_name: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _instances(
-    ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]
-) -> tuple[list[Instance], list[Dropped]]:
+def _instances(ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]) -> tuple[list[Instance], list[Dropped]]:
     kept: list[Instance] = []
     dropped: list[Dropped] = []
     seen_ids: set[int] = set()
@@ -279,7 +275,11 @@ def _annotation(instance: Instance, image_number: int, number: int, category: in
         "bbox": [box.x0, box.y0, _extent(box.x0, box.x1), _extent(box.y0, box.y1)],
         "area": box.area,
     }
-    said = {"iscrowd": instance.flags.crowd, "isfake": instance.flags.depiction, "isreflected": instance.flags.reflection}
+    said = {
+        "iscrowd": instance.flags.crowd,
+        "isfake": instance.flags.depiction,
+        "isreflected": instance.flags.reflection,
+    }
     return record | {name: int(value) for name, value in said.items() if value is not None}
 
 

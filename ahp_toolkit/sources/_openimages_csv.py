@@ -1,0 +1,211 @@
+"""The CSV files of Open Images to numpy rows, block by block: typed by pyarrow, the odd block row by row.
+
+Columns go by name. A block is cut at a line end outside quotes (an even number of quotes before it), so quoted commas
+and newlines stay whole. A file that does not end in a newline counts as cut short.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from numpy.typing import NDArray
+
+from ..core.errors import UserError
+
+BLOCK = 8 * 2**20
+MAX_ROW = 64 * 2**20
+_HEX = re.compile(r"[0-9a-fA-F]{16}")
+_NIBBLE = np.full(256, 255, np.uint8)
+_NIBBLE[list(b"0123456789abcdef")] = range(16)
+_NIBBLE[list(b"ABCDEF")] = range(10, 16)
+
+
+class Block(NamedTuple):
+    """Neighbouring rows: ``table`` where all of them fit their types, else ``loose`` rows of strings by column."""
+
+    table: pa.Table | None
+    loose: list[dict[str, str | None]]
+
+
+def blocks(
+    path: Path,
+    required: Mapping[str, pa.DataType],
+    optional: Mapping[str, pa.DataType] | None = None,
+    size: int = BLOCK,
+) -> Iterator[Block]:
+    """The rows of a CSV with a header, in file order; only the named columns.
+
+    Args:
+        path: UTF-8, comma, double quotes.
+        required: columns that must be there, with their types.
+        optional: columns that may be there.
+        size: bytes read at a time.
+
+    Raises:
+        UserError: when the file cannot be read, lacks a column, or is cut short.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.readline(MAX_ROW)
+            names = _header(path, head, required)
+            types = {n: t for n, t in {**required, **(optional or {})}.items() if n in names}
+            for text, at in _cut(path, file, size, len(head)):
+                yield _parse(path, text, at, names, types)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror or e})") from e
+
+
+def _header(path: Path, head: bytes, required: Mapping[str, pa.DataType]) -> list[str]:
+    names = next(csv.reader([head.decode("utf-8-sig", "replace")]), [])
+    names = [n.strip() for n in names]
+    missing = [n for n in required if n not in names]
+    if missing:
+        raise UserError(
+            f"{path}: expected a CSV with a column {missing[0]!r}, its header has {', '.join(names)[:200]!r}"
+        )
+    if not head.endswith(b"\n"):
+        raise UserError(f"{path}: cut short in its header; fetch the file again")
+    return names
+
+
+def _cut(path: Path, file: Any, size: int, at: int) -> Iterator[tuple[bytes, int]]:
+    """(text of whole rows, byte position) until the file ends."""
+    rest = b""
+    while data := file.read(size):
+        rest += data
+        stop = _line_end(rest)
+        if stop:
+            yield rest[:stop], at
+            rest, at = rest[stop:], at + stop
+        elif len(rest) > MAX_ROW:
+            raise UserError(f"{path}: the row at byte {at} is longer than {MAX_ROW} bytes: a quote is not closed")
+    if rest:
+        raise UserError(
+            f"{path}: cut short, the row at byte {at} does not end in a newline; fetch the file again "
+            "(or add the newline if it is whole)"
+        )
+
+
+def _line_end(text: bytes) -> int:
+    """Just behind the last newline that stands outside quotes; 0 where there is none."""
+    stop = text.rfind(b"\n") + 1
+    quotes = text.count(b'"', 0, stop) if stop else 0
+    while stop and quotes % 2:
+        before = text.rfind(b"\n", 0, stop - 1) + 1
+        quotes -= text.count(b'"', before, stop)
+        stop = before
+    return stop
+
+
+def _parse(path: Path, text: bytes, at: int, names: list[str], types: Mapping[str, pa.DataType]) -> Block:
+    quoted = b'"' in text
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(text),
+            read_options=pacsv.ReadOptions(column_names=names, block_size=len(text) if quoted else 2**20),
+            parse_options=pacsv.ParseOptions(newlines_in_values=quoted),
+            convert_options=pacsv.ConvertOptions(include_columns=list(types), column_types=dict(types)),
+        )
+        return Block(table, [])
+    except pa.ArrowInvalid:
+        return Block(None, list(_loose(path, text, at, names, types)))
+
+
+def _loose(
+    path: Path, text: bytes, at: int, names: list[str], types: Mapping[str, pa.DataType]
+) -> Iterator[dict[str, str | None]]:
+    try:
+        for row in csv.reader(io.StringIO(text.decode("utf-8", "replace"), newline="")):
+            if row:
+                found = dict(zip(names, row, strict=False))
+                yield {n: found.get(n) for n in types}
+    except csv.Error as e:
+        raise UserError(f"{path}: not legal CSV in the block at byte {at}: {e}; fetch the file again") from e
+
+
+def hex_key(text: str | None) -> int | None:
+    """An image id of 16 hex digits as a number; None where it is none."""
+    return int(text, 16) if text is not None and _HEX.fullmatch(text) else None
+
+
+def hex_keys(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """(numbers, whether legal) of a column of 16 hex digits each."""
+    keys, good = [], []
+    for chunk in column.chunks:
+        offsets = np.frombuffer(chunk.buffers()[1], np.int32, len(chunk) + 1, chunk.offset * 4)
+        if chunk.null_count == 0 and len(chunk) and bool((np.diff(offsets) == 16).all()):
+            digits = np.frombuffer(chunk.buffers()[2], np.uint8, 16 * len(chunk), int(offsets[0]))
+            nibbles = _NIBBLE[digits].reshape(-1, 16)
+            pairs = (nibbles[:, 0::2] << 4 | nibbles[:, 1::2] & 15).copy()
+            keys.append(pairs.view(">u8").ravel().astype(np.uint64))
+            good.append((nibbles != 255).all(axis=1))
+        else:
+            plain = [hex_key(v) for v in chunk.to_pylist()]
+            keys.append(np.array([v or 0 for v in plain], np.uint64))
+            good.append(np.array([v is not None for v in plain], np.bool_))
+    if not keys:
+        return np.zeros(0, np.uint64), np.zeros(0, np.bool_)
+    return np.concatenate(keys), np.concatenate(good)
+
+
+class Codes:
+    """Strings to small numbers, in order of appearance."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, int] = {}
+
+    def code(self, text: str) -> int:
+        """The number of a string, new where it is new."""
+        return self.of.setdefault(text, len(self.of))
+
+    def column(self, column: pa.ChunkedArray) -> NDArray[np.int32]:
+        """Numbers of a dictionary column; nulls as the empty string."""
+        parts = [np.zeros(0, np.int32)]
+        for chunk in column.chunks:
+            table = np.array([self.code(v or "") for v in chunk.dictionary.to_pylist()] + [self.code("")], np.int32)
+            at = chunk.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)
+            parts.append(table[at])
+        return np.concatenate(parts)
+
+
+def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A float column; nulls (and pyarrow's spellings of NaN) as NaN."""
+    return np.asarray(column.to_numpy(), np.float64)
+
+
+def flags(column: pa.ChunkedArray | None, count: int) -> NDArray[np.int8]:
+    """A tri-state column as int8: 1, 0, -1; -1 where the column or the value is missing."""
+    if column is None:
+        return np.full(count, -1, np.int8)
+    return np.asarray(column.fill_null(-1).to_numpy(), np.int8)
+
+
+def read_small(path: Path) -> list[list[str]]:
+    """All rows of a small CSV (class descriptions).
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as f:
+            return [row for row in csv.reader(f) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"{path}: cannot be read as CSV ({e})") from e
+
+
+def to_csv(header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> bytes:
+    """CSV bytes, lines ending in a newline as Open Images has them."""
+    text = io.StringIO(newline="")
+    out = csv.writer(text, lineterminator="\n")
+    if header is not None:
+        out.writerow(header)
+    out.writerows(rows)
+    return text.getvalue().encode()

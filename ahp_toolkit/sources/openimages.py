@@ -1,0 +1,322 @@
+"""Open Images V4 to V7: box CSVs of 14.6 million rows, masks of some boxes, photos without sizes (formats §5).
+
+``scan`` passes over the CSVs of a split once, writes compact rows to a temporary folder (about 50 bytes a box, under
+TMPDIR), groups them there by ImageID, whatever their order, and gives the photos with at least one human, by ImageID.
+Boxes fit the stored pixels: EXIF and the Rotation column are never applied.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import images, masks, store
+from ..core.masks import Box, Mask
+from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from . import _openimages_index as index
+from . import _openimages_write
+from ._grouping import Range, bounds, starts
+from ._openimages_index import BAD, BOX, CLASSES, HIERARCHY, Label
+from .base import Entry, Loaded, Scene, read_all
+
+NAME = "openimages"
+LICENCE = "annotations CC BY 4.0 by Google; images listed as CC BY 2.0, without warranty"
+HOMEPAGE = "https://storage.googleapis.com/openimages/web/index.html"
+#: What survives ``write`` and ``read``.
+CARRIES = frozenset({"mask", "label", "occluded", "truncated", "group", "depiction", "inside"})
+SAME_HUMAN_IOU = 0.9
+MASK_TOLERANCE = 1e-3  # a mask's box is its box when no side differs by more (the two files round differently)
+_ROW = np.dtype([(n, BOX[n]) for n in ("label", "flags", "bad", "box")])
+
+
+class MaskFile(NamedTuple):
+    """A mask of an image: its class, its box (XMin, XMax, YMin, YMax, in [0, 1]) and its file name."""
+
+    label: int
+    box: tuple[float, ...]
+    name: str
+
+
+class Payload(NamedTuple):
+    """What ``load`` needs: the rows (bytes), the masks, and the classes (one tuple for all entries of a split)."""
+
+    split: str
+    rows: bytes
+    masks: tuple[MaskFile, ...]
+    info: str
+    labels: tuple[Label, ...]
+
+
+class Bad(NamedTuple):
+    """A row that belongs to no image."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+def inputs(root: Path) -> list[Path]:
+    """Every annotation file that is there: classes, hierarchy, then boxes, masks and image info of each split.
+
+    Raises:
+        UserError: when there is no box CSV.
+    """
+    boxes = index.box_files(root)
+    found = [index.first_of(root, CLASSES), index.first_of(root, [HIERARCHY])]
+    for split, path in boxes.items():
+        found += [path, index.mask_file(root, split), index.info_file(root, split)]
+    return [path for path in found if path is not None]
+
+
+def scan(root: Path) -> Iterator[Entry]:
+    """Every photo with a human, by ImageID within a split, with all its boxes in the file's order.
+
+    Raises:
+        UserError: when a file is missing, lacks a column or is cut short.
+    """
+    for split, path in index.box_files(root).items():
+        with tempfile.TemporaryDirectory(prefix="ahp-openimages-") as temp:
+            sink = index.Sink(Path(temp))
+            for bad in _fill(root, split, path, sink):
+                yield Entry(f"{NAME}/{split}#{bad.id}", bad)
+            groupers = (sink.boxes, sink.masks, sink.infos)
+            cuts = bounds(groupers)
+            labels = sink.labels(root)
+            for boxes, found, infos in zip(*(g.read(cuts) for g in groupers), strict=True):
+                yield from _range(split, boxes, found, infos, labels)
+
+
+def _fill(root: Path, split: str, boxes: Path, sink: index.Sink) -> Iterator[Bad]:
+    for row in index.pass_boxes(boxes, sink):
+        yield Bad(*row)
+    mask_csv, info_csv = index.mask_file(root, split), index.info_file(root, split)
+    if mask_csv is not None:
+        for row in index.pass_masks(mask_csv, sink):
+            yield Bad(*row)
+    if info_csv is not None:
+        index.pass_infos(info_csv, sink)
+
+
+def _range(split: str, boxes: Range, mask_rows: Range, infos: Range, labels: tuple[Label, ...]) -> Iterator[Entry]:
+    """The entries of one range of ImageIDs."""
+    rows = boxes.rows
+    first = starts(rows["key"])
+    if not len(first):
+        return
+    human = np.array([label.depth >= 0 for label in labels])
+    chosen = np.flatnonzero(np.logical_or.reduceat(human[rows["label"]], first))
+    keys = rows["key"][first]
+    last = np.append(first[1:], len(rows))
+    plain = np.empty(len(rows), _ROW)
+    for name in _ROW.names or ():
+        plain[name] = rows[name]
+    data, size = plain.tobytes(), _ROW.itemsize
+    low, high = (np.searchsorted(mask_rows.rows["key"], keys[chosen], side).tolist() for side in ("left", "right"))
+    info_at = np.searchsorted(infos.rows["key"], keys[chosen])
+    known = np.append(infos.rows["key"], 0)[info_at] == keys[chosen]
+    known &= info_at < len(infos.rows)
+    columns = [a[chosen].tolist() for a in (keys, first, last)]
+    for key, a, b, la, lb, at, there in zip(*columns, low, high, info_at.tolist(), known.tolist(), strict=True):
+        info = infos.texts[at].decode("utf-8", "replace") if there else ""
+        found = _mask_files(mask_rows, la, lb) if lb > la else ()
+        yield Entry(f"{NAME}/{key:016x}", Payload(split, data[a * size : b * size], found, info, labels))
+
+
+def _mask_files(found: Range, start: int, stop: int) -> tuple[MaskFile, ...]:
+    rows = found.rows[start:stop]
+    texts = (t.decode("utf-8", "replace") for t in found.texts[start:stop])
+    boxes = (tuple(b) for b in rows["box"].tolist())
+    return tuple(map(MaskFile, rows["label"].tolist(), boxes, texts))
+
+
+class _Item(NamedTuple):
+    """A usable row: the instance, still without mask, its class and box in [0, 1], and its mask's file name."""
+
+    instance: Instance
+    label: int
+    box: tuple[float, ...]
+    mask: str = ""
+
+
+def load(root: Path, entry: Entry) -> Loaded:
+    """The photo with its boxes in stored pixels, and masks where there are; bad records are in ``dropped``."""
+    p: Payload | Bad = entry.payload
+    if isinstance(p, Bad):
+        return Loaded(None, (_drop(p.id, p.reason, p.detail),))
+    key = entry.image_id.split("/", 1)[1]
+    try:
+        path = _first(root, [f"{place}/{key}.jpg" for place in (p.split, f"images/{p.split}", f"{p.split}/data")])
+        head = images.header(path)
+    except images.ImageError as e:
+        return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),))
+    except ValueError as e:
+        return Loaded(None, (_drop(entry.image_id, "unsafe_path", str(e)),))
+    number, _, licence = p.info.partition("\t")
+    photo = f"{NAME}/{key} flickr/{number}" if number else f"{NAME}/{key}"
+    where = path.relative_to(root).as_posix()
+    ref = ImageRef(entry.image_id, NAME, where, head.width, head.height, photo, licence=licence or LICENCE)
+    dropped: list[Dropped] = []
+    items = _items(ref, np.frombuffer(p.rows, _ROW), p.labels, dropped)
+    items = _match(items, p, entry.image_id, dropped)
+    items = _one_per_human(items, p.labels, dropped)
+    instances = tuple(_with_mask(root, p.split, item, ref, dropped) for item in items)
+    return Loaded(SourceImage(ref, instances), tuple(dropped))
+
+
+def _first(root: Path, places: Sequence[str]) -> Path:
+    """The first of these files that exists, else the first name.
+
+    Raises:
+        ValueError: when a name leads out of ``root``.
+    """
+    paths = [store.safe_join(root, place) for place in places]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def instance_id(image_id: str, mid: str, box: Sequence[float]) -> str:
+    """The id of a box (XMin, XMax, YMin, YMax, in [0, 1]): class and coordinates in 1/10,000, as rows have no id.
+
+    Row order and decimals differ from version to version; class and place do not.
+    """
+    x0, x1, y0, y1 = (round(10_000 * v) for v in box)
+    return f"{image_id}#{mid.replace('/', '')}-{x0:05d}-{y0:05d}-{x1:05d}-{y1:05d}"
+
+
+def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropped: list[Dropped]) -> list[_Item]:
+    items: dict[str, _Item] = {}
+    for label, flags, bad, sides in rows.tolist():
+        box = tuple(sides)
+        id_ = instance_id(ref.image_id, labels[label].mid or "none", box) if not bad else f"{ref.image_id}#{BAD[bad]}"
+        # nanopixels are noise of the division that made the CSV's numbers
+        x0, x1, y0, y1 = (
+            round(v * s, 9) for v, s in zip(box, (ref.width, ref.width, ref.height, ref.height), strict=True)
+        )
+        clipped = Box(x0, y0, x1, y1).clip(ref.width, ref.height)
+        reason = _fault(bad, labels[label], Box(x0, y0, x1, y1), clipped) or ("duplicate" if id_ in items else "")
+        if reason:
+            dropped.append(
+                _drop(id_, reason, f"{labels[label].mid} XMin, XMax, YMin, YMax = {list(box)}, {list(flags)}")
+            )
+            continue
+        instance = Instance(id_, labels[label].name, clipped, flags=_flags(flags))
+        items[id_] = _Item(instance, label, box)
+    return list(items.values())
+
+
+def _fault(bad: int, label: Label, box: Box, clipped: Box) -> str:
+    """The reason why a row is no instance; empty where it is one."""
+    if bad:
+        return BAD[bad]
+    if not label.mid:
+        return "bad_record"
+    if box.x1 < box.x0 or box.y1 < box.y0:
+        return "bad_box"
+    if box.width < 1 or box.height < 1:
+        return "zero_area"
+    return "box_outside" if clipped.area <= 0 else ""
+
+
+def _flags(said: Sequence[int]) -> Flags:
+    """Tri-state: -1 is unknown, not true."""
+    occluded, truncated, group, depiction, inside = (None if v < 0 else v == 1 for v in said)
+    return Flags(occluded=occluded, truncated=truncated, group=group, depiction=depiction, inside=inside)
+
+
+def _match(items: list[_Item], p: Payload, image_id: str, dropped: list[Dropped]) -> list[_Item]:
+    """Give each mask to the nearest box of its class that has none yet."""
+    items = list(items)
+    for mask in p.masks:
+        offsets = [
+            (max(abs(a - b) for a, b in zip(item.box, mask.box, strict=True)), n)
+            for n, item in enumerate(items)
+            if item.label == mask.label and not item.mask
+        ]
+        offset, n = min(offsets, default=(1.0, -1))
+        if offset <= MASK_TOLERANCE:
+            items[n] = items[n]._replace(mask=mask.name or "?")
+        else:
+            detail = f"{p.labels[mask.label].mid} {list(mask.box)} has no box of this class at this place"
+            dropped.append(_drop(f"{image_id}#{mask.name}", "mask_without_box", detail))
+    return items
+
+
+def _one_per_human(items: list[_Item], labels: Sequence[Label], dropped: list[Dropped]) -> list[_Item]:
+    """The same human under two classes once: the more specific class stays, with the other's mask if it has none."""
+    order = sorted(
+        (n for n, item in enumerate(items) if labels[item.label].depth >= 0),
+        key=lambda n: (-labels[items[n].label].depth, n),
+    )
+    kept: list[int] = []
+    gone: set[int] = set()
+    for n in order:
+        same = next((k for k in kept if _same(items[k], items[n])), None)
+        if same is None:
+            kept.append(n)
+            continue
+        gone.add(n)
+        if items[n].mask and not items[same].mask:
+            items[same] = items[same]._replace(mask=items[n].mask)
+        reason = "duplicate" if items[same].label == items[n].label else "duplicate_label"
+        detail = f"the same human as {items[same].instance.instance_id}"
+        dropped.append(_drop(items[n].instance.instance_id, reason, detail))
+    return [item for n, item in enumerate(items) if n not in gone]
+
+
+def _same(a: _Item, b: _Item) -> bool:
+    # a group's box around one of its members is no second label of it
+    one_group = (a.instance.flags.group is True) != (b.instance.flags.group is True)
+    return not one_group and a.instance.box.iou(b.instance.box) >= SAME_HUMAN_IOU
+
+
+def _with_mask(root: Path, split: str, item: _Item, ref: ImageRef, dropped: list[Dropped]) -> Instance:
+    """The instance with its mask; without it, and a Dropped, where the mask is missing or unreadable."""
+    i = item.instance
+    if not item.mask:
+        return i
+    try:
+        mask = _mask(root, split, item.mask, ref)
+    except images.ImageError as e:
+        reason = "mask_missing" if e.reason == "missing" else "mask_unreadable"
+        dropped.append(_drop(i.instance_id, reason, str(e)))
+        return i
+    except ValueError as e:
+        dropped.append(_drop(i.instance_id, "unsafe_path", str(e)))
+        return i
+    return Instance(i.instance_id, i.label, i.box, mask, None, i.flags)
+
+
+def _mask(root: Path, split: str, name: str, ref: ImageRef) -> Mask:
+    """A mask PNG of any resolution, at the photo's.
+
+    Raises:
+        ImageError: when it is missing, unreadable or empty.
+        ValueError: when its name leads out of ``root``.
+    """
+    folders = (f"{split}-masks/{split}-masks-{name[0].lower()}", f"{split}-masks", f"{split}/masks", "masks")
+    values = images.read_labels(_first(root, [f"{folder}/{name}" for folder in folders]))
+    grey = 122 if values.max(initial=0) > 1 else 0  # 8-bit masks are 0 and 255, 1-bit ones 0 and 1
+    ys = ((2 * np.arange(ref.height) + 1) * values.shape[0]) // (2 * ref.height)
+    xs = ((2 * np.arange(ref.width) + 1) * values.shape[1]) // (2 * ref.width)
+    mask = masks.encode(values[np.ix_(ys, xs)] > grey)
+    if not mask.area:
+        raise images.ImageError("empty", f"{name}: the mask has no pixel")
+    return mask
+
+
+def _drop(id_: str, reason: str, detail: str) -> Dropped:
+    return Dropped(id_, "harvest", reason, detail, NAME)
+
+
+def read(root: Path) -> Iterator[SourceImage]:
+    """Every loadable photo with a human."""
+    return read_all(root, scan, load)
+
+
+def write(root: Path, scenes: Iterable[Scene]) -> None:
+    """The files of V6 and their layout, held in memory (small sizes); ``val`` goes to ``validation``."""
+    _openimages_write.write(root, scenes, LICENCE)
