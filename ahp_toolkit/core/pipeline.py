@@ -37,15 +37,24 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage run. ``key`` holds all that its result depends on: options, input digests, code (see `code_digest`)."""
+    """One stage run. ``key`` holds all that its result depends on: options, input digests, code (see `code_digest`).
+
+    ``growing`` shards double in size every eight, up to 32 times ``shard_size``: small inputs fill all workers, large
+    ones do not make too many files.
+    """
 
     name: str
     folder: Path
     fn: Callable[[Sequence[Any]], Output]
     tables: Mapping[str, type]
     key: Mapping[str, Any]
-    shard_size: int = 256
+    shard_size: int = 32
+    growing: bool = False
     unit: str = "record"
+
+    def size_of(self, number: int) -> int:
+        """Items in shard ``number``."""
+        return self.shard_size * (min(32, 2 ** (number // 8)) if self.growing else 1)
 
     @property
     def key_digest(self) -> str:
@@ -94,13 +103,15 @@ def run(
     workers: int = 1,
     total: int | None = None,
     quiet: bool = False,
+    carry: Result | None = None,
 ) -> Result:
     """Run a stage to its end, or go on with it, or do nothing when it is finished.
 
     Args:
-        items: gives the items anew at each call, in a fixed order; cut into shards of ``job.shard_size``.
+        items: gives the items anew at each call, in a fixed order; cut into shards.
         workers: processes; 1 runs in this one.
         total: number of items, when known, for the progress bar.
+        carry: an inner stage whose drops and counts (those named ``what/source``) belong to this one's account.
 
     Raises:
         UserError: what a stage function or an input says a user must mend.
@@ -114,7 +125,7 @@ def run(
         tasks = _pending(job, items(), bar)
         for n in imap(_Shard(job.fn, dict(job.tables), job.partial, job.name), tasks, workers):
             bar.update(n)
-    return _finish(job)
+    return _finish(job, carry)
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,8 @@ class _Shard:
             store.write_records(part_path(self.folder, name, number), out.tables.get(name, []), cls)
         store.write_records(self.folder / "dropped" / f"part-{number:05d}.parquet", out.dropped, Dropped)
         made = {f"out{'/' + n if n else ''}": len(out.tables.get(n, [])) for n in self.tables}
-        counts = Counter({"in": len(items)}) + Counter(made) + out.counts
+        counts = Counter({"in": len(items)} | made)
+        counts.update(out.counts)
         reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
         store.write_json(_mark(self.folder, number), {"counts": counts, "dropped": reasons})
         return len(items)
@@ -155,7 +167,7 @@ def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[in
     """Cut the items into shards and pass on those that are not done yet; an empty input is one empty shard."""
     stream = iter(items)
     for number in itertools.count():
-        shard = list(itertools.islice(stream, job.shard_size))
+        shard = list(itertools.islice(stream, job.size_of(number)))
         if not shard and number > 0:
             return
         if _mark(job.partial, number).exists():
@@ -172,7 +184,7 @@ def _forget_stale(job: Job) -> None:
             shutil.rmtree(old)
 
 
-def _finish(job: Job) -> Result:
+def _finish(job: Job, carry: Result | None = None) -> Result:
     """Sum up the shards, write ``dropped.parquet`` and ``stage.json``, and put the folder in its place."""
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -181,9 +193,13 @@ def _finish(job: Job) -> Result:
         said = store.read_json(mark)
         counts.update(said["counts"])
         reasons.update(said["dropped"])
-    if (job.partial / "dropped").exists():
-        dropped = list(store.read_records(job.partial / "dropped", Dropped))
-        store.write_records(job.partial / "dropped.parquet", dropped, Dropped)
+    inherited = []
+    if carry is not None:
+        counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
+        reasons.update(carry.dropped)
+        inherited = [carry.folder / "dropped.parquet"]
+    if not (job.partial / "dropped.parquet").exists():
+        store.concat([*inherited, *store.parts(job.partial / "dropped")], job.partial / "dropped.parquet")
     counts["dropped"] = sum(reasons.values())
     digest = store.digest_files(sorted(job.partial.glob("**/part-*.parquet")))
     said = {

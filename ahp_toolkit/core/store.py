@@ -87,6 +87,16 @@ def count_records(folder: Path) -> int:
     return sum(pq.ParquetFile(p).metadata.num_rows for p in parts(folder))
 
 
+def concat(paths: Sequence[Path], to: Path) -> None:
+    """Join Parquet files of one schema into one, atomically, one of them in memory at a time."""
+    with (
+        atomic(to) as f,
+        pq.ParquetWriter(f, pq.read_schema(paths[0]), compression="zstd", write_statistics=False) as w,
+    ):
+        for path in paths:
+            w.write_table(read_table(path))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys sorted."""
     with atomic(path, "w") as f:

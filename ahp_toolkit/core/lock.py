@@ -1,0 +1,48 @@
+"""One builder a folder: the second is refused with the owner's name; a dead owner's lock is taken over by itself."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import UserError
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder/.lock`` (flock: the kernel frees it when its process dies).
+
+    Raises:
+        UserError: when another process holds it, with its host, pid and start.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise UserError(f"{folder}: in use by {_owner(fd)}; wait for it, or build into another folder") from e
+        os.ftruncate(fd, 0)
+        mine = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        os.pwrite(fd, json.dumps(mine).encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _owner(fd: int) -> str:
+    try:
+        said = json.loads(os.pread(fd, 4096, 0))
+        return f"process {said['pid']} on {said['host']} since {said['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.lock import lock
+from ahp_toolkit.core.pipeline import MAIN, Job, Output, run
+from ahp_toolkit.core.records import Dropped
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Double:
+    """Keeps even numbers, drops odd ones; leaves a trace of each call."""
+
+    trace: str
+    pause: float = 0.0
+
+    def __call__(self, items: Sequence[int]) -> Output:
+        with Path(self.trace).open("a") as f:
+            f.write(f"{list(items)}\n")
+        time.sleep(self.pause)
+        kept = [Item(f"n{i}", 2 * i) for i in items if i % 2 == 0]
+        odd = [Dropped(f"n{i}", "double", "odd") for i in items if i % 2]
+        return Output({MAIN: kept, "copy": kept}, odd)
+
+
+def job(tmp: Path, pause: float = 0.0, **key) -> Job:
+    fn = Double(str(tmp / "trace"), pause)
+    return Job("double", tmp / "double", fn, {MAIN: Item, "copy": Item}, {"v": 1} | key, shard_size=4)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+def calls(tmp: Path) -> int:
+    return len((tmp / "trace").read_text().splitlines()) if (tmp / "trace").exists() else 0
+
+
+def test_counts_add_up_and_nothing_vanishes(tmp_path):
+    r = run(job(tmp_path), lambda: range(10), quiet=True)
+    assert r.counts["in"] == 10 == r.counts["out"] + r.counts["dropped"]
+    assert r.dropped == {"odd": 5}
+    assert [i.value for i in store.read_records(r.folder, Item)] == [0, 4, 8, 12, 16]
+    assert len(list(store.read_records(r.folder / "dropped.parquet", Dropped))) == 5
+    assert sorted(p.name for p in r.folder.iterdir()) == [
+        "copy", "dropped.parquet", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet", "stage.json",
+    ]  # fmt: skip
+
+
+def test_the_same_job_is_not_run_again_and_another_key_is(tmp_path):
+    run(job(tmp_path), lambda: range(10), quiet=True)
+    assert not run(job(tmp_path), lambda: range(10), quiet=True).fresh
+    assert calls(tmp_path) == 3
+    assert run(job(tmp_path, option=2), lambda: range(10), quiet=True).fresh
+    assert calls(tmp_path) == 6
+
+
+def test_workers_do_not_change_a_byte(tmp_path):
+    for name, workers in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        run(job(tmp_path / name), lambda: range(50), workers=workers, quiet=True)
+    assert bytes_of(tmp_path / "a" / "double") == bytes_of(tmp_path / "b" / "double")
+
+
+def test_no_items_give_an_empty_table(tmp_path):
+    r = run(job(tmp_path), lambda: [], quiet=True)
+    assert list(store.read_records(r.folder, Item)) == [] and r.counts["out"] == 0
+
+
+def test_a_failing_shard_is_the_only_one_run_again(tmp_path):
+    def items():
+        yield from range(8)
+        if not (tmp_path / "mended").exists():
+            raise UserError("cut short")
+        yield from range(8, 12)
+
+    with pytest.raises(UserError, match="cut short"):
+        run(job(tmp_path), items, quiet=True)
+    assert not (tmp_path / "double").exists()
+    (tmp_path / "mended").touch()
+    assert run(job(tmp_path), items, quiet=True).counts["in"] == 12
+    assert calls(tmp_path) == 3
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.core.test_pipeline import job, run
+if __name__ == "__main__":
+    run(job(Path(sys.argv[1]), pause=0.15), lambda: range(40), workers=int(sys.argv[2]), quiet=True)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path, workers):
+    (tmp_path / "whole").mkdir()
+    run(job(tmp_path / "whole"), lambda: range(40), quiet=True)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    script = tmp_path / "go.py"
+    script.write_text(KILLED)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, str(script), str(cut), workers], env=env, start_new_session=True)
+    while len(list(cut.glob(".double-*/shard-*.json"))) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(list(cut.glob(".double-*/shard-*.json")))
+    assert 3 <= done < 10
+    before = calls(cut)
+    run(job(cut, pause=0.15), lambda: range(40), quiet=True)
+    assert calls(cut) - before == 10 - done
+    assert bytes_of(cut / "double") == bytes_of(tmp_path / "whole" / "double")
+
+
+def test_growing_shards(tmp_path):
+    j = Job("x", tmp_path, Double("x"), {}, {}, shard_size=4, growing=True)
+    assert [j.size_of(n) for n in (0, 7, 8, 16, 100)] == [4, 4, 8, 16, 128]
+
+
+def test_a_second_builder_is_refused_by_name(tmp_path):
+    code = "import sys,time\nfrom pathlib import Path\nfrom ahp_toolkit.core.lock import lock\n"
+    code += "with lock(Path(sys.argv[1])):\n print('held', flush=True)\n time.sleep(60)\n"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match=f"in use by process {holder.pid} on "), lock(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with lock(tmp_path):  # a dead owner's lock is free
+        pass
