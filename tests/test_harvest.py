@@ -1,0 +1,175 @@
+"""The paper's harvest rules, known answers, and one photograph in two sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ahp_toolkit import flow
+from ahp_toolkit.core import images, store
+from ahp_toolkit.core.masks import Box, encode
+from ahp_toolkit.core.records import Candidate, Dropped, Flags, Instance, Occluder
+from ahp_toolkit.stages import duplicates, neighbours
+from ahp_toolkit.stages.harvest import Rules, fingerprint
+
+
+def photo(seed: int, size: tuple[int, int] = (120, 160)) -> images.Rgb:
+    import cv2
+
+    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> list[list[int]]:
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def coco(root: Path, people: dict[int, list[dict]], pixels: dict[int, images.Rgb] | None = None) -> Path:
+    """A COCO folder: image id -> annotations (``poly`` or any raw key)."""
+    annotations, pictures = [], []
+    for image_id, items in people.items():
+        name = f"{image_id:012d}.jpg"
+        pictures.append({"id": image_id, "file_name": name, "width": 160, "height": 120, "license": 1})
+        images.write_jpeg(root / "train2017" / name, (pixels or {}).get(image_id, photo(image_id)))
+        for item in items:
+            number = len(annotations) + 1
+            x0, y0, x1, y1 = item.pop("box")
+            base = {"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0, "area": 1.0}
+            base |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": rectangle(x0, y0, x1, y1)}
+            annotations.append(base | item)
+    categories = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+    said = {"images": pictures, "annotations": annotations, "categories": categories, "licenses": []}
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(said))
+    return root
+
+
+def harvest(tmp: Path, roots: dict[str, Path], **rules) -> tuple[flow.Result, list[Candidate], dict[str, str]]:
+    result = flow.harvest(flow.Options(tmp / "out", roots, rules=Rules(**rules), quiet=True))
+    dropped = {d.id: d.reason for d in store.read_records(result.folder / "dropped.parquet", Dropped)}
+    return result, list(store.read_records(result.folder, Candidate)), dropped
+
+
+def test_the_papers_rules_in_their_order(tmp_path):
+    people = [
+        {"box": (20, 20, 60, 100)},
+        {"box": (70, 20, 90, 34)},  # 280 px
+        {"box": (4, 20, 40, 100)},  # in the gutter
+        {"box": (100, 20, 140, 115)},  # ends 5 px before the border
+        {"box": (100, 20, 140, 116)},
+        {"box": (0, 0, 160, 120), "iscrowd": 1, "segmentation": {"size": [120, 160], "counts": [0, 19200]}},
+        {"box": (30, 30, 40, 40), "category_id": 18},
+    ]
+    root = coco(tmp_path / "coco", {7: people})
+    result, kept, dropped = harvest(tmp_path, {"coco": root})
+    prefix = "coco/000000000007#"
+    assert [c.candidate_id for c in kept] == [f"{prefix}1", f"{prefix}4"]
+    assert dropped == {f"{prefix}2": "small", f"{prefix}3": "gutter", f"{prefix}5": "gutter", f"{prefix}6": "crowd"}
+    assert result.counts["persons/coco"] == 6 == len(kept) + len(dropped)
+    assert result.counts["occluders_other/coco"] == 1 and result.counts["occluders_person/coco"] == 5
+    occluders = {o.occluder_id: o for o in store.read_records(result.folder / "occluders", Occluder)}
+    assert occluders[f"{prefix}7"].label == "dog" and occluders[f"{prefix}7"].area == 100
+
+
+def test_each_rule_is_a_setting(tmp_path):
+    root = coco(tmp_path / "coco", {7: [{"box": (70, 20, 90, 34)}, {"box": (1, 20, 40, 100)}]})
+    assert len(harvest(tmp_path, {"coco": root}, min_area=280, gutter=1)[1]) == 2
+
+
+def test_a_photo_that_cannot_be_decoded_costs_its_people_only(tmp_path):
+    root = coco(tmp_path / "coco", {i: [{"box": (20, 20, 60, 100)}] for i in (1, 2, 3)})
+    broken = root / "train2017" / "000000000002.jpg"
+    broken.write_bytes(broken.read_bytes()[:-300])
+    (root / "train2017" / "000000000003.jpg").unlink()
+    _, kept, dropped = harvest(tmp_path, {"coco": root})
+    assert [c.candidate_id for c in kept] == ["coco/000000000001#1"]
+    assert dropped == {"coco/000000000002#2": "image_truncated", "coco/000000000003#3": "image_missing"}
+
+
+def test_a_candidate_carries_its_photos_digest(tmp_path):
+    root = coco(tmp_path / "coco", {1: [{"box": (20, 20, 60, 100)}]})
+    data = (root / "train2017" / "000000000001.jpg").read_bytes()
+    assert harvest(tmp_path, {"coco": root})[1][0].image.digest == store.digest_bytes(data)
+
+
+def lip(root: Path, stem: str, pixels: images.Rgb) -> Path:
+    labels = np.zeros(pixels.shape[:2], np.uint8)
+    labels[20:100, 30:70] = 5
+    images.write_jpeg(root / "train_images" / f"{stem}.jpg", pixels)
+    images.write_png(root / "train_segmentations" / f"{stem}.png", labels)
+    (root / "train_id.txt").write_text(f"{stem}\n")
+    return root
+
+
+def test_one_photograph_in_two_sources_is_kept_once(tmp_path):
+    a = coco(tmp_path / "coco", {5: [{"box": (20, 20, 60, 100)}], 9: [{"box": (20, 20, 60, 100)}]})
+    b = lip(tmp_path / "lip", "5_1", photo(77))  # LIP's stem names COCO image 5
+    result, kept, dropped = harvest(tmp_path, {"coco": a, "lip": b})
+    assert {c.image.image_id for c in kept} == {"coco/000000000005", "coco/000000000009"}
+    assert list(dropped.values()) == ["duplicate_photo"]
+    aside = list(store.read_records(result.folder / "duplicates", Candidate))
+    assert len(aside) == 1 and aside[0].parsing is not None
+
+
+def test_content_finds_what_keys_do_not(tmp_path):
+    same = photo(3)
+    a = coco(tmp_path / "coco", {5: [{"box": (20, 20, 60, 100)}]}, {5: same})
+    b = lip(tmp_path / "lip", "99_1", np.maximum(same, 1))
+    _, kept, dropped = harvest(tmp_path, {"coco": a, "lip": b})
+    assert len(kept) == 1 and list(dropped.values()) == ["duplicate_photo"]
+
+
+def test_two_files_of_one_photograph_in_one_source_share_a_key(tmp_path):
+    people = {i: [{"box": (20, 20, 60, 100)}] for i in (5, 6, 7)}
+    _, kept, _ = harvest(tmp_path, {"coco": coco(tmp_path / "coco", people, {5: photo(3), 7: photo(3)})})
+    keys = [c.image.photo for c in kept]
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_near_pairs_find_every_pair_within_four_bits():
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 2**63, 60, dtype=np.int64).astype(np.uint64)
+    values = list(base)
+    for v in base[:30]:
+        bits = rng.choice(64, rng.integers(0, 7), replace=False)
+        values.append(np.uint64(int(v) ^ sum(1 << int(b) for b in bits)))
+    hashes = [int(v).to_bytes(8, "big") for v in values]
+    brute = {
+        (i, j)
+        for i in range(len(values))
+        for j in range(i + 1, len(values))
+        if (int(values[i]) ^ int(values[j])).bit_count() <= duplicates.HAMMING
+    }
+    assert set(duplicates._near_pairs(hashes)) == brute and len(brute) > 10
+
+
+def test_fingerprint_survives_jpeg_and_tells_photos_apart():
+    pixels = photo(1)
+    again = images.decode(images.encode_jpeg(pixels, 60))
+    near = [int.from_bytes(fingerprint(p)[0], "big") for p in (pixels, again, photo(2))]
+    assert (near[0] ^ near[1]).bit_count() <= 4 < (near[0] ^ near[2]).bit_count()
+
+
+def test_neighbours():
+    def person(i, x0, y0, x1, y1, **flags):
+        m = np.zeros((100, 100), bool)
+        m[y0:y1, x0:x1] = True
+        return Instance(f"p#{i}", "person", Box(x0, y0, x1, y1), encode(m), flags=Flags(**flags))
+
+    a, b = person(1, 10, 10, 50, 50), person(2, 50, 10, 90, 50)  # side by side: outlines touch, boxes only meet
+    near = neighbours.neighbours_of([a], [a, b], 100, 100)[0]
+    assert near.count == 0 and near.mask_contact == 0.0
+    c = person(3, 48, 10, 90, 50, crowd=True)
+    near = neighbours.neighbours_of([a], [a, b, c], 100, 100)[0]
+    assert near.count == 1 and near.crowd and near.max_box_iou == 0.0
+    assert near.box_cover == pytest.approx(2 * 40 / 1600)
+    assert near.mask_contact is not None and 0.2 < near.mask_contact < 0.35  # one side of four
+
+
+def test_union_area_counts_overlap_once():
+    frame = Box(0, 0, 10, 10)
+    assert neighbours.union_area([Box(0, 0, 6, 10), Box(4, 0, 12, 10), Box(20, 20, 30, 30)], frame) == 100
+    assert neighbours.union_area([], frame) == 0
