@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -31,19 +32,17 @@ CARRIES = frozenset({"mask", "crowd", "label"})
 _NAME = "coco"
 _PATTERN = "annotations/instances_*.json"
 _OFFICIAL = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
-_FLICKR = re.compile(r"^https?://[^/]*(?:static)?flickr\.com/.*?/?(\d+)_[^/]*$")
 
 
 class _Photo(NamedTuple):
-    """Payload of a photo: its record and its annotations, the heavy parts as JSON lists in the annotations' order."""
+    """Payload of a photo: its record, its annotations (views into the file until pickled), the file's class names."""
 
     path: str
     photo: str
     size: tuple[int | None, int | None]
     licence: str
-    records: tuple[tuple[int, str, bool], ...]
-    boxes: bytes
-    outlines: bytes
+    annotations: list[js.Annotation]
+    labels: dict[int, str]
     repeats: tuple[int, ...] = ()
 
 
@@ -106,35 +105,23 @@ def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
 
 def _by_image(annotations: list[js.Annotation]) -> tuple[dict[int, list[js.Annotation]], dict[int, tuple[int, ...]]]:
     """Annotations by image id, in file order; and by image id the positions in its group whose id stood before."""
-    groups: dict[int, list[js.Annotation]] = {}
+    groups: dict[int, list[js.Annotation]] = defaultdict(list)
+    for a in annotations:
+        groups[a.image_id].append(a)
     repeats: dict[int, tuple[int, ...]] = {}
-    again = js.repeated(annotations)
-    for n, a in enumerate(annotations):
-        group = groups.get(a.image_id)
-        if group is None:
-            groups[a.image_id] = [a]
-        else:
-            group.append(a)
-        if again and n in again:
-            repeats[a.image_id] = (*repeats.get(a.image_id, ()), len(groups[a.image_id]) - 1)
+    again = {id(annotations[n]) for n in js.repeated(annotations)}
+    if again:
+        for image, group in groups.items():
+            repeats[image] = tuple(n for n, a in enumerate(group) if id(a) in again)
     return groups, repeats
 
 
 def _photo(
     image: js.Image, image_id: str, folder: str, group: list[js.Annotation], index: js.Index, repeats: tuple[int, ...]
 ) -> _Photo:
-    labels = index.labels
     licence = index.licences.get(image.license, "") if image.license is not None else ""
-    return _Photo(
-        folder + image.file_name,
-        _photo_key(image, image_id),
-        (image.width, image.height),
-        licence,
-        tuple([(a.id, labels.get(a.category_id) or f"\0{a.category_id}", bool(a.iscrowd)) for a in group]),
-        b"[%s]" % b",".join([a.bbox for a in group]),  # joining copies, so that the file's pages can go
-        b"[%s]" % b",".join([a.segmentation for a in group]),
-        repeats,
-    )
+    size = (image.width, image.height)
+    return _Photo(folder + image.file_name, _photo_key(image, image_id), size, licence, group, index.labels, repeats)
 
 
 def _rejects(
@@ -163,16 +150,23 @@ def _name_of(record: js.Malformed) -> str:
 
 
 def _image_id(image: js.Image, split: str) -> str:
-    stem = PurePosixPath(image.file_name).stem
+    name = image.file_name
+    if len(name) == 16 and name.endswith(".jpg") and name.isascii() and name[:12].isdecimal():  # nearly all of them
+        return f"{_NAME}/{name[:12]}"
+    stem = PurePosixPath(name).stem
     official = _OFFICIAL.fullmatch(stem)
     if official:
         return f"{_NAME}/{official[1]}"
-    return f"{_NAME}/{split}/{stem or image.id}"
+    return f"{_NAME}/{split}/{name.rpartition('.')[0] or image.id}"
 
 
 def _photo_key(image: js.Image, image_id: str) -> str:
-    found = _FLICKR.match(image.flickr_url or "")
-    return f"{image_id} flickr/{found[1]}" if found else image_id
+    url = image.flickr_url
+    if url and "flickr.com/" in url:
+        number = url.rpartition("/")[2].partition("_")[0]
+        if number.isdecimal():
+            return f"{image_id} flickr/{number}"
+    return image_id
 
 
 def _folder(root: Path, split: str, images: list[js.Image]) -> str:
@@ -208,16 +202,14 @@ def load(root: Path, entry: Entry) -> Loaded:
     image = ImageRef(entry.image_id, _NAME, photo.path, width, height, photo.photo, "", photo.licence)
     instances: list[Instance] = []
     dropped: list[Dropped] = []
-    boxes = msgspec.json.decode(photo.boxes, type=list[Raw])
-    outlines = msgspec.json.decode(photo.outlines, type=list[Raw])
-    for n, (number, label, crowd) in enumerate(photo.records):
-        instance_id = f"{entry.image_id}#{number}"
+    for n, a in enumerate(photo.annotations):
+        instance_id, label = f"{entry.image_id}#{a.id}", photo.labels.get(a.category_id, "")
         try:
             if n in photo.repeats:
-                raise Bad("duplicate_id", f"a second annotation of id {number}")
-            instances.append(_instance(instance_id, label, crowd, boxes[n], outlines[n], width, height))
+                raise Bad("duplicate_id", f"a second annotation of id {a.id}")
+            instances.append(_instance(instance_id, label, a, width, height))
         except Bad as bad:
-            dropped.append(bad.dropped(instance_id, _NAME, label.replace("\0", "category ")))
+            dropped.append(bad.dropped(instance_id, _NAME, label or "?"))
     return Loaded(SourceImage(image, tuple(instances)), tuple(dropped))
 
 
@@ -227,14 +219,14 @@ def _frame(root: Path, photo: _Photo) -> tuple[int, int]:
     return stored_size(path) if width is None or height is None else usable_size(width, height)
 
 
-def _instance(instance_id: str, label: str, crowd: bool, bbox: Raw, outline: Raw, width: int, height: int) -> Instance:
-    if label.startswith("\0"):
-        raise Bad("unknown_category", f"no category of id {label[1:]}")
-    mask = _mask(outline, height, width)
-    box = _box(bbox) or (mask.box if mask else None)
+def _instance(instance_id: str, label: str, a: js.Annotation, width: int, height: int) -> Instance:
+    if not label:
+        raise Bad("unknown_category", f"no category of id {a.category_id}")
+    mask = _mask(a.segmentation, height, width)
+    box = _box(a.bbox) or (mask.box if mask else None)
     if box is None:
         raise Bad("no_box", "neither a bbox nor a segmentation")
-    return Instance(instance_id, label, usable_box(box, width, height), mask, None, Flags(crowd=crowd))
+    return Instance(instance_id, label, usable_box(box, width, height), mask, None, Flags(crowd=bool(a.iscrowd)))
 
 
 def _box(bbox: Raw) -> Box | None:
