@@ -228,19 +228,20 @@ class _Walker:
                 return
 
     def on_trial(self, key: str, decoder: msgspec.json.Decoder[Any]) -> Batch | None:
-        """Cut at the first ``}]``, else behind the last ``}``; None where that was no border (or a record misfits)."""
+        """Cut behind the last ``}``, else at the first ``}]``; None where that was no border (or a record misfits)."""
         if self.misses >= 2:
             return None
-        stop = self.buf.find(b"}]", self.pos)
-        stop = stop if stop >= 0 else self.buf.rfind(b"}", self.pos)
-        if stop < 0:
-            return None
-        try:
-            typed = decoder.decode(b"".join((b"[", memoryview(self.buf)[self.pos : stop + 1], b"]")))
-        except msgspec.DecodeError:
-            return None
-        self.pos, self.misses = stop + 1, 0
-        return Batch(key, typed, [])
+        for find, mark in ((self.buf.rfind, b"}"), (self.buf.find, b"}]")):
+            stop = find(mark, self.pos)
+            if stop < 0:
+                return None
+            try:
+                typed = decoder.decode(b"".join((b"[", memoryview(self.buf)[self.pos : stop + 1], b"]")))
+            except msgspec.DecodeError:
+                continue
+            self.pos, self.misses = stop + 1, 0
+            return Batch(key, typed, [])
+        return None
 
     def by_tokens(self, key: str, decoder: msgspec.json.Decoder[Any]) -> Batch:
         """Cut where a tokenizer sees the last whole element end."""

@@ -68,7 +68,7 @@ class Grouper:
             return
         rows = np.concatenate(self._rows)
         order = _order(rows["key"])
-        rows = rows if order is None else rows[order]
+        rows = rows if order is None else _take(rows, order)
         if self.texts:
             self._flush_texts(rows, range(len(rows)) if order is None else order.tolist())
         self.runs.append(_Run(self._written, rows["key"][::_STEP].copy(), len(rows), self._text_written))
@@ -135,6 +135,14 @@ def _order(keys: NDArray[Any]) -> NDArray[np.int64] | None:
     return None if bool(np.all(keys[:-1] <= keys[1:])) else np.argsort(keys, kind="stable")
 
 
+def _take(rows: Rows, order: NDArray[np.int64]) -> Rows:
+    # whole words move faster than structured rows
+    if rows.dtype.itemsize % 8:
+        return rows[order]
+    words = rows.view(np.uint64).reshape(len(rows), -1)
+    return np.take(words, order, axis=0).view(rows.dtype).ravel()
+
+
 def _append(path: Path, data: Any) -> None:
     try:
         with path.open("ab") as f:
@@ -156,4 +164,4 @@ def _merged(rows: Rows, texts: list[bytes]) -> Range:
     order = _order(rows["key"])
     if order is None:
         return Range(rows, texts)
-    return Range(rows[order], [texts[i] for i in order.tolist()] if texts else [])
+    return Range(_take(rows, order), [texts[i] for i in order.tolist()] if texts else [])

@@ -29,7 +29,7 @@ _EXACT = 2.0**53  # below it a float holds every integer
 IMAGE = np.dtype([("key", "i8"), ("width", "i4"), ("height", "i4"), ("licence", "i4"), ("end", "i8")])
 ANNOTATION = np.dtype(
     [("key", "i8"), ("id", "i8"), ("category", "i8"), ("crowd", "i1"), ("fake", "i1"), ("reflected", "i1"),
-     ("bad", "i1"), ("label", "u2"), ("box", "f8", 4)]
+     ("bad", "i1"), ("label", "u4"), ("box", "f8", 4)]
 )  # fmt: skip
 
 
@@ -99,12 +99,12 @@ class Categories:
         self.names = ("", *plain)
         self.human = np.array([False, *(name == PERSON for name in plain)])
 
-    def index(self, numbers: NDArray[np.int64]) -> NDArray[np.uint16]:
+    def index(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Indices into ``names``."""
         if not len(self.numbers):
-            return np.zeros(len(numbers), np.uint16)
+            return np.zeros(len(numbers), np.uint32)
         at = np.searchsorted(self.numbers, numbers).clip(0, len(self.numbers) - 1)
-        return np.where(self.numbers[at] == numbers, at + 1, NO_LABEL).astype(np.uint16)
+        return np.where(self.numbers[at] == numbers, at + 1, NO_LABEL).astype(np.uint32)
 
 
 def pass_over(path: Path, sink: Sink) -> Iterator[tuple[str, str, str]]:
@@ -208,7 +208,13 @@ def _name_of(record: Any) -> str:
 
 
 def _images(sink: Sink, typed: list[_Image] | None, loose: list[Any]) -> Iterator[tuple[str, str, str]]:
-    rows, texts = [], []
+    rows = []
+    texts = [i.file_name.encode() for i in typed or []]  # msgspec lets no lone surrogate through
+    if typed is not None and _tame(typed, texts):
+        facts = [(i.id, i.width, i.height, i.license, 0) for i in typed]
+        sink.images.add(np.array(facts, IMAGE), texts)
+        return
+    texts = []
     for record in typed if typed is not None else loose:
         try:
             row, text = _image(record)
@@ -219,6 +225,13 @@ def _images(sink: Sink, typed: list[_Image] | None, loose: list[Any]) -> Iterato
         texts.append(text)
     if rows:
         sink.images.add(np.array(rows, IMAGE), texts)
+
+
+def _tame(typed: list[_Image], texts: list[bytes]) -> bool:
+    """Whether every image record can go to a row as it is."""
+    largest = max(max(abs(i.width), abs(i.height), abs(i.license)) for i in typed)
+    lengths = list(map(len, texts))
+    return largest < 2**31 and min(lengths) > 0 and max(lengths) <= MAX_NAME and max(abs(i.id) for i in typed) < 2**63
 
 
 def _image(record: Any) -> tuple[tuple[int, ...], bytes]:

@@ -171,21 +171,27 @@ class Codes:
         parts = [np.zeros(0, np.int32)]
         for chunk in column.chunks:
             table = np.array([self.code(v or "") for v in chunk.dictionary.to_pylist()] + [self.code("")], np.int32)
-            at = chunk.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)
-            parts.append(table[at])
+            at = chunk.indices.fill_null(len(table) - 1)
+            parts.append(table[_values(pa.chunked_array([at]), np.dtype(np.int32))])
         return np.concatenate(parts)
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """A float column; nulls (and pyarrow's spellings of NaN) as NaN."""
-    return np.asarray(column.to_numpy(), np.float64)
+    return _values(column.fill_null(np.nan), np.dtype(np.float64))
 
 
 def flags(column: pa.ChunkedArray | None, count: int) -> NDArray[np.int8]:
     """A tri-state column as int8: 1, 0, -1; -1 where the column or the value is missing."""
     if column is None:
         return np.full(count, -1, np.int8)
-    return np.asarray(column.fill_null(-1).to_numpy(), np.int8)
+    return _values(column.fill_null(-1), np.dtype(np.int8))
+
+
+def _values(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> NDArray[Any]:
+    # straight from the buffers: pyarrow's own conversion imports pandas
+    parts = [np.frombuffer(c.buffers()[1], dtype, len(c), c.offset * dtype.itemsize) for c in column.chunks if len(c)]
+    return np.concatenate([np.zeros(0, dtype), *parts])
 
 
 def read_small(path: Path) -> list[list[str]]:

@@ -126,9 +126,15 @@ def _range(
     for key, a, b, at, there in zip(*columns, strict=True):
         width, height, licence = facts[at] if there else (0, 0, 0)
         name = pictures.texts[at].decode() if there else ""
-        image_id = f"{NAME}/{PurePosixPath(name).stem if name else key}"
+        image_id = f"{NAME}/{_stem(name) if name else key}"
         cut = data[a * size : b * size]
         yield Entry(image_id, Payload(split, name, width, height, licences.get(licence, ""), cut, categories.names))
+
+
+def _stem(name: str) -> str:
+    """The file name without folders and suffix."""
+    tail = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return tail.rpartition(".")[0] or tail or name
 
 
 def load(root: Path, entry: Entry) -> Loaded:
