@@ -26,13 +26,9 @@ CARRIES = frozenset({"mask", "parsing"})
 
 _NAME = "ahp"
 _ORDER = ("train", "val", "test")
-#: What a stem tells of its photo, and the key the other sources give that photo.
-_STEMS = (
-    (re.compile(r"COCO_[a-z]+\d{4}_(\d{12})"), coco_key),
-    (re.compile(r"(\d{12})"), coco_key),
-    (re.compile(r"(\d{1,12})_\d+"), coco_key),
-)
-_VOC_STEM = re.compile(r"(?:VOC\w*?_)?((?:19|20)\d\d_\d{6})")
+#: What a stem tells of its photo, in the form of its source: COCO's (2014, 2017), LIP's (no leading zeros), VOC's.
+_COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})|([1-9]\d{0,11})_[1-9]\d*")
+_VOC_STEM = re.compile(r"(?:VOC\w*?_)?((?:19|20)\d\d_0\d{5})")
 
 
 class _Human(NamedTuple):
@@ -112,10 +108,9 @@ def _parsing(path: Path, image: ImageRef) -> tuple[LabelMap | None, tuple[Droppe
 
 
 def _photo_key(stem: str) -> str:
-    for pattern, key in _STEMS:
-        match = pattern.fullmatch(stem)
-        if match:
-            return key(match[1])
+    coco = _COCO_STEM.fullmatch(stem)
+    if coco:
+        return coco_key(coco[1] or coco[2])
     voc = _VOC_STEM.fullmatch(stem)
     return f"voc/{voc[1]}" if voc else f"{_NAME}/{stem}"
 

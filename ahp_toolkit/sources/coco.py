@@ -214,6 +214,8 @@ def load(root: Path, entry: Entry) -> Loaded:
 
 
 def _frame(root: Path, photo: _Photo) -> tuple[int, int]:
+    if photo.path.rstrip(".").endswith("/"):
+        raise Bad("unsafe_path", f"a file name is expected, got {photo.path!r}")
     path = inside(root, photo.path)
     width, height = photo.size
     return stored_size(path) if width is None or height is None else usable_size(width, height)
