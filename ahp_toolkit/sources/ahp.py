@@ -26,9 +26,10 @@ CARRIES = frozenset({"mask", "parsing"})
 
 _NAME = "ahp"
 _ORDER = ("train", "val", "test")
-#: What a stem tells of its photo, in the form of its source: COCO's (2014, 2017), LIP's (no leading zeros), VOC's.
+#: What a stem tells of its photo, in the form of its source: COCO's (2014, 2017), LIP's (no leading zeros), VOC's, Open Images'.
 _COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})|([1-9]\d{0,11})_[1-9]\d*")
 _VOC_STEM = re.compile(r"(?:VOC\w*?_)?((?:19|20)\d\d_0\d{5})")
+_OPENIMAGES_STEM = re.compile(r"[0-9a-f]{16}")
 
 
 class _Human(NamedTuple):
@@ -111,6 +112,8 @@ def _photo_key(stem: str) -> str:
     coco = _COCO_STEM.fullmatch(stem)
     if coco:
         return coco_key(coco[1] or coco[2])
+    if _OPENIMAGES_STEM.fullmatch(stem):
+        return f"openimages/{stem}"
     voc = _VOC_STEM.fullmatch(stem)
     return f"voc/{voc[1]}" if voc else f"{_NAME}/{stem}"
 

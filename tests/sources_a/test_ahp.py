@@ -45,6 +45,7 @@ def test_the_root_is_ahp_or_its_parent(tmp_path: Path, inner: str) -> None:
         ("2008_000008", "voc/2008_000008"),
         ("100034_483681", "coco/000000100034"),
         ("0a1b2c", "ahp/0a1b2c"),
+        ("000a1b2c3d4e5f60", "openimages/000a1b2c3d4e5f60"),
     ],
 )
 def test_the_stem_tells_the_photo(tmp_path: Path, stem: str, photo: str) -> None:
