@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +59,14 @@ def blocks(
             head = file.readline(MAX_ROW)
             names = _header(path, head, required)
             types = {n: t for n, t in {**required, **(optional or {})}.items() if n in names}
-            for text, at in _cut(path, file, size, len(head)):
-                yield _parse(path, text, at, names, types)
+            with ThreadPoolExecutor(1) as pool:
+                ahead: deque[Future[Block]] = deque()  # the next blocks are parsed while this one is used
+                for text, at in _cut(path, file, size, len(head)):
+                    ahead.append(pool.submit(_parse, path, text, at, names, types))
+                    if len(ahead) > 2:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror or e})") from e
 
