@@ -17,7 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core import store
+from ..core.errors import UserError
 from ..core.records import SPLITS, Human
+from ..occlusion import densities
 from .build_folder import STAGES, Build, source_of
 
 #: Table 1 of the paper (spec §1): group, its sources here, human count, preserved.
@@ -26,11 +28,6 @@ PAPER_TABLE_1: tuple[tuple[str, tuple[str, ...], int, int], ...] = (
     ("OpenImages", ("openimages",), 314_359, 17_677),
     ("Objects365", ("objects365",), 669_166, 32_982),
 )
-#: The paper's occlusion-ratio densities (spec §2): [low, high) and the share asked for.
-PAPER_DENSITIES: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "train": ((0.0, 0.1, 1 / 3), (0.1, 0.2, 1 / 3), (0.3, 0.4, 1 / 3)),
-    "val": ((0.0, 0.1, 1 / 4), (0.1, 0.2, 1 / 4), (0.3, 0.4, 1 / 4), (0.4, 0.5, 1 / 4)),
-}
 #: Figure 5 shows scene categories of more than this many humans in the paper.
 PAPER_SCENE_MIN = 1000
 #: Parsing is decoded for at most this many humans, chosen by hash: the mean moves by less than 1 %.
@@ -191,16 +188,14 @@ def scenes(humans: Sequence[Human]) -> pd.DataFrame:
     return frame.assign(share=frame["count"] / max(1, len(humans)))
 
 
-def density(build: Build, split: str) -> list[tuple[float, float, float]]:
-    """What occlusion ratios a split was asked for: from its ``stage.json``, ``build.json``, else the paper's."""
-    asked = build.said(f"splits/{split}").key.get("density")
-    options = build.about.get("options", {})
-    for key in (f"density_{split}", f"{split}_density", "density", "densities"):
-        found = options.get(key) if asked is None else asked
-        asked = found.get(split) if isinstance(found, dict) else found
-    if isinstance(asked, list) and all(isinstance(b, list) and len(b) == 3 for b in asked):
-        return [(float(a), float(b), float(w)) for a, b, w in asked]
-    return list(PAPER_DENSITIES.get(split, ()))
+def density(build: Build, split: str) -> tuple[tuple[float, float, float], ...]:
+    """What a split was asked for, as (low, high, weight): from its ``stage.json``, ``build.json``, else the paper's."""
+    options = build.about.get("options", {}).get("densities", {})
+    said = build.said(f"splits/{split}").key.get("density") or options.get(split) or split
+    try:
+        return densities.parse(str(said)).bins
+    except UserError:
+        return ()
 
 
 def occlusion(build: Build) -> pd.DataFrame:
