@@ -1,0 +1,45 @@
+"""The photos behind records: found below their data roots, read in the frame that the annotations live in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import store
+from .errors import UserError
+from .images import ImageError, Rgb, read
+from .records import ImageRef
+
+
+class Photos:
+    """Photos by reference; the last one is kept, since the humans of a photo stand together."""
+
+    def __init__(self, roots: Mapping[str, str]) -> None:
+        self._roots = roots
+        self._last: tuple[str, Rgb | ImageError] | None = None
+
+    def read(self, image: ImageRef) -> Rgb:
+        """RGB uint8 [H, W, 3].
+
+        Raises:
+            ImageError: when the photo cannot be used; ``unsafe_path`` when its path leaves the data root.
+            UserError: when its source has no data root.
+        """
+        if image.source not in self._roots:
+            raise UserError(f"{image.image_id}: no data root is given for the source {image.source!r}")
+        key = f"{image.source}\n{image.path}"
+        if self._last is None or self._last[0] != key:
+            self._last = key, _load(Path(self._roots[image.source]), image)
+        if isinstance(self._last[1], ImageError):
+            raise self._last[1]
+        return self._last[1]
+
+
+def _load(root: Path, image: ImageRef) -> Rgb | ImageError:
+    try:
+        path = store.safe_join(root, image.path)
+        return read(path, (image.width, image.height) if image.width else None)
+    except ImageError as e:
+        return e
+    except ValueError as e:
+        return ImageError("unsafe_path", str(e))

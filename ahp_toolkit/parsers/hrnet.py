@@ -1,0 +1,190 @@
+"""HRNetV2 human parsing, the paper's pseudo labels (§3.2); trained by ``ahp build parser`` on a source with parsings.
+
+timm's HRNet gives four maps at strides 4 to 32; the head is HRNetV2's: all four at stride 4 side by side, 1x1
+convolution, batch norm, ReLU, 1x1 convolution to the 20 classes of LIP. The mask is a fourth input plane (default on):
+it says whose parts are asked for. Left and right are the person's own, so a mirrored picture's labels change sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core import torch_io
+from ..core.crops import crop_image, crop_labels
+from ..core.errors import UserError
+from ..core.images import Rgb
+from ..core.masks import Bool2D, Box, Label2D
+from ..sources.base import PART_PAIRS, PARTS
+from .base import Body
+
+KIND = "ahp-parser-1"
+NEEDS_PIXELS = True
+WAY_OUT = "train it with `ahp build parser`, or give a checkpoint with --parser-weights"
+
+
+def _mirror_table() -> list[int]:
+    table = list(range(len(PARTS)))
+    for left, right in PART_PAIRS:
+        table[left], table[right] = right, left
+    return table
+
+
+#: MIRROR[label] is the label of the same part in a mirrored picture.
+MIRROR = _mirror_table()
+
+
+def mirrored(labels: Label2D) -> Label2D:
+    """uint8 [H, W] labels of the mirrored picture: pixels change sides, and so do left and right parts."""
+    return np.ascontiguousarray(np.asarray(MIRROR, np.uint8)[labels[:, ::-1]])
+
+
+@dataclass(frozen=True)
+class Arch:
+    """How the network is built: timm HRNet name, input size in px (square), whether the mask is a fourth plane."""
+
+    encoder: str = "hrnet_w48"
+    size: int = 473
+    mask_plane: bool = True
+
+
+class PartNet(nn.Module):
+    """[B, 3 or 4, H, W] (H, W multiples of 32) to logits [B, 20, H / 4, W / 4]."""
+
+    def __init__(self, encoder: nn.Module, channels: int, parts: int = len(PARTS)) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mix = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.classify = nn.Conv2d(channels, parts, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """HRNetV2's head over the four maps, brought to the finest."""
+        maps = self.encoder(x)
+        size = maps[0].shape[-2:]
+        wide = [functional.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps[1:]]
+        return self.classify(functional.relu(self.norm(self.mix(torch.cat([maps[0], *wide], dim=1)))))
+
+
+def net_of(arch: Arch, pretrained: str = "no") -> tuple[nn.Module, bool]:
+    """The untrained network, and whether its encoder knows ImageNet.
+
+    Raises:
+        UserError: for an unknown encoder, or when wanted ImageNet weights cannot be had.
+    """
+    import timm
+
+    if not arch.encoder.startswith("hrnet") or not timm.is_model(arch.encoder):
+        known = ", ".join(timm.list_models("hrnet_w*"))
+        raise UserError(f"expected an HRNet of timm ({known}), got {arch.encoder!r}")
+    repo = timm.get_pretrained_cfg(arch.encoder).hf_hub_id or ""
+    known_here = torch_io.want_pretrained(pretrained, bool(repo) and torch_io.cached_on_hub(repo))
+    options = {"features_only": True, "feature_location": "", "out_indices": (1, 2, 3, 4)}
+    try:
+        encoder = timm.create_model(arch.encoder, pretrained=known_here, in_chans=3 + arch.mask_plane, **options)
+    except (OSError, RuntimeError) as e:
+        raise UserError(
+            f"ImageNet weights of {arch.encoder} cannot be had ({type(e).__name__}); use pretrained=no"
+        ) from e
+    return PartNet(encoder, sum(encoder.feature_info.channels())), known_here
+
+
+def planes_of(pixels: Rgb, mask: Bool2D, crop: Box, arch: Arch) -> NDArray[np.uint8]:
+    """One network input, uint8 [size, size, 3 or 4]: an integer box ``crop`` of the pixels and of the mask."""
+    rgb = crop_image(pixels, crop, arch.size)
+    if not arch.mask_plane:
+        return rgb
+    plane = crop_labels(mask.view(np.uint8), crop, arch.size) * np.uint8(255)
+    return np.concatenate((rgb, plane[:, :, None]), axis=2)
+
+
+def logits_of(net: nn.Module, planes: Tensor) -> Tensor:
+    """uint8 [B, C, S, S] on the network's device to logits float [B, 20, S, S] at any S."""
+    size = planes.shape[-1]
+    x = torch_io.pad_to_multiple(torch_io.normalise(planes), 32)
+    wide = functional.interpolate(net(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
+    return wide[..., :size, :size]
+
+
+def flip_average(net: nn.Module, planes: Tensor) -> Tensor:
+    """Part probabilities [B, 20, S, S], the mean of the picture's and its mirror image's, sides put back."""
+    straight = logits_of(net, planes).float().softmax(1)
+    turned = logits_of(net, planes.flip(-1)).float().softmax(1).flip(-1)
+    return (straight + turned[:, MIRROR]) / 2
+
+
+class HrNet:
+    """A ready HRNet parser."""
+
+    def __init__(
+        self, net: nn.Module, arch: Arch, name: str, device: torch.device, batch_size: int, precision: str, flip: bool
+    ) -> None:
+        self.name, self.arch = name, arch
+        self.net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device, self._batch, self._flip = device, batch_size, flip
+        self._dtype = torch_io.compute_dtype(device, precision)
+
+    def __call__(self, bodies: Sequence[Body]) -> list[Label2D]:
+        """The most probable part (1 to 19) of every px of each mask, 0 outside."""
+        return [labels for part in torch_io.batches(bodies, self._batch) for labels in self._batch_of(part)]
+
+    def _batch_of(self, bodies: Sequence[Body]) -> list[Label2D]:
+        whole = [Box(0.0, 0.0, float(b.mask.shape[1]), float(b.mask.shape[0])) for b in bodies]
+        planes = [planes_of(b.pixels, b.mask, box, self.arch) for b, box in zip(bodies, whole, strict=True)]
+        with torch_io.steady(self._device, self._dtype):
+            x = torch_io.stack(planes, self._device)
+            scores = flip_average(self.net, x) if self._flip else logits_of(self.net, x).float()
+            parts = scores[:, 1:].cpu().numpy()
+        return [_labels(parts[i], b.mask) for i, b in enumerate(bodies)]
+
+
+def _labels(scores: NDArray[np.float32], mask: Bool2D) -> Label2D:
+    """Scores [19, s, s] of a crop and its mask [H, W] to labels [H, W], plane by plane to save memory."""
+    height, width = mask.shape
+    best = torch_io.resize_map(scores[0], width, height)
+    labels = np.ones(mask.shape, np.uint8)
+    for part in range(1, len(scores)):
+        plane = torch_io.resize_map(scores[part], width, height)
+        better = plane > best
+        best[better] = plane[better]
+        labels[better] = part + 1
+    labels[~mask] = 0
+    return labels
+
+
+def build(
+    weights: str | None = None,
+    device: str = "auto",
+    batch_size: int = 8,
+    precision: str = "fp32",
+    flip: bool = False,
+) -> HrNet:
+    """An HRNet from a checkpoint of ours; ``random`` is an untrained small one, for tests.
+
+    Args:
+        precision: ``fp32``, ``bf16``, or ``auto`` (bf16 where the hardware has it).
+        flip: average with the mirrored picture (twice the time).
+
+    Raises:
+        UserError: without weights, or with a file that is no such checkpoint.
+    """
+    where = torch_io.pick_device(device)
+    if weights is None:
+        raise UserError(f"hrnet has no published weights for the parts of LIP; {WAY_OUT}")
+    if weights == "random":
+        arch = Arch("hrnet_w18_small", 64)
+        with torch_io.seeded(0):
+            net, _ = net_of(arch)
+        return HrNet(net, arch, "hrnet@random", where, batch_size, precision, flip)
+    said = torch_io.load_checkpoint(Path(weights), KIND)
+    arch = Arch(**said.arch)
+    net, _ = net_of(arch)
+    torch_io.fill(net, said.state, weights)
+    return HrNet(net, arch, torch_io.short_name("hrnet", said.digest), where, batch_size, precision, flip)

@@ -1,0 +1,29 @@
+"""The source's own parsings (LIP's), as they are: a human of another source has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.masks import Label2D
+from .base import Body
+
+NAME = "source_parsing@source"
+#: No photo is opened for this one: there is nothing it could see.
+NEEDS_PIXELS = False
+
+
+class SourceParsing:
+    """Finds nothing by itself: parsings come with the records."""
+
+    name = NAME
+
+    def __call__(self, bodies: Sequence[Body]) -> list[Label2D]:
+        """Background everywhere."""
+        return [np.zeros(b.mask.shape, np.uint8) for b in bodies]
+
+
+def build(weights: str | None = None, device: str = "auto", batch_size: int = 8) -> SourceParsing:
+    """The source's parsings need no weights, device or batches."""
+    return SourceParsing()

@@ -1,0 +1,149 @@
+"""DeepLabV3+ on the 3x crop, the paper's human segmentation (§4.1); trained by ``ahp build segmenter``.
+
+The crop is resized to one square size, so every person fills about a third of the frame each way. Beside RGB the
+network sees the box as a fourth plane (default on): it says whom to segment where several people stand in one crop.
+Without it the input is the paper's, the crop alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..core import torch_io
+from ..core.context import within
+from ..core.crops import crop_image
+from ..core.errors import UserError
+from ..core.images import Rgb
+from ..core.masks import Box
+from .base import Ask, Found
+
+KIND = "ahp-segmenter-1"
+NEEDS_PIXELS = True
+WAY_OUT = "train it with `ahp build segmenter`, or give a checkpoint with --segmenter-weights"
+
+
+@dataclass(frozen=True)
+class Arch:
+    """How the network is built: smp encoder name, input size in px (square), whether the box is a fourth plane."""
+
+    encoder: str = "resnet101"
+    size: int = 512
+    box_plane: bool = True
+
+
+def net_of(arch: Arch, pretrained: str = "no") -> tuple[nn.Module, bool]:
+    """The untrained DeepLabV3+ [B, 3 or 4, H, W] -> logits [B, 1, H, W], and whether its encoder knows ImageNet.
+
+    Raises:
+        UserError: for an unknown encoder, or when wanted ImageNet weights cannot be had.
+    """
+    import segmentation_models_pytorch as smp
+    from segmentation_models_pytorch.encoders import encoders
+
+    if arch.encoder not in encoders:
+        raise UserError(f"expected an encoder of segmentation-models-pytorch, got {arch.encoder!r}")
+    settings = encoders[arch.encoder]["pretrained_settings"].get("imagenet", {})
+    cached = bool(settings) and torch_io.cached_on_hub(settings["repo_id"], revision=settings["revision"])
+    weights = "imagenet" if torch_io.want_pretrained(pretrained, cached) else None
+    try:
+        net = smp.DeepLabV3Plus(arch.encoder, encoder_weights=weights, in_channels=3 + arch.box_plane, classes=1)
+    except (OSError, KeyError) as e:
+        raise UserError(
+            f"ImageNet weights of {arch.encoder} cannot be had ({type(e).__name__}); use pretrained=no"
+        ) from e
+    return net, weights is not None
+
+
+def planes_of(pixels: Rgb, box: Box, crop: Box, arch: Arch) -> NDArray[np.uint8]:
+    """One network input, uint8 [size, size, 3 or 4]: the integer box ``crop`` of the pixels, and the person's box."""
+    rgb = crop_image(pixels, crop, arch.size)
+    if not arch.box_plane:
+        return rgb
+    plane = np.zeros((arch.size, arch.size, 1), np.uint8)
+    part = within(box, crop)
+    x0, y0, x1, y1 = part.scaled(arch.size / crop.width, arch.size / crop.height).clip(arch.size, arch.size).pixels()
+    plane[y0:y1, x0:x1] = 255
+    return np.concatenate((rgb, plane), axis=2)
+
+
+def logits_of(net: nn.Module, planes: Tensor) -> Tensor:
+    """uint8 [B, C, S, S] on the network's device to logits float [B, 1, S, S] at any S."""
+    size = planes.shape[-1]
+    x = torch_io.pad_to_multiple(torch_io.normalise(planes), 32)
+    return net(x)[..., :size, :size]
+
+
+class DeepLab:
+    """A ready DeepLabV3+."""
+
+    def __init__(self, net: nn.Module, arch: Arch, name: str, device: torch.device, batch_size: int, precision: str):
+        self.name, self.arch = name, arch
+        self.net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device, self._batch = device, batch_size
+        self._dtype = torch_io.compute_dtype(device, precision)
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Found]:
+        """The person of each box; the score is the expected IoU (see `expected_iou`)."""
+        return [f for part in torch_io.batches(asks, self._batch) for f in self._batch_of(part)]
+
+    def _batch_of(self, asks: Sequence[Ask]) -> list[Found]:
+        planes = [planes_of(a.pixels, a.box, _frame(a.pixels), self.arch) for a in asks]
+        with torch_io.steady(self._device, self._dtype):
+            p = logits_of(self.net, torch_io.stack(planes, self._device)).float().sigmoid()[:, 0].cpu().numpy()
+        return [found_of(p[i], a) for i, a in enumerate(asks)]
+
+
+def _frame(pixels: Rgb) -> Box:
+    return Box(0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0]))
+
+
+def found_of(p: NDArray[np.float32], ask: Ask) -> Found:
+    """A probability map [s, s] of the whole crop to the mask at the crop's size, with its score."""
+    h, w = ask.pixels.shape[:2]
+    p = torch_io.resize_map(p, w, h)
+    x0, y0, x1, y1 = ask.box.clip(w, h).pixels()
+    return Found(p > 0.5, expected_iou(p[y0:y1, x0:x1]))
+
+
+def expected_iou(p: NDArray[np.float32]) -> float:
+    """The IoU that a mask p > 1/2 can expect if the probabilities are right: sum of p inside / (area + p outside)."""
+    inside = p > 0.5
+    area = float(inside.sum())
+    if not area:
+        return 0.0
+    gained, missed = float(p[inside].sum(dtype=np.float64)), float(p[~inside].sum(dtype=np.float64))
+    return round(min(1.0, gained / (area + missed)), 4)
+
+
+def build(
+    weights: str | None = None, device: str = "auto", batch_size: int = 8, precision: str = "fp32", encoder: str = ""
+) -> DeepLab:
+    """A DeepLab from a checkpoint of ours; ``random`` is an untrained one, for tests.
+
+    Args:
+        precision: ``fp32``, ``bf16``, or ``auto`` (bf16 where the hardware has it).
+        encoder: of the random network only.
+
+    Raises:
+        UserError: without weights, or with a file that is no such checkpoint.
+    """
+    where = torch_io.pick_device(device)
+    if weights is None:
+        raise UserError(f"deeplab has no published weights; {WAY_OUT}")
+    if weights == "random":
+        arch = Arch(encoder or "mobilenet_v2", 64)
+        with torch_io.seeded(0):
+            net, _ = net_of(arch)
+        return DeepLab(net, arch, "deeplab@random", where, batch_size, precision)
+    said = torch_io.load_checkpoint(Path(weights), KIND)
+    arch = Arch(**said.arch)
+    net, _ = net_of(arch)
+    torch_io.fill(net, said.state, weights)
+    return DeepLab(net, arch, torch_io.short_name("deeplab", said.digest), where, batch_size, precision)

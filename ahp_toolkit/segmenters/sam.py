@@ -1,0 +1,111 @@
+"""Segment Anything (SAM or SAM 2, transformers) prompted with the box; of its three masks the one it trusts most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core import torch_io
+from ..core.errors import UserError
+from .base import Ask, Found
+
+NEEDS_PIXELS = True
+DEFAULT = "facebook/sam-vit-base"
+
+
+class Sam:
+    """A ready SAM: ``processor`` is transformers' own, ``net`` a SamModel or Sam2Model."""
+
+    def __init__(self, net: Any, processor: Any, name: str, device: torch.device, batch_size: int, precision: str):
+        self.name = name
+        self.net = net.eval().to(device)
+        self._processor, self._device, self._batch = processor, device, batch_size
+        self._dtype = torch_io.compute_dtype(device, precision)
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Found]:
+        """The object of each box; the score is the network's own prediction of its IoU."""
+        return [f for part in torch_io.batches(asks, self._batch) for f in self._batch_of(part)]
+
+    def _batch_of(self, asks: Sequence[Ask]) -> list[Found]:
+        prompts = [[[float(v) for v in a.box]] for a in asks]
+        given = self._processor(images=[a.pixels for a in asks], input_boxes=prompts, return_tensors="pt")
+        sizes = {k: given[k] for k in ("original_sizes", "reshaped_input_sizes") if k in given}
+        with torch_io.steady(self._device, self._dtype):
+            pixels, boxes = (given[k].to(self._device).float() for k in ("pixel_values", "input_boxes"))
+            out = self.net(pixel_values=pixels, input_boxes=boxes, multimask_output=True)
+            logits = self._processor.post_process_masks(out.pred_masks.float().cpu(), binarize=False, **sizes)
+        iou = out.iou_scores.float().cpu()[:, 0]
+        best = iou.argmax(dim=1).tolist()
+        return [
+            Found((m[0, b] > 0).numpy(), round(min(1.0, max(0.0, float(iou[i, b]))), 4))
+            for i, (m, b) in enumerate(zip(logits, best, strict=True))
+        ]
+
+
+def build(weights: str | None = None, device: str = "auto", batch_size: int = 8, precision: str = "fp32") -> Sam:
+    """A SAM by the hub's name (None: facebook/sam-vit-base) or from a folder of ``save_pretrained``.
+
+    ``random`` is a tiny untrained one, for tests. SAM 2 is told by the folder's own configuration.
+
+    Raises:
+        UserError: when the weights cannot be had.
+    """
+    where = torch_io.pick_device(device)
+    if weights == "random":
+        net, processor = _random()
+        return Sam(net, processor, "sam@random", where, batch_size, precision)
+    net, processor = _loaded(weights or DEFAULT)
+    name = torch_io.short_name("sam", torch_io.state_digest(net.state_dict()))
+    return Sam(net, processor, name, where, batch_size, precision)
+
+
+def _loaded(weights: str) -> tuple[Any, Any]:
+    from transformers import AutoConfig, Sam2Model, Sam2Processor, SamModel, SamProcessor
+
+    kinds = {
+        "sam": (SamModel, SamProcessor),
+        "sam2": (Sam2Model, Sam2Processor),
+        "sam2_video": (Sam2Model, Sam2Processor),
+    }
+    try:
+        kind = AutoConfig.from_pretrained(weights).model_type
+        if kind not in kinds:
+            raise UserError(f"{weights}: expected a SAM or SAM 2 model, got {kind!r}")
+        model, processor = kinds[kind]
+        return model.from_pretrained(weights), processor.from_pretrained(weights)
+    except (OSError, RuntimeError) as e:  # nothing there, no network, or a damaged file
+        line = str(e).splitlines()[0]
+        hint = (
+            "" if Path(weights).exists() else "; fetch the model elsewhere and give its folder with --segmenter-weights"
+        )
+        raise UserError(f"sam: {weights} cannot be loaded ({line}){hint}") from e
+
+
+def _random() -> tuple[Any, Any]:
+    """A SAM of 64 px and two narrow layers with seeded random weights, and its processor."""
+    from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
+
+    side = {"image_size": 64, "patch_size": 8}
+    vision: dict[str, Any] = {
+        "hidden_size": 16,
+        "output_channels": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_dim": 32,
+    }
+    vision |= {**side, "window_size": 4, "global_attn_indexes": [1], "num_pos_feats": 8}
+    prompt = {"hidden_size": 16, **side, "image_embedding_size": 8, "mask_input_channels": 4}
+    decoder = {
+        "hidden_size": 16,
+        "mlp_dim": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "iou_head_hidden_dim": 16,
+    }
+    with torch_io.seeded(0):
+        net = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
+    size, pad = {"longest_edge": 64}, {"height": 64, "width": 64}
+    return net, SamProcessor(SamImageProcessor(size=size, pad_size=pad, mask_size={"longest_edge": 16}))

@@ -1,0 +1,44 @@
+"""The source's own masks, as they are: a human that comes with a box only has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from ..core.masks import Box, Mask
+from .base import Ask, Found
+
+NAME = "source_mask@source"
+#: No photo is opened for this one: there is nothing it could see.
+NEEDS_PIXELS = False
+
+
+class SourceMask:
+    """Finds nothing by itself: masks come with the records (see `quality`)."""
+
+    name = NAME
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Found]:
+        """An empty mask of score 0 for each."""
+        return [Found(np.zeros(a.pixels.shape[:2], np.bool_), 0.0) for a in asks]
+
+
+def build(weights: str | None = None, device: str = "auto", batch_size: int = 8) -> SourceMask:
+    """The source's masks need no weights, device or batches."""
+    return SourceMask()
+
+
+def quality(mask: Mask, box: Box) -> float:
+    """How good a source mask looks, in [0, 1]: it fills its annotated box, and is of one piece.
+
+    IoU of the mask's tight box with the annotated box, times the share of its px in the largest connected piece.
+    """
+    x0, y0, x1, y1 = mask.box.pixels()
+    part = mask.decode()[y0:y1, x0:x1].view(np.uint8)
+    if not part.size:
+        return 0.0
+    _, _, stats, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
+    pieces = stats[1:, cv2.CC_STAT_AREA]
+    return float(min(1.0, mask.box.iou(box) * pieces.max() / pieces.sum()))

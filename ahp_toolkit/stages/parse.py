@@ -1,0 +1,147 @@
+"""Parse: every segmented human gets body-part labels (paper §3.2), from its source or as a network's pseudo labels.
+
+Labels are full frame, the 20 of LIP, 0 outside the mask.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..core import pipeline, store
+from ..core.images import ImageError
+from ..core.masks import Box, Label2D, LabelMap, Mask, encode_labels
+from ..core.photos import Photos
+from ..core.records import Dropped, Segmented
+from ..core.weights import weights_key, weights_stamp
+from ..parsers import PARSERS
+from ..parsers._crop import ENLARGE, body_of
+from ..parsers.base import Body, Parser
+from ..parsers.source_parsing import NAME as SOURCE
+
+STAGE = "parse"
+
+
+class _Asked(NamedTuple):
+    """One human on the way to the network: its place in the shard, the body, and where its crop lies."""
+
+    place: int
+    human: Segmented
+    body: Body
+    crop: Box
+
+
+@dataclass(frozen=True)
+class Parse:
+    """The stage function over paths of ``Segmented`` parts; picklable, the network is built once a process.
+
+    Args:
+        parser: a name of PARSERS; ``source_parsing`` leaves humans without a parsing as they are.
+        weights: what its ``build`` takes.
+        roots: data root by source name.
+        enlarge: how much larger than the mask's box the crop is, each way.
+        options: further keyword arguments of its ``build`` (precision, flip, ...), as pairs.
+    """
+
+    parser: str
+    weights: str | None = None
+    device: str = "auto"
+    roots: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = 8
+    enlarge: float = ENLARGE
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, items: Sequence[str]) -> pipeline.Output:
+        """Parse all humans of the parts, in their order."""
+        out = pipeline.Output()
+        humans = [s for path in items for s in store.read_records(Path(path), Segmented)]
+        done = {i: keep(s, s.candidate.parsing) for i, s in enumerate(humans) if _usable(s)}
+        out.counts.update(source_parsing=len(done), without=len(humans) - len(done))
+        rest = [(i, s) for i, s in enumerate(humans) if i not in done]
+        if getattr(PARSERS.get(self.parser), "NEEDS_PIXELS", True):
+            done.update(self._parsed(rest, out))
+        else:
+            done.update((i, replace(s, parsing=None, parser="")) for i, s in rest)
+        out.tables[pipeline.MAIN] = [done[i] for i in sorted(done)]
+        return out
+
+    def _parsed(self, humans: Sequence[tuple[int, Segmented]], out: pipeline.Output) -> Iterator[tuple[int, Segmented]]:
+        asked = self._asks(humans, out)
+        while batch := list(itertools.islice(asked, self.batch_size)):
+            net = built(
+                self.parser, self.weights, self.device, self.batch_size, self.options, weights_stamp(self.weights)
+            )
+            for a, labels in zip(batch, net([a.body for a in batch]), strict=True):
+                full = encode_labels(paste(labels, a.crop, a.human.mask))
+                yield a.place, replace(a.human, parsing=full, parser=net.name)
+
+    def _asks(self, humans: Iterable[tuple[int, Segmented]], out: pipeline.Output) -> Iterator[_Asked]:
+        photos = Photos(self.roots)
+        for index, s in humans:
+            image = s.candidate.image
+            try:
+                photo = photos.read(image)
+                if photo.shape[:2] != (s.mask.height, s.mask.width):
+                    raise ImageError("size_mismatch", f"mask {s.mask.width}x{s.mask.height}, photo of another size")
+            except ImageError as e:
+                out.dropped.append(Dropped(s.candidate.candidate_id, STAGE, e.reason, str(e), image.source))
+                continue
+            body, crop = body_of(photo, s.mask.decode(), s.mask.box, self.enlarge)
+            yield _Asked(index, s, body, crop)
+
+    def key(self) -> dict[str, Any]:
+        """All that the result depends on beside the parts: options, weights by content, code (for `pipeline.Job`)."""
+        said = {"parser": self.parser, "batch_size": self.batch_size, "enlarge": self.enlarge}
+        module = f"{PARSERS.package}.{self.parser}"
+        return said | {
+            "options": dict(self.options),
+            "weights": weights_key(self.weights),
+            "code": pipeline.code_digest(__name__, module),
+        }
+
+
+def _usable(human: Segmented) -> bool:
+    """Whether the source has a parsing of this human in the frame of its mask."""
+    own = human.candidate.parsing
+    return own is not None and (own.height, own.width) == (human.mask.height, human.mask.width)
+
+
+def keep(human: Segmented, parsing: LabelMap | None) -> Segmented:
+    """A human with its source's own parsing, 0 outside the mask."""
+    assert parsing is not None  # `_usable`
+    labels = np.where(human.mask.decode(), parsing.decode(), np.uint8(0))
+    return replace(human, parsing=encode_labels(labels), parser=SOURCE)
+
+
+def paste(labels: Label2D, crop: Box, mask: Mask) -> Label2D:
+    """A crop's labels in the mask's frame; 0 outside the mask."""
+    x0, y0, x1, y1 = crop.pixels()
+    full = np.zeros((mask.height, mask.width), np.uint8)
+    full[y0:y1, x0:x1] = labels
+    return full * mask.decode().view(np.uint8)
+
+
+@functools.cache
+def built(
+    name: str, weights: str | None, device: str, batch_size: int, options: tuple[tuple[str, Any], ...], _stamp: str
+) -> Parser:
+    """The parser of this process, built once."""
+    return PARSERS.get(name).build(weights, device=device, batch_size=batch_size, **dict(options))  # type: ignore[no-any-return]
+
+
+def job(folder: Path, segment: Path, stage: Parse) -> tuple[pipeline.Job, list[str]]:
+    """The stage as a `pipeline.Job`, one shard a part, and its items.
+
+    Raises:
+        UserError: when there is no table of segmented humans.
+    """
+    parts = store.parts(segment)
+    key = stage.key() | {"parts": store.digest_files(parts)}
+    tables = {pipeline.MAIN: Segmented}
+    return pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part"), [str(p) for p in parts]
