@@ -118,7 +118,9 @@ def _parse(path: Path, text: bytes, at: int, names: list[str], types: Mapping[st
     try:
         table = pacsv.read_csv(
             pa.BufferReader(text),
-            read_options=pacsv.ReadOptions(column_names=names, block_size=len(text) if quoted else 2**20),
+            read_options=pacsv.ReadOptions(
+                column_names=names, block_size=len(text) if quoted else max(2**20, len(text) // 2 + 1)
+            ),
             parse_options=pacsv.ParseOptions(newlines_in_values=quoted),
             convert_options=pacsv.ConvertOptions(include_columns=list(types), column_types=dict(types)),
         )
@@ -154,7 +156,8 @@ def hex_keys(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.bo
             nibbles = _NIBBLE[digits].reshape(-1, 16)
             pairs = (nibbles[:, 0::2] << 4 | nibbles[:, 1::2] & 15).copy()
             keys.append(pairs.view(">u8").ravel().astype(np.uint64))
-            good.append((nibbles != 255).all(axis=1))
+            whole = int(nibbles.max()) < 16
+            good.append(np.ones(len(chunk), np.bool_) if whole else (nibbles != 255).all(axis=1))
         else:
             plain = [hex_key(v) for v in chunk.to_pylist()]
             keys.append(np.array([v or 0 for v in plain], np.uint64))
@@ -179,27 +182,33 @@ class Codes:
         parts = [np.zeros(0, np.int32)]
         for chunk in column.chunks:
             table = np.array([self.code(v or "") for v in chunk.dictionary.to_pylist()] + [self.code("")], np.int32)
-            at = chunk.indices.fill_null(len(table) - 1)
-            parts.append(table[_values(pa.chunked_array([at]), np.dtype(np.int32))])
+            parts.append(table[_plain(chunk.indices, len(table) - 1, np.dtype(np.int32))])
         return np.concatenate(parts)
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """A float column; nulls (and pyarrow's spellings of NaN) as NaN."""
-    return _values(column.fill_null(np.nan), np.dtype(np.float64))
+    return _values(column, np.nan, np.dtype(np.float64))
 
 
 def flags(column: pa.ChunkedArray | None, count: int) -> NDArray[np.int8]:
     """A tri-state column as int8: 1, 0, -1; -1 where the column or the value is missing."""
     if column is None:
         return np.full(count, -1, np.int8)
-    return _values(column.fill_null(-1), np.dtype(np.int8))
+    return _values(column, -1, np.dtype(np.int8))
 
 
-def _values(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> NDArray[Any]:
-    # straight from the buffers: pyarrow's own conversion imports pandas
-    parts = [np.frombuffer(c.buffers()[1], dtype, len(c), c.offset * dtype.itemsize) for c in column.chunks if len(c)]
-    return np.concatenate([np.zeros(0, dtype), *parts])
+def _values(column: pa.ChunkedArray, null: float, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *(_plain(chunk, null, dtype) for chunk in column.chunks)])
+
+
+def _plain(chunk: pa.Array, null: float, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An Arrow array as numpy, straight from its buffer: pyarrow's own conversions import pandas."""
+    if chunk.null_count:
+        chunk = chunk.fill_null(null)
+    if not len(chunk):
+        return np.zeros(0, dtype)
+    return np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize)
 
 
 def read_small(path: Path) -> list[list[str]]:

@@ -173,12 +173,14 @@ def pass_boxes(path: Path, sink: Sink) -> Rejects:
         rows = np.zeros(table.num_rows, BOX)
         rows["key"], good = hex_keys(table["ImageID"])
         rows["label"] = sink.codes.column(table["LabelName"])
-        for n, name in enumerate(_SIDES):
-            rows["box"][:, n] = numbers(table[name])
         for n, name in enumerate(FLAGS):
-            rows["flags"][:, n] = flags(table[name] if name in table.column_names else None, len(rows))
-        rows["bad"][(np.abs(rows["flags"]) > 1).any(axis=1)] = BAD.index("bad_flag")
-        rows["bad"][~np.isfinite(rows["box"]).all(axis=1)] = BAD.index("bad_box")
+            said = flags(table[name] if name in table.column_names else None, len(rows))
+            rows["flags"][:, n] = said
+            rows["bad"][(said < -1) | (said > 1)] = BAD.index("bad_flag")
+        for n, name in enumerate(_SIDES):
+            side = numbers(table[name])
+            rows["box"][:, n] = side
+            rows["bad"][~np.isfinite(side)] = BAD.index("bad_box")
         sink.full(path)
         yield from _no_image(table["ImageID"], good)
         sink.boxes.add(rows if bool(good.all()) else rows[good])

@@ -83,7 +83,7 @@ def test_a_file_cut_at_any_byte_is_a_user_error_naming_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "at"),
     [
-        ('{"a": [{"id": 1, "name": "x"},]}', 30), ('{"a": [,1]}', 7), ('{"a": [1 2]}', 9), 
+        ('{"a": [{"id": 1, "name": "x"},]}', 30), ('{"a": [,1]}', 7), ('{"a": [1 2]}', 9),
         ('{"a": [{"id": nope}]}', 14),
         ('{"a": []} {}', 10), ('[1]', 0), ('{"x": {"y": ]}}', 12), ('{"a": 5}', 6), ('{a: []}', 1),
         ('{"x": tru, "a": []}', 6),
