@@ -111,6 +111,8 @@ def read_index(path: Path) -> Index:
         file, malformed = _decode(data, path)
     except msgspec.DecodeError as e:
         raise UserError(_explain(path, e, len(data))) from e
+    except RecursionError as e:
+        raise UserError(f"{path}: expected a COCO instances file, the JSON is nested too deep for one") from e
     labels = {c.id: c.name.strip().lower() for c in file.categories}
     return Index(file.images, file.annotations, labels, {c.id: c.name for c in file.licenses}, malformed)
 

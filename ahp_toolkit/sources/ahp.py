@@ -26,7 +26,7 @@ CARRIES = frozenset({"mask", "parsing"})
 
 _NAME = "ahp"
 _ORDER = ("train", "val", "test")
-#: What a stem tells of its photo, in the form of its source: COCO's (2014, 2017), LIP's (no leading zeros), VOC's, Open Images'.
+#: What a stem tells of its photo, in its source's form: COCO's (2014, 2017) or LIP's (no leading zeros), and others'.
 _COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})|([1-9]\d{0,11})_[1-9]\d*")
 _VOC_STEM = re.compile(r"(?:VOC\w*?_)?((?:19|20)\d\d_0\d{5})")
 _OPENIMAGES_STEM = re.compile(r"[0-9a-f]{16}")

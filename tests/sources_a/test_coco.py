@@ -170,7 +170,8 @@ def test_photos_are_found_in_other_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [('{"images": [', "byte 12"), ("[]", "expected"), ("{}", "images"), ("x", "byte 0")]
+    ("text", "says"),
+    [('{"images": [', "byte 12"), ("[]", "expected"), ("{}", "images"), ("x", "byte 0"), ("[" * 10**6, "expected")],
 )
 def test_a_file_that_is_no_coco_file_is_named_with_the_place(tmp_path: Path, text: str, says: str) -> None:
     path = put(tmp_path, [])
