@@ -26,7 +26,7 @@ from .build_folder import STAGES, Build, Render
 
 _PACKAGES = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "pycocotools", "torch")
 _EXAMPLES = 5
-_STEPS = {"harvest": "Harvested", "segment": "Segmented", "parse": "Parsed", "review": "Preserved"}
+_STEPS = {"harvest": "Harvested", "segment": "Segmented", "parse": "Parsed", "review": "Kept"}
 _CAPTIONS = {
     "aspect_ratio": "Height divided by width of the preserved humans' boxes.",
     "scenes": "Scene of the photos of preserved humans.",
@@ -125,7 +125,7 @@ def _funnel(build: Build, tables: stats.Tables) -> list[dict[str, Any]]:
         steps.append(_step(_STEPS[str(step["step"])], int(step["went_on"]), top, note) | more)
     samples = int(tables["splits"]["samples"].sum())
     if samples:
-        parts = ", ".join(f"{r.samples:,} {r.split}" for r in tables["splits"].itertuples() if r.samples)
+        parts = ", ".join(f"{r['samples']:,} {r['split']}" for r in tables["splits"].to_dict("records") if r["samples"])
         steps.append(_step("Samples", samples, max(top, samples), parts) | {"kind": "samples"})
     return steps
 

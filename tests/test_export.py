@@ -1,0 +1,155 @@
+"""Every export read back by somebody else's reader: pycocotools, webdataset, and our source of the AHP release."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+from pycocotools.coco import COCO
+
+from ahp_toolkit.core import images, masks, store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Human, Sample
+from ahp_toolkit.sources import SOURCES
+from ahp_toolkit.stages.export import export
+from ahp_toolkit.stages.exports import FORMATS
+from ahp_toolkit.stages.exports._polygons import flat, loops, polygons
+
+from . import fake_build
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory) -> Path:
+    return fake_build.make(tmp_path_factory.mktemp("build"), photos=6)
+
+
+def run(build: Path, out: Path, fmt: str, what: str = "samples", **more: object) -> list[Path]:
+    return export(build, out, fmt, ["val"], what, render=fake_build.render_of(build), quiet=True, **more)  # type: ignore[arg-type]
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
+@settings(max_examples=300, deadline=None)
+def test_polygons_rasterise_back_exactly(array):
+    mask = masks.encode(array)
+    h, w = array.shape
+    for found in ([flat(loops(mask))], polygons(mask)):
+        back = coco.decode(coco.merge(coco.frPyObjects(found, h, w))) if found and found[0] else np.zeros((h, w))
+        assert np.array_equal(back.astype(bool), array)
+
+
+def truth(build: Path, cls: type) -> dict[str, object]:
+    folder = build / "splits/val" / ("humans" if cls is Human else "")
+    found = store.read_records(folder, cls)
+    return {getattr(r, "human_id" if cls is Human else "sample_id"): r for r in found}
+
+
+@pytest.mark.parametrize("what", ["samples", "humans"])
+def test_cocoa_is_read_by_pycocotools(build, tmp_path, what):
+    flat_path, regions_path, _ = run(build, tmp_path, "cocoa", what, images=False)
+    api = COCO(str(flat_path))
+    known = truth(build, Sample if what == "samples" else Human)
+    assert {a["ahp_id"] for a in api.anns.values()} == set(known)
+    for a in api.anns.values():
+        record = known[a["ahp_id"]]
+        amodal = record.amodal if what == "samples" else record.mask
+        assert np.array_equal(api.annToMask(a).astype(bool), amodal.decode())
+        visible, hidden = (coco.decode(a[k]).astype(bool) for k in ("visible_mask", "invisible_mask"))
+        assert np.array_equal(visible | hidden, amodal.decode()) and not (visible & hidden).any()
+        assert a["area"] == amodal.area and a["provisional"]
+    assert "PROVISIONAL" in api.dataset["info"]["description"]
+    said = json.loads(regions_path.read_text())
+    regions = [(r, a["image_id"]) for a in said["annotations"] for r in a["regions"]]
+    sizes = {i["id"]: (i["height"], i["width"]) for i in said["images"]}
+    assert len(regions) == len(known) and all(len(a["regions"]) == a["size"] for a in said["annotations"])
+    for region, image in regions:
+        raster = coco.decode(coco.frPyObjects([region["segmentation"]], *sizes[image]))
+        assert int(raster.sum()) == region["area"]
+        assert ("visible_mask" in region) == (region["occlude_rate"] > 0)
+
+
+def test_pictures_are_written_and_an_unreadable_photo_is_dropped(build, tmp_path):
+    flat_path = run(build, tmp_path, "cocoa")[0]
+    api = COCO(str(flat_path))
+    said = store.read_json(tmp_path / "export.json")
+    assert said["counts"]["in/val"] == said["counts"]["out/val"] + sum(said["dropped"].values())
+    assert said["dropped"] == {"coco/image_missing": 3} and said["provisional"]
+    for image in api.imgs.values():
+        assert images.read(tmp_path / "images/val" / image["file_name"]).shape[:2] == (image["height"], image["width"])
+
+
+def test_kins_has_both_years(build, tmp_path):
+    new, old, _ = run(build, tmp_path, "kins")
+    assert (new.name, old.name) == ("update_val_2020.json", "instances_val.json")
+    known = truth(build, Sample)
+    a = json.loads(new.read_text())["annotations"]
+    assert all({"a_bbox", "a_segm", "a_area", "i_bbox", "i_segm", "i_area", "oco_id", "ico_id"} <= set(x) for x in a)
+    for x in a:
+        sample = known[x["ahp_id"]]
+        for key, mask in (("a", sample.amodal), ("i", sample.modal)):
+            raster = coco.decode(coco.merge(coco.frPyObjects(x[f"{key}_segm"], mask.height, mask.width)))
+            assert np.array_equal(raster.astype(bool), mask.decode()) and x[f"{key}_area"] == mask.area
+    api = COCO(str(old))
+    for x in api.anns.values():
+        assert np.array_equal(coco.decode(x["inmodal_seg"]).astype(bool), known[x["ahp_id"]].modal.decode())
+        assert np.array_equal(api.annToMask(x).astype(bool), known[x["ahp_id"]].amodal.decode())
+    assert (tmp_path / "validation/image_2/000001.png").exists()
+
+
+def test_ahp_layout_is_read_by_the_ahp_source(build, tmp_path):
+    run(build, tmp_path, "ahp", "humans")
+    found = list(SOURCES.get("ahp").read(tmp_path))
+    humans = [h for h in truth(build, Human).values() if h.human_id != "coco/0000#0"]
+    key = lambda h: (h.mask, h.parsing)  # noqa: E731
+    assert {i.instances[0].mask for i in found} == {h.mask for h in humans}
+    assert len(found) == len(humans) == len({i.image.image_id for i in found})
+    assert sum(i.instances[0].parsing is not None for i in found) == sum(key(h)[1] is not None for h in humans)
+    assert (tmp_path / "AHP/val/PROVISIONAL.txt").exists()
+
+
+def test_ahp_samples(build, tmp_path):
+    run(build, tmp_path, "ahp")
+    folder = tmp_path / "AHP/val"
+    for stem in (folder / "ImageSets/val_samples.txt").read_text().split():
+        parts = [images.read_labels(folder / f"{k}Masks/{stem}.png") > 0 for k in ("Amodal", "Modal", "Invisible")]
+        assert np.array_equal(parts[0], parts[1] | parts[2]) and not (parts[1] & parts[2]).any()
+        shown, whole = (images.read(folder / f"{k}Images/{stem}.png") for k in ("Occluded", "Recovered"))
+        assert np.array_equal(shown[~parts[2]], whole[~parts[2]])
+
+
+@pytest.mark.parametrize("what", ["samples", "humans"])
+def test_webdataset_is_read_by_webdataset_and_its_bytes_are_fixed(build, tmp_path, what):
+    shard = run(build, tmp_path / "a", "webdataset", what)[0]
+    again = run(build, tmp_path / "b", "webdataset", what)[0]
+    assert shard.read_bytes() == again.read_bytes()
+    known = truth(build, Sample if what == "samples" else Human)
+    seen = 0
+    for row in webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False).decode("rgb8"):
+        record = known[row["json"]["id"]]
+        amodal = record.amodal if what == "samples" else record.mask
+        assert np.array_equal(row["amodal.png"][..., 0] > 0, amodal.decode()) and row["json"]["provisional"]
+        seen += 1
+    assert seen == store.read_json(tmp_path / "a/export.json")["counts"]["out/val"] > 0
+
+
+def test_every_format_refuses_what_is_not_there(build, tmp_path):
+    for fmt in FORMATS.names():
+        with pytest.raises(UserError, match="no samples in train"):
+            export(build, tmp_path, fmt, ["train"], render=fake_build.render_of(build), quiet=True)
+    with pytest.raises(UserError, match="did you mean cocoa"):
+        run(build, tmp_path, "coco")
+    with pytest.raises(UserError, match="renderer"):
+        export(build, tmp_path, "cocoa", ["val"], quiet=True)
+
+
+def test_ids_from_data_never_leave_the_folder(tmp_path):
+    out = fake_build.make(tmp_path / "x", photos=3, evil=True)
+    run(out, tmp_path / "o", "ahp", "humans")
+    names = [p.name for p in (tmp_path / "o").rglob("*.jpg")]
+    assert names and all("<" not in n and "'" not in n for n in names)

@@ -1,0 +1,158 @@
+"""Statistics, sheets and the report of a build folder: tables add up, the page needs nothing else and escapes all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.stages import report, scenes, sheets, stats
+from ahp_toolkit.stages.build_folder import Build
+
+from . import fake_build
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory) -> Path:
+    out = fake_build.make(tmp_path_factory.mktemp("evil"), evil=True)
+    report.write_report(out, fake_build.render_of(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(evil) -> str:
+    return (evil / "report/index.html").read_text()
+
+
+def test_funnel_adds_up(evil):
+    funnel = stats.tables(Build(evil))["funnel"].set_index("step")
+    assert funnel["unaccounted"].eq(0).all()
+    assert (funnel["came_in"] == funnel["went_on"] + funnel["dropped"]).all()
+    assert funnel.loc["harvest", ["came_in", "went_on", "dropped"]].tolist() == [20, 16, 4]
+
+
+def test_a_lost_record_shows(evil, tmp_path):
+    out = fake_build.make(tmp_path)
+    (out / "review/stage.json").unlink()
+    (out / "review/dropped.parquet").unlink()
+    build = Build(out)
+    assert stats.funnel(build).set_index("step").loc["review", "unaccounted"] == 4
+    assert "4 unaccounted for" in report.write_report(out).read_text()
+
+
+def test_table_1_sums_sources_and_shows_the_paper(evil):
+    frame = stats.tables(Build(evil))["table_1"].set_index("source")
+    assert frame.loc["all", "count"] == 16 and frame.loc["all", "preserved"] == 8 and frame.loc["all", "refined"] == 4
+    assert frame.loc["coco", "ratio"] == 0.5
+    assert frame.loc["COCO + VOC + LIP", "paper_ratio"] == pytest.approx(0.2395, abs=1e-4)
+    assert frame.loc["all", "paper_preserved"] == 56_599
+    assert frame.loc["all", "drop:harvest:small"] == 4
+    assert np.isnan(frame.loc["Objects365", "ratio"])
+
+
+def test_occlusion_counts_every_sample_and_what_was_asked(evil):
+    frame = stats.tables(Build(evil))["occlusion"]
+    assert frame["count"].sum() == 24
+    assert frame["asked_share"].sum() == pytest.approx(1)
+    assert frame.loc[frame["low"].eq(0.4), "asked_count"].item() == pytest.approx(6)
+
+
+def test_tables_are_written_twice_alike_and_say_provisional(evil):
+    for path in (evil / "report/tables").glob("*.parquet"):
+        frame = pq.read_table(path).to_pandas()
+        assert len(frame) == len(pd.read_csv(path.with_suffix(".csv")))
+        assert set(frame["status"]) <= {"provisional"}
+
+
+def test_page_needs_nothing_else(page):
+    links = re.findall(r"(?:src|href)=[\"']?([^\"' >]+)", page)
+    assert links and all(x.startswith(("data:image/", "#")) for x in links)
+    assert not re.search(r"@import|url\(", page)
+
+
+def test_page_escapes_what_comes_from_data(page):
+    assert page.count("<script") == 1
+    assert "&lt;script&gt;alert(" in page
+
+
+def test_page_runs_only_its_own_script(page):
+    import base64
+    import hashlib
+
+    body = re.search(r"<script>(.*?)</script>", page, re.S).group(1)
+    digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+
+
+def test_banner_only_when_provisional(page, tmp_path):
+    assert 'class="banner"' in page and page.count('class="tag"') > 8
+    out = fake_build.make(tmp_path, provisional=False)
+    clean = report.write_report(out).read_text()
+    assert 'class="banner"' not in clean and 'class="tag"' not in clean
+
+
+def test_same_build_gives_the_same_page(evil, page):
+    assert report.write_report(evil, fake_build.render_of(evil)).read_text() == page
+
+
+@pytest.mark.parametrize("gone", ["harvest", "segment", "parse", "review", "splits", "build.json"])
+def test_missing_stages_do_not_break_the_page(tmp_path, gone):
+    import shutil
+
+    out = fake_build.make(tmp_path, photos=4)
+    shutil.rmtree(out / gone) if (out / gone).is_dir() else (out / gone).unlink()
+    assert report.write_report(out).stat().st_size > 10_000
+
+
+def test_empty_folder_has_a_page_and_no_folder_is_an_error(tmp_path):
+    assert "No stage has run yet" in report.write_report(tmp_path).read_text()
+    with pytest.raises(UserError, match="expected a build folder"):
+        report.write_report(tmp_path / "none")
+
+
+def test_sheets_follow_the_seed_and_show_why_a_photo_is_missing(evil):
+    build = Build(evil)
+    first, again, other = (sheets.candidate_sheets(build, seed, 3) for seed in (0, 0, 1))
+    ids = [[t.lines[0] for s in x for t in s.tiles] for x in (first, again, other)]
+    assert ids[0] == ids[1] != ids[2]
+    missing = next(t for s in sheets.candidate_sheets(build) for t in s.tiles if t.lines[0] == "coco/0000#0")
+    assert np.ptp(missing.pixels.reshape(-1, 3).astype(int), axis=1).max() < 40  # grey with grey words
+    rows = sheets.sample_sheets(build, fake_build.render_of(evil))[0]
+    assert len(rows.tiles) % 6 == 0 and rows.draw().shape[1] > 6 * sheets.TILE
+
+
+def test_scene_files(tmp_path):
+    csv, js, bad = tmp_path / "a.csv", tmp_path / "a.json", tmp_path / "bad.csv"
+    csv.write_text("image_id,scene\ncoco/1,kitchen\n")
+    js.write_text('[{"image_id": "coco/1", "scene": "kitchen"}]')
+    bad.write_text("image,scene\ncoco/1,kitchen\n")
+    assert scenes.read_scenes(csv) == scenes.read_scenes(js) == {"coco/1": "kitchen"}
+    for path in (bad, tmp_path / "none.csv", tmp_path / "a.txt"):
+        with pytest.raises(UserError) as e:
+            scenes.read_scenes(path)
+        assert str(path) in str(e.value) and "\n" not in str(e.value)
+
+
+def test_places365_reads_the_official_form(tmp_path):
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    net = torchvision.models.resnet18(num_classes=365)
+    weights, names = tmp_path / "resnet18_places365.pth.tar", tmp_path / "categories_places365.txt"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, weights)
+    names.write_text("".join(f"/a/scene_{i} {i}\n" for i in range(365)))
+    classify = scenes.places365(weights, names)
+    assert re.fullmatch(r"scene_\d+", classify(fake_build.photo(1)))
+    assert classify(fake_build.photo(1)) == classify(fake_build.photo(1))
+    weights.write_bytes(b"no checkpoint")
+    names.write_text("/a/airfield 0\n")
+    for bad in ((weights, names), (tmp_path / "none", names)):
+        with pytest.raises(UserError) as e:
+            scenes.places365(*bad)
+        assert "\n" not in str(e.value)
