@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +16,10 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA
 
 def imap(fn: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
     """Results in the order in which they are ready; at most ``2 * workers`` tasks are in memory at once."""
-    if workers <= 1:
-        yield from map(fn, tasks)
+    stream = iter(tasks)
+    head = list(itertools.islice(stream, 2 if workers > 1 else 0))
+    if len(head) < 2:  # one task alone is not worth a pool
+        yield from map(fn, itertools.chain(head, stream))
         return
     # forkserver: no threads of the parent (torch, numba) are copied into a worker
     context = multiprocessing.get_context("forkserver")
@@ -24,7 +27,7 @@ def imap(fn: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            yield from _bounded(pool, fn, tasks, 2 * workers)
+            yield from _bounded(pool, fn, itertools.chain(head, stream), 2 * workers)
     finally:
         for k, v in saved.items():
             os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)

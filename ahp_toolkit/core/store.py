@@ -165,7 +165,7 @@ def safe_join(root: Path, relative: str) -> Path:
         ValueError: when the path is absolute, empty, holds ``..`` or a NUL, or leads out of the root.
     """
     pure = PurePosixPath(relative.replace("\\", "/"))
-    if not relative or "\x00" in relative or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
+    if not pure.parts or "\x00" in relative or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
         raise ValueError(f"path leaves its data root: {relative!r}")
     path = root / pure
     base = os.path.realpath(root)

@@ -1,0 +1,150 @@
+"""One build from start to end, and what is made of it afterwards: page, exports, pixels, trained helpers."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from annotation.review import SplitSizes
+
+from . import flow, flow_splits
+from .core import store
+from .core.errors import UserError
+from .core.pipeline import Result
+from .core.records import SPLITS
+from .flow import Options, Say
+from .flow_splits import Synthesis
+from .parsers import PARSERS
+from .segmenters import SEGMENTERS
+from .stages.harvest import Rules
+
+PACKAGES = ("ahp-toolkit", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pycocotools", "simplejpeg", "torch")
+
+
+def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
+    """The command line's options as records; names of plug-ins are checked at once."""
+    SEGMENTERS.get(given["segmenter"])
+    PARSERS.get(given["parser"])
+    if given["initial"] != "simulated":
+        SEGMENTERS.get(given["initial"])
+    rules = Rules(min_area=given["min_area"], gutter=given["gutter"], verify=given["verify"])
+    same = ("out", "roots", "workers", "segmenter", "segmenter_weights", "parser", "parser_weights", "train", "device")
+    o = Options(
+        **{k: given[k] for k in same},
+        rules=rules,
+        review=given["review"],
+        decisions=tuple(given["decisions"]),
+        sizes=SplitSizes(val=given["val_humans"], test=given["test_humans"]),
+        scenes=given["scenes"],
+        quiet=given["quiet"],
+    )
+    alike = ("seed", "densities", "per_human", "flip", "initial", "initial_weights", "initial_iou")
+    return o, Synthesis(**{k: given[k] for k in alike}, mode=given["placement"], scale=given["scale"] or None)
+
+
+def write_about(o: Options, s: Synthesis) -> None:
+    """``build.json``: what this build is, and where its photos are."""
+    said = {k: v for k, v in asdict(o).items() if k not in ("out", "roots", "workers", "quiet")}
+    densities = {name: s.density_of(name) for name in SPLITS}
+    about = {
+        "roots": o.names,
+        "seed": s.seed,
+        "options": said | asdict(s) | {"densities": densities, "decisions": [str(p) for p in o.decisions]},
+        "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
+    }
+    about["options"]["scenes"] = str(o.scenes) if o.scenes else None
+    store.write_json(o.out / "build.json", about)
+
+
+def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> Path | None:
+    """All stages in order, then the page; None when stopped before it."""
+    r = flow.harvest(o)
+    say(r, _harvest_words(r))
+    if stop_after == "harvest":
+        return None
+    r = flow.segment(o)
+    say(r, f"{r.counts['in_records']} candidates -> {r.counts['out']} with a mask")
+    if stop_after == "segment":
+        return None
+    r = flow.parse(o)
+    say(r, f"{r.counts['out']} people")
+    if stop_after == "parse":
+        return None
+    r, cut = flow.review(o)
+    say(r, _review_words(r, o.review))
+    if stop_after == "review":
+        return None
+    flow_splits.bank(o, cut, s)
+    for name in SPLITS:
+        r = flow_splits.split(o, s, name)
+        bins = ", ".join(str(r.counts.get(f"bin{i}", 0)) for i in range(_bins(s, name)))
+        say(r, f"{r.counts['in']} people -> {r.counts['out']} samples (by bin: {bins})")
+    return report(o.out, s.seed)
+
+
+def _bins(s: Synthesis, name: str) -> int:
+    from .occlusion.densities import parse
+
+    return len(parse(s.density_of(name)).bins)
+
+
+def _sum(counts: dict[str, int], start: str) -> int:
+    return sum(n for k, n in counts.items() if k.startswith(start))
+
+
+def _harvest_words(r: Result) -> str:
+    c = r.counts
+    read = f"{_sum(c, 'images/')} photos, {_sum(c, 'persons/')} persons read -> {c['out']} candidates; "
+    return (
+        read + f"{_sum(c, 'occluders_other/')} other instances and {_sum(c, 'occluders_person/')} persons can occlude"
+    )
+
+
+def _review_words(r: Result, mode: str) -> str:
+    kept, refined = _sum(r.counts, "preserve/"), _sum(r.counts, "refine/")
+    how = {"provisional": " (provisional: decided by rule, not by people)", "oracle": " (the sample world's truth)"}
+    return f"{kept} preserved, {refined} to refine{how.get(mode, '')}"
+
+
+def roots_of(root: Path) -> dict[str, str]:
+    """Data roots of a build, from its ``build.json``.
+
+    Raises:
+        UserError: when the folder is no build.
+    """
+    if not (root / "build.json").exists():
+        raise UserError(
+            f"{root}: expected a build folder (build.json), found none; make one with ahp build --out {root}"
+        )
+    return dict(store.read_json(root / "build.json")["roots"])
+
+
+def renderer_of(root: Path) -> Any:
+    """A callable that regenerates the pixels of any sample of a build."""
+    from .core.records import Sample
+    from .occlusion.paste import Pasted
+    from .stages.render import Renderer
+
+    roots = roots_of(root)
+    by_split = {name: Renderer(roots, root / "splits" / name) for name in SPLITS}
+
+    def render(sample: Sample) -> Pasted:
+        return by_split[sample.split](sample)
+
+    return render
+
+
+def report(root: Path, seed: int = 0) -> Path:
+    """The HTML page with its tables and pictures."""
+    from .stages.report import write_report
+
+    return write_report(root, render=renderer_of(root), seed=seed)
+
+
+def materialize(root: Path, out: Path, splits: Sequence[str], what: str, workers: int) -> list[Result]:
+    """The pixels of splits as files."""
+    return flow_splits.materialize(root, roots_of(root), out, splits, what, workers)

@@ -1,0 +1,356 @@
+"""The commands of the build: ``ahp demo``, ``ahp build`` and its parts, ``ahp doctor``. Wiring and words only."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .core import store
+from .core.errors import UserError
+from .core.pipeline import Result
+from .sources import SOURCES
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _source(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """NAME=PATH, each name once and known, each path a folder."""
+    out: dict[str, Path] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not equals or not path:
+            raise UserError(f"--source {value}: expected NAME=PATH, such as coco=/data/coco")
+        SOURCES.get(name)
+        if name in out:
+            raise UserError(f"--source {name} is given twice; one data root a source")
+        if not Path(path).is_dir():
+            raise UserError(f"--source {name}: expected the dataset's folder, {path} is none")
+        out[name] = Path(path)
+    return out
+
+
+def _densities(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    from .occlusion.densities import parse
+
+    out = {}
+    for value in values:
+        split, equals, text = value.partition("=")
+        if not equals or split not in ("train", "val", "test"):
+            raise UserError(f"--density {value}: expected SPLIT=DENSITY, such as val=0-0.1:1,0.1-0.2:1")
+        parse(text)
+        out[split] = text
+    return out
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--source",
+    "roots",
+    multiple=True,
+    callback=_source,
+    metavar="NAME=PATH",
+    help="A source dataset: " + ", ".join(SOURCES.names()) + ".  Repeatable.",
+)
+@click.option("--out", type=FOLDER, help="The build folder.")
+@click.option(
+    "--review",
+    type=click.Choice(["provisional", "oracle", "none"]),
+    default="none",
+    show_default=True,
+    help="Decisions for humans nobody has decided on: by rule (marked provisional everywhere), from the sample world's truth, or none.",
+)
+@click.option(
+    "--decisions",
+    multiple=True,
+    type=FILE,
+    help="A decision log (JSON lines). Repeatable; people's words replace provisional ones.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides the splits' samples, and nothing else.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default=True,
+    help="Processes. The bytes made do not depend on it.",
+)
+@click.option("--segmenter", default="source_mask", show_default=True, help="Who segments humans that have a box only.")
+@click.option("--segmenter-weights", help="Checkpoint, folder or model name for the segmenter.")
+@click.option(
+    "--parser", default="source_parsing", show_default=True, help="Who labels body parts where the source does not."
+)
+@click.option("--parser-weights", help="Checkpoint for the parser.")
+@click.option(
+    "--train",
+    type=click.Choice(["none", "debug", "full"]),
+    default="none",
+    show_default=True,
+    help="Train the segmenter and the parser on this very harvest when no weights are given.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+@click.option(
+    "--min-area",
+    type=click.IntRange(0),
+    default=300,
+    show_default=True,
+    help="Smallest human, px² of its mask, else of its box.",
+)
+@click.option(
+    "--gutter", type=click.IntRange(0), default=5, show_default=True, help="Border, px, that no human may touch."
+)
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Decode every photo that is used, at harvest."
+)
+@click.option(
+    "--val-humans",
+    type=click.IntRange(0),
+    default=297,
+    show_default=True,
+    help="Humans in val, at most a fifth of all.",
+)
+@click.option(
+    "--test-humans",
+    type=click.IntRange(0),
+    default=56,
+    show_default=True,
+    help="Humans in test, at most a tenth of all.",
+)
+@click.option(
+    "--density",
+    "densities",
+    multiple=True,
+    callback=_densities,
+    metavar="SPLIT=DENSITY",
+    help="Occlusion ratios of a split: train, val, or bins low-high:weight,...",
+)
+@click.option(
+    "--occluders",
+    "per_human",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Samples of each human in val and test.",
+)
+@click.option(
+    "--placement",
+    type=click.Choice(["stratified", "uniform"]),
+    default="stratified",
+    show_default=True,
+    help="Uniform ratios inside each bin, or uniform translations.",
+)
+@click.option(
+    "--scale", type=float, nargs=2, metavar="LOW HIGH", help="Occluder size relative to the human's longer side."
+)
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Whether occluders may be mirrored.")
+@click.option(
+    "--initial",
+    default="simulated",
+    show_default=True,
+    help="Who makes the frozen initial masks: simulated, or a segmenter's name.",
+)
+@click.option("--initial-weights", help="Checkpoint for that segmenter.")
+@click.option(
+    "--initial-iou",
+    type=click.FloatRange(0.3, 1.0),
+    default=0.775,
+    show_default=True,
+    help="Mean modal IoU of simulated initial masks.",
+)
+@click.option("--scenes", type=FILE, help="CSV or JSON: image id, scene category.")
+@click.option("--stop-after", type=click.Choice(["harvest", "segment", "parse", "review", "splits"]), help="End here.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+@click.pass_context
+def build(ctx: click.Context, **options: Any) -> None:
+    """Build the dataset: from the source datasets to splits with exact ground truth, and one HTML page.
+
+    \b
+    ahp build --source coco=/data/coco --source lip=/data/lip --out out/ahp --review provisional
+    ahp build --source objects365=/data/o365 --out out/ahp --segmenter deeplab --train full
+
+    The same command goes on where it was stopped; what stands already is left alone.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    if not options["roots"] or options["out"] is None:
+        raise UserError("ahp build: expected --source NAME=PATH (at least one) and --out DIR; see ahp build --help")
+    run_build(options)
+
+
+def run_build(options: dict[str, Any]) -> Path:
+    """Run the stages in order, say what each made, and end with the page."""
+    from . import flow
+
+    start = time.monotonic()
+    made, synthesis = flow.options_from(options)
+    with flow.lock(made.out):
+        flow.write_about(made, synthesis)
+        page = flow.build(made, synthesis, _result, stop_after=options["stop_after"])
+    if page is not None:
+        _say(f"done in {time.monotonic() - start:.0f} s; the report:")
+        click.echo(page.resolve())
+    return made.out
+
+
+def _result(result: Result, words: str) -> None:
+    """One line a stage: what came in, what went on, what was dropped and why."""
+    state = "" if result.fresh else "  (stands already)"
+    _say(f"{result.name:10s} {words}{state}")
+    reasons: dict[str, int] = {}
+    for key, n in result.dropped.items():
+        reason = key.partition("/")[2] or key
+        reasons[reason] = reasons.get(reason, 0) + n
+    if reasons:
+        said = ", ".join(f"{n} {r}" for r, n in sorted(reasons.items(), key=lambda x: (-x[1], x[0])))
+        _say(f"{'':10s} dropped: {said}")
+
+
+@build.command()
+@click.option("--root", type=FOLDER, required=True, help="The build folder.")
+@click.option("--format", "fmt", required=True, help="cocoa, kins, ahp or webdataset.")
+@click.option("--out", type=FOLDER, help="Where to; default ROOT/export/FORMAT.")
+@click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Default: all.")
+@click.option(
+    "--what",
+    type=click.Choice(["samples", "humans"]),
+    default="samples",
+    show_default=True,
+    help="Occluded samples, or the whole people they are made of.",
+)
+@click.option("--images/--no-images", default=True, show_default=True, help="Write the pictures too.")
+def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what: str, images: bool) -> None:
+    """Write the humans or the samples in another format: COCO amodal (COCOA, KINS), the AHP layout, WebDataset."""
+    from . import flow
+
+    folder = out or root / "export" / fmt
+    for path in flow.export(root, folder, fmt, splits or ("train", "val", "test"), what, images):
+        click.echo(path)
+
+
+@build.command()
+@click.option("--root", type=FOLDER, required=True, help="The build folder.")
+@click.option("--out", type=FOLDER, help="Where to; default ROOT/materialized.")
+@click.option(
+    "--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Default: val and test."
+)
+@click.option(
+    "--what",
+    type=click.Choice(["full", "crops"]),
+    default="full",
+    show_default=True,
+    help="Whole photos with masks, or the protocol's 256x256 crops (into splits/SPLIT/crops).",
+)
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
+def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str, workers: int) -> None:
+    """Write the pixels of samples: occluded and recovered picture, amodal, modal and invisible mask.
+
+    Every picture is checked against the digest of its recipe.
+    """
+    from . import flow
+
+    for result in flow.materialize(root, out or root / "materialized", splits or ("val", "test"), what, workers):
+        _result(result, f"{result.counts.get('in', 0)} samples -> {result.counts.get('written', 0)} written")
+        click.echo(result.folder)
+
+
+@build.command()
+@click.option("--root", type=FOLDER, required=True, help="The build folder.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses what the sheets show.")
+def report(root: Path, seed: int) -> None:
+    """Make the HTML page, tables and pictures of a build anew."""
+    from . import flow
+
+    click.echo(flow.report(root, seed).resolve())
+
+
+@build.command()
+@click.option("--root", type=FOLDER, required=True, help="A build folder with a finished harvest.")
+@click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/deeplab.pt.")
+@click.option(
+    "--preset",
+    type=click.Choice(["debug", "full"]),
+    default="full",
+    show_default=True,
+    help="debug: a minute on 2 CPU cores; full: the paper's kind, for a GPU.",
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def segmenter(root: Path, out: Path | None, preset: str, device: str, seed: int) -> None:
+    """Train the DeepLabV3+ human segmenter on the harvested humans that have masks."""
+    from . import flow
+
+    click.echo(flow.train_segmenter(root, out or root / "weights" / "deeplab.pt", preset, device, seed))
+
+
+@build.command()
+@click.option("--root", type=FOLDER, required=True, help="A build folder with a finished harvest.")
+@click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/hrnet.pt.")
+@click.option(
+    "--preset",
+    type=click.Choice(["debug", "full"]),
+    default="full",
+    show_default=True,
+    help="debug: a minute on 2 CPU cores; full: the paper's kind, for a GPU.",
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def parser(root: Path, out: Path | None, preset: str, device: str, seed: int) -> None:
+    """Train the HRNet body-part parser on the harvested humans that have a parsing (LIP)."""
+    from . import flow
+
+    click.echo(flow.train_parser(root, out or root / "weights" / "hrnet.pt", preset, device, seed))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--out", type=FOLDER, default=Path("out/demo"), show_default=True, help="Where to.")
+@click.option("--scenes", type=click.IntRange(24), default=240, show_default=True, help="Size of the world, photos.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
+def demo(out: Path, scenes: int, seed: int, workers: int) -> None:
+    """See the whole pipeline work on an embedded, procedural world: five sources to splits and the HTML page."""
+    from .demo import run_demo
+
+    click.echo(run_demo(out, scenes, seed, workers, _say).resolve())
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def doctor(as_json: bool) -> None:
+    """Say what is installed, what is missing, which weights are found where, and how to get the rest."""
+    from dataclasses import asdict
+
+    from .doctor import examine
+
+    found = list(examine())
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in found], indent=1))
+    else:
+        for f in found:
+            mark = {True: "ok  ", False: "LACK", None: "--  "}[f.ok]
+            click.echo(f"{mark} {f.topic:8s} {f.name:28s} {f.said}")
+    lacking = [f.name for f in found if f.ok is False]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} needed things are missing: {', '.join(lacking)}; the lines above say how to get them"
+        )
+
+
+def read_about(root: Path) -> dict[str, Any]:
+    """``build.json`` of a build folder.
+
+    Raises:
+        UserError: when the folder is no build.
+    """
+    if not (root / "build.json").exists():
+        raise UserError(
+            f"{root}: expected a build folder (build.json), found none; make one with ahp build --out {root}"
+        )
+    return dict(store.read_json(root / "build.json"))

@@ -1,0 +1,59 @@
+"""``ahp demo``: the sample world written as five source datasets, then the whole build on it, told step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .builder import build, write_about
+from .core import store
+from .core.lock import lock
+from .core.pipeline import Result
+from .core.progress import Progress
+from .flow import Options
+from .flow_splits import Synthesis
+
+SOURCES = ("coco", "lip", "objects365", "openimages", "voc_sbd")
+
+
+def world(folder: Path, scenes: int, seed: int) -> Path:
+    """Write the sample world unless this very one stands there already."""
+    from .core.pipeline import code_digest
+    from .sample_world import write_world
+
+    mark = folder / "world.json"
+    wanted = {"scenes": scenes, "seed": seed, "code": code_digest("ahp_toolkit.sample_world")}
+    if mark.exists() and store.read_json(mark) == wanted:
+        return folder
+    with Progress("world", scenes, "photo") as bar:
+        write_world(folder, seed=seed, scenes=scenes, progress=bar.update)
+    store.write_json(mark, wanted)
+    return folder
+
+
+def run_demo(out: Path, scenes: int, seed: int, workers: int, say: Callable[[str], None]) -> Path:
+    """The whole pipeline on the sample world; returns the page."""
+    start = time.monotonic()
+    say("The sample world: procedural people, no photographs. Nothing made from it is a result on people.")
+    folder = world(out / "world", scenes, seed)
+    options = Options(
+        out=out,
+        roots={name: folder / name for name in SOURCES},
+        workers=workers,
+        segmenter="deeplab",
+        parser="hrnet",
+        train="debug",
+        review="oracle",
+    )
+    synthesis = Synthesis(seed=seed)
+
+    def tell(result: Result, words: str) -> None:
+        say(f"{result.name:10s} {words}{'' if result.fresh else '  (stands already)'}")
+
+    with lock(out):
+        write_about(options, synthesis)
+        page = build(options, synthesis, tell)
+    assert page is not None
+    say(f"done in {time.monotonic() - start:.0f} s; the report:")
+    return page

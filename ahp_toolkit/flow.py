@@ -1,0 +1,185 @@
+"""The build, from the sources to the people: one function a stage, in the order of the paper's section 4.
+
+Each stage reads tables and writes the next; a stage that stands already, made with the same options and inputs by the
+same code, is left alone. Only the flow and the commands know two stages.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from annotation import provisional
+from annotation.decisions import majority
+from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_on, thresholds
+
+from .core import store
+from .core.errors import UserError
+from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
+from .core.records import Candidate, Decision, Human, Occluder
+from .sources import SOURCES
+from .stages.duplicates import Unite, find_duplicates
+from .stages.harvest import Harvest, Photo, Rules
+
+GROUND = tuple(f"ahp_toolkit.core.{m}" for m in ("masks", "images", "crops", "records", "tables", "pipeline"))
+#: Told after each stage: what it made, in words.
+Say = Callable[[Result, str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything the people of a build depend on. ``roots`` are data roots by source name; see ``ahp build --help``."""
+
+    out: Path
+    roots: dict[str, Path]
+    workers: int = 1
+    rules: Rules = field(default_factory=Rules)
+    segmenter: str = "source_mask"
+    segmenter_weights: str | None = None
+    parser: str = "source_parsing"
+    parser_weights: str | None = None
+    train: str = "none"
+    device: str = "auto"
+    review: str = "none"
+    decisions: tuple[Path, ...] = ()
+    sizes: SplitSizes = field(default_factory=SplitSizes)
+    scenes: Path | None = None
+    quiet: bool = False
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Source name -> absolute data root, as text for the stage functions."""
+        return {name: str(root.resolve()) for name, root in sorted(self.roots.items())}
+
+    def run(self, job: Job, items: list[Any], carry: Result | None = None) -> Result:
+        """Run a job over a list of items with this build's workers and progress."""
+        return run(job, lambda: items, workers=self.workers, total=len(items), quiet=self.quiet, carry=carry)
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The parts of a table as text, in order."""
+    return [str(p) for p in store.parts(folder)]
+
+
+def harvest(o: Options) -> Result:
+    """Acquisition (paper §4.1 (1)): candidates and occluders of all sources, each photograph once."""
+    inputs = {n: store.stamp(SOURCES.get(n).inputs(r)) for n, r in sorted(o.roots.items())}
+    modules = [*GROUND, *(f"ahp_toolkit.sources.{n}" for n in sorted(o.roots))]
+    modules += [f"ahp_toolkit.stages.{m}" for m in ("harvest", "neighbours", "duplicates")]
+    key = {"rules": asdict(o.rules), "inputs": inputs, "code": code_digest(*modules)}
+    raw, found = o.out / ".harvest.raw", o.out / ".harvest.raw.json"
+    tables = {MAIN: Candidate, "occluders": Occluder, "duplicates": Candidate}
+    job = Job("harvest", o.out / "harvest", Unite(str(raw), str(found)), tables, key, shard_size=1, unit="part")
+    done = finished(job.folder, job.key_digest)
+    if done is not None:
+        return done
+    raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
+    first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo")
+    read = run(first, lambda: _entries(o), workers=o.workers, quiet=o.quiet)
+    find_duplicates(raw / "photos").save(found)
+    result = o.run(job, [p.name for p in store.parts(raw)], carry=read)
+    shutil.rmtree(raw)
+    found.unlink()
+    return result
+
+
+def _entries(o: Options) -> Iterator[tuple[str, Any]]:
+    for name, root in sorted(o.roots.items()):
+        for entry in SOURCES.get(name).scan(root):
+            yield name, entry
+
+
+def segment(o: Options) -> Result:
+    """Human segmentation (paper §4.1 (2)): a mask for every candidate that has only a box."""
+    from .stages.segment import Segment, job
+
+    weights = o.segmenter_weights or _trained(o, "deeplab", o.segmenter)
+    return o.run(*job(o.out / "segment", o.out / "harvest", Segment(o.segmenter, weights, o.device, o.names)))
+
+
+def parse(o: Options) -> Result:
+    """Body-part pseudo labels (paper §3.2): the 20 LIP classes."""
+    from .stages.parse import Parse, job
+
+    weights = o.parser_weights or _trained(o, "hrnet", o.parser)
+    return o.run(*job(o.out / "parse", o.out / "segment", Parse(o.parser, weights, o.device, o.names)))
+
+
+def _trained(o: Options, name: str, asked: str) -> str | None:
+    """The checkpoint that ``--train`` makes of this very harvest, for a plug-in that is trained here."""
+    if asked != name or o.train == "none":
+        return None
+    from . import training
+
+    path = o.out / "weights" / f"{name}.pt"
+    train = training.train_segmenter if name == "deeplab" else training.train_parser
+    return str(train(o.out, path, o.names, o.train, o.device, 0, o.quiet))
+
+
+def digest_of(folder: Path) -> str:
+    """The digest of a finished stage.
+
+    Raises:
+        UserError: when it is not finished.
+    """
+    done = finished(folder)
+    if done is None:
+        raise UserError(f"{folder}: expected a finished stage (stage.json), found none; run ahp build first")
+    return done.digest
+
+
+def rule_of(o: Options) -> Any | None:
+    """What decides where nobody has: the provisional rule, the sample world's truth, or nothing."""
+    if o.review == "oracle":
+        from .sample_world.oracle import Oracle
+
+        return Oracle(tuple(str(r.resolve().parent) for r in o.roots.values()))
+    return provisional.decide if o.review == "provisional" else None
+
+
+def review(o: Options) -> tuple[Result, Thresholds]:
+    """Filtering scheme (paper §4.1 (3)): decisions by rule and by people, then humans with their splits."""
+    rule = rule_of(o)
+    logs = tuple(str(p.resolve()) for p in o.decisions)
+    code = code_digest("annotation.review", "annotation.decisions", "annotation.provisional", *GROUND)
+    base = {"input": digest_of(o.out / "parse"), "code": code, "mode": o.review}
+    parts = parts_of(o.out / "parse")
+    ruled = [""] * len(parts)
+    if rule is not None:
+        o.run(Job("decide", o.out / "decide", Decide(rule), {MAIN: Decision}, base, shard_size=1, unit="part"), parts)
+        ruled = parts_of(o.out / "decide")
+    cut = thresholds(_preserved_photos(parts, ruled, logs), o.sizes)
+    scenes = _scenes(o)
+    key = base | {"cut": asdict(cut), "logs": [store.digest_file(Path(p)) for p in logs]}
+    key |= {"scenes": store.digest_file(Path(scenes)) if scenes else ""}
+    tables = {MAIN: Human, "decisions": Decision}
+    job = Job("review", o.out / "review", Review(cut, logs, scenes), tables, key, shard_size=1, unit="part")
+    return o.run(job, list(zip(parts, ruled, strict=True))), cut
+
+
+def _scenes(o: Options) -> str:
+    """A user's scene file as the JSON that the workers read; '' without one."""
+    if o.scenes is None:
+        return ""
+    from .stages.scenes import read_scenes
+
+    path = o.out / "scenes.json"
+    store.write_json(path, read_scenes(o.scenes))
+    return str(path.resolve())
+
+
+def _preserved_photos(parts: list[str], ruled: list[str], logs: tuple[str, ...]) -> Iterator[str]:
+    """The photo key of every human that is preserved, read from a few columns only."""
+    columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
+    for part, decisions in zip(parts, ruled, strict=True):
+        rule = {d.candidate_id: d for d in store.read_records(Path(decisions), Decision)} if decisions else {}
+        for row in pq.ParquetFile(part).read(columns=columns).to_pylist():
+            c = row["candidate"]
+            said = decisions_on(c["candidate_id"], rule, logs)
+            if said and majority(said).verdict == "preserve":
+                yield c["image"]["photo"] or c["image"]["image_id"]

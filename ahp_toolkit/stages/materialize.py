@@ -1,0 +1,81 @@
+"""STAGE materialize: the pixels of a split's samples as files, for who wants files (design: Records).
+
+``full``: whole photos: NAME/{occluded,recovered}.png and {amodal,modal,invisible,given}.png masks (0 and 255).
+``crops``: the protocol's 256x256 crops: NAME.{occluded,recovered}.png. NAME is the sample id, '/' and '#' as '_'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..core import images, store
+from ..core.crops import crop_image
+from ..core.pipeline import MAIN, Output
+from ..core.records import Dropped, Sample
+from ..occlusion.paste import Pasted
+from .render import Renderer
+
+STAGE = "materialize"
+CROP_SIZE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSample:
+    """What was written of one sample, relative to the folder: its name and the sha256 of its pixels."""
+
+    sample_id: str
+    name: str
+    digest: str
+
+
+def file_name(sample_id: str) -> str:
+    """The sample id as a file name."""
+    return sample_id.replace("/", "_").replace("#", "_")
+
+
+@dataclass(frozen=True)
+class Materialize:
+    """The stage function. Items: names of the split's parts; ``what`` is full or crops."""
+
+    split: str
+    to: str
+    what: str
+    roots: dict[str, str]
+
+    def __call__(self, items: Sequence[str]) -> Output:
+        """One part of the split."""
+        out = Output({MAIN: []})
+        render = Renderer(self.roots, Path(self.split))
+        for part in items:
+            for sample in store.read_records(Path(self.split) / part, Sample):
+                try:
+                    pasted = render(sample)
+                except images.ImageError as e:
+                    source = sample.image.source
+                    out.dropped.append(Dropped(sample.sample_id, STAGE, f"image_{e.reason}", str(e), source))
+                    continue
+                write = _write_full if self.what == "full" else _write_crops
+                write(Path(self.to), sample, pasted)
+                name = file_name(sample.sample_id)
+                out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest))
+                out.counts["written"] += 1
+        return out
+
+
+def _write_full(to: Path, sample: Sample, pasted: Pasted) -> None:
+    folder = to / file_name(sample.sample_id)
+    images.write_png(folder / "occluded.png", pasted.image)
+    images.write_png(folder / "recovered.png", pasted.recovered)
+    masks = {"amodal": pasted.amodal, "modal": pasted.modal, "invisible": pasted.amodal & ~pasted.modal}
+    for name, mask in (masks | {"given": sample.given.mask.decode()}).items():
+        images.write_png(folder / f"{name}.png", np.where(mask, np.uint8(255), np.uint8(0)))
+
+
+def _write_crops(to: Path, sample: Sample, pasted: Pasted) -> None:
+    for name, pixels in (("occluded", pasted.image), ("recovered", pasted.recovered)):
+        crop = crop_image(pixels, sample.crop, CROP_SIZE)
+        images.write_png(to / f"{file_name(sample.sample_id)}.{name}.png", crop)

@@ -1,0 +1,71 @@
+"""The pixels of a sample from its recipe: photos are read, occluders cut out and pasted; nothing is drawn by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from ..core import images, store
+from ..core.masks import Mask
+from ..core.photos import Photos
+from ..core.records import ImageRef, Occluder, Placement, Sample
+from ..occlusion.paste import Cutout, Pasted, cut_out, paste, sample_digest
+
+
+class Renderer:
+    """Regenerates samples. ``roots`` maps a source's name to its data root.
+
+    ``folder`` is a split's folder (its ``occluders`` table is read when a sample is asked for).
+    """
+
+    def __init__(self, roots: dict[str, str], folder: Path | None = None) -> None:
+        self._photos = Photos(roots)
+        self._folder = folder
+        self._occluders: dict[str, Occluder] | None = None
+        self._cutouts = lru_cache(maxsize=256)(self._cut)
+        self._bad: set[str] = set()
+
+    def photo(self, image: ImageRef) -> images.Rgb:
+        """RGB uint8 [H, W, 3] of a photo in the frame of its annotations.
+
+        Raises:
+            images.ImageError: with the reason in one word.
+        """
+        return self._photos.read(image)
+
+    def _cut(self, occluder: Occluder) -> Cutout:
+        return cut_out(self.photo(occluder.image), occluder.mask.decode())
+
+    def usable(self, occluder: Occluder) -> bool:
+        """Whether the occluder's photo can be read (asked before it is placed)."""
+        if occluder.image.image_id in self._bad:
+            return False
+        try:
+            self._cutouts(occluder)
+        except images.ImageError:
+            self._bad.add(occluder.image.image_id)
+            return False
+        return True
+
+    def paste(self, photo: images.Rgb, human: Mask, layers: Sequence[tuple[Occluder, Placement]]) -> Pasted:
+        """Paste occluders over a human, the first at the bottom."""
+        return paste(photo, human.decode(), [(self._cutouts(o), p) for o, p in layers])
+
+    def __call__(self, sample: Sample) -> Pasted:
+        """The pixels of a sample, checked against its digest.
+
+        Raises:
+            images.ImageError: when a photo cannot be read, or the pixels are not those that were recorded.
+        """
+        layers = [(self._occluder(p.occluder_id), p) for p in sample.placements]
+        pasted = self.paste(self.photo(sample.image), sample.amodal, layers)
+        if sample_digest(pasted.image, pasted.modal, pasted.amodal) != sample.digest:
+            raise images.ImageError("changed", f"{sample.sample_id}: a photo has changed since the split was made")
+        return pasted
+
+    def _occluder(self, occluder_id: str) -> Occluder:
+        if self._occluders is None:
+            records = store.read_records(self._folder / "occluders", Occluder) if self._folder else iter(())
+            self._occluders = {o.occluder_id: o for o in records}
+        return self._occluders[occluder_id]

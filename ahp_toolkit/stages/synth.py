@@ -1,0 +1,174 @@
+"""STAGE synth: Human x Occluder -> frozen Samples by occlusion bin (paper §4.1, §5.1; spec §2).
+
+Every sample has its own narrow slice of its bin as target, so that ratios over the split are uniform inside the bins.
+Occluders are drawn by seed; a pair that provably cannot reach the slice gives way to the next occluder, and the slice
+widens to the whole bin as occluders fail. The recorded ratio is counted on the final pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ..core import images, store
+from ..core.crops import square_around
+from ..core.masks import Box, Mask, encode
+from ..core.pipeline import MAIN, Output
+from ..core.records import Dropped, Given, Human, Occluder, Sample
+from ..occlusion.bits import Packed, pack
+from ..occlusion.degrade import simulate
+from ..occlusion.densities import Density, Target
+from ..occlusion.paste import Pasted, sample_digest
+from ..occlusion.place import Placed, Settings, place_target
+from .bank import occluder_by_id, read_bank
+from .render import Renderer
+
+STAGE = "synth"
+CROP_FACTOR = (1.15, 1.5)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One human of a split with the targets of its samples."""
+
+    human: Human
+    targets: tuple[Target, ...]
+
+
+def chosen(parts: Sequence[str], split: str, most: int | None) -> list[str]:
+    """Ids of the preserved humans of a split, at most ``most`` (the first by hash), sorted."""
+    ids = []
+    for part in parts:
+        table = pq.read_table(part, columns=["human_id", "split", "verdict"])
+        ids += [r["human_id"] for r in table.to_pylist() if r["split"] == split and r["verdict"] == "preserve"]
+    by_hash = sorted(ids, key=lambda i: store.unit_hash("human", i))
+    return sorted(by_hash[:most])
+
+
+def tasks(parts: Sequence[str], ids: Sequence[str], targets: Sequence[Target]) -> Iterator[Task]:
+    """The chosen humans in table order, each with its share of the targets."""
+    wanted, each = set(ids), len(targets) // max(len(ids), 1)
+    at = 0
+    for part in parts:
+        for human in store.read_records(Path(part), Human):
+            if human.human_id in wanted:
+                yield Task(human, tuple(targets[at : at + each]))
+                at += each
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What makes the frozen initial mask: ``simulated`` at a mean modal ``iou``, or a segmenter's name."""
+
+    maker: str = "simulated"
+    weights: str | None = None
+    iou: float = 0.775
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Synth:
+    """The stage function. ``bank`` is the folder of the split's occluders, ``roots`` maps sources to data roots."""
+
+    split: str
+    density: Density
+    settings: Settings
+    initial: Initial
+    seed: int
+    bank: str
+    roots: dict[str, str]
+
+    def __call__(self, items: Sequence[Task]) -> Output:
+        """One shard of humans: their samples, and the humans and occluders these need."""
+        out = Output({MAIN: [], "humans": [], "occluders": []})
+        renderer = Renderer(self.roots)
+        for task in items:
+            try:
+                photo = renderer.photo(task.human.image)
+            except (images.ImageError, ValueError) as e:
+                reason = f"image_{getattr(e, 'reason', 'unsafe')}"
+                out.dropped.append(Dropped(task.human.human_id, STAGE, reason, str(e), task.human.image.source))
+                continue
+            self._human(task, photo, renderer, out)
+        return out
+
+    def _human(self, task: Task, photo: images.Rgb, renderer: Renderer, out: Output) -> None:
+        packed, used = pack(task.human.mask), set[str]()
+        for k, target in enumerate(task.targets):
+            sample_id = f"{self.split}/{task.human.human_id}~{k}"
+            seed = store.seed_of(self.seed, sample_id)
+            candidates = self._occluders(task.human, seed, used, renderer)
+            placed = place_target(packed, candidates, target, self.density, seed, self.settings)
+            if placed is None:
+                detail = f"no occluder of the split's {len(read_bank(self.bank))} reaches bin {target.bin}"
+                out.dropped.append(Dropped(sample_id, STAGE, "no_placement", detail, task.human.image.source))
+                continue
+            occluder = occluder_by_id(self.bank, placed.placement.occluder_id)
+            used.add(occluder.occluder_id)
+            pasted = renderer.paste(photo, task.human.mask, [(occluder, placed.placement)])
+            out.tables[MAIN].append(self._sample(task.human, sample_id, seed, target, placed, pasted))
+            out.tables["occluders"].append(occluder)
+            out.counts[f"bin{target.bin}"] += 1
+        out.tables["humans"].append(task.human)
+
+    def _occluders(self, human: Human, seed: int, used: set[str], renderer: Renderer) -> Iterator[tuple[str, Packed]]:
+        """The split's occluders in seeded order: not used for this human yet, not of its own photo, and readable."""
+        bank = read_bank(self.bank)
+        order = list(range(len(bank)))
+        random.Random(seed).shuffle(order)
+        for o in (bank[i] for i in order):
+            if o.occluder_id not in used and o.image.photo != human.image.photo and renderer.usable(o):
+                yield o.occluder_id, _packed(o.mask)
+
+    def _sample(
+        self, human: Human, sample_id: str, seed: int, target: Target, placed: Placed, pasted: Pasted
+    ) -> Sample:
+        modal, amodal = encode(pasted.modal), encode(pasted.amodal)
+        return Sample(
+            sample_id=sample_id,
+            split=self.split,
+            human_id=human.human_id,
+            image=human.image,
+            placements=(placed.placement,),
+            seed=seed,
+            given=self._given(pasted, modal, seed),
+            modal=modal,
+            amodal=amodal,
+            crop=protocol_crop(amodal.box, seed),
+            occlusion_ratio=1.0 - modal.area / amodal.area,
+            bin=target.bin,
+            digest=sample_digest(pasted.image, pasted.modal, pasted.amodal),
+            provisional=human.provisional,
+        )
+
+    def _given(self, pasted: Pasted, modal: Mask, seed: int) -> Given:
+        if self.initial.maker == "simulated":
+            mask = simulate(pasted.modal, store.seed_of(seed, "given"), self.initial.iou)
+            return Given(encode(mask), f"simulated@{self.initial.iou:g}")
+        from .segment import segment_box
+
+        mask, name = segment_box(pasted.image, modal.box, self.initial.maker, self.initial.weights, self.initial.device)
+        return Given(encode(mask), name)
+
+
+def protocol_crop(box: Box, seed: int) -> Box:
+    """The square crop of the protocol: around the whole person, jittered by seed, always holding all of it.
+
+    The jitter keeps the frame from telling how far the hidden part reaches; side 1.15 to 1.5 times the longer one.
+    """
+    rng = np.random.Generator(np.random.PCG64(store.seed_of(seed, "crop")))
+    factor = float(rng.uniform(*CROP_FACTOR))
+    room = 0.9 * (1 - 1 / factor) / 2
+    sx, sy = (float(v) for v in rng.uniform(-room, room, 2))
+    return square_around(box, factor, (sx, sy))
+
+
+@lru_cache(maxsize=4096)
+def _packed(mask: Mask) -> Packed:
+    return pack(mask)

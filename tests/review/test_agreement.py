@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ahp_toolkit.core.records import Decision
+from annotation import agreement
+
+
+def words(table: dict[str, dict[str, str]]) -> list[Decision]:
+    return [Decision(c, v, r, "occluded" if v == "discard" else "") for c, by in table.items() for r, v in by.items()]
+
+
+def test_fleiss_known_answer():
+    """The worked example of Fleiss (1971) as it stands in textbooks: 10 subjects, 14 raters, 5 categories, .210."""
+    counts = np.array([
+        [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
+        [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+    ])  # fmt: skip
+    assert agreement.fleiss(counts) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_cohen_known_answer():
+    """Two raters, 50 subjects: 20 both yes, 5 and 10 divided, 15 both no: kappa .4."""
+    pairs = np.array([[1, 1]] * 20 + [[1, 0]] * 5 + [[0, 1]] * 10 + [[0, 0]] * 15)
+    assert agreement.cohen(pairs) == pytest.approx(0.4)
+
+
+def test_full_agreement_is_one_and_one_verdict_alone_is_undefined():
+    mixed = words({"a": {"x": "discard", "y": "discard"}, "b": {"x": "preserve", "y": "preserve"}})
+    _, counts = agreement.tally(mixed)
+    assert agreement.raw(counts) == 1 and agreement.fleiss(counts) == 1
+    _, counts = agreement.tally(words({"a": {"x": "discard", "y": "discard"}}))
+    assert math.isnan(agreement.fleiss(counts))
+
+
+def test_intervals_hold_the_figure_and_provisional_words_do_not_count():
+    said = words({f"c{i}": {"x": "discard", "y": "discard" if i % 4 else "preserve"} for i in range(40)})
+    said.append(Decision("c1", "preserve", "rule", provisional=True))
+    _, counts = agreement.tally(said)
+    a = agreement.interval(agreement.raw, counts)
+    assert a.n == 40 and a.low <= a.value == 0.75 <= a.high and 0.1 < a.high - a.low < 0.4
+    assert set(agreement.by_pair(said)) == {("x", "y")}
+    assert agreement.by_reviewer(said)["x"].value == 0.75
+    assert agreement.by_reason(said)["occluded"].value == 0.75
+    assert len(agreement.disagreements(said)) == 10
+
+
+def test_nobody_shares_anything():
+    said = [Decision("a", "discard", "x")]
+    assert agreement.tally(said)[0] == [] and agreement.disagreements(said) == []
+    assert math.isnan(agreement.interval(agreement.fleiss, agreement.tally(said)[1]).value)
