@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..core.errors import UserError
@@ -135,7 +136,7 @@ def assign(density: Density, n: int, seed: int) -> list[Target]:
     for i, count in enumerate(quota(density, n)):
         low, high = density.interval(i)
         edges = [low + (high - low) * k / count for k in range(count)] + [high]
-        targets += [Target(i, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        targets += [Target(i, a, b) for a, b in pairwise(edges)]
     order = sorted(range(n), key=lambda k: unit_hash("density", seed, k))
     return [targets[k] for k in order]
 

@@ -1,180 +1,322 @@
-"""Paste occluders over a person: image, modal, amodal and recovered, exact in the masks and clean at the edges.
+"""Pasting occluders onto a person: occluded image, modal, amodal and recovered, in integers only.
 
-The binary truth decides everything: modal = amodal AND NOT occluder, counted on these very pixels. Only colours are
-blended: along the occluder's edge by a 3x3 matte of its binary mask, at least half inside and less than half outside,
-so that a pixel looks like what the truth says it is. Integers only: the same bytes on every machine.
+Decided once, for every file of the dataset (spec §2, where the paper is silent):
+- O is the placed occluder's binary mask (`place.occluder_at`); modal = amodal AND NOT O, invisible = amodal AND O.
+- Blending happens inside O alone: its outermost pixels take between a half and all of the occluder's colour (a 3x3
+  binomial filter of O), so edges are smooth while every pixel outside O keeps the photo's own bytes. The visible person
+  is therefore untouched, and a perfect recovery of the invisible pixels equals the truth byte for byte.
+- recovered = the photo on the amodal mask, the occluded image elsewhere: outside the person the occluder stays.
+- Several occluders: the later lies on top; O is their union.
+
+Nothing is read here; callers pass pixels. Colours come from fixed-point bilinear sampling of ours, after exact halvings
+when the occluder shrinks below a half: the same bytes on every machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from ..core.images import Rgb
-from ..core.masks import Bool2D
+from ..core.masks import Bool2D, Box
 from ..core.records import Placement
 from ..core.store import digest_bytes
-from .place import occluder_at
-
-FULL = 16  # alpha is in sixteenths
+from .place import occluder_at, scaled_size
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Cutout:
-    """An occluder cut tight: its binary mask bool [h, w] and its colours RGB uint8 [h, w, 3].
+    """An occluder ready to be pasted any number of times: keep it in a bank.
 
-    Colours outside the mask, and on its outermost ring where the old background shines through, are those of the
-    nearest pixel well inside it: nothing of the old background comes along.
+    ``mask`` bool [h, w], cut tight; ``levels``: RGB uint8 at full, half, quarter, ... size, colours of the mask's edge
+    and of the pixels around it replaced from inside, so that the occluder's own background never shows.
     """
 
     mask: Bool2D
-    pixels: Rgb
+    levels: tuple[Rgb, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Pasted:
-    """One occluded person: RGB uint8 [H, W, 3] and bool [H, W], in the frame of the person's photo."""
+    """One occluded person. ``image`` and ``photo`` RGB uint8 [H, W, 3]; masks bool [H, W].
+
+    ``occluder`` is O, the pixels of the photo (or crop) that the occluders cover.
+    """
 
     image: Rgb
-    modal: Bool2D
+    photo: Rgb
     amodal: Bool2D
-    recovered: Rgb
+    occluder: Bool2D
+
+    @cached_property
+    def modal(self) -> Bool2D:
+        """The visible person: amodal AND NOT O."""
+        return self.amodal & ~self.occluder
+
+    @cached_property
+    def invisible(self) -> Bool2D:
+        """The hidden person: amodal AND O."""
+        return self.amodal & self.occluder
+
+    @cached_property
+    def recovered(self) -> Rgb:
+        """The photo's pixels on the amodal mask, the occluded image elsewhere."""
+        out = self.image.copy()
+        hidden = self.invisible  # the image is the photo already wherever the person is visible
+        rows, columns = np.flatnonzero(hidden.any(axis=1)), np.flatnonzero(hidden.any(axis=0))
+        if rows.size:
+            window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+            np.copyto(out[window], self.photo[window], where=hidden[window][:, :, None])
+        return out
 
     @property
-    def invisible(self) -> Bool2D:
-        """amodal AND NOT modal."""
-        return self.amodal & ~self.modal
+    def ratio(self) -> float:
+        """area(amodal AND O) / area(amodal), on these pixels; 0 for an empty person."""
+        area = int(np.count_nonzero(self.amodal))
+        return int(np.count_nonzero(self.invisible)) / area if area else 0.0
 
 
-def cut_out(photo: Rgb, mask: Bool2D) -> Cutout:
-    """Cut an occluder out of its photo (both full frame).
+def cut_out(photo: Rgb, mask: Bool2D, box: Box | None = None) -> Cutout:
+    """Cut an occluder from its photo and clean its edge.
+
+    Args:
+        photo: RGB uint8 [H, W, 3], the occluder's own photo.
+        mask: bool [H, W] in the photo's frame, or the crop [h, w] of it that ``box`` names.
+        box: where a mask crop lies, integer px inside the photo.
 
     Raises:
-        ValueError: when the mask is empty, or not of the photo's size.
+        ValueError: when the mask is empty, or does not fit its photo or its box.
     """
-    if mask.shape != photo.shape[:2]:
-        raise ValueError(f"mask of {mask.shape}, photo of {photo.shape[:2]} px")
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if ys.size == 0:
+    x0, y0 = (int(box.x0), int(box.y0)) if box is not None else (0, 0)
+    height, width = mask.shape
+    if box is None and photo.shape[:2] != mask.shape:
+        raise ValueError(f"expected a mask of the photo's size {photo.shape[:2]}, got {mask.shape}")
+    if x0 < 0 or y0 < 0 or y0 + height > photo.shape[0] or x0 + width > photo.shape[1]:
+        raise ValueError(f"expected a mask crop inside the photo {photo.shape[:2]}, got {mask.shape} at {(x0, y0)}")
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
         raise ValueError("expected an occluder with at least one pixel, got an empty mask")
-    window = (slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1))
-    tight = np.ascontiguousarray(mask[window])
-    return Cutout(tight, _from_inside(photo[window], tight))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    tight = np.ascontiguousarray(mask[top:bottom, left:right])
+    crop = photo[y0 + top : y0 + bottom, x0 + left : x0 + right]
+    return Cutout(tight, _levels(np.ascontiguousarray(crop), tight))
 
 
-def _from_inside(pixels: Rgb, mask: Bool2D) -> Rgb:
-    """Every pixel that is not well inside the mask takes the colour of the nearest one that is."""
-    solid = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)
-    if not solid.any():
-        solid = mask.astype(np.uint8)
-    _, nearest = cv2.distanceTransformWithLabels(1 - solid, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    ys, xs = np.nonzero(solid)
-    colours = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
-    colours[nearest[ys, xs]] = pixels[ys, xs]
-    return colours[nearest]
+def _levels(crop: Rgb, mask: Bool2D) -> tuple[Rgb, ...]:
+    colours, known = _clean(crop, mask)
+    levels = []
+    while True:
+        filled, near = _grow(colours, known)  # bilinear sampling reads one pixel beyond the mask
+        levels.append(filled)
+        if min(colours.shape[:2]) < 8:
+            return tuple(levels)
+        colours, known = _halve(filled, near)
 
 
-@njit(cache=True)
-def _weights(n, m):  # type: ignore[no-untyped-def]
-    """Source pixels and integer weights of each of m output pixels over n: area when it shrinks, linear when it grows."""
-    width = n // m + 2 if m < n else 2
-    index = np.zeros((m, width), np.int64)
-    weight = np.zeros((m, width), np.int64)
-    for j in range(m):
-        if m < n:
-            for k in range(width):
-                i = j * n // m + k
-                low, high = max(i * m, j * n), min((i + 1) * m, (j + 1) * n)
-                if i < n and high > low:
-                    index[j, k], weight[j, k] = i, high - low
-        else:
-            p = (2 * j + 1) * n - m
-            i = p // (2 * m)
-            index[j, 0], index[j, 1] = max(i, 0), min(i + 1, n - 1)
-            weight[j, 1] = p - i * 2 * m
-            weight[j, 0] = 2 * m - weight[j, 1]
-    return index, weight
+def _clean(crop: Rgb, mask: Bool2D) -> tuple[Rgb, Bool2D]:
+    """(colours, where they are known): the mask's outermost pixels, half background, take their neighbours' inside."""
+    colours, known = _grow(crop, _erode(mask))
+    colours, known = _grow(colours, known)
+    thin = mask & ~known  # parts without an inside keep their own colours
+    np.copyto(colours, crop, where=thin[:, :, None])
+    return colours, known | thin
 
 
 @njit(cache=True)
-def _resample(pixels, height, width, flip):  # type: ignore[no-untyped-def]
-    h, w = pixels.shape[:2]
-    yi, yw = _weights(h, height)
-    xi, xw = _weights(w, width)
-    out = np.empty((height, width, 3), np.uint8)
-    total = yw[0].sum() * xw[0].sum()
-    for y in range(height):
-        for x in range(width):
-            r, g, b = total // 2, total // 2, total // 2
-            column = width - 1 - x if flip else x
-            for a in range(yi.shape[1]):
-                for c in range(xi.shape[1]):
-                    f = yw[y, a] * xw[column, c]
-                    if f:
-                        p = pixels[yi[y, a], xi[column, c]]
-                        r += f * p[0]
-                        g += f * p[1]
-                        b += f * p[2]
-            out[y, x, 0], out[y, x, 1], out[y, x, 2] = r // total, g // total, b // total
+def _erode(mask):  # type: ignore[no-untyped-def]
+    height, width = mask.shape
+    out = np.zeros_like(mask)
+    for y in range(1, height - 1):
+        for x in range(1, width - 1):
+            out[y, x] = mask[y, x] and mask[y - 1, x] and mask[y + 1, x] and mask[y, x - 1] and mask[y, x + 1]
     return out
 
 
-def colours_at(cutout: Cutout, placement: Placement, shape: tuple[int, int]) -> Rgb:
-    """The cutout's colours as scaled and mirrored by a placement, RGB uint8 of (height, width) ``shape``."""
-    if shape == cutout.mask.shape:
-        return cutout.pixels[:, ::-1] if placement.flip else cutout.pixels
-    return np.asarray(_resample(cutout.pixels, shape[0], shape[1], placement.flip), np.uint8)
+@njit(cache=True)
+def _grow(colours, known):  # type: ignore[no-untyped-def]
+    """Unknown pixels beside known ones (8 neighbours) take their mean: new (colours, known)."""
+    height, width = known.shape
+    out, now = colours.copy(), known.copy()
+    for y in range(height):
+        for x in range(width):
+            if known[y, x]:
+                continue
+            n, r, g, b = 0, 0, 0, 0
+            for v in range(max(0, y - 1), min(height, y + 2)):
+                for u in range(max(0, x - 1), min(width, x + 2)):
+                    if known[v, u]:
+                        n += 1
+                        r, g, b = r + colours[v, u, 0], g + colours[v, u, 1], b + colours[v, u, 2]
+            if n:
+                out[y, x, 0], out[y, x, 1], out[y, x, 2] = (r + n // 2) // n, (g + n // 2) // n, (b + n // 2) // n
+                now[y, x] = True
+    return out, now
 
 
-def matte(mask: Bool2D) -> NDArray[np.uint16]:
-    """Alpha in sixteenths of a mask padded by one px on each side: uint16 [h + 2, w + 2]."""
-    m = np.pad(mask, 2).astype(np.uint16)
-    rows = m[:-2] + 2 * m[1:-1] + m[2:]
-    alpha = rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]
-    inside = m[1:-1, 1:-1] > 0
-    return np.where(inside, np.maximum(alpha, FULL // 2), np.minimum(alpha, FULL // 2 - 1)).astype(np.uint16)
+@njit(cache=True)
+def _halve(colours, known):  # type: ignore[no-untyped-def]
+    """Means over 2x2 blocks of the known pixels alone; an odd last row or column is a block of its own."""
+    height, width = known.shape
+    out = np.zeros(((height + 1) // 2, (width + 1) // 2, 3), np.uint8)
+    now = np.zeros(out.shape[:2], np.bool_)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            n, r, g, b = 0, 0, 0, 0
+            for v in range(2 * y, min(height, 2 * y + 2)):
+                for u in range(2 * x, min(width, 2 * x + 2)):
+                    if known[v, u]:
+                        n += 1
+                        r, g, b = r + colours[v, u, 0], g + colours[v, u, 1], b + colours[v, u, 2]
+            if n:
+                out[y, x, 0], out[y, x, 1], out[y, x, 2] = (r + n // 2) // n, (g + n // 2) // n, (b + n // 2) // n
+                now[y, x] = True
+    return out, now
 
 
-def paste(photo: Rgb, human: Bool2D, layers: Sequence[tuple[Cutout, Placement]]) -> Pasted:
-    """Paste occluders over a person, the first at the bottom.
+@njit(cache=True)
+def _taps(points, length):  # type: ignore[no-untyped-def]
+    """Bilinear taps of 16.16 fixed-point positions: (first index, second index, weight of the second in 1/256)."""
+    first, second = np.empty(points.size, np.int64), np.empty(points.size, np.int64)
+    weight = np.empty(points.size, np.int32)
+    for i in range(points.size):
+        p = points[i] >> 16
+        first[i], second[i] = min(max(p, 0), length - 1), min(max(p + 1, 0), length - 1)
+        weight[i] = (points[i] >> 8) & 255
+    return first, second, weight
+
+
+@njit(cache=True)
+def _alpha(put, y, x):  # type: ignore[no-untyped-def]
+    """Sixteenths of the occluder's colour at a pixel of O: 3x3 binomial sum, at least 8; beyond the window: O."""
+    height, width = put.shape
+    total = 0
+    for dy in range(-1, 2):
+        for dx in range(-1, 2):
+            v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
+            if put[v, u]:
+                total += (2 - abs(dy)) * (2 - abs(dx))
+    return max(8, total)
+
+
+@njit(cache=True)
+def _blend(image, cover, put, px, py, colours, xs, ys):  # type: ignore[no-untyped-def]
+    """Blend colours sampled at xs, ys (16.16 px) into ``image`` wherever ``put`` (its corner at px, py) is."""
+    height, width = put.shape
+    x_a, x_b, x_w = _taps(xs, colours.shape[1])
+    y_a, y_b, y_w = _taps(ys, colours.shape[0])
+    for y in range(max(0, -py), min(height, image.shape[0] - py)):
+        a, b, wy = y_a[y], y_b[y], y_w[y]
+        for x in range(max(0, -px), min(width, image.shape[1] - px)):
+            if not put[y, x]:
+                continue
+            inner = 0 < y < height - 1 and 0 < x < width - 1
+            inner = inner and put[y - 1, x] and put[y + 1, x] and put[y, x - 1] and put[y, x + 1]
+            inner = inner and put[y - 1, x - 1] and put[y - 1, x + 1] and put[y + 1, x - 1] and put[y + 1, x + 1]
+            alpha = 16 if inner else _alpha(put, y, x)
+            c, d, wx = x_a[x], x_b[x], x_w[x]
+            cover[py + y, px + x] = True
+            for k in range(3):
+                top = colours[a, c, k] * (256 - wx) + colours[a, d, k] * wx
+                low = colours[b, c, k] * (256 - wx) + colours[b, d, k] * wx
+                colour = (top * (256 - wy) + low * wy + 32768) >> 16
+                image[py + y, px + x, k] = (colour * alpha + image[py + y, px + x, k] * (16 - alpha) + 8) >> 4
+
+
+def _level(cutout: Cutout, shrink_num: int, shrink_den: int) -> int:
+    """The coarsest level that is not coarser than the target, ``shrink_num / shrink_den`` source px a target px."""
+    level = 0
+    while level + 1 < len(cutout.levels) and shrink_num >= shrink_den * 2 ** (level + 1):
+        level += 1
+    return level
+
+
+def _positions(numerators: NDArray[np.int64], denominator: int, level: int, flip_length: int) -> NDArray[np.int64]:
+    """Source points (numerator / denominator, px from the crop's corner) to 16.16 positions of a level's pixel centres.
+
+    ``flip_length``: the crop's length when it is mirrored, else 0.
+    """
+    if flip_length:
+        numerators = flip_length * denominator - numerators
+    return (numerators * 65536) // (denominator << level) - 32768
+
+
+def paste(photo: Rgb, human: Bool2D, cutouts: Sequence[Cutout], placements: Sequence[Placement]) -> Pasted:
+    """Paste occluders onto a person at full resolution, in order: the later lies on top.
 
     Args:
-        photo: RGB uint8 [H, W, 3] with the whole person.
+        photo: RGB uint8 [H, W, 3] of the person; left unchanged.
         human: bool [H, W], the amodal mask.
-        layers: occluders and where they go; they may stick out of the photo.
+        cutouts: the occluders, one a placement.
+        placements: where they go (`place.place`); they may stick out of the photo.
+
+    Raises:
+        ValueError: when photo and mask differ in size.
+    """
+    if photo.shape[:2] != human.shape:
+        raise ValueError(f"expected a mask of the photo's size {photo.shape[:2]}, got {human.shape}")
+    image, cover = photo.copy(), np.zeros(human.shape, np.bool_)
+    for cutout, placement in zip(cutouts, placements, strict=True):
+        put = occluder_at(cutout.mask, placement)
+        (h, w), (new_h, new_w) = cutout.mask.shape, put.shape
+        level = _level(cutout, max(h * new_w, w * new_h), new_h * new_w)
+        xs = _positions((2 * np.arange(new_w) + 1) * w, 2 * new_w, level, w if placement.flip else 0)
+        ys = _positions((2 * np.arange(new_h) + 1) * h, 2 * new_h, level, 0)
+        _blend(image, cover, put, placement.dx, placement.dy, cutout.levels[level], xs, ys)
+    return Pasted(image, photo, human, cover)
+
+
+def paste_into_crop(
+    image: Rgb, amodal: Bool2D, box: Box, cutouts: Sequence[Cutout], placements: Sequence[Placement]
+) -> Pasted:
+    """The same on a person's cached crop: the training loader's fast path, no full-size pixels touched.
+
+    O is exactly the crop (`core.crops.crop_labels`) of the full-resolution O; colours are sampled at the crop's size.
+
+    Args:
+        image: RGB uint8 [S, S, 3], the crop of the person's photo.
+        amodal: bool [S, S], the crop of the amodal mask.
+        box: the square that was cropped, integer px of the full frame.
+        cutouts: the occluders, one a placement.
+        placements: where they go, in px of the full frame.
 
     Returns:
-        The recovered image keeps the occluder outside the person (spec: the person moves in front of it).
+        a `Pasted` in the crop's frame; its ``photo`` is ``image``. Outside the photo the caller keeps the crop black.
     """
-    image, hidden = photo.copy(), np.zeros(human.shape, np.bool_)
-    for cutout, placement in layers:
-        mask = occluder_at(cutout.mask, placement)
-        colours = np.pad(colours_at(cutout, placement, mask.shape), ((1, 1), (1, 1), (0, 0)), mode="edge")
-        _blend(image, hidden, colours, matte(mask), placement.dx - 1, placement.dy - 1)
-    recovered = np.where(human[:, :, None], photo, image)
-    return Pasted(image, human & ~hidden, human, recovered)
-
-
-def _blend(image: Rgb, hidden: Bool2D, colours: Rgb, alpha: NDArray[np.uint16], x: int, y: int) -> None:
-    """Blend a padded layer with its corner at (x, y) into the image, in place, and mark what it hides."""
-    height, width = hidden.shape
-    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + alpha.shape[1], width), min(y + alpha.shape[0], height)
-    if x0 >= x1 or y0 >= y1:
-        return
-    a = alpha[y0 - y : y1 - y, x0 - x : x1 - x]
-    top = colours[y0 - y : y1 - y, x0 - x : x1 - x].astype(np.uint16)
-    under = image[y0:y1, x0:x1].astype(np.uint16)
-    image[y0:y1, x0:x1] = (under * (FULL - a)[:, :, None] + top * a[:, :, None] + FULL // 2) // FULL
-    hidden[y0:y1, x0:x1] |= a >= FULL // 2
+    size, side = image.shape[0], int(box.x1 - box.x0)
+    out, cover = image.copy(), np.zeros((size, size), np.bool_)
+    nearest = ((2 * np.arange(size) + 1) * side) // (2 * size)  # the rule of core.crops
+    xs_full, ys_full = int(box.x0) + nearest, int(box.y0) + nearest
+    for cutout, placement in zip(cutouts, placements, strict=True):
+        h, w = cutout.mask.shape
+        new_w, new_h = scaled_size(w, h, placement.scale)
+        u, v = xs_full - placement.dx, ys_full - placement.dy
+        i0, i1 = np.searchsorted(u, [0, new_w])
+        j0, j1 = np.searchsorted(v, [0, new_h])
+        if i0 >= i1 or j0 >= j1:
+            continue
+        sx, sy = ((2 * u[i0:i1] + 1) * w) // (2 * new_w), ((2 * v[j0:j1] + 1) * h) // (2 * new_h)
+        put = cutout.mask[sy[:, None], (w - 1 - sx if placement.flip else sx)[None, :]]
+        # centre of crop pixel j in the full frame, less the placement's corner: ((2 j + 1) side + 2 size off) / 2 size
+        centres = (2 * np.arange(size) + 1) * side
+        px = (centres[i0:i1] + 2 * size * (int(box.x0) - placement.dx)) * w
+        py = (centres[j0:j1] + 2 * size * (int(box.y0) - placement.dy)) * h
+        level = _level(cutout, max(side * w * new_h, side * h * new_w), size * new_w * new_h)
+        xs = _positions(px, 2 * size * new_w, level, w if placement.flip else 0)
+        ys = _positions(py, 2 * size * new_h, level, 0)
+        _blend(out, cover, put, int(i0), int(j0), cutout.levels[level], xs, ys)
+    return Pasted(out, image, amodal, cover)
 
 
 def sample_digest(image: Rgb, modal: Bool2D, amodal: Bool2D) -> str:
-    """sha256 hex over the exact pixels of a sample: occluded image, modal and amodal mask."""
-    shape = np.asarray(image.shape, "<i8").tobytes()
-    masks = [np.packbits(m, axis=None).tobytes() for m in (modal, amodal)]
-    return digest_bytes(shape, np.ascontiguousarray(image).tobytes(), *masks)
+    """sha256 hex of a sample's occluded image [H, W, 3], modal and amodal mask [H, W]: `records.Sample.digest`."""
+    shape = np.array(image.shape[:2], "<i8").tobytes()
+    return digest_bytes(shape, np.ascontiguousarray(image).tobytes(), _bits(modal), _bits(amodal))
+
+
+def _bits(mask: Bool2D) -> bytes:
+    return np.packbits(mask).tobytes()

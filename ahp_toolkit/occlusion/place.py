@@ -112,7 +112,7 @@ def _scales(human: Packed, occluder: Packed, settings: Settings) -> NDArray[np.f
 
 
 def counts_of(interval: tuple[float, float], total: int) -> tuple[int, int]:
-    """The smallest and the largest count c >= 1 with low <= c / total < high as floats; the largest is lower if none."""
+    """The smallest and the largest count c >= 1 with low <= c / total < high as floats; the largest is lower: none."""
     low, high = interval
     least, most = max(1, math.floor(low * total) - 1), min(total, math.ceil(high * total) + 1)
     while least <= total and least / total < low:
@@ -206,7 +206,7 @@ def place_target(
 
 
 def reach(human: Packed, occluder: Packed, settings: Settings | None = None) -> tuple[float, float]:
-    """The exact lowest and highest ratio above 0 that the pair reaches at the allowed scales (slow: all translations)."""
+    """The exact lowest and highest ratio above 0 the pair reaches at the allowed scales (slow: all translations)."""
     settings = settings or Settings()
     hidden, least, most = human.total - human.area, human.area, 1
     scales = _scales(human, occluder, settings)

@@ -1,10 +1,10 @@
 """The search for one translation: random tries on packed bits, then the exact counts of all translations.
 
 Both halves draw from the same set and so from the same distribution. A try is uniform over the product of the columns
-and rows that the projection bound leaves open; that product holds every admissible translation, so the first admissible
-try is uniform among the admissible ones (rejection sampling). When the tries run out, the exact counts of all dy, one dx
-after the other, number the admissible translations and one is drawn by its number. Which half answered says nothing
-about the answer, since tries that failed are independent of what follows. No count found means none exists: the proof.
+and rows that the projection bound leaves open; it holds every admissible translation, so the first admissible try is
+uniform among the admissible ones (rejection sampling). When the tries run out, the exact counts of all dy, one dx after
+the other, number the admissible translations and one is drawn by its number. Which half answered says nothing about the
+answer, since tries that failed are independent of what follows. No count found means none exists: the proof.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _every(human, height, other, o_height, xs, ys, low, high, strata, wanted, st
     """The exact search: (column index, row index, count or -1, largest count met)."""
     ptr, lows, highs = human
     o_ptr, o_lows, o_highs = other
-    span, most = high - low + 1, 0
+    span, most = high - low + 1, np.int64(0)
     hits = np.zeros((xs.size, strata), np.int64)
     line = np.empty(height + o_height, np.int32)
     first, last = ys[0] + 1, ys[-1] + 2  # line index of a row index k is k + 1
@@ -64,8 +64,7 @@ def _every(human, height, other, o_height, xs, ys, low, high, strata, wanted, st
     stratum = _nearest(hits.sum(axis=0), wanted, state)
     if stratum < 0:
         return 0, 0, -1, most
-    number = draw(state, hits[:, stratum].sum())
-    i = 0
+    number, i = draw(state, hits[:, stratum].sum()), 0
     while number >= hits[i, stratum]:
         number -= hits[i, stratum]
         i += 1
