@@ -222,7 +222,7 @@ class Baseline(nn.Module):
     """A model for one task. ``weights``: the factor of each named loss; players come in the order they take turns."""
 
     SPATIAL: ClassVar[int] = 64  # inputs must be multiples of this many px
-    wants_masks: ClassVar[bool] = False  # whether `prepare` must be called with the training people's amodal masks
+    wants_masks: bool = False  # whether `prepare` must be called with the training people's amodal masks
 
     task: Task
     settings: Settings

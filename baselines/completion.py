@@ -49,6 +49,12 @@ class Templates(nn.Module):
         self.register_buffer("templates", torch.zeros(count, size, size))
         self.register_buffer("ready", torch.tensor(False))
         self.conv = nn.Conv2d(count, channels, 3, padding=1)
+        self._known = False
+
+    def known(self) -> bool:
+        """Whether there are templates; asked of the buffer until it says yes, so that a GPU is not waited for twice."""
+        self._known = self._known or bool(self.ready)
+        return self._known
 
     def forward(self, modal: Tensor) -> Tensor:
         """Soft modal mask [B, 1, H, W] to a feature [B, channels, H, W]."""

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ahp_toolkit.core.errors import UserError
+
 from .. import losses as L
 from ..base import (
     ADAM,
@@ -136,7 +138,7 @@ class MaskModel(Baseline):
         weights |= {"adversarial": s.l_adv, "l1": s.l_gen, "perceptual": s.l_gen, "critic": 1.0}
         super().__init__("mask", s, weights)
         self.net = MaskCompletion(s.width, s.modal, s.parsing, s.templates, s.template_rule)
-        self.wants_masks = s.templates > 0  # type: ignore[misc]
+        self.wants_masks = s.templates > 0
         self.adversarial = L.Adversarial(s.adversarial)  # type: ignore[arg-type]
         if s.discriminator:
             self.critic = PatchCritic(1, s.critic_width)
@@ -164,6 +166,8 @@ class MaskModel(Baseline):
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
         """Eq. 3: cross-entropies, adversarial, l1 and perceptual; soft masks throughout."""
         truth = batch.need("amodal")
+        if self.net.templates is not None and not self.net.templates.known():
+            raise UserError("the template masks are not known yet: call prepare() with the training people's masks")
         soft = output.need("amodal").sigmoid()
         if turn == CRITIC:
             return {"critic": self.adversarial.critic(self.critic(truth), self.critic(soft.detach()))}
