@@ -12,7 +12,7 @@ SMALL: dict[str, dict[str, object]] = {
     "deepfillv2": {"width": 8, "critic_width": 4},
     "deeplab": {"encoder": "resnet18"},
     "human_deocclusion": {"width": 8, "critic_width": 4},
-    "mask_rcnn": {"backbone": "resnet18", "min_size": 128},
+    "mask_rcnn": {"backbone": "resnet18", "min_size": 64, "proposals": 8},
     "ovsr": {"width": 8, "critic_width": 4},
     "pcnets": {"width": 8},
     "pix2pix": {"width": 8, "critic_width": 4},
