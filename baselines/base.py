@@ -1,0 +1,311 @@
+"""What every model takes, gives and promises: Batch, Output, Result, Baseline, and the registry of models.
+
+A model is one file of `baselines.models` with PAPER (str), TASKS (tuple) and ``build(task, **settings) -> Baseline``.
+It knows nets and losses; it knows nothing of files, optimisers, devices or metrics. What the contract test guards for
+all models: each named loss moves its own player and only it, a saved model loads to the same outputs, and one seed
+gives one set of weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.registry import Registry
+
+Task = Literal["mask", "content"]
+TASKS: tuple[Task, ...] = ("mask", "content")
+PARTS = 20  # LIP's parsing classes; 0 is background (spec, Words)
+GENERATOR = "generator"
+CRITIC = "critic"
+
+MODELS = Registry("model", "baselines.models")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of square crops. Masks are float32 0/1 [B, 1, H, W]; images float32 [B, 3, H, W] in [-1, 1].
+
+    At inference a mask model reads ``image`` and ``given`` only; a content model reads ``image``, ``modal``,
+    ``amodal`` and, where it uses them, ``parsing`` and ``modal_parsing``: the truth in training and evaluation, or
+    stage 1's own outputs in the cascade. The rest is for training.
+
+    Args:
+        image: the occluded photograph.
+        given: the frozen initial mask that every model is handed.
+        modal: visible pixels of the person; amodal: all pixels.
+        parsing: amodal parsing, int64 [B, H, W] in 0..19, or None.
+        modal_parsing: int64 [B, H, W]; None: ``parsing`` inside ``modal``.
+        has_parsing: bool [B]: which people have a parsing; None: all, if there is ``parsing``.
+        target: the recovered image (the person in front, the occluder left standing outside the person).
+    """
+
+    image: Tensor
+    given: Tensor
+    modal: Tensor | None = None
+    amodal: Tensor | None = None
+    parsing: Tensor | None = None
+    modal_parsing: Tensor | None = None
+    has_parsing: Tensor | None = None
+    target: Tensor | None = None
+
+    def need(self, name: str) -> Tensor:
+        """The field ``name``.
+
+        Raises:
+            UserError: when it is not in the batch.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise UserError(f"this model needs {name!r} in its batch at this point, but the batch has none")
+        return value
+
+    @property
+    def invisible(self) -> Tensor:
+        """amodal AND NOT modal, float 0/1 [B, 1, H, W]."""
+        return self.need("amodal") * (1 - self.need("modal"))
+
+    @property
+    def parsed(self) -> Tensor:
+        """Which people have a parsing, bool [B]."""
+        if self.parsing is None:
+            return torch.zeros(len(self.image), dtype=torch.bool, device=self.image.device)
+        if self.has_parsing is None:
+            return torch.ones(len(self.image), dtype=torch.bool, device=self.image.device)
+        return self.has_parsing
+
+    def parsings(self) -> tuple[Tensor, Tensor]:
+        """(modal, amodal) parsing int64 [B, H, W]; all background where the batch has none."""
+        blank = torch.zeros_like(self.image[:, 0], dtype=torch.int64)
+        amodal = blank if self.parsing is None else self.parsing
+        if self.modal_parsing is not None:
+            return self.modal_parsing, amodal
+        return amodal * (self.need("modal")[:, 0] > 0.5), amodal
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return self._map(lambda v: v.to(device, non_blocking=non_blocking))
+
+    def __getitem__(self, index: slice) -> Batch:
+        """Some of its samples, as a batch."""
+        return self._map(lambda v: v[index])
+
+    def _map(self, fn: Any) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Batch(**{k: None if v is None else fn(v) for k, v in values.items()})
+
+
+@dataclass
+class Output:
+    """What a forward pass gives: logits and raw pictures that losses can train, never an argmax.
+
+    ``modal``, ``amodal``: logits [B, 1, H, W]; parsings: logits [B, 20, H, W]; ``image`` [B, 3, H, W], about [-1, 1],
+    before compositing; ``extra``: what only the model's own losses read.
+    """
+
+    modal: Tensor | None = None
+    amodal: Tensor | None = None
+    modal_parsing: Tensor | None = None
+    parsing: Tensor | None = None
+    image: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def need(self, name: str) -> Tensor:
+        """The field ``name``, which the caller knows this model to give."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"expected the model's output to hold {name!r}, but it is None")
+        return value
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished answer. Masks float 0/1 [B, 1, H, W]; parsings int64 [B, H, W]; image [B, 3, H, W] in [-1, 1].
+
+    ``modal`` is the input mask for a method without a modal output (spec §7); None marks what the task does not give.
+    """
+
+    modal: Tensor | None = None
+    amodal: Tensor | None = None
+    modal_parsing: Tensor | None = None
+    parsing: Tensor | None = None
+    image: Tensor | None = None
+
+    @property
+    def invisible(self) -> Tensor | None:
+        """amodal AND NOT modal, or None."""
+        return None if self.amodal is None or self.modal is None else self.amodal * (1 - self.modal)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The paper's own optimiser for a player: the learning rate is for the paper's batch."""
+
+    kind: Literal["sgd", "adam"] = "adam"
+    lr: float = 1e-4
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+    def build(self, parameters: list[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
+        """The torch optimiser; ``lr`` overrides the paper's."""
+        rate = self.lr if lr is None else lr
+        if self.kind == "sgd":
+            return torch.optim.SGD(parameters, rate, momentum=self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.Adam(parameters, rate, betas=self.betas, weight_decay=self.weight_decay)
+
+
+SGD = Optimizer("sgd", 1e-3)
+ADAM = Optimizer("adam", 1e-4)
+ADAM_GAN = Optimizer("adam", 2e-4, betas=(0.5, 0.999))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all models share. ``size``: training crop in px, divisible by 64; ``vgg``: see `losses.vgg16`."""
+
+    size: int = 256
+    width: int = 64
+    vgg: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.size <= 0 or self.size % 64:
+            raise UserError(f"size must be a positive multiple of 64 px, got {self.size}")
+        if self.width < 4:
+            raise UserError(f"width must be at least 4 channels, got {self.width}")
+
+    def check_choice(self, name: str, allowed: tuple[Any, ...]) -> None:
+        """Raise a UserError unless the setting ``name`` is one of ``allowed``."""
+        value = getattr(self, name)
+        if value not in allowed:
+            raise UserError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def make_settings(cls: type[S], given: Mapping[str, Any]) -> S:
+    """A settings object from keywords.
+
+    Raises:
+        UserError: for an unknown setting (with the nearest known one) or a value of the wrong type.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+            raise UserError(f"{cls.__module__.rpartition('.')[2]} has no setting {name!r}; {hint}")
+        default = known[name].default
+        if not _same_kind(value, default):
+            raise UserError(f"setting {name} must be a {type(default).__name__}, got {value!r}")
+    return cls(**dict(given))
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    return isinstance(value, type(default))
+
+
+class Baseline(nn.Module):
+    """A model for one task. ``weights``: the factor of each named loss; players come in the order they take turns."""
+
+    SPATIAL: ClassVar[int] = 64  # inputs must be multiples of this many px
+    wants_masks: bool = False  # whether `prepare` must be called with the training people's amodal masks
+
+    task: Task
+    settings: Settings
+    weights: dict[str, float]
+
+    def __init__(self, task: Task, settings: Settings, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.task, self.settings, self.weights = task, settings, dict(weights)
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits and raw pictures."""
+        raise RuntimeError("a model defines its forward")
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """The named, unweighted loss terms of one player's turn; ``output`` is this batch's forward pass."""
+        raise RuntimeError("a model defines its losses")
+
+    def predict(self, batch: Batch) -> Result:
+        """The finished answer by the model's own inference rule; call in eval mode, without gradients."""
+        raise RuntimeError("a model defines its inference rule")
+
+    def turns(self) -> dict[str, list[nn.Parameter]]:
+        """Players in order of play, each with its parameters: critics are the modules whose name starts with it."""
+        critic = [p for n, p in self.named_parameters() if n.startswith(CRITIC)]
+        maker = [p for n, p in self.named_parameters() if not n.startswith(CRITIC)]
+        return {CRITIC: critic, GENERATOR: maker} if critic else {GENERATOR: maker}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The paper's optimiser of each player; overridden where the model's own paper has another."""
+        return dict.fromkeys(self.turns(), SGD if self.task == "mask" else ADAM)
+
+    def prepare(self, masks: Tensor, seed: int = 0) -> None:
+        """Learn what a model takes from the training people's amodal masks, bool or 0/1 [N, h, w], crop frame."""
+
+    def facts(self) -> dict[str, str]:
+        """What every result of this model must carry, such as ``perceptual``: which VGG its losses used."""
+        return {}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of named loss terms."""
+        return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+
+    def check_input(self, batch: Batch) -> None:
+        """Raise a UserError unless the image is [B, 3, H, W] with sides that are multiples of SPATIAL."""
+        shape = tuple(batch.image.shape)
+        if len(shape) != 4 or shape[1] != 3 or shape[2] % self.SPATIAL or shape[3] % self.SPATIAL:
+            raise UserError(f"expected images [B, 3, H, W] with sides divisible by {self.SPATIAL}, got {list(shape)}")
+
+
+@contextmanager
+def playing(model: Baseline, turn: str) -> Iterator[list[nn.Parameter]]:
+    """Only ``turn``'s parameters need gradients inside; the others are frozen, and as they were afterwards."""
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    mine = model.turns()[turn]
+    ids = {id(p) for p in mine}
+    for p, _ in before:
+        p.requires_grad_(id(p) in ids)
+    try:
+        yield mine
+    finally:
+        for p, flag in before:
+            p.requires_grad_(flag)
+
+
+def build_model(name: str, task: str, seed: int = 0, **settings: Any) -> Baseline:
+    """Build a model by its registry name; the same seed gives the same weights, and no other draw is disturbed.
+
+    Raises:
+        UserError: for an unknown model, a task that it does not have, or an unknown setting.
+    """
+    module = MODELS.get(name)
+    if task not in module.TASKS:
+        raise UserError(f"{name} has no task {task!r}; it has: {', '.join(module.TASKS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return module.build(task, **settings)
+
+
+def union(logits: Tensor, modal: Tensor, threshold: float = 0.5) -> Tensor:
+    """amodal := (probability > threshold) OR modal (spec §3), float 0/1 [B, 1, H, W]."""
+    return torch.maximum((logits.sigmoid() > threshold).to(modal.dtype), modal)
+
+
+def composite(image: Tensor, painted: Tensor, invisible: Tensor) -> Tensor:
+    """The prediction inside the invisible mask only, the input elsewhere (spec §4)."""
+    return image * (1 - invisible) + painted * invisible

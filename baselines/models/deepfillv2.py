@@ -1,0 +1,146 @@
+"""DeepFill v2 (Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, §3 and figure 3).
+
+Gated convolutions throughout; a coarse stage with dilations; a refinement stage of two branches, one dilated, one with
+contextual attention (Yu et al. 2018); SN-PatchGAN with the hinge loss; l1 of both stages. Ours differs: the user's
+sketch channel carries the person's visible mask, which the task allows every model to see; the hole is the
+invisible mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import losses as L
+from ..attention import ContextualAttention
+from ..base import CRITIC, Baseline, Batch, Optimizer, Output, Result, Settings, composite, make_settings
+from ..nets import GatedConv2d, SNPatchCritic
+
+PAPER = "Yu et al., Free-Form Image Inpainting with Gated Convolution, ICCV 2019"
+TASKS = ("content",)
+
+
+@dataclass(frozen=True)
+class DeepfillSettings(Settings):
+    """``width``: features of the first layer after gating (the published 48 before it)."""
+
+    width: int = 24
+    critic_width: int = 64
+
+
+def build(task: str, **settings: Any) -> Baseline:
+    """Coarse-to-fine painting for "content"."""
+    return Deepfill(make_settings(DeepfillSettings, settings))
+
+
+class Up(nn.Module):
+    """Nearest-neighbour doubling, then a gated convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = GatedConv2d(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] to [B, outputs, 2 H, 2 W]."""
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def _encoder(inputs: int, c: int, narrow: bool) -> list[nn.Module]:
+    """To stride 4; the refinement stage's is narrower at its second and fourth layer."""
+    second, fourth = (c, 2 * c) if narrow else (2 * c, 4 * c)
+    return [
+        GatedConv2d(inputs, c, 5),
+        GatedConv2d(c, second, 3, 2),
+        GatedConv2d(second, 2 * c),
+        GatedConv2d(2 * c, fourth, 3, 2),
+        GatedConv2d(fourth, 4 * c),
+        GatedConv2d(4 * c, 4 * c),
+    ]
+
+
+def _dilated(c: int) -> list[nn.Module]:
+    return [GatedConv2d(4 * c, 4 * c, dilation=d) for d in (2, 4, 8, 16)]
+
+
+def _decoder(inputs: int, c: int) -> list[nn.Module]:
+    return [
+        GatedConv2d(inputs, 4 * c),
+        GatedConv2d(4 * c, 4 * c),
+        Up(4 * c, 2 * c),
+        GatedConv2d(2 * c, 2 * c),
+        Up(2 * c, c),
+        GatedConv2d(c, max(c // 2, 4)),
+        nn.Conv2d(max(c // 2, 4), 3, 3, padding=1),
+        nn.Tanh(),
+    ]
+
+
+class Refinement(nn.Module):
+    """The second stage: both branches to stride 4, joined, and one decoder."""
+
+    def __init__(self, inputs: int, c: int) -> None:
+        super().__init__()
+        self.plain = nn.Sequential(*_encoder(inputs, c, narrow=True), *_dilated(c))
+        self.before = nn.Sequential(*_encoder(inputs, c, narrow=True)[:-1])
+        self.match = nn.Conv2d(4 * c, 4 * c, 3, padding=1)  # positive features: a cosine of 0 is no resemblance
+        self.attention = ContextualAttention()
+        self.after = nn.Sequential(GatedConv2d(4 * c, 4 * c), GatedConv2d(4 * c, 4 * c))
+        self.decoder = nn.Sequential(*_decoder(8 * c, c))
+
+    def forward(self, x: Tensor, hole: Tensor) -> Tensor:
+        """[B, inputs, H, W] to a picture [B, 3, H, W] in [-1, 1]."""
+        matched = F.relu(self.match(self.before(x)))
+        copied = self.after(self.attention(matched, F.max_pool2d(hole, 4)))
+        return self.decoder(torch.cat([self.plain(x), copied], 1))
+
+
+class Deepfill(Baseline):
+    """Coarse and refined pictures in [-1, 1]; the refined one is the answer."""
+
+    settings: DeepfillSettings
+
+    def __init__(self, s: DeepfillSettings) -> None:
+        super().__init__("content", s, {"adversarial": 1.0, "l1_coarse": 1.0, "l1": 1.0, "critic": 1.0})
+        self.coarse = nn.Sequential(
+            *_encoder(5, s.width, narrow=False), *_dilated(s.width), *_decoder(4 * s.width, s.width)
+        )
+        self.fine = Refinement(5, s.width)
+        self.critic = SNPatchCritic(5, s.critic_width)
+        self.gan = L.Adversarial("hinge")
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, 1e-4, beta1 = 0.5."""
+        return dict.fromkeys(self.turns(), Optimizer("adam", 1e-4, betas=(0.5, 0.999)))
+
+    def forward(self, batch: Batch) -> Output:
+        """The coarse picture's hole is pasted into the input of the second stage."""
+        self.check_input(batch)
+        hole = batch.invisible
+        masks = torch.cat([hole, batch.need("modal")], 1)
+        known = batch.image * (1 - hole)
+        coarse = self.coarse(torch.cat([known, masks], 1))
+        fine = self.fine(torch.cat([composite(known, coarse, hole), masks], 1), hole)
+        return Output(image=fine, extra={"coarse": coarse})
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Hinge on the composite beside its masks; l1 of both stages."""
+        fine, truth, hole = output.need("image"), batch.need("target"), batch.invisible
+        masks = torch.cat([hole, batch.need("modal")], 1)
+        shown = composite(batch.image, fine, hole)
+        if turn == CRITIC:
+            real, fake = (self.critic(torch.cat([p, masks], 1)) for p in (truth, shown.detach()))
+            return {"critic": self.gan.critic(real, fake)}
+        return {
+            "adversarial": self.gan.maker(self.critic(torch.cat([shown, masks], 1))),
+            "l1_coarse": F.l1_loss(output.extra["coarse"], truth),
+            "l1": F.l1_loss(fine, truth),
+        }
+
+    def predict(self, batch: Batch) -> Result:
+        """The refined prediction inside the invisible mask only."""
+        painted = self(batch).need("image")
+        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))

@@ -1,0 +1,67 @@
+"""DeepLab v3+ (Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018), from image and mask.
+
+segmentation-models-pytorch's DeepLabV3Plus with the initial mask as a fourth input channel and one output class, the
+whole person. Ours differs: ResNet-50 instead of Xception (``encoder``), random weights unless ``encoder_weights`` names
+some that the library can fetch; polynomial decay of the rate is the recipe's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor
+
+from .. import losses as L
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings, union
+
+PAPER = "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018"
+TASKS = ("mask",)
+
+
+@dataclass(frozen=True)
+class DeeplabSettings(Settings):
+    """``encoder``: a segmentation-models-pytorch encoder; ``encoder_weights``: "imagenet", or "" for none.
+
+    ``width`` is the decoder's channels.
+    """
+
+    width: int = 256
+    encoder: str = "resnet50"
+    encoder_weights: str = ""
+
+
+def build(task: str, **settings: Any) -> Baseline:
+    """DeepLab v3+ for "mask"."""
+    return Deeplab(make_settings(DeeplabSettings, settings))
+
+
+class Deeplab(Baseline):
+    """Semantic segmentation of the whole person."""
+
+    settings: DeeplabSettings
+
+    def __init__(self, s: DeeplabSettings) -> None:
+        super().__init__("mask", s, {"mask": 1.0})
+        self.net = smp.DeepLabV3Plus(
+            s.encoder, encoder_weights=s.encoder_weights or None, in_channels=4, classes=1, decoder_channels=s.width
+        )
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """SGD with momentum, 7e-3 (§4)."""
+        return {GENERATOR: Optimizer("sgd", 7e-3, weight_decay=4e-5)}
+
+    def forward(self, batch: Batch) -> Output:
+        """Mask logits."""
+        self.check_input(batch)
+        return Output(amodal=self.net(torch.cat([batch.image, batch.given], 1)))
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Cross-entropy of the whole mask."""
+        return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"))}
+
+    def predict(self, batch: Batch) -> Result:
+        """The whole mask OR the given one."""
+        return Result(batch.given, union(self(batch).need("amodal"), batch.given))

@@ -1,0 +1,268 @@
+"""The paper's two networks (Zhou et al., "Human De-occlusion", CVPR 2021, §3.2 and §3.3; supplement).
+
+Every row of Tables 4, 5 and 6 is a setting: see TABLE4, TABLE5, TABLE6. Where the paper is silent, or ours differs:
+
+- The masks' two-class cross-entropy is taken on one logit, which is the same function.
+- The adversarial term is the paper's for the critic; the generator minimises -log D, the non-saturating form
+  (``adversarial="log"`` gives eq. 3 to the letter).
+- "PatchGAN of four convolution layers" is C64-C128-C256-C512 and a last convolution to the patch logits.
+- L_gen (l1 and perceptual) stays on in the ablations: the column "discriminator" of Table 4 is the critic alone.
+- Dimming is done on [-1, 1] values; l1 compares the prediction with the equally dimmed truth, so the network is not
+  asked to undo the dimming. Perceptual, style and adversarial terms see the composite, that is, what is shown.
+- Positions that Attention.T filled count as known to the partial convolutions from there on: else the next layer
+  would erase them.
+- PGA's convolutions are 1x1, as the paper and listing 1 say; the published code has 3x3 (``pga_kernel=3``, with
+  ``pga_form="listing"`` and ``pga_skip=False``: then the parameter count is the authors' 55.6 M).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ahp_toolkit.core.errors import UserError
+
+from .. import losses as L
+from ..base import (
+    ADAM,
+    CRITIC,
+    GENERATOR,
+    SGD,
+    Baseline,
+    Batch,
+    Optimizer,
+    Output,
+    Result,
+    Settings,
+    composite,
+    make_settings,
+    union,
+)
+from ..completion import MaskCompletion
+from ..nets import Masked, PatchCritic
+from ..pconv import PartialUNet
+from ..pga import Guide, ParsingGuidedAttention, one_hot_parts
+from ..templates import fit_templates
+
+PAPER = "Zhou et al., Human De-occlusion: Invisible Perception and Recovery for Humans, CVPR 2021"
+TASKS = ("mask", "content")
+
+
+@dataclass(frozen=True)
+class MaskSettings(Settings):
+    """Stage 1. ``templates``: how many are kept, 0: none; ``clusters``: of the k-means; weights as in §5.1."""
+
+    width: int = 32
+    critic_width: int = 64
+    discriminator: bool = True
+    modal: bool = True
+    parsing: bool = True
+    templates: int = 64
+    clusters: int = 128
+    template_rule: str = "l2"
+    adversarial: str = "bce"
+    l_seg: float = 1.0
+    l_adv: float = 1.0
+    l_gen: float = 0.1
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_choice("template_rule", ("l2", "softmax"))
+
+
+@dataclass(frozen=True)
+class ContentSettings(Settings):
+    """Stage 2. ``w``: the background's weight; ``attention_b``, ``attention_t``, ``structure``: Table 6."""
+
+    critic_width: int = 64
+    w: float = 0.3
+    attention_b: bool = True
+    attention_t: bool = True
+    structure: str = "fusion"
+    pga_form: str = "eq6"
+    pga_kernel: int = 1
+    pga_skip: bool = True
+    adversarial: str = "bce"
+    b_adv: float = 0.1
+    b_l1: float = 1.0
+    b_perceptual: float = 1.0
+    b_style: float = 40.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_choice("structure", ("fusion", "cascade"))
+        self.check_choice("pga_form", ("eq6", "two_way", "listing"))
+        self.check_choice("pga_kernel", (1, 3))
+
+
+TABLE4: dict[str, dict[str, Any]] = {
+    "1 base": {"discriminator": False, "modal": False, "parsing": False, "templates": 0},
+    "2 + discriminator": {"modal": False, "parsing": False, "templates": 0},
+    "3 + modal": {"parsing": False, "templates": 0},
+    "4 + parsing": {"templates": 0},
+    "5 templates in place of parsing": {"parsing": False},
+    "6 all": {},
+}
+TABLE5: dict[str, dict[str, Any]] = {
+    f"w = {w}": {"w": w, "attention_b": False, "attention_t": False} for w in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+}
+TABLE6: dict[str, dict[str, Any]] = {
+    "1 none": {"w": 1.0, "attention_b": False, "attention_t": False},
+    "2 background 0.3": {"attention_b": False, "attention_t": False},
+    "3 + Attention.B": {"attention_t": False},
+    "4 + Attention.T": {"attention_b": False},
+    "5 both, cascade": {"structure": "cascade"},
+    "6 both, fusion": {},
+}
+
+
+def build(task: str, **settings: Any) -> Baseline:
+    """Stage 1 for "mask", stage 2 for "content"."""
+    if task == "mask":
+        return MaskModel(make_settings(MaskSettings, settings))
+    return ContentModel(make_settings(ContentSettings, settings))
+
+
+class MaskModel(Baseline):
+    """Stage 1: refined modal mask, amodal mask and both parsings."""
+
+    settings: MaskSettings
+
+    def __init__(self, s: MaskSettings) -> None:
+        weights = dict.fromkeys(("amodal", "modal", "modal_parsing", "amodal_parsing"), s.l_seg)
+        weights |= {"adversarial": s.l_adv, "l1": s.l_gen, "perceptual": s.l_gen, "critic": 1.0}
+        super().__init__("mask", s, weights)
+        self.net = MaskCompletion(s.width, s.modal, s.parsing, s.templates, s.template_rule)
+        self.wants_masks = s.templates > 0
+        self.adversarial = L.Adversarial(s.adversarial)  # type: ignore[arg-type]
+        if s.discriminator:
+            self.critic = PatchCritic(1, s.critic_width)
+
+    def prepare(self, masks: Tensor, seed: int = 0) -> None:
+        """Find the templates among the training people's amodal masks."""
+        if self.net.templates is not None:
+            found = fit_templates(masks.cpu(), self.settings.templates, self.settings.clusters, seed=seed)
+            self.net.templates.templates.copy_(found)
+            self.net.templates.ready.fill_(True)
+
+    def facts(self) -> dict[str, str]:
+        """Which VGG the perceptual loss used."""
+        return {"perceptual": L.vgg16(self.settings.vgg).label}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """SGD with momentum, 1e-3 (§5.1)."""
+        return dict.fromkeys(self.turns(), SGD)
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits of masks and parsings, from the image and the initial mask."""
+        self.check_input(batch)
+        return self.net(batch)
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Eq. 3: cross-entropies, adversarial, l1 and perceptual; soft masks throughout."""
+        truth = batch.need("amodal")
+        if self.net.templates is not None and not self.net.templates.known():
+            raise UserError("the template masks are not known yet: call prepare() with the training people's masks")
+        soft = output.need("amodal").sigmoid()
+        if turn == CRITIC:
+            return {"critic": self.adversarial.critic(self.critic(truth), self.critic(soft.detach()))}
+        terms = {"amodal": L.mask_ce(output.need("amodal"), truth)}
+        if output.modal is not None:
+            terms["modal"] = L.mask_ce(output.modal, batch.need("modal"))
+        if output.parsing is not None:
+            labels = batch.parsings()
+            terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed)
+            terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed)
+        if self.settings.discriminator:
+            terms["adversarial"] = self.adversarial.maker(self.critic(soft))
+        terms["l1"] = F.l1_loss(soft, truth)
+        terms["perceptual"] = L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth)
+        return terms
+
+    def predict(self, batch: Batch) -> Result:
+        """amodal := amodal OR modal; without a modal branch the initial mask is the modal one."""
+        out = self(batch)
+        t = self.settings.threshold
+        modal = batch.given if out.modal is None else (out.modal.sigmoid() > t).to(batch.given.dtype)
+        labels = [None if p is None else p.argmax(1) for p in (out.modal_parsing, out.parsing)]
+        return Result(modal, union(out.need("amodal"), modal, t), labels[0], labels[1])
+
+
+class ContentModel(Baseline):
+    """Stage 2: the partial-convolution U-Net with PGA at four scales."""
+
+    settings: ContentSettings
+
+    def __init__(self, s: ContentSettings) -> None:
+        weights = {"adversarial": s.b_adv, "l1": s.b_l1, "perceptual": s.b_perceptual, "style": s.b_style}
+        super().__init__("content", s, weights | {"critic": 1.0})
+        self.net = PartialUNet(5, 3, s.width)
+        self.pga = torch.nn.ModuleDict()
+        if s.attention_b or s.attention_t:
+            for name, channels in self.net.channels.items():
+                self.pga[name] = ParsingGuidedAttention(
+                    channels,
+                    s.attention_b,
+                    s.attention_t,
+                    s.structure,
+                    s.pga_form,  # type: ignore[arg-type]
+                    s.pga_kernel,
+                    s.pga_skip,
+                )
+        self.critic = PatchCritic(3, s.critic_width)
+        self.adversarial = L.Adversarial(s.adversarial)  # type: ignore[arg-type]
+
+    def facts(self) -> dict[str, str]:
+        """Which VGG the perceptual and style losses used."""
+        return {"perceptual": L.vgg16(self.settings.vgg).label}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, 1e-4 (§5.1)."""
+        return dict.fromkeys(self.turns(), ADAM)
+
+    def dimmed(self, image: Tensor, amodal: Tensor) -> Tensor:
+        """I' = I * M_a + I * (1 - M_a) * w (§5.3)."""
+        return image * (amodal + (1 - amodal) * self.settings.w)
+
+    def forward(self, batch: Batch) -> Output:
+        """Paint; ``image`` is the raw, dimmed prediction."""
+        self.check_input(batch)
+        modal, amodal, hole = batch.need("modal"), batch.need("amodal"), batch.invisible
+        x = torch.cat([self.dimmed(batch.image, amodal), modal, amodal], 1)
+        if not self.pga:
+            return Output(image=self.net(x, 1 - hole))
+        guide = Guide(*(one_hot_parts(p) for p in batch.parsings()), modal, hole)
+        filled = self.settings.attention_t
+
+        def attend(level: str, here: Masked) -> Masked:
+            if level not in self.pga:
+                return here
+            feature = self.pga[level](here[0], guide)
+            return feature, torch.ones_like(here[1]) if filled else here[1]
+
+        return Output(image=self.net(x, 1 - hole, attend))
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Eq. 7: adversarial, l1, perceptual and style."""
+        raw, truth = output.need("image"), batch.need("target")
+        shown = composite(batch.image, raw, batch.invisible)
+        if turn == CRITIC:
+            return {"critic": self.adversarial.critic(self.critic(truth), self.critic(shown.detach()))}
+        assert turn == GENERATOR
+        perceptual, style = L.perceptual(L.vgg16(self.settings.vgg), shown, truth)
+        return {
+            "adversarial": self.adversarial.maker(self.critic(shown)),
+            "l1": F.l1_loss(raw, self.dimmed(truth, batch.need("amodal"))),
+            "perceptual": perceptual,
+            "style": style,
+        }
+
+    def predict(self, batch: Batch) -> Result:
+        """The prediction inside the invisible mask only."""
+        painted = self(batch).need("image").clamp(-1, 1)
+        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))

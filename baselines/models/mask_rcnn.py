@@ -1,0 +1,114 @@
+"""Mask R-CNN (He et al., ICCV 2017), torchvision's, trained on the person's amodal mask and box.
+
+The image is all it sees; of the instances that it finds, the one that matches the initial mask best is taken, and where
+none does, the initial mask is the answer. Ours differs: random weights unless ``pretrained`` (torchvision's ImageNet
+backbone); crops are enlarged to ``min_size`` px, since torchvision's anchors are 32 px and up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from ahp_toolkit.core.errors import UserError
+
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings
+
+PAPER = "He et al., Mask R-CNN, ICCV 2017"
+TASKS = ("mask",)
+_TERMS = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
+
+
+@dataclass(frozen=True)
+class MaskRcnnSettings(Settings):
+    """``backbone``: a torchvision ResNet; ``min_size``: shorter side that the network sees, px."""
+
+    backbone: str = "resnet50"
+    pretrained: bool = False
+    min_size: int = 512
+    proposals: int = 200
+    min_overlap: float = 0.1
+
+
+def build(task: str, **settings: Any) -> Baseline:
+    """Mask R-CNN for "mask"."""
+    return MaskRcnn(make_settings(MaskRcnnSettings, settings))
+
+
+class MaskRcnn(Baseline):
+    """Amodal instance segmentation; the losses are torchvision's five."""
+
+    settings: MaskRcnnSettings
+
+    def __init__(self, s: MaskRcnnSettings) -> None:
+        super().__init__("mask", s, dict.fromkeys(_TERMS, 1.0))
+        # every layer trains and none is frozen: random weights need all of them, and batch norm needs its statistics
+        backbone = resnet_fpn_backbone(
+            backbone_name=s.backbone,
+            weights="DEFAULT" if s.pretrained else None,
+            trainable_layers=5,
+            norm_layer=torch.nn.BatchNorm2d,
+        )
+        self.net = MaskRCNN(
+            backbone,
+            num_classes=2,
+            min_size=s.min_size,
+            max_size=4 * s.min_size,
+            rpn_post_nms_top_n_train=s.proposals,
+            rpn_post_nms_top_n_test=s.proposals,
+            box_detections_per_img=10,
+        )
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """SGD with momentum, weight decay 1e-4; 0.02 for 16 images (§3.1), a quarter of it here."""
+        return {GENERATOR: Optimizer("sgd", 5e-3, weight_decay=1e-4)}
+
+    def forward(self, batch: Batch) -> Output:
+        """In training the five loss terms in ``extra``; else the matching instance's probability as logits."""
+        self.check_input(batch)
+        images = list((batch.image + 1) / 2)
+        if self.training:
+            return Output(extra=self.net(images, _targets(batch.need("amodal"))))
+        found = [self._match(f, g) for f, g in zip(self.net(images), batch.given, strict=True)]
+        return Output(amodal=torch.logit(torch.stack(found), eps=1e-4))
+
+    def _match(self, found: dict[str, Tensor], given: Tensor) -> Tensor:
+        """[1, H, W] probability of the instance whose mask covers the given one best; the given mask if none does."""
+        masks = found["masks"]
+        if len(masks) == 0:
+            return given
+        hard = (masks > 0.5).to(given.dtype)
+        inter = (hard * given).sum((1, 2, 3))
+        overlap = inter / ((hard + given) > 0).sum((1, 2, 3)).clamp(min=1)
+        best = int(overlap.argmax())
+        return masks[best] if overlap[best] >= self.settings.min_overlap else given
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """torchvision's terms, computed in the training forward pass."""
+        if not output.extra:
+            raise UserError("mask_rcnn has loss terms only for a forward pass in training mode")
+        return {name: output.extra[name] for name in _TERMS}
+
+    def predict(self, batch: Batch) -> Result:
+        """The matching instance OR the given mask."""
+        amodal = (self(batch).need("amodal") > 0).to(batch.given.dtype)
+        return Result(batch.given, torch.maximum(amodal, batch.given))
+
+
+def _targets(amodal: Tensor) -> list[dict[str, Tensor]]:
+    """One person a crop: its box from its amodal mask. A crop without a person has no box."""
+    targets = []
+    for mask in amodal[:, 0] > 0.5:
+        ys, xs = mask.nonzero(as_tuple=True)
+        if len(ys) == 0:
+            boxes = mask.new_zeros((0, 4), dtype=torch.float32)
+        else:
+            boxes = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()[None]
+        labels = torch.ones(len(boxes), dtype=torch.int64, device=mask.device)
+        targets.append({"boxes": boxes, "labels": labels, "masks": mask[None][: len(boxes)].to(torch.uint8)})
+    return targets

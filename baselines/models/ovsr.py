@@ -1,0 +1,216 @@
+"""OVSR (Yan et al., "Visualizing the Invisible: Occluded Vehicle Segmentation and Recovery", ICCV 2019, §3).
+
+Segmentation completion: an encoder-decoder with two coupled discriminators, one on the object (mask beside image), one
+on the silhouette alone, whose real samples come from a pool of whole shapes, and a perceptual loss. Appearance
+recovery: a two-path structure with one shared network, which paints the object alone (foreground path) and the whole
+image; then the two tasks iterate: the recovered picture goes back into the segmentation, the recovered mask into the
+painting. Ours differs: the pool holds the training people's amodal masks instead of renderings of 3D models; both
+networks are pix2pix's U-Nets without dropout; the answer's hole is the mean of both paths; for "content" the masks
+are given, so only the painting iterates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ahp_toolkit.core.errors import UserError
+
+from .. import losses as L
+from ..base import (
+    ADAM_GAN,
+    CRITIC,
+    Baseline,
+    Batch,
+    Optimizer,
+    Output,
+    Result,
+    Settings,
+    composite,
+    make_settings,
+    union,
+)
+from ..nets import PatchCritic, SkipUNet, halvings
+
+PAPER = "Yan et al., Visualizing the Invisible: Occluded Vehicle Segmentation and Recovery, ICCV 2019"
+TASKS = ("mask", "content")
+
+
+@dataclass(frozen=True)
+class OvsrSettings(Settings):
+    """``iterations``: rounds of both tasks; ``pool``: silhouettes kept of the training people."""
+
+    critic_width: int = 64
+    iterations: int = 2
+    pool: int = 64
+    l1: float = 10.0
+    adversarial: float = 0.1
+    perceptual: float = 0.1
+
+
+def build(task: str, **settings: Any) -> Baseline:
+    """Both networks for "mask", the painting alone for "content"."""
+    chosen = make_settings(OvsrSettings, settings)
+    return OvsrMask(chosen) if task == "mask" else OvsrContent(chosen)
+
+
+class Recovery(torch.nn.Module):
+    """Both paths of the appearance recovery through one shared network."""
+
+    def __init__(self, width: int, levels: int) -> None:
+        super().__init__()
+        self.shared = SkipUNet(5, 3, width, levels, dropout=False)
+
+    def forward(self, picture: Tensor, modal: Tensor, amodal: Tensor) -> tuple[Tensor, Tensor]:
+        """Picture [B, 3, H, W] and soft or hard masks [B, 1, H, W] to (object, whole image), in [-1, 1]."""
+        masks = torch.cat([modal, amodal], 1)
+        inputs = [torch.cat([p, masks], 1) for p in (picture * amodal, picture)]
+        object_, whole = self.shared(torch.cat(inputs)).tanh().chunk(2)
+        return object_, whole
+
+
+def _painted(object_: Tensor, whole: Tensor) -> Tensor:
+    return (object_ + whole) / 2
+
+
+def _l1_pair(object_: Tensor, whole: Tensor, truth: Tensor, amodal: Tensor) -> dict[str, Tensor]:
+    inside = ((object_ - truth).abs() * amodal).sum() / (3 * amodal.sum().clamp(min=1))
+    return {"l1_object": inside, "l1_whole": F.l1_loss(whole, truth)}
+
+
+class OvsrMask(Baseline):
+    """Segmentation completion, iterating with appearance recovery."""
+
+    settings: OvsrSettings
+    silhouettes: Tensor
+    filled: Tensor
+    wants_masks = True
+
+    def __init__(self, s: OvsrSettings) -> None:
+        weights = {"mask": 1.0, "shape": s.adversarial, "object": s.adversarial, "perceptual": s.perceptual}
+        weights |= {"l1_object": s.l1, "l1_whole": s.l1, "critic_shape": 1.0, "critic_object": 1.0}
+        super().__init__("mask", s, weights)
+        levels = halvings(s.size)
+        self.net = SkipUNet(7, 1, s.width, levels, dropout=False)
+        self.recovery = Recovery(s.width, levels)
+        self.critic_shape = PatchCritic(1, s.critic_width)
+        self.critic_object = PatchCritic(4, s.critic_width)
+        self.gan = L.Adversarial("bce")
+        self.register_buffer("silhouettes", torch.zeros(s.pool, 1, s.size, s.size, dtype=torch.uint8))
+        self.register_buffer("filled", torch.tensor(0))
+
+    def prepare(self, masks: Tensor, seed: int = 0) -> None:
+        """Fill the pool with the training people's silhouettes, drawn without replacement."""
+        if len(masks) == 0:
+            raise UserError("the silhouette pool needs amodal masks of training people, got none")
+        keep = torch.randperm(len(masks), generator=torch.Generator().manual_seed(seed))[: self.settings.pool]
+        size = (self.settings.size, self.settings.size)
+        chosen = F.interpolate(masks[keep.to(masks.device)].float().unsqueeze(1), size=size, mode="area") > 0.5
+        self.silhouettes[: len(keep)].copy_(chosen)
+        self.filled.fill_(len(keep))
+
+    def facts(self) -> dict[str, str]:
+        """Which VGG the perceptual loss used."""
+        return {"perceptual": L.vgg16(self.settings.vgg).label}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, 2e-4, beta1 = 0.5."""
+        return dict.fromkeys(self.turns(), ADAM_GAN)
+
+    def forward(self, batch: Batch) -> Output:
+        """Mask logits of the last round; the earlier rounds' in ``extra``."""
+        self.check_input(batch)
+        picture, extra = batch.image, {}
+        for i in range(self.settings.iterations):
+            logits = self.net(torch.cat([batch.image, batch.given, picture], 1))
+            soft = torch.maximum(logits.sigmoid(), batch.given)
+            object_, whole = self.recovery(picture, batch.given, soft)
+            picture = composite(batch.image, _painted(object_, whole), soft - batch.given)
+            extra |= {f"mask{i}": logits}
+        return Output(amodal=logits, extra=extra | {"object": object_, "whole": whole})
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Cross-entropy of every round, both adversarial terms and perceptual of the last, l1 of both paths."""
+        truth, soft = batch.need("amodal"), output.need("amodal").sigmoid()
+        if turn == CRITIC:
+            fake = soft.detach()
+            beside = [torch.cat([m, batch.image], 1) for m in (truth, fake)]
+            return {
+                "critic_shape": self.gan.critic(self.critic_shape(self._drawn(truth)), self.critic_shape(fake)),
+                "critic_object": self.gan.critic(*(self.critic_object(b) for b in beside)),
+            }
+        rounds = [L.mask_ce(v, truth) for k, v in output.extra.items() if k.startswith("mask")]
+        painted = _l1_pair(output.extra["object"], output.extra["whole"], batch.need("target"), truth)
+        return {
+            "mask": torch.stack(rounds).mean(),
+            "shape": self.gan.maker(self.critic_shape(soft)),
+            "object": self.gan.maker(self.critic_object(torch.cat([soft, batch.image], 1))),
+            "perceptual": L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth),
+            **painted,
+        }
+
+    def _drawn(self, like: Tensor) -> Tensor:
+        """As many silhouettes of the pool, drawn from torch's generator."""
+        count = int(self.filled)
+        if count == 0:
+            raise UserError("the silhouette pool is empty: call prepare() with the training people's masks")
+        index = torch.randint(count, (len(like),)).to(like.device)
+        found = self.silhouettes[index].to(like.dtype)
+        return found if found.shape == like.shape else F.interpolate(found, size=like.shape[2:], mode="area")
+
+    def predict(self, batch: Batch) -> Result:
+        """The last round's mask OR the given one."""
+        return Result(batch.given, union(self(batch).need("amodal"), batch.given))
+
+
+class OvsrContent(Baseline):
+    """Appearance recovery with given masks, iterated on its own picture."""
+
+    settings: OvsrSettings
+
+    def __init__(self, s: OvsrSettings) -> None:
+        weights = {"l1_object": s.l1, "l1_whole": s.l1, "perceptual": s.perceptual, "adversarial": s.adversarial}
+        super().__init__("content", s, weights | {"critic": 1.0})
+        self.recovery = Recovery(s.width, halvings(s.size))
+        self.critic = PatchCritic(4, s.critic_width)
+        self.gan = L.Adversarial("bce")
+
+    def facts(self) -> dict[str, str]:
+        """Which VGG the perceptual loss used."""
+        return {"perceptual": L.vgg16(self.settings.vgg).label}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, 2e-4, beta1 = 0.5."""
+        return dict.fromkeys(self.turns(), ADAM_GAN)
+
+    def forward(self, batch: Batch) -> Output:
+        """The mean of both paths after the last round; each path in ``extra``."""
+        self.check_input(batch)
+        hole = batch.invisible
+        picture = batch.image * (1 - hole)
+        for _ in range(self.settings.iterations):
+            object_, whole = self.recovery(picture, batch.need("modal"), batch.need("amodal"))
+            picture = composite(batch.image, _painted(object_, whole), hole)
+        return Output(image=_painted(object_, whole), extra={"object": object_, "whole": whole})
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """l1 of both paths; perceptual and adversarial (the object beside its mask) of the composite."""
+        truth, amodal = batch.need("target"), batch.need("amodal")
+        shown = composite(batch.image, output.need("image"), batch.invisible)
+        if turn == CRITIC:
+            real, fake = (self.critic(torch.cat([p * amodal, amodal], 1)) for p in (truth, shown.detach()))
+            return {"critic": self.gan.critic(real, fake)}
+        return {
+            **_l1_pair(output.extra["object"], output.extra["whole"], truth, amodal),
+            "perceptual": L.perceptual(L.vgg16(self.settings.vgg), shown, truth)[0],
+            "adversarial": self.gan.maker(self.critic(torch.cat([shown * amodal, amodal], 1))),
+        }
+
+    def predict(self, batch: Batch) -> Result:
+        """The prediction inside the invisible mask only."""
+        painted = self(batch).need("image")
+        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))

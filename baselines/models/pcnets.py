@@ -1,0 +1,165 @@
+"""PCNets (Zhan et al., "Self-Supervised Scene De-occlusion", CVPR 2020): PCNet-M (§3.2) and PCNet-C (§3.3).
+
+PCNet-M learns from two cases: an eraser in front of the person, whose hidden part must come back, and an eraser
+behind, where nothing may be added (``front`` = 0.8 of the first, the published setting). Its loss weighs pixels inside
+the eraser 5 times. Ours differs where this project's task does:
+
+- No occluder is segmented here and no order is known, so the eraser is all that is not the given mask: the published
+  rule without order truth, where every neighbour may occlude, with everything else as the neighbour.
+- Case 1 is the occluded photograph with its given mask, the one that it is handed at test time (``learn_from="modal"``
+  takes the true visible mask); case 2 is the picture in which the same occluder lies behind, with the whole mask.
+- The image is an input (``use_rgb`` of the published code); the mask's two classes are one logit.
+
+PCNet-C: partial-convolution U-Net of image and visible mask, loss weights and a tenth of the rate for the critic as
+published; the critic sees the picture and the visible mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import losses as L
+from ..base import (
+    CRITIC,
+    GENERATOR,
+    Baseline,
+    Batch,
+    Optimizer,
+    Output,
+    Result,
+    Settings,
+    composite,
+    make_settings,
+    union,
+)
+from ..nets import PatchCritic, UNet
+from ..pconv import PartialUNet
+
+PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
+TASKS = ("mask", "content")
+
+
+@dataclass(frozen=True)
+class MaskSettings(Settings):
+    """PCNet-M. ``front``: share of case 1; ``threshold``: the published one, inside the eraser."""
+
+    width: int = 32
+    front: float = 0.8
+    learn_from: str = "given"
+    inside: float = 5.0
+    threshold: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_choice("learn_from", ("given", "modal"))
+
+
+@dataclass(frozen=True)
+class ContentSettings(Settings):
+    """PCNet-C, with the published loss weights."""
+
+    critic_width: int = 64
+    hole: float = 6.0
+    valid: float = 1.0
+    tv: float = 0.1
+    perceptual: float = 0.1
+    style: float = 250.0
+    adversarial: float = 0.1
+
+
+def build(task: str, **settings: Any) -> Baseline:
+    """PCNet-M for "mask", PCNet-C for "content"."""
+    if task == "mask":
+        return PCNetM(make_settings(MaskSettings, settings))
+    return PCNetC(make_settings(ContentSettings, settings))
+
+
+class PCNetM(Baseline):
+    """Partial completion of masks."""
+
+    settings: MaskSettings
+
+    def __init__(self, s: MaskSettings) -> None:
+        super().__init__("mask", s, {"mask": 1.0})
+        self.net = UNet(5, s.width)
+        self.head = nn.Conv2d(s.width, 1, 1)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """SGD with momentum, 1e-3, weight decay 1e-4 (published)."""
+        return {GENERATOR: Optimizer("sgd", 1e-3, weight_decay=1e-4)}
+
+    def forward(self, batch: Batch) -> Output:
+        """In training each person is one of the two cases, drawn from torch's generator; else always case 1."""
+        self.check_input(batch)
+        image, mask = batch.image, batch.given
+        if self.training:
+            mask = mask if self.settings.learn_from == "given" else batch.need("modal")
+            behind = torch.rand(len(image), device=image.device)[:, None, None, None] >= self.settings.front
+            image = torch.where(behind, batch.need("target"), image)
+            mask = torch.where(behind, batch.need("amodal"), mask)
+        eraser = 1 - mask
+        return Output(amodal=self.head(self.net(torch.cat([mask, eraser, image], 1))), extra={"eraser": eraser})
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Cross-entropy with the whole person as truth in both cases, heavier inside the eraser."""
+        weight = 1 + (self.settings.inside - 1) * output.extra["eraser"]
+        return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"), weight)}
+
+    def predict(self, batch: Batch) -> Result:
+        """The given mask, and inside the eraser what passes the threshold."""
+        return Result(batch.given, union(self(batch).need("amodal"), batch.given, self.settings.threshold))
+
+
+class PCNetC(Baseline):
+    """Partial completion of content."""
+
+    settings: ContentSettings
+
+    def __init__(self, s: ContentSettings) -> None:
+        weights = {k: getattr(s, k) for k in ("hole", "valid", "tv", "perceptual", "style", "adversarial")}
+        super().__init__("content", s, weights | {"critic": 1.0})
+        self.net = PartialUNet(4, 3, s.width)
+        self.critic = PatchCritic(4, s.critic_width, norm="spectral")
+        self.gan = L.Adversarial("bce")
+
+    def facts(self) -> dict[str, str]:
+        """Which VGG the perceptual and style losses used."""
+        return {"perceptual": L.vgg16(self.settings.vgg).label}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, 1e-4; the critic a tenth of it."""
+        maker = Optimizer("adam", 1e-4)
+        return {CRITIC: replace(maker, lr=1e-5), GENERATOR: maker}
+
+    def forward(self, batch: Batch) -> Output:
+        """Paint the hole."""
+        self.check_input(batch)
+        valid = 1 - batch.invisible
+        return Output(image=self.net(torch.cat([batch.image * valid, batch.need("modal")], 1), valid))
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Liu et al.'s inpainting loss and the adversarial term; perceptual and style on both pictures."""
+        raw, truth, hole, modal = output.need("image"), batch.need("target"), batch.invisible, batch.need("modal")
+        shown = composite(batch.image, raw, hole)
+        if turn == CRITIC:
+            real, fake = (self.critic(torch.cat([p, modal], 1)) for p in (truth, shown.detach()))
+            return {"critic": self.gan.critic(real, fake)}
+        vgg = L.vgg16(self.settings.vgg)
+        pair = [L.perceptual(vgg, picture, truth) for picture in (raw, shown)]
+        return {
+            "hole": L.masked_l1(raw, truth, hole),
+            "valid": L.masked_l1(raw, truth, 1 - hole),
+            "tv": L.total_variation(shown, hole),
+            "perceptual": pair[0][0] + pair[1][0],
+            "style": pair[0][1] + pair[1][1],
+            "adversarial": self.gan.maker(self.critic(torch.cat([shown, modal], 1))),
+        }
+
+    def predict(self, batch: Batch) -> Result:
+        """The prediction inside the invisible mask only."""
+        painted = self(batch).need("image").clamp(-1, 1)
+        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))

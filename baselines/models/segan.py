@@ -1,0 +1,126 @@
+"""SeGAN (Ehsani et al., "SeGAN: Segmenting and Generating the Invisible", CVPR 2018, §3).
+
+The segmentor: a ResNet-18 on image and visible mask gives the mask of the full object at a quarter of the resolution
+(58x58 of 224 there). The painter: a U-Net generator given what is visible and where the object is, with a conditional
+patch discriminator, adversarial + 100 x l1 inside the object only. Ours differs: the segmentor's fully connected layer
+is a linear map from each cell of the last feature to its 8x8 sub-pixels, so that any size works; the two networks are
+trained each for its own task (the published training joins them at the end); the masks are inputs of the painter
+instead of a colour painted into the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from .. import losses as L
+from ..base import (
+    ADAM_GAN,
+    CRITIC,
+    GENERATOR,
+    Baseline,
+    Batch,
+    Optimizer,
+    Output,
+    Result,
+    Settings,
+    composite,
+    make_settings,
+    union,
+)
+from ..nets import PatchCritic, SkipUNet, halvings
+
+PAPER = "Ehsani et al., SeGAN: Segmenting and Generating the Invisible, CVPR 2018"
+TASKS = ("mask", "content")
+
+
+@dataclass(frozen=True)
+class SeganSettings(Settings):
+    """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: weight inside the object."""
+
+    critic_width: int = 64
+    l1: float = 100.0
+
+
+def build(task: str, **settings: Any) -> Baseline:
+    """The segmentor for "mask", the painter for "content"."""
+    chosen = make_settings(SeganSettings, settings)
+    return Segmentor(chosen) if task == "mask" else Painter(chosen)
+
+
+class Segmentor(Baseline):
+    """Full mask from image and visible mask."""
+
+    def __init__(self, s: SeganSettings) -> None:
+        super().__init__("mask", s, {"mask": 1.0})
+        self.net = torchvision.models.resnet18(weights=None)
+        self.net.conv1 = nn.Conv2d(4, 64, 7, 2, 3, bias=False)
+        self.net.avgpool, self.net.fc = nn.Identity(), nn.Identity()
+        self.head = nn.Conv2d(512, 64, 1)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """SGD with momentum, 1e-2: the network is alone and batch-normalised."""
+        return {GENERATOR: Optimizer("sgd", 1e-2)}
+
+    def forward(self, batch: Batch) -> Output:
+        """Mask logits, computed at a quarter of the resolution."""
+        self.check_input(batch)
+        r = self.net
+        x = r.maxpool(r.relu(r.bn1(r.conv1(torch.cat([batch.image, batch.given], 1)))))
+        x = F.pixel_shuffle(self.head(r.layer4(r.layer3(r.layer2(r.layer1(x))))), 8)
+        return Output(amodal=F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False))
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Cross-entropy of the full mask."""
+        return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"))}
+
+    def predict(self, batch: Batch) -> Result:
+        """The full mask OR the given one."""
+        return Result(batch.given, union(self(batch).need("amodal"), batch.given))
+
+
+class Painter(Baseline):
+    """The object's hidden appearance, by a conditional GAN."""
+
+    settings: SeganSettings
+
+    def __init__(self, s: SeganSettings) -> None:
+        super().__init__("content", s, {"adversarial": 1.0, "l1": s.l1, "critic": 1.0})
+        self.net = SkipUNet(5, 3, s.width, halvings(s.size))
+        self.critic = PatchCritic(8, s.critic_width)
+        self.gan = L.Adversarial("bce")
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, 2e-4, beta1 = 0.5, as pix2pix."""
+        return dict.fromkeys(self.turns(), ADAM_GAN)
+
+    def condition(self, batch: Batch) -> Tensor:
+        """The image without the hidden region, the visible and the full mask."""
+        return torch.cat([batch.image * (1 - batch.invisible), batch.need("modal"), batch.need("amodal")], 1)
+
+    def forward(self, batch: Batch) -> Output:
+        """A picture in [-1, 1] of which only the object counts."""
+        self.check_input(batch)
+        return Output(image=self.net(self.condition(batch)).tanh())
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Adversarial on the object alone; l1 averaged over the object's pixels."""
+        amodal = batch.need("amodal")
+        truth, made = batch.need("target") * amodal, output.need("image") * amodal
+        condition = self.condition(batch)
+        if turn == CRITIC:
+            real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
+            return {"critic": self.gan.critic(real, fake)}
+        fake = self.critic(torch.cat([condition, made], 1))
+        l1 = (made - truth).abs().sum() / (3 * amodal.sum().clamp(min=1))
+        return {"adversarial": self.gan.maker(fake), "l1": l1}
+
+    def predict(self, batch: Batch) -> Result:
+        """The prediction inside the invisible mask only."""
+        painted = self(batch).need("image")
+        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))

@@ -1,0 +1,57 @@
+"""Template masks: the typical poses among the training people's amodal masks (paper §3.2; spec §3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from ahp_toolkit.core.errors import UserError
+
+_CHUNK = 1024
+
+
+def fit_templates(masks: Tensor, keep: int = 64, clusters: int = 128, size: int = 32, seed: int = 0) -> Tensor:
+    """k-means centres of amodal masks, the most populated first: float32 [keep, size, size] in [0, 1].
+
+    The authors use 100 to 150 clusters of 32x32 masks and keep 64. With fewer people than clusters there are as many
+    clusters as people; with fewer clusters than ``keep`` they repeat. The same masks and seed give the same templates.
+
+    Args:
+        masks: bool or 0/1 [N, h, w], the crop frame of the network's input.
+
+    Raises:
+        UserError: when there is no mask.
+    """
+    if masks.ndim != 3 or len(masks) == 0:
+        raise UserError(f"templates need amodal masks [N, h, w] of training people, got {list(masks.shape)}")
+    small = torch.cat([_shrunk(chunk, size) for chunk in masks.split(_CHUNK)])
+    data = small.flatten(1).double().numpy()
+    distinct = len(np.unique(data, axis=0))
+    means = KMeans(min(clusters, distinct), n_init=1, random_state=seed % 2**32).fit(data)
+    counts = np.bincount(means.labels_, minlength=len(means.cluster_centers_))
+    order = np.lexsort((*means.cluster_centers_.T, -counts))
+    centres = means.cluster_centers_[order].clip(0, 1).astype(np.float32)
+    return torch.from_numpy(np.resize(centres, (keep, size * size)).reshape(keep, size, size))
+
+
+def _shrunk(masks: Tensor, size: int) -> Tensor:
+    return F.interpolate(masks.float().unsqueeze(1), size=(size, size), mode="area")[:, 0]
+
+
+def template_weights(mask: Tensor, templates: Tensor, rule: str = "l2") -> Tensor:
+    """How much each template suits a soft mask: [B, K].
+
+    Args:
+        mask: refined modal mask [B, 1, H, W] in [0, 1]; resized to the templates' size.
+        templates: [K, s, s].
+        rule: "l2": 1 / l2 distance (the paper); "softmax": softmax of inner products (the authors' code).
+    """
+    small = F.interpolate(mask, size=templates.shape[1:], mode="area").flatten(1)
+    flat = templates.flatten(1).to(small.dtype)
+    if rule == "softmax":
+        return (small @ flat.t()).softmax(1)
+    squared = (small[:, None] - flat[None]).square().sum(2)
+    return squared.clamp(min=1e-4).rsqrt()  # a mask that is a template: distance 0.01, not 0
