@@ -64,24 +64,24 @@ def build(weights: str | None = None, device: str = "auto", batch_size: int = 8,
 
 def _loaded(weights: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, Sam2Model, Sam2Processor, SamModel, SamProcessor
+    from transformers.utils import logging
 
     kinds = {
         "sam": (SamModel, SamProcessor),
         "sam2": (Sam2Model, Sam2Processor),
         "sam2_video": (Sam2Model, Sam2Processor),
     }
+    logging.disable_progress_bar()
     try:
         kind = AutoConfig.from_pretrained(weights).model_type
-        if kind not in kinds:
-            raise UserError(f"{weights}: expected a SAM or SAM 2 model, got {kind!r}")
-        model, processor = kinds[kind]
-        return model.from_pretrained(weights), processor.from_pretrained(weights)
-    except (OSError, RuntimeError) as e:  # nothing there, no network, or a damaged file
+        model, processor = kinds.get(kind, (None, None))
+        if model is not None:
+            return model.from_pretrained(weights), processor.from_pretrained(weights)
+    except (OSError, RuntimeError, ValueError) as e:  # nothing there, no network, no model's folder, a damaged file
         line = str(e).splitlines()[0]
-        hint = (
-            "" if Path(weights).exists() else "; fetch the model elsewhere and give its folder with --segmenter-weights"
-        )
-        raise UserError(f"sam: {weights} cannot be loaded ({line}){hint}") from e
+        way = "" if Path(weights).exists() else "; fetch the model elsewhere, give its folder with --segmenter-weights"
+        raise UserError(f"sam: {weights} cannot be loaded ({line}){way}") from e
+    raise UserError(f"sam: {weights}: expected a SAM or SAM 2 model, got {kind!r}")
 
 
 def _random() -> tuple[Any, Any]:

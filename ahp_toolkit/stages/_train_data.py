@@ -1,0 +1,173 @@
+"""What the trainers see: humans with masks (or parsings) cut like the stages cut them, jittered, as uint8 planes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..core import store
+from ..core.context import around
+from ..core.crops import crop_labels, crop_mask
+from ..core.errors import UserError
+from ..core.images import ImageError, Rgb
+from ..core.masks import Box
+from ..core.photos import Photos
+from ..core.records import Candidate
+from ..parsers import _crop as body_crop
+from ..parsers import hrnet
+from ..segmenters import _crop as ask_crop
+from ..segmenters import deeplab
+
+TRIES = 50  # photos in a row that may fail before training stops
+
+
+class Cut(Protocol):
+    """From a photo and a human to network planes uint8 [S, S, C] and target uint8 [S, S]; picklable."""
+
+    def __call__(
+        self, photo: Rgb, human: Candidate, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """One randomly jittered training sample."""
+
+
+def jittered(box: Box, rng: np.random.Generator, amount: float = 0.05) -> Box:
+    """The box with each edge moved by up to ``amount`` of its size: annotators are not exact."""
+    dx0, dy0, dx1, dy1 = rng.uniform(-amount, amount, 4)
+    w, h = box.width, box.height
+    return Box(box.x0 + dx0 * w, box.y0 + dy0 * h, box.x1 + dx1 * w, box.y1 + dy1 * h)
+
+
+def tinted(planes: NDArray[np.uint8], rng: np.random.Generator, amount: float = 0.2) -> None:
+    """Mild gain and bias of each colour channel, in place, by a table."""
+    gain = rng.uniform(1 - amount, 1 + amount) * rng.uniform(1 - amount / 3, 1 + amount / 3, 3)
+    bias = 255 * rng.uniform(-amount, amount) / 2
+    table = (np.arange(256)[:, None] * gain + bias).clip(0, 255).astype(np.uint8)
+    rgb = cv2.LUT(np.ascontiguousarray(planes[:, :, :3]), np.ascontiguousarray(table[None]))
+    planes[:, :, :3] = rgb
+
+
+@dataclass(frozen=True)
+class SegmenterCut:
+    """DeepLab's samples: the 3x crop (2.4 to 3.6 times), the person's mask as target."""
+
+    arch: deeplab.Arch
+
+    def __call__(
+        self, photo: Rgb, human: Candidate, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Planes [S, S, 3 or 4] and the mask 0 or 1."""
+        assert human.mask is not None
+        height, width = photo.shape[:2]
+        box = jittered(human.box, rng)
+        crop = around(box, width, height, ask_crop.ENLARGE * rng.uniform(0.8, 1.2))
+        planes = deeplab.planes_of(photo, box, crop, self.arch)
+        target = crop_mask(human.mask, crop, self.arch.size).view(np.uint8)
+        if rng.random() < 0.5:
+            planes, target = planes[:, ::-1].copy(), target[:, ::-1].copy()
+        tinted(planes, rng)
+        return planes, target
+
+
+@dataclass(frozen=True)
+class ParserCut:
+    """HRNet's samples: the body crop (0.9 to 1.2 of it), LIP labels as target; mirrored ones change sides."""
+
+    arch: hrnet.Arch
+
+    def __call__(
+        self, photo: Rgb, human: Candidate, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Planes [S, S, 3 or 4] and labels 0..19."""
+        assert human.mask is not None and human.parsing is not None
+        height, width = photo.shape[:2]
+        crop = around(human.mask.box, width, height, body_crop.ENLARGE * rng.uniform(0.9, 1.2))
+        mask = human.mask.decode()
+        planes = hrnet.planes_of(photo, mask, crop, self.arch)
+        labels = crop_labels(np.where(mask, human.parsing.decode(), np.uint8(0)), crop, self.arch.size)
+        if rng.random() < 0.5:
+            planes, labels = planes[:, ::-1].copy(), hrnet.mirrored(labels)
+        tinted(planes, rng)
+        return planes, labels
+
+
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """Endless reshuffled humans: item i depends on the seed and on i alone; unreadable photos are passed over."""
+
+    def __init__(self, humans: Sequence[Candidate], roots: Mapping[str, str], cut: Cut, seed: int) -> None:
+        self._humans, self._cut, self._seed = humans, cut, seed
+        self._photos = Photos(roots)
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
+
+    def _human(self, index: int) -> Candidate:
+        epoch, place = divmod(index, len(self._humans))
+        if self._order[0] != epoch:
+            rng = np.random.default_rng(store.seed_of(self._seed, "order", epoch))
+            self._order = epoch, rng.permutation(len(self._humans))
+        return self._humans[int(self._order[1][place])]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """uint8 planes [C, S, S] and target [S, S].
+
+        Raises:
+            UserError: when fifty photos in a row cannot be read.
+        """
+        why = ""
+        for i in range(index, index + TRIES):
+            human = self._human(i)
+            try:
+                photo = self._photos.read(human.image)
+            except ImageError as e:
+                why = str(e)
+                continue
+            rng = np.random.default_rng(store.seed_of(self._seed, "sample", index))
+            planes, target = self._cut(photo, human, rng)
+            return torch.from_numpy(planes).permute(2, 0, 1), torch.from_numpy(np.ascontiguousarray(target))
+        raise UserError(f"{TRIES} photos in a row cannot be read, the last: {why}; look at the data roots")
+
+
+def humans_of(parts: Iterable[Path | str], parsed: bool) -> list[Candidate]:
+    """All candidates with a mask (and, if ``parsed``, a parsing of the same frame) of harvest parts.
+
+    A parsing without a mask makes its own: every labelled px.
+
+    Raises:
+        UserError: when there are fewer than two.
+    """
+    found = [h for p in parts for c in store.read_records(Path(p), Candidate) if (h := _usable(c, parsed)) is not None]
+    if len({_photo(h) for h in found}) < 2:
+        what = "body parsings (LIP has them)" if parsed else "masks"
+        raise UserError(
+            f"training needs humans with {what} on at least two photos, the harvest has {len(found)} of them"
+        )
+    return found
+
+
+def _usable(c: Candidate, parsed: bool) -> Candidate | None:
+    if c.mask is None or not c.mask.area:
+        return None
+    if not parsed:
+        return c if c.parsing is None else replace(c, parsing=None)
+    fits = c.parsing is not None and (c.parsing.height, c.parsing.width) == (c.mask.height, c.mask.width)
+    return c if fits else None
+
+
+def _photo(human: Candidate) -> str:
+    return human.image.photo or human.image.image_id
+
+
+def split(humans: Sequence[Candidate], share: float) -> tuple[list[Candidate], list[Candidate]]:
+    """(training, held out) by hash of the photo, at least one photo on each side; the held-out ones in hash order."""
+    place = {p: store.unit_hash("held out", p) for p in {_photo(h) for h in humans}}
+    ranked = sorted(place, key=lambda p: place[p])
+    held = {p for p in ranked[:-1] if place[p] < share} or {ranked[0]}
+    out = sorted((h for h in humans if _photo(h) in held), key=lambda h: (place[_photo(h)], h.candidate_id))
+    return [h for h in humans if _photo(h) not in held], out

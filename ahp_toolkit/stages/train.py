@@ -1,0 +1,235 @@
+"""Train the paper's two helpers on the harvest itself: DeepLab on masks (§4.1), HRNet on body parsings (§3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core import torch_io
+from ..core.errors import UserError
+from ..core.images import ImageError
+from ..core.photos import Photos
+from ..core.records import Candidate
+from ..core.store import digest_files, digest_value, seed_of
+from ..parsers import hrnet
+from ..parsers._crop import body_of
+from ..segmenters import deeplab
+from ..segmenters._crop import ask_of
+from ..sources.base import PARTS
+from ._fit import Run, Settings, fit
+from ._train_data import Cut, ParserCut, Samples, SegmenterCut, humans_of, split
+
+#: ``debug`` runs on two CPU cores in about a minute, ``full`` wants a GPU.
+SEGMENTER = {
+    "debug": Settings("mobilenet_v2", 96, 250, 8, lr=2e-3),
+    "full": Settings(
+        "resnet101", 512, 60_000, 16, lr=2e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
+    ),
+}
+PARSER = {
+    "debug": Settings("hrnet_w18_small", 96, 200, 8, lr=2e-3),
+    "full": Settings(
+        "hrnet_w48", 473, 110_000, 16, lr=3e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished checkpoint: its file, the name that records will carry, and what it reached on held-out photos."""
+
+    path: Path
+    name: str
+    metric: str
+    value: float
+    judged: int
+    humans: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.metric} {self.value:.3f} on {self.judged} held-out humans, trained on {self.humans}"
+
+
+def train_segmenter(
+    parts: Sequence[Path | str],
+    roots: Mapping[str, str],
+    out: Path,
+    settings: Settings = SEGMENTER["debug"],
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Trained:
+    """Train DeepLab on the candidates with masks in harvest ``parts``; write the checkpoint ``out``.
+
+    Stopped, the same call goes on; finished, it does nothing. Judged by mean IoU inside the box on held-out photos.
+
+    Raises:
+        UserError: too few humans, unreadable photos, a loss that is no number.
+    """
+    arch = deeplab.Arch(settings.encoder, settings.size, settings.plane)
+    task = _Task("segmenter", "deeplab", deeplab.KIND, asdict(arch), "mean IoU", False)
+    where = torch_io.pick_device(device)
+
+    def judge(net: nn.Module, humans: Sequence[Candidate]) -> tuple[float, int]:
+        return _mean_iou(deeplab.DeepLab(net, arch, "", where, settings.batch, settings.precision), humans, roots)
+
+    with torch_io.seeded(seed_of(seed, "segmenter")):
+        net, imagenet = deeplab.net_of(arch, settings.pretrained)
+    job = _Job(task, net, imagenet, SegmenterCut(arch), segmenter_loss, judge)
+    return _train(job, parts, roots, out, settings, seed, where, quiet)
+
+
+def train_parser(
+    parts: Sequence[Path | str],
+    roots: Mapping[str, str],
+    out: Path,
+    settings: Settings = PARSER["debug"],
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Trained:
+    """Train HRNet on the candidates with parsings in harvest ``parts`` (LIP); write the checkpoint ``out``.
+
+    Stopped, the same call goes on; finished, it does nothing. Judged by the mean over the parts that occur of their IoU
+    inside the masks of held-out photos.
+
+    Raises:
+        UserError: too few humans, unreadable photos, a loss that is no number.
+    """
+    arch = hrnet.Arch(settings.encoder, settings.size, settings.plane)
+    task = _Task("parser", "hrnet", hrnet.KIND, asdict(arch), "mean part IoU", True)
+    where = torch_io.pick_device(device)
+
+    def judge(net: nn.Module, humans: Sequence[Candidate]) -> tuple[float, int]:
+        ready = hrnet.HrNet(net, arch, "", where, settings.batch, settings.precision, flip=False)
+        return _part_iou(ready, humans, roots)
+
+    with torch_io.seeded(seed_of(seed, "parser")):
+        net, imagenet = hrnet.net_of(arch, settings.pretrained)
+    job = _Job(task, net, imagenet, ParserCut(arch), parser_loss, judge)
+    return _train(job, parts, roots, out, settings, seed, where, quiet)
+
+
+@dataclass(frozen=True)
+class _Task:
+    label: str
+    plugin: str
+    kind: str
+    arch: dict[str, Any]
+    metric: str
+    parsed: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    task: _Task
+    net: nn.Module
+    imagenet: bool
+    cut: Cut
+    loss: Any
+    judge: Any
+
+
+def _train(
+    job: _Job,
+    parts: Sequence[Path | str],
+    roots: Mapping[str, str],
+    out: Path,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    quiet: bool,
+) -> Trained:
+    task = job.task
+    humans = humans_of(parts, task.parsed)
+    training, held = split(humans, settings.holdout)
+    # loaders and the device do not change what is learnt (beyond rounding)
+    said = {k: v for k, v in asdict(settings).items() if k != "loaders"}
+    key = digest_value([task.kind, said, seed, digest_files([Path(p) for p in parts]), job.imagenet])
+    if out.exists() and (done := torch_io.load_checkpoint(out, task.kind)).meta.get("key") == key:
+        return _trained(out, task, done)
+    partial = out.with_name(f".{out.name}.partial")
+    run = Run(task.label, partial, key, seed, device, quiet)
+    fit(job.net, Samples(training, roots, job.cut, seed), job.loss, settings, run)
+    value, judged = job.judge(job.net, held[: settings.judge])
+    meta = {"key": key, "settings": said, "seed": seed, "imagenet": job.imagenet, "humans": len(training)}
+    meta |= {"metric": task.metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
+    made = torch_io.Checkpoint(task.arch, job.net.state_dict(), meta)
+    torch_io.save_checkpoint(out, task.kind, made)
+    partial.unlink(missing_ok=True)
+    return _trained(out, task, made)
+
+
+def _trained(out: Path, task: _Task, made: torch_io.Checkpoint) -> Trained:
+    name, meta = torch_io.short_name(task.plugin, made.digest), made.meta
+    return Trained(out, name, task.metric, meta["value"], meta["judged"], meta["humans"])
+
+
+def segmenter_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy plus soft Dice of the person's mask; planes uint8 [B, C, S, S], target 0 or 1 [B, S, S]."""
+    logits, wanted = deeplab.logits_of(net, planes).float()[:, 0], target.float()
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * wanted).sum((1, 2)) + 1) / (p.sum((1, 2)) + wanted.sum((1, 2)) + 1)
+    return functional.binary_cross_entropy_with_logits(logits, wanted) + dice.mean()
+
+
+def parser_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy over the 20 classes; planes uint8 [B, C, S, S], target labels [B, S, S]."""
+    return functional.cross_entropy(hrnet.logits_of(net, planes).float(), target.long())
+
+
+def _mean_iou(ready: deeplab.DeepLab, humans: Sequence[Candidate], roots: Mapping[str, str]) -> tuple[float, int]:
+    """Mean IoU inside the original box at the photo's size, and how many humans it is over."""
+    photos, scores = Photos(roots), []
+    for h in humans:
+        try:
+            photo = photos.read(h.image)
+        except ImageError:
+            continue  # counted by the number judged
+        ask, crop = ask_of(photo, h.box)
+        x0, y0, x1, y1 = ask.box.pixels()
+        cx, cy, cx1, cy1 = crop.pixels()
+        assert h.mask is not None
+        truth = h.mask.decode()[cy:cy1, cx:cx1][y0:y1, x0:x1]
+        found = ready([ask])[0].mask[y0:y1, x0:x1]
+        union = int(np.count_nonzero(truth | found))
+        scores.append(np.count_nonzero(truth & found) / union if union else 1.0)
+    return _judged(scores)
+
+
+def _part_iou(ready: hrnet.HrNet, humans: Sequence[Candidate], roots: Mapping[str, str]) -> tuple[float, int]:
+    photos, table, judged = Photos(roots), np.zeros((len(PARTS), len(PARTS)), np.int64), 0
+    for h in humans:
+        try:
+            photo = photos.read(h.image)
+        except ImageError:
+            continue  # counted by the number judged
+        assert h.mask is not None and h.parsing is not None
+        body, crop = body_of(photo, h.mask.decode(), h.mask.box)
+        x0, y0, x1, y1 = crop.pixels()
+        truth = h.parsing.decode()[y0:y1, x0:x1][body.mask]
+        pairs = truth.astype(np.int64) * len(PARTS) + ready([body])[0][body.mask]
+        table += np.bincount(pairs, minlength=table.size).reshape(table.shape)
+        judged += 1
+    return _judged(list(part_ious(table)) if judged else [])[0], judged
+
+
+def part_ious(table: NDArray[np.int64]) -> NDArray[np.float64]:
+    """IoU of each body part (background left out) that occurs in the truth; table[truth, said] counts px."""
+    hits = np.diag(table)[1:]
+    truth, said = table.sum(1)[1:], table.sum(0)[1:]
+    occurs = truth > 0
+    return np.asarray(hits[occurs] / (truth + said - hits)[occurs], np.float64)
+
+
+def _judged(scores: Sequence[float]) -> tuple[float, int]:
+    if not scores:
+        raise UserError("none of the held-out photos can be read; look at the data roots")
+    return float(np.mean(scores)), len(scores)
