@@ -1,0 +1,10 @@
+"""The embedded world: procedural, seeded people, things and places with full ground truth; no photographs, no downloads.
+
+``generate`` draws one scene, ``write_world`` writes a world as five miniature source datasets with planted hard cases,
+``read_truth`` reads their truth back, ``gallery`` writes a contact sheet.
+"""
+
+from .gallery import PALETTE, colour_labels, gallery
+from .scene import WorldObject, WorldPerson, WorldScene, generate, person_crop
+
+__all__ = ["PALETTE", "WorldObject", "WorldPerson", "WorldScene", "colour_labels", "gallery", "generate", "person_crop"]
