@@ -120,8 +120,9 @@ def _levels(crop: Rgb, mask: Bool2D) -> tuple[Rgb, ...]:
 
 def _clean(crop: Rgb, mask: Bool2D) -> tuple[Rgb, Bool2D]:
     """(colours, where they are known): the mask's outermost pixels, half background, take their neighbours' inside."""
-    colours, known = _grow(crop, _erode(mask))
-    colours, known = _grow(colours, known)
+    colours, known = crop, _erode(mask)
+    for _ in range(3):  # the outermost ring, and the tips that stick out of it
+        colours, known = _grow(colours, known)
     thin = mask & ~known  # parts without an inside keep their own colours
     np.copyto(colours, crop, where=thin[:, :, None])
     return colours, known | thin
@@ -245,14 +246,13 @@ def _positions(numerators: NDArray[np.int64], denominator: int, level: int, flip
     return (numerators * 65536) // (denominator << level) - 32768
 
 
-def paste(photo: Rgb, human: Bool2D, cutouts: Sequence[Cutout], placements: Sequence[Placement]) -> Pasted:
+def paste(photo: Rgb, human: Bool2D, layers: Sequence[tuple[Cutout, Placement]]) -> Pasted:
     """Paste occluders onto a person at full resolution, in order: the later lies on top.
 
     Args:
         photo: RGB uint8 [H, W, 3] of the person; left unchanged.
         human: bool [H, W], the amodal mask.
-        cutouts: the occluders, one a placement.
-        placements: where they go (`place.place`); they may stick out of the photo.
+        layers: occluders and where they go (`place.place`); they may stick out of the photo.
 
     Raises:
         ValueError: when photo and mask differ in size.
@@ -260,7 +260,7 @@ def paste(photo: Rgb, human: Bool2D, cutouts: Sequence[Cutout], placements: Sequ
     if photo.shape[:2] != human.shape:
         raise ValueError(f"expected a mask of the photo's size {photo.shape[:2]}, got {human.shape}")
     image, cover = photo.copy(), np.zeros(human.shape, np.bool_)
-    for cutout, placement in zip(cutouts, placements, strict=True):
+    for cutout, placement in layers:
         put = occluder_at(cutout.mask, placement)
         (h, w), (new_h, new_w) = cutout.mask.shape, put.shape
         level = _level(cutout, max(h * new_w, w * new_h), new_h * new_w)
@@ -270,9 +270,7 @@ def paste(photo: Rgb, human: Bool2D, cutouts: Sequence[Cutout], placements: Sequ
     return Pasted(image, photo, human, cover)
 
 
-def paste_into_crop(
-    image: Rgb, amodal: Bool2D, box: Box, cutouts: Sequence[Cutout], placements: Sequence[Placement]
-) -> Pasted:
+def paste_into_crop(image: Rgb, amodal: Bool2D, box: Box, layers: Sequence[tuple[Cutout, Placement]]) -> Pasted:
     """The same on a person's cached crop: the training loader's fast path, no full-size pixels touched.
 
     O is exactly the crop (`core.crops.crop_labels`) of the full-resolution O; colours are sampled at the crop's size.
@@ -281,8 +279,7 @@ def paste_into_crop(
         image: RGB uint8 [S, S, 3], the crop of the person's photo.
         amodal: bool [S, S], the crop of the amodal mask.
         box: the square that was cropped, integer px of the full frame.
-        cutouts: the occluders, one a placement.
-        placements: where they go, in px of the full frame.
+        layers: occluders and where they go, in px of the full frame.
 
     Returns:
         a `Pasted` in the crop's frame; its ``photo`` is ``image``. Outside the photo the caller keeps the crop black.
@@ -291,7 +288,7 @@ def paste_into_crop(
     out, cover = image.copy(), np.zeros((size, size), np.bool_)
     nearest = ((2 * np.arange(size) + 1) * side) // (2 * size)  # the rule of core.crops
     xs_full, ys_full = int(box.x0) + nearest, int(box.y0) + nearest
-    for cutout, placement in zip(cutouts, placements, strict=True):
+    for cutout, placement in layers:
         h, w = cutout.mask.shape
         new_w, new_h = scaled_size(w, h, placement.scale)
         u, v = xs_full - placement.dx, ys_full - placement.dy

@@ -149,7 +149,7 @@ def place(
     least, most = (c - hidden for c in counts_of(interval, human.total))
     least, most = max(1, least), min(most, human.area)
     if least > most:
-        return Infeasible((hidden + 1) / human.total, (hidden + min(human.area, max(0, least - 1))) / human.total)
+        return Infeasible((hidden + 1) / human.total, 1.0)  # no count at all has a ratio in the interval
     strata = min(settings.strata, most - least + 1) if settings.mode == "stratified" else 1
     wanted = -1
     if aim is not None:
