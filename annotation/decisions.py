@@ -1,15 +1,17 @@
 """Decisions: an append-only log (JSON lines) that nothing ever overwrites, and the last word of each reviewer.
 
 One line a decision. The last word wins per reviewer and candidate; history is kept. Final decisions replace
-provisional ones whoever made them.
+provisional ones whoever made them. A line ``{"retract": candidate_id, "reviewer": ..., "at": ...}`` takes a reviewer's
+last standing word on a candidate back: the one before it stands again, and both stay in the file.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,35 +23,48 @@ from ahp_toolkit.core.records import Decision
 _FIELDS = {f.name for f in fields(Decision)}
 
 
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """A reviewer takes their last standing word on a candidate back. ``at`` is ISO 8601 UTC."""
+
+    candidate_id: str
+    reviewer: str
+    at: str = ""
+
+
+Entry = Decision | Retraction
+
+
 def now() -> str:
     """The time as ISO 8601 UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def to_json(decision: Decision) -> str:
+def to_json(entry: Entry) -> str:
     """One line of the log, without its line end."""
-    d: dict[str, Any] = {name: getattr(decision, name) for name in _FIELDS - {"corrected"}}
-    if decision.corrected is not None:
-        m = decision.corrected
-        d["corrected"] = {"size": [m.height, m.width], "counts": m.counts.decode("ascii")}
+    if isinstance(entry, Retraction):
+        d: dict[str, Any] = {"retract": entry.candidate_id, "reviewer": entry.reviewer, "at": entry.at}
+    else:
+        d = {name: getattr(entry, name) for name in _FIELDS - {"corrected"}}
+        if entry.corrected is not None:
+            m = entry.corrected
+            d["corrected"] = {"size": [m.height, m.width], "counts": m.counts.decode("ascii")}
     return json.dumps(d, sort_keys=True, ensure_ascii=False)
 
 
-def from_json(line: str) -> Decision:
-    """A log line to a Decision.
+def entry_from_json(line: str) -> Entry:
+    """A log line to a Decision or a Retraction.
 
     Raises:
-        ValueError: when the line is no decision (what is wrong is said).
+        ValueError: when the line is neither (what is wrong is said).
     """
     d = json.loads(line)
     if not isinstance(d, dict):
         raise ValueError(f"expected an object, got {type(d).__name__}")
-    unknown = set(d) - _FIELDS
-    if unknown:
-        raise ValueError(f"unknown fields {sorted(unknown)}")
-    for name in ("candidate_id", "verdict", "reviewer"):
-        if not isinstance(d.get(name), str) or not d[name]:
-            raise ValueError(f"field {name} is missing or no text")
+    if "retract" in d:
+        _check(d, {"retract", "reviewer", "at"}, ("retract", "reviewer"))
+        return Retraction(d["retract"], d["reviewer"], str(d.get("at", "")))
+    _check(d, _FIELDS, ("candidate_id", "verdict", "reviewer"))
     mask = d.pop("corrected", None)
     corrected = None
     if mask:
@@ -58,41 +73,93 @@ def from_json(line: str) -> Decision:
     return Decision(corrected=corrected, **d)
 
 
-def append(path: Path, decision: Decision, sync: bool = True) -> None:
-    """Append one decision; with ``sync`` it is on the disk when this returns."""
+def _check(d: dict[str, Any], known: set[str], needed: tuple[str, ...]) -> None:
+    unknown = set(d) - known
+    if unknown:
+        raise ValueError(f"unknown fields {sorted(unknown)}")
+    for name in needed:
+        if not isinstance(d.get(name), str) or not d[name]:
+            raise ValueError(f"field {name} is missing or no text")
+
+
+def append(path: Path, entry: Entry, sync: bool = True) -> None:
+    """Append one entry whole or not at all; with ``sync`` it is on the disk when this returns.
+
+    A last line that a crash cut short is removed first (it never was a decision), so that it cannot spoil this one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (to_json(decision) + "\n").encode()
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    line = (to_json(entry) + "\n").encode()
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(fd, line)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        end = _mend(fd)
+        try:
+            if os.write(fd, line) != len(line):
+                raise OSError("the disk took only a part of the line; is it full?")
+        except OSError:
+            os.ftruncate(fd, end)
+            raise
         if sync:
             os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def read_log(path: Path) -> Iterator[Decision]:
-    """All decisions of a log, in order. A last line cut short by a crash is left out; any other bad line is an error.
+def _mend(fd: int) -> int:
+    """Cut the file after its last line end; returns its size in bytes."""
+    end = size = os.fstat(fd).st_size
+    while end and os.pread(fd, 1, end - 1) != b"\n":
+        start = max(0, end - 4096)
+        end = start + os.pread(fd, end - start, start).rfind(b"\n") + 1
+    if end != size:
+        os.ftruncate(fd, end)
+    return end
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """All entries of a log, in order. A last line cut short by a crash is left out; any other bad line is an error.
 
     Raises:
         UserError: naming the file and the line.
     """
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as e:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as e:
         raise UserError(f"{path}: decisions cannot be read ({e})") from e
-    lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            yield from_json(line)
+            yield entry_from_json(line.decode())
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             if number == len(lines):  # no line end after it: the crash came in the middle of the write
                 return
             raise UserError(
                 f"{path}, line {number}: expected one decision as JSON ({e}); mend or remove the line"
             ) from e
+
+
+def standing(entries: Iterable[Entry]) -> list[Decision]:
+    """The decisions that no retraction took back, in order."""
+    kept: dict[int, Decision] = {}
+    stacks: dict[tuple[str, str], list[int]] = {}
+    for i, e in enumerate(entries):
+        stack = stacks.setdefault((e.candidate_id, e.reviewer), [])
+        if isinstance(e, Decision):
+            kept[i] = e
+            stack.append(i)
+        elif stack:
+            del kept[stack.pop()]
+    return list(kept.values())
+
+
+def read_log(path: Path) -> Iterator[Decision]:
+    """The standing decisions of a log, in order: what was taken back is left out; see `read_entries`.
+
+    Raises:
+        UserError: naming the file and the line.
+    """
+    yield from standing(read_entries(path))
 
 
 def last_words(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:

@@ -1,0 +1,99 @@
+"""The candidates of a build folder by id: where each lies in the tables, what the rule and the triage said of it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.records import Segmented
+from ahp_toolkit.core.tables import from_table
+
+_PARTS_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """What the rule said before anybody had looked."""
+
+    verdict: str
+    reason: str
+
+
+class Candidates:
+    """Random access to the Segmented records of ``root/parse``; a few parts of the table are kept in memory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._parts = store.parts(root / "parse")
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._where = {cid: (p, row) for p, path in enumerate(self._parts) for row, cid in enumerate(_ids(path))}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, candidate_id: object) -> bool:
+        return candidate_id in self._where
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def record(self, candidate_id: str) -> Segmented:
+        """One record.
+
+        Raises:
+            KeyError: when there is no such candidate.
+        """
+        part, row = self._where[candidate_id]
+        return next(from_table(self._table(part).slice(row, 1), Segmented))
+
+    def records(self) -> Iterator[Segmented]:
+        """All records in the tables' order."""
+        for path in self._parts:
+            yield from store.read_records(path, Segmented)
+
+    def _table(self, part: int) -> pa.Table:
+        if part not in self._tables:
+            self._tables[part] = store.read_table(self._parts[part])
+            while len(self._tables) > _PARTS_KEPT:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(part)
+        return self._tables[part]
+
+    @cached_property
+    def ruled(self) -> dict[str, Ruled]:
+        """candidate id -> the provisional decision, where the build has made any."""
+        columns = ["candidate_id", "verdict", "reason"]
+        rows = (row for path in _optional(self.root / "decide") for row in _rows(path, columns))
+        return {cid: Ruled(verdict, reason) for cid, verdict, reason in rows}
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """candidate id -> triage score (``triage/part-*.parquet``; higher: more likely kept), where triage has run."""
+        rows = (row for path in _optional(self.root / "triage") for row in _rows(path, ["candidate_id", "score"]))
+        return {cid: float(score) for cid, score in rows}
+
+    @cached_property
+    def ordered(self) -> list[str]:
+        """Every id in the order of the queue: by triage score, highest first, then by id."""
+        return sorted(self._where, key=lambda cid: (-self.scores.get(cid, float("-inf")), cid))
+
+
+def _ids(path: Path) -> list[str]:
+    columns = pq.ParquetFile(path).read(columns=["candidate"]).column("candidate").combine_chunks()
+    return [str(v) for v in columns.field("candidate_id").to_pylist()]
+
+
+def _optional(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
+    table = pq.ParquetFile(path).read(columns=columns)
+    return zip(*(table.column(c).to_pylist() for c in columns), strict=True)

@@ -1,0 +1,146 @@
+"""What everybody has said so far, read from the logs of ``root/decisions`` and kept up with them as they grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Decision
+
+from .candidates import Ruled
+from .decisions import Entry, entry_from_json, majority
+
+#: The note of a word that settles a disagreement: after it nobody is asked again.
+SETTLED = "settled"
+
+
+@dataclass
+class _Log:
+    path: Path
+    offset: int = 0
+    inode: int = 0
+    line: int = 0
+
+    def fresh(self) -> list[Entry] | None:
+        """Entries since the last look; None when the file is another one or shorter, and must be read anew."""
+        with self.path.open("rb") as f:
+            inode = self.path.stat().st_ino
+            end = f.seek(0, 2)
+            if self.offset and (inode != self.inode or end < self.offset):
+                return None
+            self.inode = inode
+            f.seek(self.offset)
+            data = f.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        entries = []
+        for line in whole.split(b"\n")[:-1]:
+            self.line += 1
+            if line.strip():
+                entries.append(self._entry(line))
+        return entries
+
+    def _entry(self, line: bytes) -> Entry:
+        try:
+            return entry_from_json(line.decode())
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise UserError(
+                f"{self.path}, line {self.line}: expected one decision as JSON ({e}); mend or remove the line"
+            ) from e
+
+
+@dataclass
+class Words:
+    """Standing words by candidate and reviewer. ``refresh`` reads what the logs have gained."""
+
+    folder: Path
+    _logs: dict[Path, _Log] = field(default_factory=dict)
+    _stacks: dict[tuple[str, str], list[Decision]] = field(default_factory=dict)
+    #: reviewer -> {candidate id: last word}, oldest word first
+    by_reviewer: dict[str, dict[str, Decision]] = field(default_factory=dict)
+    #: candidate id -> {reviewer: last word}
+    by_candidate: dict[str, dict[str, Decision]] = field(default_factory=dict)
+    #: (candidate id, reviewer, at, whether a retraction) of every entry ever read
+    entries: set[tuple[str, str, str, bool]] = field(default_factory=set)
+
+    def refresh(self) -> set[str]:
+        """Read on; returns the candidates on which something new was said.
+
+        Raises:
+            UserError: when a log has a line that is no decision.
+        """
+        changed: set[str] = set()
+        for path in sorted(self.folder.glob("*.jsonl")):
+            log = self._logs.setdefault(path, _Log(path))
+            entries = log.fresh()
+            if entries is None:
+                return self._anew()
+            for entry in entries:
+                self._take(entry)
+                changed.add(entry.candidate_id)
+        return changed
+
+    def _anew(self) -> set[str]:
+        for store in (self._logs, self._stacks, self.by_reviewer, self.by_candidate, self.entries):
+            store.clear()
+        return self.refresh()
+
+    def _take(self, entry: Entry) -> None:
+        cid, reviewer = entry.candidate_id, entry.reviewer
+        stack = self._stacks.setdefault((cid, reviewer), [])
+        if isinstance(entry, Decision):
+            stack.append(entry)
+        elif stack:
+            stack.pop()
+        self.entries.add((cid, reviewer, entry.at, not isinstance(entry, Decision)))
+        mine = self.by_reviewer.setdefault(reviewer, {})
+        mine.pop(cid, None)
+        theirs = self.by_candidate.setdefault(cid, {})
+        theirs.pop(reviewer, None)
+        if stack:
+            mine[cid] = theirs[reviewer] = stack[-1]
+
+    def said(self, candidate_id: str) -> list[Decision]:
+        """The final words on a candidate, one a reviewer."""
+        return [d for d in self.by_candidate.get(candidate_id, {}).values() if not d.provisional]
+
+    def mine(self, reviewer: str) -> dict[str, Decision]:
+        """candidate id -> a reviewer's last word, oldest first."""
+        return self.by_reviewer.get(reviewer, {})
+
+    def disagreed(self) -> list[str]:
+        """Candidates whose reviewers do not all say the same and that nobody has settled, in order of id."""
+        return sorted(cid for cid in self.by_candidate if divided(self.said(cid)))
+
+
+def divided(said: list[Decision]) -> bool:
+    """Whether reviewers disagree and nobody has settled it."""
+    return len({d.verdict for d in said}) > 1 and not any(d.note == SETTLED for d in said)
+
+
+def outcome(said: list[Decision]) -> Decision | None:
+    """What stands for a candidate: the newest settling word, else that of the majority; None where nobody spoke."""
+    settled = [d for d in said if d.note == SETTLED]
+    return max(settled, key=lambda d: d.at) if settled else majority(said) if said else None
+
+
+def state(said: list[Decision], ruled: Ruled | None) -> dict[str, Any]:
+    """The database's fields for a candidate: its verdict (people's before the rule's), and each reviewer's."""
+    end = outcome(said)
+    shown = end or ruled
+    fields: dict[str, Any] = {
+        "verdict": shown.verdict if shown else None,
+        "reason": (shown.reason or None) if shown else None,
+        "provisional": end is None and ruled is not None,
+        "decided": end is not None,
+        "disagreed": divided(said),
+        "reviewers": sorted(d.reviewer for d in said),
+    }
+    return fields | {verdict_field(d.reviewer): d.verdict for d in said}
+
+
+def verdict_field(reviewer: str) -> str:
+    """The name of a reviewer's field in the database."""
+    return "verdict_" + "".join(c if c.isalnum() else "_" for c in reviewer)
