@@ -7,4 +7,20 @@
 from .gallery import PALETTE, colour_labels, gallery
 from .scene import WorldObject, WorldPerson, WorldScene, generate, person_crop
 
-__all__ = ["PALETTE", "WorldObject", "WorldPerson", "WorldScene", "colour_labels", "gallery", "generate", "person_crop"]
+from .truth import Truth, planted, read_truth
+from .write import write_world
+
+__all__ = [
+    "PALETTE",
+    "Truth",
+    "WorldObject",
+    "WorldPerson",
+    "WorldScene",
+    "colour_labels",
+    "gallery",
+    "generate",
+    "person_crop",
+    "planted",
+    "read_truth",
+    "write_world",
+]

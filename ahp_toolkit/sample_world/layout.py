@@ -23,6 +23,8 @@ LAYOUTS = {
 }  # fmt: skip
 PERIOD = sum(LAYOUTS.values())
 _ORDER = [name for name, n in LAYOUTS.items() for _ in range(n)]
+#: the largest factor of what would else hide everything
+WIDEST = {"car": 0.72, "couch": 0.85, "fence": 1.0, "bush": 0.95}
 #: one in so many people who could be preserved gets a poor source mask
 POOR = 12
 
@@ -57,16 +59,17 @@ class Plan:
 def plan(seed: int, index: int, width: int, height: int, layout: str | None = None) -> Plan:
     """All that scene ``index`` holds; see `scene.generate`."""
     number = seed_of("sample_world", seed, index, width, height, layout or "")
-    maker = _Maker(np.random.Generator(np.random.PCG64(number)), width, height)
     # 7 and the period have no common factor: neighbours differ, every period holds each layout as often as said
-    maker.fill(layout or _ORDER[(index * 7) % PERIOD], number)
+    layout = layout or _ORDER[(index * 7) % PERIOD]
+    maker = _Maker(np.random.Generator(np.random.PCG64(number)), width, height, layout)
+    maker.fill(layout, number)
     return maker.plan
 
 
 class _Maker:
-    def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
+    def __init__(self, rng: np.random.Generator, width: int, height: int, layout: str) -> None:
         self.rng, self.w, self.h = rng, width, height
-        self.indoors = bool(rng.random() < 0.42)
+        self.indoors = bool(rng.random() < 0.42) or layout in ("poster", "mirror")
         places = background.INDOORS if self.indoors else background.OUTDOORS
         place = places[int(rng.integers(len(places)))]
         ground, self.horizon = background.paint(place, height, width, rng)
@@ -117,9 +120,12 @@ class _Maker:
         camera = Camera(self.yaw(), round(size, 2), round(x, 2), round(y, 2))
         layer, _ = render_person(who, camera, self.light, self.h, self.w)
         if inside and layer is not None:
-            camera = replace(camera, x=self._fit(layer, x))
-            if camera.x != round(x, 2):
+            moved = self._fit(layer, x)
+            camera = replace(camera, x=camera.x + moved)
+            if layer.cut:
                 layer, _ = render_person(who, camera, self.light, self.h, self.w)
+            else:
+                layer = replace(layer, x0=layer.x0 + moved)
         if layer is None:
             return None
         if who.pose.kind == "sitting":
@@ -130,12 +136,13 @@ class _Maker:
         self.plan.items.append(item)
         return item
 
-    def _fit(self, layer: Layer, x: float) -> float:
-        """The x at which the whole person lies in the frame (most often outside the gutter, at times inside it)."""
+    def _fit(self, layer: Layer, x: float) -> int:
+        """By how many px to move so that the whole person is in the frame (at times left inside the gutter)."""
         edge = 3 if self.rng.random() < 0.04 else 10
         left, right = layer.x0, layer.x0 + layer.parts.shape[1]
-        half = max(x - left, right - x)
-        return round(min(max(x, half + edge), self.w - half - edge), 2) if 2 * (half + edge) < self.w else round(x, 2)
+        half = math.ceil(max(x - left, right - x)) if layer.cut else 0
+        low, high = (edge - left, self.w - edge - right) if not layer.cut else (edge + half - x, self.w - edge - half - x)
+        return round(min(max(0.0, low), high)) if low <= high else 0
 
     def _seat(self, camera: Camera) -> None:
         label = "chair" if self.indoors else "bench"
@@ -160,7 +167,7 @@ class _Maker:
         names = kinds_for(self.indoors)
         label = label or names[int(self.rng.integers(len(names)))]
         y = self.foot(t)
-        size = KINDS[label].height * self.height(y) * grow * self.between(0.85, 1.15)
+        size = KINDS[label].height * self.height(y) * min(grow, WIDEST.get(label, 9.0)) * self.between(0.85, 1.15)
         flip = bool(self.rng.random() < 0.5)
         return self._thing(Thing(label, round(x, 2), round(y, 2), round(size, 2), flip, int(self.rng.integers(1 << 40))), y)
 

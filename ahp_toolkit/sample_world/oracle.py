@@ -1,0 +1,46 @@
+"""A reviewer who knows the written world's truth: the decisions of ``--review oracle``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..core.errors import UserError
+from ..core.records import Decision, Segmented
+from .truth import FOLDER, Truth, read_truth
+
+REVIEWER = "oracle"
+#: Below this overlap with the truth a reviewer would not let a segmenter's mask pass.
+FINE = 0.85
+
+
+@cache
+def _truths(roots: tuple[str, ...]) -> dict[str, Truth]:
+    found: dict[str, Truth] = {}
+    for root in roots:
+        if (Path(root) / FOLDER).is_dir():
+            found |= read_truth(Path(root))
+    if not found:
+        raise UserError(f"{roots[0]}: expected the sample world's truth there (--review oracle knows no other), found none")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """Decides by the truth of the worlds under ``roots``; has no word on people it does not know.
+
+    A person who should be preserved but whose mask misses the truth gets the true mask as the correction.
+    """
+
+    roots: tuple[str, ...]
+
+    def __call__(self, s: Segmented) -> Decision | None:
+        """The decision on one segmented human, or None."""
+        truth = _truths(tuple(dict.fromkeys(self.roots))).get(s.candidate.candidate_id)
+        if truth is None or (s.mask.height, s.mask.width) != (truth.modal.height, truth.modal.width):
+            return None
+        verdict, reason, corrected = truth.verdict, truth.reason, None
+        if verdict == "preserve" and s.mask.iou(truth.modal) < FINE:
+            verdict, reason, corrected = "refine", "bad_mask", truth.modal
+        return Decision(truth.candidate_id, verdict, REVIEWER, reason, corrected)
