@@ -1,0 +1,299 @@
+"""The crop cache: the train split's people and occluders as raw bytes on disk, built once, memory-mapped by loaders.
+
+A person lies there as a square of twice their longer side (every crop that `stages.synth.protocol_crop` can draw lies
+inside it), at the photo's own resolution or ``px`` at most: RGB, and a fourth plane of the parsing with bit 7 for the
+amodal mask. An occluder lies there as `occlusion.paste.cut_out` made it. Both carry their masks as runs for placing.
+Training places and pastes in the frame of this crop: ratios are exact on its pixels (performance §1: within .001 of
+those at full resolution).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahp_toolkit.core import images, store
+from ahp_toolkit.core.crops import crop_image, crop_labels, crop_mask, square_around
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.lock import lock
+from ahp_toolkit.core.masks import Box
+from ahp_toolkit.core.photos import Photos
+from ahp_toolkit.core.pipeline import MAIN, Job, Output, code_digest, finished, run
+from ahp_toolkit.core.records import Dropped, Human, ImageRef, Occluder
+from ahp_toolkit.occlusion.bits import Packed, fill, pack
+from ahp_toolkit.occlusion.paste import Cutout, cut_out
+
+Bytes = NDArray[np.uint8]
+REACH = 2.0  # side of the cached square in longer sides of the person
+AMODAL = 128  # bit of the label plane
+_CODE = ("core.crops", "core.images", "core.masks", "occlusion.bits", "occlusion.paste")
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A packed mask's geometry (`bits.Packed`): corner and size in px, and its number of runs."""
+
+    x0: int
+    y0: int
+    width: int
+    height: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HumanCrop:
+    """One cached person: ``size`` px square, at ``offset`` bytes of ``file``; ``box`` is the square in the photo."""
+
+    human_id: str
+    photo: str
+    file: str
+    offset: int
+    size: int
+    box: Box
+    frame: Box  # the photo's frame in px of the crop
+    runs: Runs
+    parsed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OccluderCut:
+    """One cached occluder: its tight mask [height, width], the levels of its colours, its runs."""
+
+    occluder_id: str
+    photo: str
+    file: str
+    offset: int
+    runs: Runs
+
+
+def photo_of(image: ImageRef) -> str:
+    """What tells whether two records come from one photograph."""
+    return image.photo or image.image_id
+
+
+def _runs(mask: Packed) -> tuple[Runs, bytes]:
+    data = b"".join(np.asarray(a, np.int32).tobytes() for a in (mask.ptr, mask.lows, mask.highs))
+    return Runs(mask.x0, mask.y0, mask.width, mask.height, mask.lows.size), data
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The stage function over people. ``pixels``: the folder of the raw files."""
+
+    px: int
+    pixels: str
+    roots: dict[str, str]
+
+    def __call__(self, items: Sequence[Human]) -> Output:
+        """One shard: one raw file and its records."""
+        out, photos, chunks = Output({MAIN: []}), Photos(self.roots), list[bytes]()
+        name, offset = store.digest_value([h.human_id for h in items])[:24] + ".bin", 0
+        for h in items:
+            try:
+                photo = photos.read(h.image)
+            except images.ImageError as e:
+                out.dropped.append(Dropped(h.human_id, "cache", f"image_{e.reason}", str(e), h.image.source))
+                continue
+            record, data = self._crop(h, photo, name, offset)
+            out.tables[MAIN].append(record)
+            chunks.append(data)
+            offset += len(data)
+            out.counts["parsed"] += record.parsed
+        _write(Path(self.pixels) / name, chunks)
+        return out
+
+    def _crop(self, h: Human, photo: images.Rgb, name: str, offset: int) -> tuple[HumanCrop, bytes]:
+        box = square_around(h.mask.box, REACH)
+        size = min(self.px, int(box.width))
+        planes = np.zeros((size, size, 4), np.uint8)
+        planes[:, :, :3] = crop_image(photo, box, size)
+        mask = crop_mask(h.mask, box, size)
+        if h.parsing is not None:
+            planes[:, :, 3] = np.where(mask, crop_labels(h.parsing.decode(), box, size), 0)
+        planes[:, :, 3] |= np.where(mask, np.uint8(AMODAL), np.uint8(0))
+        runs, data = _runs(pack(mask))
+        scale = size / box.width
+        frame = Box(*((a - b) * scale for a, b in zip((0, 0, *photo.shape[1::-1]), 2 * box[:2], strict=True)))
+        record = HumanCrop(
+            h.human_id, photo_of(h.image), name, offset, size, box, frame, runs, h.parsing is not None
+        )  # fmt: skip
+        return record, planes.tobytes() + data
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The stage function over occluders."""
+
+    pixels: str
+    roots: dict[str, str]
+
+    def __call__(self, items: Sequence[Occluder]) -> Output:
+        """One shard: one raw file and its records."""
+        out, photos, chunks = Output({MAIN: []}), Photos(self.roots), list[bytes]()
+        name, offset = store.digest_value([o.occluder_id for o in items])[:24] + ".bin", 0
+        for o in items:
+            try:
+                cutout = cut_out(photos.read(o.image), o.mask.decode())
+            except ValueError as e:  # a photo that cannot be read, or another size than its mask
+                reason = f"image_{getattr(e, 'reason', 'other')}"
+                out.dropped.append(Dropped(o.occluder_id, "cache", reason, str(e), o.image.source))
+                continue
+            runs, data = _runs(pack(cutout.mask))
+            pixels = cutout.mask.tobytes() + b"".join(level.tobytes() for level in cutout.levels)
+            out.tables[MAIN].append(OccluderCut(o.occluder_id, photo_of(o.image), name, offset, runs))
+            chunks.append(_padded(pixels) + data)
+            offset += len(chunks[-1])
+        _write(Path(self.pixels) / name, chunks)
+        return out
+
+
+def _write(path: Path, chunks: Sequence[bytes]) -> None:
+    with store.atomic(path) as f:
+        for chunk in chunks:
+            f.write(chunk)
+
+
+def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Sizes of a cutout's levels: halved, rounding up, until a side is under 8 px."""
+    shapes = [(height, width)]
+    while min(shapes[-1]) >= 8:
+        shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
+    return shapes
+
+
+@dataclass
+class Cache:
+    """The finished cache: records, and arrays that are views of mapped files, opened by each process for itself."""
+
+    folder: Path
+    digest: str
+    humans: list[HumanCrop]
+    occluders: list[OccluderCut]
+    human_pixels: Path
+    occluder_pixels: Path
+    dropped: int = 0
+    _open: dict[Path, Bytes] = field(default_factory=dict, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_open": {}}
+
+    @cached_property
+    def parsed(self) -> int:
+        """How many people have a parsing."""
+        return sum(h.parsed for h in self.humans)
+
+    def _file(self, path: Path) -> Bytes:
+        if path not in self._open:
+            try:
+                self._open[path] = np.memmap(path, np.uint8, "r").view(np.ndarray)  # a memmap's own slices are slow
+            except (OSError, ValueError) as e:
+                raise UserError(f"{path}: the crop cache is damaged ({e}); delete {self.folder} and run again") from e
+        return self._open[path]
+
+    def human(self, index: int) -> tuple[Bytes, Packed]:
+        """uint8 [size, size, 4] (RGB; parsing with AMODAL in bit 7) and the packed amodal mask, in the crop's frame."""
+        r = self.humans[index]
+        data = self._file(self.human_pixels / r.file)
+        end = r.offset + 4 * r.size * r.size
+        return data[r.offset : end].reshape(r.size, r.size, 4), _packed(r.runs, data[end:])
+
+    def occluder(self, index: int) -> tuple[Cutout, Packed]:
+        """The cutout with its colour levels, and its packed mask."""
+        r = self.occluders[index]
+        data, at = self._file(self.occluder_pixels / r.file), r.offset
+        h, w = r.runs.height, r.runs.width
+        mask = data[at : at + h * w].reshape(h, w).view(np.bool_)
+        at, levels = at + h * w, []
+        for lh, lw in level_shapes(h, w):
+            levels.append(data[at : at + 3 * lh * lw].reshape(lh, lw, 3))
+            at += 3 * lh * lw
+        at += -(at - r.offset) % 4
+        return Cutout(mask, tuple(levels)), _packed(r.runs, data[at:])
+
+    def amodal(self, index: int, size: int, factor: float = 1.325) -> NDArray[np.bool_]:
+        """bool [size, size]: a person's amodal mask in the middle of the protocol's crops (for templates)."""
+        planes, packed = self.human(index)
+        tight = Box(packed.x0, packed.y0, packed.x0 + packed.width, packed.y0 + packed.height)
+        return crop_labels(planes[:, :, 3], square_around(tight, factor), size) >= AMODAL
+
+
+def _packed(r: Runs, data: Bytes) -> Packed:
+    numbers = data[: 4 * (r.width + 1 + 2 * r.count)].view(np.int32)
+    ptr, lows, highs = numbers[: r.width + 1], numbers[r.width + 1 : -r.count], numbers[-r.count :]
+    words, columns, rows = fill(ptr, lows, highs, r.height)
+    area = int(columns.sum())
+    return Packed(r.x0, r.y0, r.width, r.height, area, area, words, ptr, lows, highs, columns, rows)
+
+
+def build_cache(root: Path, px: int, workers: int = 1, quiet: bool = False) -> Cache:
+    """Build what is missing of the train split's cache under ``root``/cache and open it.
+
+    Args:
+        root: a build folder with finished splits.
+        px: largest side of a cached person, px.
+
+    Raises:
+        UserError: when the folder is no build, or has no train people or occluders.
+    """
+    about = root / "build.json"
+    if not about.exists():
+        raise UserError(f"{root}: expected a build folder (build.json), found none; make one with ahp build")
+    roots = dict(store.read_json(about)["roots"])
+    people = store.parts(root / "splits" / "train" / "humans")
+    bank = store.parts(root / "bank" / "train")
+    folder = root / "cache"
+    code = code_digest(__name__, *(f"ahp_toolkit.{m}" for m in _CODE))
+    key = {"px": px, "people": store.digest_files(people), "code": code}
+    human_job, human_pixels = _job(folder, f"humans-{px}", key, HumanCrop)
+    cut_job, cut_pixels = _job(folder, "occluders", {"bank": store.digest_files(bank), "code": code}, OccluderCut)
+    jobs = (
+        (human_job, Crops(px, str(human_pixels), roots), lambda: _records(people, Human), human_pixels),
+        (cut_job, Cuts(str(cut_pixels), roots), lambda: _by_photo(bank), cut_pixels),
+    )
+    dropped = 0
+    for job, fn, items, pixels in jobs:
+        if finished(job.folder, job.key_digest) is None or not pixels.is_dir():
+            shutil.rmtree(job.folder, ignore_errors=True)
+            with lock(folder):
+                _forget_others(pixels)
+                whole = Job(job.name, job.folder, fn, job.tables, job.key, job.shard_size, unit=job.unit)  # type: ignore[arg-type]
+                run(whole, items, workers=workers, quiet=quiet)  # type: ignore[arg-type]
+        dropped += finished(job.folder, job.key_digest).counts.get("dropped", 0)  # type: ignore[union-attr]
+    humans = list(store.read_records(human_job.folder, HumanCrop))
+    cuts = list(store.read_records(cut_job.folder, OccluderCut))
+    if not humans or not cuts:
+        what = "people" if not humans else "occluders"
+        raise UserError(f"{root}: the train split has no {what} that can be read; build it from more photos")
+    digest = store.digest_value([human_job.key_digest, cut_job.key_digest])
+    return Cache(folder, digest, humans, cuts, human_pixels, cut_pixels, dropped)
+
+
+def _job(folder: Path, name: str, key: dict[str, object], cls: type) -> tuple[Job, Path]:
+    job = Job(f"cache {name}", folder / name, Output, {MAIN: cls}, key, shard_size=128)  # type: ignore[arg-type]
+    return job, folder / f"{name}.pixels-{job.key_digest[:12]}"
+
+
+def _forget_others(pixels: Path) -> None:
+    for old in pixels.parent.glob(f"{pixels.name.rpartition('-')[0]}-*"):
+        if old != pixels:
+            shutil.rmtree(old)
+
+
+def _records(paths: Sequence[Path], cls: type) -> Iterator[object]:
+    for path in paths:
+        yield from store.read_records(path, cls)
+
+
+def _by_photo(paths: Sequence[Path]) -> Iterator[Occluder]:
+    found = [o for path in paths for o in store.read_records(path, Occluder)]
+    return iter(sorted(found, key=lambda o: (o.image.image_id, o.occluder_id)))
