@@ -28,7 +28,7 @@ def simulate(modal: Bool2D, seed: int, iou: float = 0.775, spread: float = 0.1) 
         spread: samples' IoUs lie within this of ``iou`` (triangular around it), narrower near 0 and 1.
 
     Returns:
-        bool [H, W]; its IoU is within .01 of the sample's own unless the mask has few pixels or the IoU is below about .55
+        bool [H, W]; its IoU is within .01 of the sample's own unless the mask has few pixels or that is below about .55
         (errors of this kind seldom reach further); an empty mask stays empty.
 
     Raises:
