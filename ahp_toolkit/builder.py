@@ -23,6 +23,7 @@ from .segmenters import SEGMENTERS
 from .stages.harvest import Rules
 
 PACKAGES = ("ahp-toolkit", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pycocotools", "simplejpeg", "torch")
+REPORT = ("report.py", "report.html", "report.js", "stats.py", "plots.py", "sheets.py")
 
 
 def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
@@ -50,13 +51,13 @@ def write_about(o: Options, s: Synthesis) -> None:
     """``build.json``: what this build is, and where its photos are."""
     said = {k: v for k, v in asdict(o).items() if k not in ("out", "roots", "workers", "quiet")}
     densities = {name: s.density_of(name) for name in SPLITS}
+    files = {"decisions": [p.name for p in o.decisions], "scenes": o.scenes.name if o.scenes else None}
     about = {
         "roots": o.names,
         "seed": s.seed,
-        "options": said | asdict(s) | {"densities": densities, "decisions": [str(p) for p in o.decisions]},
+        "options": said | asdict(s) | {"densities": densities} | files,
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
     }
-    about["options"]["scenes"] = str(o.scenes) if o.scenes else None
     store.write_json(o.out / "build.json", about)
 
 
@@ -67,7 +68,7 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
     if stop_after == "harvest":
         return None
     r = flow.segment(o)
-    say(r, f"{r.counts['in_records']} candidates -> {r.counts['out']} with a mask")
+    say(r, f"{r.counts['out'] + r.counts['dropped']} candidates -> {r.counts['out']} with a mask")
     if stop_after == "segment":
         return None
     r = flow.parse(o)
@@ -83,7 +84,7 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
         r = flow_splits.split(o, s, name)
         bins = ", ".join(str(r.counts.get(f"bin{i}", 0)) for i in range(_bins(s, name)))
         say(r, f"{r.counts['in']} people -> {r.counts['out']} samples (by bin: {bins})")
-    return report(o.out, s.seed)
+    return report(o.out, s.seed, anew=False)
 
 
 def _bins(s: Synthesis, name: str) -> int:
@@ -138,13 +139,33 @@ def renderer_of(root: Path) -> Any:
     return render
 
 
-def report(root: Path, seed: int = 0) -> Path:
-    """The HTML page with its tables and pictures."""
+def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
+    """The HTML page with its tables and pictures; left alone when it stands and nothing has changed, unless ``anew``."""
+    page, mark = root / "report" / "index.html", root / "report" / "made.json"
+    stages = sorted(root.glob("*/stage.json")) + sorted(root.glob("splits/*/stage.json"))
+    key = {
+        "seed": seed,
+        "stages": [[str(p.relative_to(root)), store.read_json(p)["digest"]] for p in stages],
+        "about": store.digest_file(root / "build.json"),
+        "code": [store.digest_file(p) for m in REPORT for p in [Path(__file__).parent / "stages" / m]],
+    }
+    if not anew and page.exists() and mark.exists() and store.read_json(mark) == key:
+        return page
     from .stages.report import write_report
 
-    return write_report(root, render=renderer_of(root), seed=seed)
+    made = write_report(root, render=renderer_of(root), seed=seed)
+    store.write_json(mark, key)
+    return made
 
 
 def materialize(root: Path, out: Path, splits: Sequence[str], what: str, workers: int) -> list[Result]:
     """The pixels of splits as files."""
     return flow_splits.materialize(root, roots_of(root), out, splits, what, workers)
+
+
+def export(root: Path, out: Path, fmt: str, splits: Sequence[str], what: str, images: bool) -> list[Path]:
+    """The samples or humans of splits in another format; see `stages.export.export`."""
+    from .stages.export import export as write
+
+    roots_of(root)  # a folder that is no build is told from one that lacks a split
+    return write(root, out, fmt, splits, what, images, renderer_of(root))

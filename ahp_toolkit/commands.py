@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from .core import store
 from .core.errors import UserError
 from .core.pipeline import Result
 from .sources import SOURCES
@@ -67,7 +66,7 @@ def _say(text: str) -> None:
     type=click.Choice(["provisional", "oracle", "none"]),
     default="none",
     show_default=True,
-    help="Decisions for humans nobody has decided on: by rule (marked provisional everywhere), from the sample world's truth, or none.",
+    help="Decisions where nobody has decided: by rule (marked provisional everywhere), the sample world's truth, none.",
 )
 @click.option(
     "--decisions",
@@ -187,13 +186,14 @@ def build(ctx: click.Context, **options: Any) -> None:
 
 def run_build(options: dict[str, Any]) -> Path:
     """Run the stages in order, say what each made, and end with the page."""
-    from . import flow
+    from . import builder
+    from .core.lock import lock
 
     start = time.monotonic()
-    made, synthesis = flow.options_from(options)
-    with flow.lock(made.out):
-        flow.write_about(made, synthesis)
-        page = flow.build(made, synthesis, _result, stop_after=options["stop_after"])
+    made, synthesis = builder.options_from(options)
+    with lock(made.out):
+        builder.write_about(made, synthesis)
+        page = builder.build(made, synthesis, _result, stop_after=options["stop_after"])
     if page is not None:
         _say(f"done in {time.monotonic() - start:.0f} s; the report:")
         click.echo(page.resolve())
@@ -228,10 +228,10 @@ def _result(result: Result, words: str) -> None:
 @click.option("--images/--no-images", default=True, show_default=True, help="Write the pictures too.")
 def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what: str, images: bool) -> None:
     """Write the humans or the samples in another format: COCO amodal (COCOA, KINS), the AHP layout, WebDataset."""
-    from . import flow
+    from . import builder
 
     folder = out or root / "export" / fmt
-    for path in flow.export(root, folder, fmt, splits or ("train", "val", "test"), what, images):
+    for path in builder.export(root, folder, fmt, splits or ("train", "val", "test"), what, images):
         click.echo(path)
 
 
@@ -254,9 +254,9 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 
     Every picture is checked against the digest of its recipe.
     """
-    from . import flow
+    from . import builder
 
-    for result in flow.materialize(root, out or root / "materialized", splits or ("val", "test"), what, workers):
+    for result in builder.materialize(root, out or root / "materialized", splits or ("val", "test"), what, workers):
         _result(result, f"{result.counts.get('in', 0)} samples -> {result.counts.get('written', 0)} written")
         click.echo(result.folder)
 
@@ -266,9 +266,9 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses what the sheets show.")
 def report(root: Path, seed: int) -> None:
     """Make the HTML page, tables and pictures of a build anew."""
-    from . import flow
+    from . import builder
 
-    click.echo(flow.report(root, seed).resolve())
+    click.echo(builder.report(root, seed).resolve())
 
 
 @build.command()
@@ -285,9 +285,13 @@ def report(root: Path, seed: int) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 def segmenter(root: Path, out: Path | None, preset: str, device: str, seed: int) -> None:
     """Train the DeepLabV3+ human segmenter on the harvested humans that have masks."""
-    from . import flow
+    from . import builder, training
 
-    click.echo(flow.train_segmenter(root, out or root / "weights" / "deeplab.pt", preset, device, seed))
+    click.echo(
+        training.train_segmenter(
+            root, out or root / "weights" / "deeplab.pt", builder.roots_of(root), preset, device, seed
+        )
+    )
 
 
 @build.command()
@@ -304,9 +308,11 @@ def segmenter(root: Path, out: Path | None, preset: str, device: str, seed: int)
 @click.option("--seed", type=int, default=0, show_default=True)
 def parser(root: Path, out: Path | None, preset: str, device: str, seed: int) -> None:
     """Train the HRNet body-part parser on the harvested humans that have a parsing (LIP)."""
-    from . import flow
+    from . import builder, training
 
-    click.echo(flow.train_parser(root, out or root / "weights" / "hrnet.pt", preset, device, seed))
+    click.echo(
+        training.train_parser(root, out or root / "weights" / "hrnet.pt", builder.roots_of(root), preset, device, seed)
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -341,16 +347,3 @@ def doctor(as_json: bool) -> None:
         raise UserError(
             f"{len(lacking)} needed things are missing: {', '.join(lacking)}; the lines above say how to get them"
         )
-
-
-def read_about(root: Path) -> dict[str, Any]:
-    """``build.json`` of a build folder.
-
-    Raises:
-        UserError: when the folder is no build.
-    """
-    if not (root / "build.json").exists():
-        raise UserError(
-            f"{root}: expected a build folder (build.json), found none; make one with ahp build --out {root}"
-        )
-    return dict(store.read_json(root / "build.json"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from .errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,16 +25,31 @@ def imap(fn: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
     if len(head) < 2:  # one task alone is not worth a pool
         yield from map(fn, itertools.chain(head, stream))
         return
-    # forkserver: no threads of the parent (torch, numba) are copied into a worker
-    context = multiprocessing.get_context("forkserver")
+    try:
+        yield from _bounded(_pool(workers), fn, itertools.chain(head, stream), 2 * workers)
+    except BrokenProcessPool as e:
+        _pool.cache_clear()
+        raise UserError(
+            "a worker process died (killed, or out of memory); run the same command again, with fewer --workers"
+        ) from e
+
+
+@functools.cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """One pool for all stages of a run: workers import what they need once."""
+    # forkserver: no threads of the parent (torch, numba) are copied into a worker; it is born with this environment
     saved = {k: os.environ.get(k) for k in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            yield from _bounded(pool, fn, itertools.chain(head, stream), 2 * workers)
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
+        list(pool.map(abs, range(workers)))
+        return pool
     finally:
         for k, v in saved.items():
-            os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+            if v is None:
+                os.environ.pop(k, None)
+            else:
+                os.environ[k] = v
 
 
 def _bounded(pool: ProcessPoolExecutor, fn: Callable[[T], R], tasks: Iterable[T], limit: int) -> Iterator[R]:

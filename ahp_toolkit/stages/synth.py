@@ -141,7 +141,7 @@ class Synth:
             modal=modal,
             amodal=amodal,
             crop=protocol_crop(amodal.box, seed),
-            occlusion_ratio=1.0 - modal.area / amodal.area,
+            occlusion_ratio=(amodal.area - modal.area) / amodal.area,
             bin=target.bin,
             digest=sample_digest(pasted.image, pasted.modal, pasted.amodal),
             provisional=human.provisional,

@@ -1,0 +1,43 @@
+"""Training the build's own networks on its own harvest: the box-only humans' segmenter and the body-part parser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .core import store
+from .core.errors import UserError
+
+
+def train_segmenter(
+    root: Path, out: Path, roots: dict[str, str], preset: str, device: str, seed: int = 0, quiet: bool = False
+) -> Path:
+    """Train DeepLabV3+ on the harvested humans that have masks; nothing is done when the checkpoint stands already.
+
+    Raises:
+        UserError: when there is no harvest, or too few humans with masks.
+    """
+    from .stages.train import SEGMENTER, train_segmenter
+
+    train_segmenter(_parts(root), roots, out, SEGMENTER[preset], seed, device, quiet)
+    return out
+
+
+def train_parser(
+    root: Path, out: Path, roots: dict[str, str], preset: str, device: str, seed: int = 0, quiet: bool = False
+) -> Path:
+    """Train HRNet on the harvested humans that have a parsing, LIP's crops of photos that stand elsewhere included.
+
+    Raises:
+        UserError: when there is no harvest, or too few humans with parsings.
+    """
+    from .stages.train import PARSER, train_parser
+
+    parts = [*_parts(root), *store.parts(root / "harvest" / "duplicates")]
+    train_parser(parts, roots, out, PARSER[preset], seed, device, quiet)
+    return out
+
+
+def _parts(root: Path) -> list[Path]:
+    if not (root / "harvest" / "stage.json").exists():
+        raise UserError(f"{root}: expected a finished harvest, found none; run ahp build --stop-after harvest first")
+    return store.parts(root / "harvest")
