@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 
 from .masks import Box
@@ -59,6 +60,8 @@ def schema_of(cls: Any) -> pa.Schema:
 def _to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, bytes, bool, int, float)):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, tuple):  # Box too
         return [_to_plain(v) for v in value]
     return {n: _to_plain(getattr(value, n)) for n in _names(type(value))}
