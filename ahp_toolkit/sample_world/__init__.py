@@ -1,4 +1,4 @@
-"""The embedded world: procedural, seeded people, things and places with full ground truth; no photographs, no downloads.
+"""The embedded world: procedural, seeded people, things and places with full ground truth; nothing is downloaded.
 
 ``generate`` draws one scene, ``write_world`` writes a world as five miniature source datasets with planted hard cases,
 ``read_truth`` reads their truth back, ``gallery`` writes a contact sheet.
@@ -6,7 +6,6 @@
 
 from .gallery import PALETTE, colour_labels, gallery
 from .scene import WorldObject, WorldPerson, WorldScene, generate, person_crop
-
 from .truth import Truth, planted, read_truth
 from .write import write_world
 

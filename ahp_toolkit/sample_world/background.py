@@ -147,7 +147,10 @@ def _beach(c: Canvas, ground: float) -> None:
     c.mottle(ground * 0.8, ground, 12, 0.2)
     sand = c.pick((216, 196, 154), (204, 182, 140))
     c.gradient(ground, c.h, shade(sand, 0.92), sand)
-    c.poly([(0, ground - 3), *((c.w * i / 10, ground + c.far(-1, 5)) for i in range(11)), (c.w, ground - 3)], (236, 240, 236))
+    c.poly(
+        [(0, ground - 3), *((c.w * i / 10, ground + c.far(-1, 5)) for i in range(11)), (c.w, ground - 3)],
+        (236, 240, 236),
+    )
     c.mottle(ground, c.h, 7, 0.13)
 
 
@@ -156,7 +159,9 @@ def _field(c: Canvas, ground: float) -> None:
     tone = c.pick((196, 174, 96), (150, 160, 84), (176, 150, 110))
     c.gradient(ground, c.h, shade(tone, 1.08), shade(tone, 0.8))
     c.mottle(ground, c.h, 5, 0.32)
-    c.poly([(0, ground + 2), *((c.w * i / 6, ground - c.far(4, 60)) for i in range(7)), (c.w, ground + 2)], (122, 138, 150))
+    c.poly(
+        [(0, ground + 2), *((c.w * i / 6, ground - c.far(4, 60)) for i in range(7)), (c.w, ground + 2)], (122, 138, 150)
+    )
     x = c.far(0, c.w)
     c.rect(x, ground - 34, x + 56, ground + 4, c.pick((170, 76, 60), (206, 200, 190)))
     c.poly(((x - 5, ground - 34), (x + 28, ground - 56), (x + 61, ground - 34)), (96, 74, 66))
@@ -216,7 +221,12 @@ def _picture(c: Canvas, x: float, y: float, w: float, h: float) -> None:
 
 
 def _living(c: Canvas, ground: float) -> None:
-    _room(c, ground, ((214, 198, 172), (178, 192, 190), (202, 176, 166), (190, 200, 170)), ((150, 108, 72), (172, 136, 98)))
+    _room(
+        c,
+        ground,
+        ((214, 198, 172), (178, 192, 190), (202, 176, 166), (190, 200, 170)),
+        ((150, 108, 72), (172, 136, 98)),
+    )
     _window(c, c.far(10, c.w * 0.3), c.far(18, 40), c.far(50, 80), ground * 0.5)
     _picture(c, c.far(c.w * 0.5, c.w * 0.62), c.far(24, 50), c.far(34, 54), c.far(28, 44))
     _shelf(c, c.far(c.w * 0.72, c.w * 0.85), ground * 0.3, c.far(44, 70), ground * 0.7 + 3, 5)

@@ -279,7 +279,7 @@ class _Dresser:
 
     def _skirt(self) -> None:
         o = self.o
-        if o.top != "dress" and o.bottom != "skirt" or o.top == "jumpsuit":
+        if (o.top != "dress" and o.bottom != "skirt") or o.top == "jumpsuit":
             return
         label = PART["dress"] if o.top == "dress" else PART["skirt"]
         mat = self.top if o.top == "dress" else self.bottom
@@ -308,7 +308,7 @@ class _Dresser:
         rx, ry = self.s * 0.05 * b.head * (1 + 0.16 * side), self.s * 0.069 * b.head
         lean = math.sin(math.radians(yaw)) * self.s * 0.012
         view = HeadView(x + lean, y - self.s * 0.008, rx, ry, yaw, 0.05 + max(near, 0.0))
-        draw_head(self.brush, view, self.o, self.skin, self.hair, self._xy("chest"), self.at["l_shoulder"][1])
+        draw_head(self.brush, view, self.o, self.skin, self.hair, self._xy("chest"))
 
     def _bag(self) -> None:
         """A bag takes the label of the garment it hangs on: LIP has no class for it."""
@@ -326,7 +326,9 @@ class _Dresser:
         if self.c > 0.3:
             for d in (-1.0, 1.0):
                 x = chest[0] + d * s * 0.06
-                brush.line((x, chest[1]), (x + d * s * 0.015, chest[1] + s * 0.16), s * 0.024, strap, 0, 0.012, mode=OVER)
+                brush.line(
+                    (x, chest[1]), (x + d * s * 0.015, chest[1] + s * 0.16), s * 0.024, strap, 0, 0.012, mode=OVER
+                )
         key = -0.02 if self.c > 0.3 else (0.045 if self.c < -0.3 else 0.02)
         width = s * (0.075 * abs(self.c) + 0.055 * abs(self.n))
         a, b = (chest[0] + back, chest[1] + s * 0.05), (_between(chest, pelvis, 0.85)[0] + back, pelvis[1] - s * 0.05)

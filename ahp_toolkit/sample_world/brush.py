@@ -94,7 +94,24 @@ class Brush:
         mode: float = raster.PAINT, shade: float = 1.0,
     ) -> None:  # fmt: skip
         """A filled polygon; ``rounded`` above 0 shades it as an upright cylinder of its width."""
-        head = [raster.POLYGON, label, mode, mat, 0, 0, 0, 0, 0, 0, rounded, 0, 1, shade, len(self._points), len(points)]
+        head = [
+            raster.POLYGON,
+            label,
+            mode,
+            mat,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            rounded,
+            0,
+            1,
+            shade,
+            len(self._points),
+            len(points),
+        ]
         self._points.extend(points)
         self._add(key, head, [0.0] * raster.PROFILE, [0.0] * raster.PROFILE)
 
@@ -121,7 +138,7 @@ class Brush:
     def render(self, height: int, width: int) -> Layer | None:
         """Paint everything, far to near; None when nothing of it lies in the frame."""
         rows = np.asarray([r for _, _, r in sorted(self._rows, key=lambda r: r[:2])], np.float64)
-        points = np.asarray(self._points or [rows[0, raster.AX : raster.AY + 1]], np.float64)
+        points = np.asarray(self._points or [(rows[0, raster.AX], rows[0, raster.AY])], np.float64)
         ex0, ey0, ex1, ey1 = self._extent(rows, points)
         x0, y0 = max(-MARGIN, int(np.floor(ex0)) - 1), max(-MARGIN, int(np.floor(ey0)) - 1)
         x1, y1 = min(width + MARGIN, int(np.ceil(ex1)) + 1), min(height + MARGIN, int(np.ceil(ey1)) + 1)
@@ -136,9 +153,7 @@ class Brush:
         return _trim(rgba, parts, x0, y0, height, width)
 
 
-def _trim(
-    rgba: NDArray[np.uint8], parts: NDArray[np.uint8], x0: int, y0: int, height: int, width: int
-) -> Layer | None:
+def _trim(rgba: NDArray[np.uint8], parts: NDArray[np.uint8], x0: int, y0: int, height: int, width: int) -> Layer | None:
     fx0, fy0 = max(0, -x0), max(0, -y0)
     fx1, fy1 = min(parts.shape[1], width - x0), min(parts.shape[0], height - y0)
     inner = parts[fy0:fy1, fx0:fx1]

@@ -27,7 +27,8 @@ CLOTHS: tuple[Colour, ...] = (
     (92, 66, 50), (178, 150, 116), (40, 118, 122), (96, 32, 44),
 )  # fmt: skip
 TROUSERS: tuple[Colour, ...] = (
-    (44, 58, 92), (72, 96, 140), (38, 38, 42), (96, 92, 88), (166, 146, 112), (70, 74, 56), (104, 74, 54), (206, 200, 188),
+    (44, 58, 92), (72, 96, 140), (38, 38, 42), (96, 92, 88), (166, 146, 112), (70, 74, 56), (104, 74, 54),
+    (206, 200, 188),
 )  # fmt: skip
 SHOES: tuple[Colour, ...] = (
     (36, 34, 34), (92, 60, 40), (230, 228, 222), (168, 40, 40), (52, 76, 128), (128, 128, 130), (60, 110, 80),
@@ -83,6 +84,11 @@ def _pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
     return tuple(int(min(245, max(18, v + d))) for v, d in zip(c, j, strict=True))  # type: ignore[return-value]
 
 
+def _lighter(colour: Colour) -> Colour:
+    r, g, b = (min(255, int(v * 1.35 + 8)) for v in colour)
+    return r, g, b
+
+
 def _contrast(rng: np.random.Generator, colour: Colour) -> Colour:
     for _ in range(8):
         second = _pick(rng, CLOTHS)
@@ -95,7 +101,9 @@ def _cloth(rng: np.random.Generator, plain: float = 0.35) -> Material:
     colour = _pick(rng, CLOTHS)
     kinds = ("rings", "lines", "checks", "dots", "two-tone", "logo", "plaid")
     kind = "plain" if rng.random() < plain else kinds[int(rng.integers(len(kinds)))]
-    size = {"rings": 5.0, "lines": 4.0, "checks": 5.0, "dots": 4.4, "two-tone": 11.0, "logo": 4.2, "plaid": 6.0}.get(kind, 4)
+    size = {"rings": 5.0, "lines": 4.0, "checks": 5.0, "dots": 4.4, "two-tone": 11.0, "logo": 4.2, "plaid": 6.0}.get(
+        kind, 4
+    )
     return material(kind, colour, _contrast(rng, colour), size * (0.8 + 0.5 * rng.random()), 0.34, 0.05)
 
 
@@ -128,7 +136,7 @@ def sample_outfit(rng: np.random.Generator, female: bool) -> Outfit:
     accent = _pick(rng, CLOTHS)
     return Outfit(
         skin=material("plain", skin, fold=0.06, grain=0.03),
-        hair=material("streaks", hair, tuple(min(255, int(v * 1.35 + 8)) for v in hair), 1.1),
+        hair=material("streaks", hair, _lighter(hair), 1.1),
         hair_style=styles[int(rng.integers(len(styles)))],
         fringe=float(rng.random()),
         beard=bool(not female and rng.random() < 0.25),
@@ -142,7 +150,7 @@ def sample_outfit(rng: np.random.Generator, female: bool) -> Outfit:
         leg=leg if top != "jumpsuit" else max(leg, 1.5),
         coat=coat,
         coat_open=bool(rng.random() < 0.6),
-        socks=material("rings" if rng.random() < 0.4 else "plain", _pick(rng, CLOTHS), size=4.0) if rng.random() < 0.55 else None,
+        socks=_socks(rng) if rng.random() < 0.55 else None,
         sock_height=float(rng.choice([0.25, 0.45, 0.9])),
         shoe=material("plain", shoe, grain=0.1),
         sole=material("plain", (226, 224, 218) if sum(shoe) < 330 else (70, 66, 62)),
@@ -150,10 +158,18 @@ def sample_outfit(rng: np.random.Generator, female: bool) -> Outfit:
         hat_cloth=material("rings" if hat == "beanie" else "plain", accent, _contrast(rng, accent), 5.0, 0.1, 0.12),
         glasses=bool(rng.random() < 0.16),
         scarf=_cloth(rng, 0.3) if (cold and rng.random() < 0.45) or rng.random() < 0.05 else None,
-        gloves=material("plain", _pick(rng, CLOTHS), grain=0.1) if (cold and rng.random() < 0.4) or rng.random() < 0.05 else None,
+        gloves=_gloves(rng) if (cold and rng.random() < 0.4) or rng.random() < 0.05 else None,
         bag=bag,
         bag_cloth=material("plain", _pick(rng, CLOTHS), fold=0.2, grain=0.12),
     )  # fmt: skip
+
+
+def _socks(rng: np.random.Generator) -> Material:
+    return material("rings" if rng.random() < 0.4 else "plain", _pick(rng, CLOTHS), size=4.0)
+
+
+def _gloves(rng: np.random.Generator) -> Material:
+    return material("plain", _pick(rng, CLOTHS), grain=0.1)
 
 
 def _trousers(rng: np.random.Generator, colour: Colour) -> Material:

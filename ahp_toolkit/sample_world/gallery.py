@@ -48,7 +48,7 @@ def gallery(path: Path, seed: int = 0, columns: int = 6, size: int = 320) -> Non
         person_crop(s, p, size // 2)
         for s in (generate(seed, i, (size, size)) for i in range(6 * columns))
         for p in s.people
-        if 0.08 < p.hidden < 0.6 and not p.crowd and not p.cut
+        if 0.08 < p.hidden < 0.6 and not p.crowd and not p.cut and p.box.height > 0.3 * size
     ][: 2 * columns]
     for kind in ("image", "parsing", "unhidden"):
         tiles = [h[kind] if kind != "parsing" else colour_labels(h[kind] * h["amodal"]) for h in hidden]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .brush import Brush, Point, profile
 from .clothes import PART, Outfit
@@ -25,7 +26,7 @@ _VOLUME = {"short": 1.08, "crop": 1.03, "bob": 1.1, "long": 1.09, "tail": 1.06, 
 
 @dataclass(frozen=True, slots=True)
 class HeadView:
-    """A head in the picture: centre px, half-width and half-height px, yaw degrees (0: the face to us), nearness key."""
+    """A head in the picture: centre and half-sizes px, yaw degrees (0: the face to us), nearness key."""
 
     x: float
     y: float
@@ -52,7 +53,7 @@ def _snap(v: float) -> float:
 def _line(name: str, azimuth: float) -> float:
     az = abs((azimuth + 180.0) % 360.0 - 180.0)
     table = _LINES[name]
-    for (a0, e0), (a1, e1) in zip(table, table[1:], strict=False):
+    for (a0, e0), (a1, e1) in pairwise(table):
         if az <= a1:
             return e0 + (e1 - e0) * (az - a0) / (a1 - a0)
     return float(table[-1][1])
@@ -74,13 +75,13 @@ def _shell(view: HeadView, name: str, volume: float, lift: float = 0.0) -> list[
     return points
 
 
-def draw_head(brush: Brush, view: HeadView, outfit: Outfit, skin: int, hair: int, neck: Point, shoulders: float) -> None:
+def draw_head(brush: Brush, view: HeadView, outfit: Outfit, skin: int, hair: int, neck: Point) -> None:
     """Add a whole head to the brush; ``neck`` is the base of the neck px, ``shoulders`` the shoulders' y px."""
     face, key = PART["face"], view.key
     front = math.cos(math.radians(view.yaw))
     widths = profile(((0, 0.62), (1, 0.66)), view.rx)
     brush.limb((view.x, view.y + view.ry * 0.5), neck, widths, skin, face, -0.004, caps=(0.5, 0.5), shade=0.88)
-    _back_hair(brush, view, outfit, hair, front, shoulders)
+    _back_hair(brush, view, outfit, hair, front)
     brush.ellipse((view.x, view.y - view.ry * 0.12), view.rx, view.ry * 0.88, skin, face, key, rounded=0.8)
     toward = math.sin(math.radians(view.yaw))
     jaw = (view.x + view.rx * 0.22 * toward, view.y + view.ry * 0.42)
@@ -98,18 +99,20 @@ def draw_head(brush: Brush, view: HeadView, outfit: Outfit, skin: int, hair: int
     _hat(brush, view, outfit)
 
 
-def _back_hair(brush: Brush, view: HeadView, outfit: Outfit, hair: int, front: float, shoulders: float) -> None:
+def _back_hair(brush: Brush, view: HeadView, outfit: Outfit, hair: int, front: float) -> None:
     key = 0.04 - 0.2 * front
     label, style = PART["hair"], outfit.hair_style
     back = -math.sin(math.radians(view.yaw))
     if style in ("long", "bob"):
         drop = view.y + view.ry * (1.0 if style == "bob" else 2.0 + outfit.fringe)
         widths = profile(((0, 1.04), (0.5, 1.1), (1, 0.98 if style == "bob" else 0.8)), view.rx)
-        at = view.x + back * view.rx * 0.32
-        brush.limb((at, view.y - view.ry * 0.3), (at, drop), widths, hair, label, key, caps=(0.8, 0.25), rounded=0.7)
+        middle = view.x + back * view.rx * 0.32
+        brush.limb(
+            (middle, view.y - view.ry * 0.3), (middle, drop), widths, hair, label, key, caps=(0.8, 0.25), rounded=0.7
+        )
     elif style == "bun":
-        at = (view.x + back * view.rx * 0.75, view.y - view.ry * 0.82)
-        brush.ellipse(at, view.rx * 0.48, view.rx * 0.44, hair, label, view.key + (-0.001 if front > 0.2 else 0.002))
+        knot = (view.x + back * view.rx * 0.75, view.y - view.ry * 0.82)
+        brush.ellipse(knot, view.rx * 0.48, view.rx * 0.44, hair, label, view.key + (-0.001 if front > 0.2 else 0.002))
     elif style == "tail":
         a = (view.x + back * view.rx * 1.0, view.y - view.ry * 0.25)
         b = (view.x + back * view.rx * 1.5, view.y + view.ry * 1.25)
@@ -122,7 +125,6 @@ def _back_hair(brush: Brush, view: HeadView, outfit: Outfit, hair: int, front: f
 def _features(brush: Brush, view: HeadView, outfit: Outfit, hair: int, skin: int) -> None:
     face, key = PART["face"], view.key + 3e-4
     white, dark = brush.material(material("plain", (238, 236, 232))), brush.material(material("plain", (40, 30, 26)))
-    lips = brush.material(outfit.lips)
     frame = brush.material(material("plain", (26, 26, 30), (90, 90, 100)))
     for side in (-1.0, 1.0):
         x, y, near = view.at(26.0 * side, 2.0)
@@ -139,8 +141,14 @@ def _features(brush: Brush, view: HeadView, outfit: Outfit, hair: int, skin: int
     if outfit.glasses:
         for a0, a1 in ((-26.0, 26.0), (26.0, 80.0), (-80.0, -26.0)):
             p, q = view.at(a0, 5.0), view.at(a1, 5.0)
-            if p[2] > 0.05 and q[2] > 0.05 or (abs(a0) + abs(a1) > 60 and max(p[2], q[2]) > 0.5 and min(p[2], q[2]) > -0.3):
+            low, high = min(p[2], q[2]), max(p[2], q[2])
+            if low > 0.05 or (a0 + a1 != 0 and high > 0.5 and low > -0.3):
                 brush.line(p[:2], q[:2], view.ry * 0.09, frame, PART["sunglasses"], key + 2e-4, mode=OVER)
+    _nose_and_mouth(brush, view, outfit, hair, skin, brush.material(outfit.lips))
+
+
+def _nose_and_mouth(brush: Brush, view: HeadView, outfit: Outfit, hair: int, skin: int, lips: int) -> None:
+    face, key = PART["face"], view.key + 3e-4
     nose, tip = view.at(0.0, 0.0, 1.03), view.at(0.0, -18.0, 1.12)
     if tip[2] > -0.15:
         widths = profile(((0, 0.08), (1, 0.16)), view.rx)
@@ -148,10 +156,12 @@ def _features(brush: Brush, view: HeadView, outfit: Outfit, hair: int, skin: int
     mouth = view.at(0.0, -38.0)
     if mouth[2] > 0.1:
         if outfit.beard:
-            spot = view.at(0.0, -50.0)
-            brush.ellipse(spot[:2], view.rx * 0.62, view.ry * 0.34, hair, face, key - 1e-5, rounded=0.6, mode=OVER)
+            chin = view.at(0.0, -50.0)
+            brush.ellipse(chin[:2], view.rx * 0.62, view.ry * 0.34, hair, face, key - 1e-5, rounded=0.6, mode=OVER)
         size = view.rx * 0.3 * max(0.4, mouth[2])
-        brush.ellipse((mouth[0], mouth[1] + view.ry * 0.02), size, view.ry * 0.055, lips, face, key, rounded=0, mode=OVER)
+        brush.ellipse(
+            (mouth[0], mouth[1] + view.ry * 0.02), size, view.ry * 0.055, lips, face, key, rounded=0, mode=OVER
+        )
 
 
 def _hat(brush: Brush, view: HeadView, outfit: Outfit) -> None:

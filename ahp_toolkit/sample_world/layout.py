@@ -19,7 +19,7 @@ from .skeleton import POSES, Camera
 
 #: How often each layout comes in `PERIOD` scenes in a row.
 LAYOUTS = {
-    "solo": 5, "pair": 3, "trio": 1, "hidden": 4, "overlap": 4, "crowd": 1, "close": 2, "poster": 1, "mirror": 1,
+    "solo": 4, "pair": 3, "trio": 1, "hidden": 5, "overlap": 5, "crowd": 1, "close": 2, "poster": 1, "mirror": 1,
 }  # fmt: skip
 PERIOD = sum(LAYOUTS.values())
 _ORDER = [name for name, n in LAYOUTS.items() for _ in range(n)]
@@ -110,7 +110,9 @@ class _Maker:
         kind = pose or POSES[(0, 0, 0, 1, 1, 2, 3, 4, 5)[int(self.rng.integers(9))]]
         return sample_person(self.rng, kind)
 
-    def person(self, x: float, t: float, pose: str | None = None, grow: float = 1.0, inside: bool = True) -> Item | None:
+    def person(
+        self, x: float, t: float, pose: str | None = None, grow: float = 1.0, inside: bool = True
+    ) -> Item | None:
         """Put a person with its feet at (x, foot(t)); ``inside`` keeps the whole person in the frame."""
         who = self.someone(pose)
         if who.pose.kind == "arms-raised" and inside:
@@ -141,13 +143,18 @@ class _Maker:
         edge = 3 if self.rng.random() < 0.04 else 10
         left, right = layer.x0, layer.x0 + layer.parts.shape[1]
         half = math.ceil(max(x - left, right - x)) if layer.cut else 0
-        low, high = (edge - left, self.w - edge - right) if not layer.cut else (edge + half - x, self.w - edge - half - x)
+        low, high = (
+            (edge - left, self.w - edge - right) if not layer.cut else (edge + half - x, self.w - edge - half - x)
+        )
         return round(min(max(0.0, low), high)) if low <= high else 0
 
     def _seat(self, camera: Camera) -> None:
         label = "chair" if self.indoors else "bench"
         size = camera.scale * (0.6 if self.indoors else 0.56)
-        self._thing(Thing(label, camera.x, camera.y - camera.scale * 0.03, size, False, int(self.rng.integers(1 << 40))), camera.y - 0.5)
+        self._thing(
+            Thing(label, camera.x, camera.y - camera.scale * 0.03, size, False, int(self.rng.integers(1 << 40))),
+            camera.y - 0.5,
+        )
 
     def _shadow(self, x: float, y: float, r: float) -> None:
         dx = -float(self.light[0]) * r * 0.8
@@ -169,7 +176,9 @@ class _Maker:
         y = self.foot(t)
         size = KINDS[label].height * self.height(y) * min(grow, WIDEST.get(label, 9.0)) * self.between(0.85, 1.15)
         flip = bool(self.rng.random() < 0.5)
-        return self._thing(Thing(label, round(x, 2), round(y, 2), round(size, 2), flip, int(self.rng.integers(1 << 40))), y)
+        return self._thing(
+            Thing(label, round(x, 2), round(y, 2), round(size, 2), flip, int(self.rng.integers(1 << 40))), y
+        )
 
     def clutter(self, taken: list[float], count: int) -> None:
         """Things beside and behind people who stand at the columns ``taken``."""
@@ -251,7 +260,9 @@ def _together(layers: list[Layer], height: int, width: int) -> Layer:
 def _close(m: _Maker) -> None:
     edge = m.rng.random() < 0.5
     x = (0.02 if m.rng.random() < 0.5 else 0.98) * m.w if edge else m.between(0.3, 0.7) * m.w
-    m.person(x, 1.0 if edge else 1.35, None if edge else "standing", 1.0 if edge else m.between(1.15, 1.5), inside=False)
+    m.person(
+        x, 1.0 if edge else 1.35, None if edge else "standing", 1.0 if edge else m.between(1.15, 1.5), inside=False
+    )
     if m.rng.random() < 0.8:
         m.person((x + m.between(0.42, 0.58) * m.w) % m.w, m.between(0.0, 0.3))
     m.clutter([x], 1)
@@ -271,7 +282,9 @@ def _picture_of(m: _Maker, reflection: bool) -> tuple[float, Person]:
     paper = (176, 196, 204) if reflection else (228, 206, 160)
     _frame(m, w, h, x, y, paper)
     who = m.someone("standing")
-    camera = Camera(m.between(-25, 25) if not reflection else m.yaw(), round(h * 0.84, 2), round(x + w / 2, 2), round(y + h - 5, 2))
+    camera = Camera(
+        m.between(-25, 25) if not reflection else m.yaw(), round(h * 0.84, 2), round(x + w / 2, 2), round(y + h - 5, 2)
+    )
     layer, _ = render_person(who, camera, m.light, m.h, m.w)
     if layer is not None:
         layer = _clipped(layer, x, x + w)

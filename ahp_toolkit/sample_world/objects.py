@@ -41,8 +41,8 @@ class Pen:
     ) -> int:  # fmt: skip
         """A material: a colour, the object's own colour (None), or that made darker or lighter by a factor."""
         if not isinstance(colour, tuple):
-            factor = 1.0 if colour is None else colour
-            colour = tuple(int(min(250, v * factor)) for v in self.colour)  # type: ignore[assignment]
+            r, g, b = (int(min(250, v * (1.0 if colour is None else colour))) for v in self.colour)
+            colour = (r, g, b)
         return self.brush.material(material(pattern, colour, second or (235, 232, 224), size, fold, grain))
 
     def at(self, x: float, y: float) -> Point:
@@ -54,11 +54,15 @@ class Pen:
         """A polygon."""
         self.brush.poly([self.at(*p) for p in points], mat, 1, rounded=rounded, shade=shade)
 
-    def rect(self, x0: float, y0: float, x1: float, y1: float, mat: int, rounded: float = 0.0, shade: float = 1.0) -> None:
+    def rect(
+        self, x0: float, y0: float, x1: float, y1: float, mat: int, rounded: float = 0.0, shade: float = 1.0
+    ) -> None:
         """An upright rectangle."""
         self.poly(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), mat, rounded, shade)
 
-    def ball(self, x: float, y: float, rx: float, ry: float, mat: int, rounded: float = 0.95, shade: float = 1.0) -> None:
+    def ball(
+        self, x: float, y: float, rx: float, ry: float, mat: int, rounded: float = 0.95, shade: float = 1.0
+    ) -> None:
         """An ellipse."""
         self.brush.ellipse(self.at(x, y), rx * self.size, ry * self.size, mat, 1, rounded=rounded, shade=shade)
 
@@ -156,9 +160,9 @@ def _bicycle(p: Pen) -> None:
             a = math.radians(30.0 * i + 10)
             dx, dy = 0.33 * math.cos(a), 0.33 * math.sin(a)
             p.bar((x - dx, 0.36 - dy), (x + dx, 0.36 + dy), 0.012, p.mat((170, 170, 172)))
-    for a, b in (((-0.55, 0.36), (-0.25, 0.78)), ((-0.25, 0.78), (0.05, 0.34)), ((0.05, 0.34), (-0.55, 0.36)),
+    for start, end in (((-0.55, 0.36), (-0.25, 0.78)), ((-0.25, 0.78), (0.05, 0.34)), ((0.05, 0.34), (-0.55, 0.36)),
                  ((-0.25, 0.78), (0.38, 0.8)), ((0.05, 0.34), (0.38, 0.8)), ((0.38, 0.92), (0.55, 0.36))):  # fmt: skip
-        p.bar(a, b, 0.055, frame)
+        p.bar(start, end, 0.055, frame)
     p.bar((-0.4, 0.88), (-0.14, 0.88), 0.08, tyre)
     p.bar((-0.27, 0.88), (-0.24, 0.76), 0.04, tyre)
     p.bar((0.34, 0.98), (0.52, 0.98), 0.05, tyre)
@@ -183,7 +187,9 @@ def _dog(p: Pen) -> None:
 def _sign(p: Pen) -> None:
     p.bar((0, 0), (0, 0.7), 0.035, p.mat((140, 142, 146)))
     n = 8
-    ring = [(0.2 * math.cos(math.pi * (2 * i + 1) / n), 0.8 + 0.2 * math.sin(math.pi * (2 * i + 1) / n)) for i in range(n)]
+    ring = [
+        (0.2 * math.cos(math.pi * (2 * i + 1) / n), 0.8 + 0.2 * math.sin(math.pi * (2 * i + 1) / n)) for i in range(n)
+    ]
     p.poly(ring, p.mat((240, 240, 238)))
     p.poly([(x * 0.9, 0.8 + (y - 0.8) * 0.9) for x, y in ring], p.mat((192, 34, 40), grain=0.04))
     p.rect(-0.13, 0.77, 0.13, 0.83, p.mat((244, 244, 242)))
@@ -259,7 +265,9 @@ def _tv(p: Pen) -> None:
 
 def _cart(p: Pen) -> None:
     wire, dark = p.mat((160, 164, 168)), p.mat((40, 40, 44))
-    p.poly(((-0.4, 0.38), (0.42, 0.38), (0.55, 0.86), (-0.5, 0.86)), p.mat((110, 114, 120), "checks", (188, 190, 194), 3))
+    p.poly(
+        ((-0.4, 0.38), (0.42, 0.38), (0.55, 0.86), (-0.5, 0.86)), p.mat((110, 114, 120), "checks", (188, 190, 194), 3)
+    )
     for a, b in (((-0.5, 0.86), (0.55, 0.86)), ((-0.4, 0.38), (0.42, 0.38)), ((-0.4, 0.38), (-0.34, 0.1)),
                  ((0.42, 0.38), (0.36, 0.1)), ((-0.34, 0.1), (0.36, 0.1)), ((-0.5, 0.86), (-0.68, 0.98))):  # fmt: skip
         p.bar(a, b, 0.045, wire)

@@ -22,7 +22,9 @@ def _truths(roots: tuple[str, ...]) -> dict[str, Truth]:
         if (Path(root) / FOLDER).is_dir():
             found |= read_truth(Path(root))
     if not found:
-        raise UserError(f"{roots[0]}: expected the sample world's truth there (--review oracle knows no other), found none")
+        raise UserError(
+            f"{roots[0]}: expected the sample world's truth there (--review oracle knows no other), found none"
+        )
     return found
 
 

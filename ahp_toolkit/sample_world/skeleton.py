@@ -93,7 +93,12 @@ def _standing(a: dict[str, float], spread, lead: str, trail: str) -> None:  # ty
 
 def _walking(a: dict[str, float], spread, lead: str, trail: str) -> None:  # type: ignore[no-untyped-def]
     step = spread(24, 6)
-    a |= {f"{lead}_hip": step, f"{lead}_knee": spread(6, 4), f"{trail}_hip": -0.75 * step, f"{trail}_knee": spread(28, 10)}
+    a |= {
+        f"{lead}_hip": step,
+        f"{lead}_knee": spread(6, 4),
+        f"{trail}_hip": -0.75 * step,
+        f"{trail}_knee": spread(28, 10),
+    }
     a |= {f"{trail}_shoulder": step, f"{lead}_shoulder": -step, "l_elbow": spread(24, 10), "r_elbow": spread(24, 10)}
     a |= {f"{trail}_ankle": -18.0, "spine": spread(4, 3), "twist": spread(0, 7)}
 

@@ -22,7 +22,7 @@ TURN = (
     "coco", "openimages", "objects365", "lip", "voc_sbd", "coco", "objects365", "openimages", "coco", "objects365",
     "openimages", "coco", "openimages",
 )  # fmt: skip
-#: of the first scenes of COCO, so many stand in Open Images too (half of them without a common key), and in LIP as crops
+#: of the first scenes of COCO, so many stand in Open Images too (half of them keyless), and in LIP as crops
 TWICE, CROPPED = 4, 2
 SIZE = (320, 320)
 
@@ -122,5 +122,3 @@ class _Writer:
 def _gutter(t: Truth) -> bool:
     box: Box = t.modal.box
     return t.reason != "truncated" and box.touches_border(t.modal.width, t.modal.height, 5)
-
-
