@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from itertools import islice
@@ -28,7 +29,7 @@ from .candidates import Candidates
 from .decisions import Retraction, append, now
 from .guide import page
 from .pictures import Pictures
-from .words import SETTLED, Words, outcome, state
+from .words import MENDED, SETTLED, Words, outcome, state
 
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
 VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisional")
@@ -106,7 +107,8 @@ class Session:
     def _view(self, view: str) -> Iterator[str]:
         mine, candidates = self.words.mine(self.reviewer), self.candidates
         if view == "todo":
-            return (cid for cid in self._order(candidates, self.words, self.reviewer) if cid not in mine)
+            left = (cid for cid in self._order(candidates, self.words, self.reviewer))
+            return (cid for cid in left if cid not in mine or mine[cid].note == MENDED)
         if view == "disagreed":
             return (cid for cid in self.words.disagreed() if cid in candidates)
         if view == "mine":
@@ -123,7 +125,8 @@ class Session:
         """One candidate for the panel: pictures and facts."""
         with self._drawing:
             s = self.candidates.record(candidate_id)
-            pictures = self._pictures.of(s)
+            corrected = self._corrected(candidate_id)
+            pictures = self._pictures.of(replace(s, mask=corrected, parsing=None) if corrected else s)
         ruled = self.candidates.ruled.get(candidate_id)
         with self._lock:
             said = sorted(self.words.said(candidate_id), key=lambda d: d.reviewer)
@@ -159,10 +162,14 @@ class Session:
         return {"mine": _word(mine) if mine else None, "progress": self.progress()}
 
     def correct(self, candidate_id: str, mask: Mask) -> None:
-        """Log a mended mask: a refine whose ``corrected`` mask takes the place of the first one."""
+        """Log a mended mask: a refine whose ``corrected`` mask takes the first one's place; it is asked about again."""
         self._check_id(candidate_id)
         with self._lock:
-            self._append(Decision(candidate_id, "refine", self.reviewer, "bad_mask", mask, at=now(), note="mended"))
+            self._append(Decision(candidate_id, "refine", self.reviewer, "bad_mask", mask, at=now(), note=MENDED))
+
+    def _corrected(self, candidate_id: str) -> Mask | None:
+        words = [d for d in self.words.said(candidate_id) if d.corrected is not None]
+        return max(words, key=lambda d: d.at).corrected if words else None
 
     def _entry(
         self, candidate_id: str, verdict: str, reason: str, seconds: float, at: str, note: str
@@ -174,13 +181,12 @@ class Session:
         if verdict not in VERDICTS or reason not in ("", *REASONS):
             raise UserError(f"{candidate_id}: no such verdict and reason: {verdict!r}, {reason!r}")
         took = round(seconds, 3) if math.isfinite(seconds) and seconds > 0 else 0.0
-        return Decision(candidate_id, verdict, self.reviewer, reason, seconds=took, at=when, note=note)
+        mask = None if verdict == "discard" else self._corrected(candidate_id)
+        return Decision(candidate_id, verdict, self.reviewer, reason, mask, took, when, note)
 
     def _check_id(self, candidate_id: str) -> None:
         if candidate_id not in self.candidates:
-            raise UserError(
-                f"{candidate_id}: no such candidate in {self.root}; was the folder rebuilt? Reload the page"
-            )
+            raise UserError(f"{candidate_id}: no such candidate in {self.root}; was it built anew? Reload the page")
 
     def _append(self, entry: Decision | Retraction) -> None:
         append(log_path(self.root, self.reviewer), entry, sync=self._sync == "decision")
@@ -206,6 +212,7 @@ class Session:
             pace = sum(last) / len(last) if last else None
             left = len(self.candidates) - len(mine)
             return {
+                "session": f"{self.reviewer}@{self.root.resolve()}",
                 "reviewer": self.reviewer,
                 "total": len(self.candidates),
                 "done": len(mine),

@@ -14,6 +14,8 @@ from .decisions import Entry, entry_from_json, majority
 
 #: The note of a word that settles a disagreement: after it nobody is asked again.
 SETTLED = "settled"
+#: The note of a word that only brings a mended mask: the candidate comes back into the queue.
+MENDED = "mended"
 
 
 @dataclass
@@ -64,6 +66,7 @@ class Words:
     by_candidate: dict[str, dict[str, Decision]] = field(default_factory=dict)
     #: (candidate id, reviewer, at, whether a retraction) of every entry ever read
     entries: set[tuple[str, str, str, bool]] = field(default_factory=set)
+    _divided: set[str] = field(default_factory=set)
 
     def refresh(self) -> set[str]:
         """Read on; returns the candidates on which something new was said.
@@ -83,8 +86,10 @@ class Words:
         return changed
 
     def _anew(self) -> set[str]:
-        for store in (self._logs, self._stacks, self.by_reviewer, self.by_candidate, self.entries):
+        for store in (self._logs, self._stacks, self.by_reviewer, self.by_candidate):
             store.clear()
+        self.entries.clear()
+        self._divided.clear()
         return self.refresh()
 
     def _take(self, entry: Entry) -> None:
@@ -101,6 +106,7 @@ class Words:
         theirs.pop(reviewer, None)
         if stack:
             mine[cid] = theirs[reviewer] = stack[-1]
+        (self._divided.add if divided(self.said(cid)) else self._divided.discard)(cid)
 
     def said(self, candidate_id: str) -> list[Decision]:
         """The final words on a candidate, one a reviewer."""
@@ -112,7 +118,7 @@ class Words:
 
     def disagreed(self) -> list[str]:
         """Candidates whose reviewers do not all say the same and that nobody has settled, in order of id."""
-        return sorted(cid for cid in self.by_candidate if divided(self.said(cid)))
+        return sorted(self._divided)
 
 
 def divided(said: list[Decision]) -> bool:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import fiftyone.operators as foo
 
-from annotation import session
+from ahp_toolkit.core.errors import UserError
+from annotation import app, session
+
+
+@cache
+def _session() -> session.Session:
+    sitting = session.current()
+    mirror = app.mirror_for(sitting)
+    sitting.mirror, sitting.mirror_state = mirror.put, mirror.state
+    return sitting
 
 
 class _Quiet(foo.Operator):
-    """An operator that only the panel calls."""
+    """An operator that only the panel calls; what a user did wrong comes back as ``refused``, not to be tried again."""
 
     NAME = ""
 
@@ -19,16 +29,26 @@ class _Quiet(foo.Operator):
         """Unlisted: it has no use from the App's operator browser."""
         return foo.OperatorConfig(name=self.NAME, label=f"AHP: {self.NAME}", unlisted=True)
 
+    def execute(self, ctx: Any) -> dict[str, Any]:
+        """Answer the panel."""
+        try:
+            return self.answer(_session(), dict(ctx.params))
+        except (UserError, KeyError, TypeError) as e:
+            return {"refused": f"{e}"}
+
+    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """What this operator does."""
+        raise TypeError(f"{self.NAME} answers nothing")
+
 
 class Queue(_Quiet):
     """The next candidates with their pictures, and the progress."""
 
     NAME = "queue"
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Params: view, seen (ids the panel holds already), n."""
-        p = ctx.params
-        return session.current().queue(p.get("view", "todo"), p.get("seen", []), int(p.get("n", 8)))
+    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """Params: view, seen (ids the panel holds already), n, back (last words wanted again)."""
+        return sitting.queue(p.get("view", "todo"), p.get("seen", []), int(p.get("n", 8)), int(p.get("back", 0)))
 
 
 class Decide(_Quiet):
@@ -36,13 +56,16 @@ class Decide(_Quiet):
 
     NAME = "decide"
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Params: candidate_id, verdict ('' takes the last word back), reason, seconds."""
-        p = ctx.params
-        answer = session.current().decide(
-            p["candidate_id"], p["verdict"], p.get("reason", ""), float(p.get("seconds", 0))
+    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """Params: candidate_id, verdict ('' takes the last word back), reason, seconds, at, settle."""
+        return sitting.decide(
+            p["candidate_id"],
+            p["verdict"],
+            p.get("reason", ""),
+            float(p.get("seconds", 0)),
+            p.get("at", ""),
+            bool(p.get("settle")),
         )
-        return answer
 
 
 class Guide(_Quiet):
@@ -50,32 +73,36 @@ class Guide(_Quiet):
 
     NAME = "guide"
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
+    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """No params."""
-        return {"html": session.current().guide()}
+        return {"html": sitting.guide()}
 
 
-class ComposeQueue(_Quiet):
-    """Proposals for the real test set: to edit, or to vote on."""
+class Find(_Quiet):
+    """The database's id of a candidate, to open it in the App's own mask editor."""
 
-    NAME = "compose_queue"
+    NAME = "find"
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Params: mode (edit or vote), n."""
-        return session.current().compositions(ctx.params.get("mode", "edit"), int(ctx.params.get("n", 4)))
+    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """Params: candidate_id."""
+        return {"sample": app.sample_id(sitting.root, p["candidate_id"])}
 
 
-class ComposeAct(_Quiet):
-    """An editor's or a voter's word on a proposal."""
+class Mended(_Quiet):
+    """Take the mask painted in the App for a candidate into the log."""
 
-    NAME = "compose_act"
+    NAME = "mended"
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Params: proposal_id, action, dx, dy, scale."""
-        return session.current().compose(ctx.params)
+    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """Params: candidate_id. Answers the new mask's item, or ``same`` where nothing was painted."""
+        mask = app.painted(sitting.root, sitting.candidates, p["candidate_id"])
+        if mask is None:
+            return {"same": True}
+        sitting.correct(p["candidate_id"], mask)
+        return {"item": sitting.item(p["candidate_id"])}
 
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne."""
-    for operator in (Queue, Decide, Guide, ComposeQueue, ComposeAct):
+    for operator in (Queue, Decide, Guide, Find, Mended):
         plugin.register(operator)

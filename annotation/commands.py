@@ -1,0 +1,88 @@
+"""``ahp review``: the App for one reviewer. The subcommands are imported when they are called."""
+
+from __future__ import annotations
+
+import getpass
+import ipaddress
+import re
+import webbrowser
+from pathlib import Path
+
+import click
+
+from ahp_toolkit.cli import Lazy
+from ahp_toolkit.core.errors import UserError
+
+#: name -> (module:attribute, one line of help); nothing is imported until a command runs
+SUBCOMMANDS: dict[str, tuple[str, str]] = {}
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group(
+    cls=Lazy,
+    table=SUBCOMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--root", type=FOLDER, help="The build folder, finished at least up to parse.")
+@click.option("--reviewer", help="Your name, for your log and your fields; default: your user name.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 5151 on.")
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where the App listens. It asks nobody for a password: keep to the loopback and tunnel by ssh.",
+)
+@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+@click.option("--check", is_flag=True, help="Bring the candidates into the database, reconcile, and stop.")
+@click.pass_context
+def review(
+    ctx: click.Context,
+    root: Path | None,
+    reviewer: str | None,
+    port: int | None,
+    address: str,
+    no_browser: bool,
+    check: bool,
+) -> None:
+    """Review the people of a build by keyboard, in the FiftyOne App. Ctrl+C ends; nothing said is ever lost."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if root is None:
+        raise UserError("ahp review: expected --root with a build folder (the --out of ahp build)")
+    _check_build(root)
+    from . import app
+    from .session import check_name
+
+    name = check_name(reviewer or default_reviewer())
+    if check:
+        dataset = app.prepare(root, name, click.echo)
+        click.echo(f"{dataset.name}: {len(dataset)} candidates")
+        return
+    if not _loopback(address):
+        click.echo(f"The App listens on {address}: whoever reaches this port can read the photos and review.", err=True)
+    with app.serving(root, name, port, address, click.echo) as session:
+        url = f"http://{address}:{session.server_port}/datasets/{session.dataset.name}"
+        click.echo(f"{name} reviews {root} at {url} (Ctrl+C ends)")
+        if not no_browser:
+            webbrowser.open(url)
+        session.wait(-1)
+
+
+def default_reviewer() -> str:
+    """The user's name, made fit for a file and a field."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", getpass.getuser())
+    return name if name[:1].isalpha() else f"u{name}"
+
+
+def _check_build(root: Path) -> None:
+    for needed, maker in (("build.json", "ahp build --out"), ("parse", "ahp build --out")):
+        if not (root / needed).exists():
+            raise UserError(f"{root}: expected a build folder with {needed}, found none; make one with {maker} {root}")
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
