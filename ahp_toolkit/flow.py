@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from annotation import provisional
-from annotation.decisions import majority
-from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_on, thresholds
+from annotation.merge import Merge, logs_of, outcome
+from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_on, forget, thresholds
 
 from .core import store
 from .core.errors import UserError
@@ -47,6 +47,7 @@ class Options:
     device: str = "auto"
     review: str = "none"
     decisions: tuple[Path, ...] = ()
+    merge: Merge = field(default_factory=Merge)
     sizes: SplitSizes = field(default_factory=SplitSizes)
     scenes: Path | None = None
     quiet: bool = False
@@ -144,21 +145,27 @@ def rule_of(o: Options) -> Any | None:
 
 def review(o: Options) -> tuple[Result, Thresholds]:
     """Filtering scheme (paper §4.1 (3)): decisions by rule and by people, then humans with their splits."""
+    forget()
     rule = rule_of(o)
-    logs = tuple(str(p.resolve()) for p in o.decisions)
-    code = code_digest("annotation.review", "annotation.decisions", "annotation.provisional", *GROUND)
+    logs = tuple(dict.fromkeys(str(p.resolve()) for p in (*o.decisions, *logs_of(o.out))))
+    modules = ("review", "decisions", "merge", "proposals", "provisional")
+    code = code_digest(*(f"annotation.{m}" for m in modules), *GROUND)
     base = {"input": digest_of(o.out / "parse"), "code": code, "mode": o.review}
     parts = parts_of(o.out / "parse")
     ruled = [""] * len(parts)
     if rule is not None:
         o.run(Job("decide", o.out / "decide", Decide(rule), {MAIN: Decision}, base, shard_size=1, unit="part"), parts)
         ruled = parts_of(o.out / "decide")
-    cut = thresholds(_preserved_photos(parts, ruled, logs), o.sizes)
+    cut = thresholds(_preserved_photos(parts, ruled, logs, o.merge), o.sizes)
+    refine = o.out / "refine"
+    proposed = sorted(refine.glob("part-*.parquet"))
     scenes = _scenes(o)
     key = base | {"cut": asdict(cut), "logs": [store.digest_file(Path(p)) for p in logs]}
-    key |= {"scenes": store.digest_file(Path(scenes)) if scenes else ""}
+    key |= {"scenes": store.digest_file(Path(scenes)) if scenes else "", "merge": asdict(o.merge)}
+    key |= {"refine": store.digest_files(proposed)}
+    fn = Review(cut, logs, scenes, o.merge, str(refine.resolve()) if proposed else "")
     tables = {MAIN: Human, "decisions": Decision}
-    job = Job("review", o.out / "review", Review(cut, logs, scenes), tables, key, shard_size=1, unit="part")
+    job = Job("review", o.out / "review", fn, tables, key, shard_size=1, unit="part")
     return o.run(job, list(zip(parts, ruled, strict=True))), cut
 
 
@@ -173,13 +180,13 @@ def _scenes(o: Options) -> str:
     return str(path.resolve())
 
 
-def _preserved_photos(parts: list[str], ruled: list[str], logs: tuple[str, ...]) -> Iterator[str]:
+def _preserved_photos(parts: list[str], ruled: list[str], logs: tuple[str, ...], merge: Merge) -> Iterator[str]:
     """The photo key of every human that is preserved, read from a few columns only."""
     columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
     for part, decisions in zip(parts, ruled, strict=True):
         rule = {d.candidate_id: d for d in store.read_records(Path(decisions), Decision)} if decisions else {}
         for row in pq.ParquetFile(part).read(columns=columns).to_pylist():
             c = row["candidate"]
-            said = decisions_on(c["candidate_id"], rule, logs)
-            if said and majority(said).verdict == "preserve":
+            stands = merge(decisions_on(c["candidate_id"], rule, logs))
+            if stands is not None and outcome(stands) == "preserve":
                 yield c["image"]["photo"] or c["image"]["image_id"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.pipeline import MAIN, Output
 from ahp_toolkit.core.records import Decision, Dropped, Human, Segmented
 
-from .decisions import last_words, majority, read_log
+from .decisions import last_words
+from .merge import Merge, outcome, read_logs
+from .proposals import Proposal, newest, spoken
 
 STAGE = "review"
 
@@ -90,8 +92,27 @@ class Decide:
 
 
 @cache
-def _decided(log: str) -> dict[str, list[Decision]]:
-    return last_words(read_log(Path(log)))
+def _decided(logs: tuple[str, ...]) -> dict[str, list[Decision]]:
+    return last_words(read_logs(map(Path, logs)))
+
+
+@cache
+def _spoken(logs: tuple[str, ...]) -> Counter[str]:
+    return spoken(map(Path, logs))
+
+
+@cache
+def _mended(logs: tuple[str, ...]) -> dict[str, list[Decision]]:
+    out: dict[str, list[Decision]] = {}
+    for d in read_logs(map(Path, logs)):
+        if d.corrected is not None and d.verdict != "discard":
+            out.setdefault(d.candidate_id, []).append(d)
+    return out
+
+
+@cache
+def _proposed(folder: str) -> dict[str, Proposal]:
+    return newest(Path(folder)) if folder else {}
 
 
 @cache
@@ -99,17 +120,26 @@ def _scenes(path: str) -> dict[str, str]:
     return dict(store.read_json(Path(path))) if path else {}
 
 
+def forget() -> None:
+    """Drop what this process remembers of logs and proposals: they may have grown since."""
+    for known in (_decided, _spoken, _mended, _proposed, _scenes):
+        known.cache_clear()
+
+
 @dataclass(frozen=True)
 class Review:
     """The stage function. Items: (path of a Segmented part, path of the Decision part made for it, or '').
 
     ``logs`` are decision files of people; their words replace what the rule said. ``scenes`` is a JSON file
-    {image id: scene category}, or ''.
+    {image id: scene category}, or ''. ``merge`` makes one decision of several words. ``refine`` is the folder of
+    proposed masks, or ''.
     """
 
     cut: Thresholds
     logs: tuple[str, ...] = ()
     scenes: str = ""
+    merge: Merge = field(default_factory=Merge)
+    refine: str = ""
 
     def __call__(self, items: Sequence[tuple[str, str]]) -> Output:
         """One part: the preserved and refined humans, all decisions, the rest dropped."""
@@ -127,16 +157,35 @@ class Review:
             out.dropped.append(Dropped(cid, STAGE, "undecided", "nobody has decided on it yet", source))
             return
         out.tables["decisions"].extend(decisions)
-        d = majority(decisions)
-        mask = d.corrected or s.mask
+        d = self.merge(decisions)
+        if d is None:
+            said = ", ".join(f"{x.reviewer}: {x.verdict}" for x in decisions)
+            several = len({x.verdict for x in decisions}) > 1
+            out.dropped.append(Dropped(cid, STAGE, "disagreed" if several else "undecided", said, source))
+            return
+        mask = d.corrected or self._mask(s, d)
         frame = (s.mask.height, s.mask.width)
         if d.verdict == "discard" or (mask.height, mask.width) != frame or mask.area == 0:
             reason = (d.reason or "discard") if d.verdict == "discard" else "corrected_mask_unusable"
             out.dropped.append(Dropped(cid, STAGE, reason, f"{d.verdict} by {d.reviewer}", source))
             return
-        verdict = "preserve" if d.corrected is not None else d.verdict
+        verdict = outcome(d)
         out.counts[f"{verdict}/{source}"] += 1
         out.tables[MAIN].append(self._human(s, d, decisions, mask, verdict))
+
+    def _mask(self, s: Segmented, d: Decision) -> Mask:
+        """The mask that was judged. A preserve means the newest one that had come before it was spoken:
+
+        one that a reviewer mended (as a refine with a corrected mask), else a proposed one, else the segmenter's.
+        """
+        cid = s.candidate.candidate_id
+        if d.provisional or d.verdict != "preserve":
+            return s.mask
+        mended = [m for m in _mended(self.logs).get(cid, []) if m.reviewer == d.reviewer or m.at <= d.at]
+        if mended:
+            return max(mended, key=lambda m: m.at).corrected or s.mask
+        new = _proposed(self.refine).get(cid)
+        return new.segmented.mask if new is not None and _spoken(self.logs)[cid] > new.words else s.mask
 
     def _human(self, s: Segmented, d: Decision, all_of: list[Decision], mask: Mask, verdict: str) -> Human:
         image = s.candidate.image
@@ -156,5 +205,5 @@ class Review:
 
 def decisions_on(candidate_id: str, rule: dict[str, Decision], logs: Sequence[str]) -> list[Decision]:
     """The words that count for a candidate: people's where there are any, else the rule's."""
-    said = [d for log in logs for d in _decided(log).get(candidate_id, [])]
+    said = _decided(tuple(logs)).get(candidate_id, [])
     return said or ([rule[candidate_id]] if candidate_id in rule else [])
