@@ -1,0 +1,480 @@
+/* The review panel. Hand-written, no build step; the App's globals: React, __fop__ (plugins), __foo__ (operators).
+ *
+ * Decisions are shown at once and saved in order, one at a time; what the server has not confirmed stays in
+ * localStorage and is sent again until it is, so neither a reload nor a dead server loses a word.
+ */
+(function () {
+  "use strict";
+  const h = React.createElement;
+  const NAME = "ahp_review";
+  const AHEAD = 12; // candidates kept ready in front of the reviewer
+  const KEPT = 40; // candidates kept behind, for the arrows and undo
+  const SIZE = 640; // px of labels
+  const REASONS = ["occluded", "truncated", "not_a_person", "group", "bad_mask", "too_small", "other"];
+  const REASON_TEXT = ["occluded", "cut off", "no person", "group", "bad mask", "too small", "other"];
+  const MODES = ["outline", "cutout", "parsing", "plain"];
+  const VERDICTS = { discard: "D", preserve: "P", refine: "R" };
+  const VIEWS = [
+    ["todo", "To do"], ["disagreed", "Disagreements to settle"], ["mine", "Mine, newest first"],
+    ["discard", "Discarded"], ["preserve", "Preserved"], ["refine", "To refine"], ["provisional", "Provisional"],
+  ];
+  const PARTS = [
+    "background", "hat", "hair", "glove", "sunglasses", "upper clothes", "dress", "coat", "socks", "trousers",
+    "jumpsuit", "scarf", "skirt", "face", "left arm", "right arm", "left leg", "right leg", "left shoe", "right shoe",
+  ];
+  const COLOURS = [
+    "#000000", "#e6194b", "#8a5a2b", "#911eb4", "#46f0f0", "#f58231", "#f032e6", "#d2f53c", "#aaffc3", "#4363d8",
+    "#808000", "#fabebe", "#e6beff", "#ffe119", "#3cb44b", "#a0e8a0", "#0082c8", "#7fc8ff", "#ff9e80", "#ffd0b0",
+  ];
+
+  /* ---------- state: one object for the page's life; React only shows it ---------- */
+  const S = {
+    view: "todo", mode: "outline", overlay: true, reason: "", items: [], pos: 0, history: [], saves: [], saving: false,
+    failed: "", refused: [], progress: null, loading: false, empty: false, problem: "", guide: null, shownAt: 0,
+    fetched: new Set(), generation: 0, mending: "", canvas: null, listeners: new Set(), lastAt: 0,
+  };
+  const changed = () => S.listeners.forEach((f) => f());
+  const current = () => S.items[S.pos];
+
+  async function call(operator, params, limit) {
+    const stop = new AbortController();
+    const timer = setTimeout(() => stop.abort(), limit || 20000);
+    try {
+      const base = (window.__fou__ && window.__fou__.getAPI && window.__fou__.getAPI()) || "";
+      const answer = await fetch(base + "/operators/execute", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ operator_uri: "@ahp/review/" + operator, params: params }),
+        signal: stop.signal,
+      });
+      if (!answer.ok) throw new Error("the server answered " + answer.status);
+      const said = await answer.json();
+      if (said.error) throw new Error(said.error_message || lastLine(said.error));
+      return said.result;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+  const lastLine = (text) => String(text).trim().split("\n").pop();
+
+  /* ---------- saving ---------- */
+  const store = () => S.progress && "ahp-review:" + S.progress.session;
+  function keep() {
+    if (store()) localStorage.setItem(store(), JSON.stringify(S.saves));
+  }
+  function save(op) {
+    S.saves.push(op);
+    keep();
+    flush();
+  }
+  async function flush() {
+    if (S.saving) return;
+    S.saving = true;
+    let pause = 300;
+    while (S.saves.length) {
+      const op = S.saves[0];
+      try {
+        const said = await call("decide", op);
+        if (said.refused) S.refused.push(op.candidate_id + ": " + said.refused);
+        else {
+          S.progress = said.progress;
+          const item = S.items.find((i) => i.id === op.candidate_id);
+          if (item && !S.saves.slice(1).some((o) => o.candidate_id === op.candidate_id)) item.mine = said.mine;
+        }
+        S.saves.shift();
+        keep();
+        S.failed = "";
+        pause = 300;
+        changed();
+      } catch (e) {
+        S.failed = e.name === "AbortError" ? "no answer" : e.message;
+        changed();
+        await new Promise((done) => setTimeout(done, pause));
+        pause = Math.min(4000, pause * 2);
+      }
+    }
+    S.saving = false;
+    changed();
+  }
+
+  /* ---------- fetching ---------- */
+  async function more() {
+    if (S.loading || S.empty || S.items.length - S.pos > AHEAD) return;
+    S.loading = true;
+    const generation = S.generation;
+    const first = S.fetched.size === 0;
+    const held = S.view === "todo" ? S.items.map((i) => i.id) : [...S.fetched];
+    try {
+      const said = await call("queue", { view: S.view, seen: held, n: first ? 3 : 6, back: first && S.view === "todo" ? 3 : 0 });
+      if (generation !== S.generation) return;
+      if (said.refused) throw new Error(said.refused);
+      S.progress = said.progress;
+      S.problem = "";
+      if (first && S.view === "todo") {
+        if (resume()) { S.loading = false; return; }
+        for (const item of said.recent) { prepare(item); S.items.push(item); S.history.push({ id: item.id }); }
+        S.pos = S.items.length;
+      }
+      const had = current();
+      for (const item of said.items) { S.fetched.add(item.id); prepare(item); S.items.push(item); }
+      S.empty = said.items.length === 0;
+      if (!had && current()) shown();
+    } catch (e) {
+      if (generation === S.generation) {
+        S.problem = e.name === "AbortError" ? "the server does not answer" : e.message;
+        setTimeout(() => { S.loading = false; more(); }, 1500);
+        changed();
+        return;
+      }
+    } finally {
+      if (generation === S.generation && !S.problem) S.loading = false;
+    }
+    changed();
+    more();
+  }
+  function resume() { // words that a reload or a crash left unconfirmed go first
+    const text = localStorage.getItem(store());
+    const left = text ? JSON.parse(text) : [];
+    const known = new Set(S.saves.map((o) => o.at));
+    const lost = left.filter((o) => !known.has(o.at));
+    if (!lost.length) return false;
+    S.saves = lost.concat(S.saves);
+    flush().then(() => open(S.view));
+    return true;
+  }
+  function open(view) {
+    S.generation++;
+    Object.assign(S, { view, items: [], pos: 0, history: [], fetched: new Set(), empty: false, loading: false, problem: "", reason: "" });
+    draw();
+    changed();
+    more();
+  }
+
+  /* ---------- pictures ---------- */
+  async function load(uri) {
+    const image = new Image();
+    image.src = uri;
+    await image.decode();
+    return image;
+  }
+  function prepare(item) {
+    item.layers = {};
+    item.ready = Promise.all([item.photo ? load(item.photo) : null, load(item.label)]).then(([photo, label]) => {
+      item.picture = photo;
+      const c = new OffscreenCanvas(SIZE, SIZE).getContext("2d", { willReadFrequently: true });
+      c.drawImage(label, 0, 0);
+      const rgba = c.getImageData(0, 0, SIZE, SIZE).data;
+      item.values = new Uint8Array(SIZE * SIZE);
+      for (let i = 0; i < item.values.length; i++) item.values[i] = rgba[4 * i];
+      item.parts = [...new Set(item.values)].filter((v) => v > 0 && v < 20).sort((a, b) => a - b);
+      layer(item, S.mode);
+      if (item === current()) draw();
+    });
+    item.ready.catch((e) => { item.problem = "the picture cannot be shown: " + e.message; if (item === current()) changed(); });
+  }
+  const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  const PALETTE = COLOURS.map(rgb);
+  function layer(item, mode) {
+    if (!item.values || mode === "plain") return null;
+    if (item.layers[mode]) return item.layers[mode];
+    const canvas = new OffscreenCanvas(SIZE, SIZE);
+    const c = canvas.getContext("2d");
+    const out = c.createImageData(SIZE, SIZE);
+    const px = new Uint32Array(out.data.buffer);
+    const v = item.values;
+    if (mode === "cutout") checker(px, v);
+    if (mode === "parsing") for (let i = 0; i < v.length; i++) if (v[i]) px[i] = tint(v[i]);
+    if (mode !== "cutout") contour(px, v, mode === "parsing" ? 0xffffffff : 0xfffff000);
+    c.putImageData(out, 0, 0);
+    return (item.layers[mode] = canvas);
+  }
+  const tint = (v) => { const [r, g, b] = v < 20 ? PALETTE[v] : [235, 235, 235]; return ((165 << 24) | (b << 16) | (g << 8) | r) >>> 0; };
+  function checker(px, v) {
+    for (let y = 0, i = 0; y < SIZE; y++)
+      for (let x = 0; x < SIZE; x++, i++) if (!v[i]) px[i] = ((x >> 4) ^ (y >> 4)) & 1 ? 0xff34302c : 0xff2a2724;
+  }
+  function contour(px, v, colour) { // two px inside in colour, two outside in black: readable on any photo
+    const last = SIZE - 1;
+    for (let y = 0, i = 0; y < SIZE; y++)
+      for (let x = 0; x < SIZE; x++, i++) {
+        const inside = v[i] > 0;
+        const edge =
+          inside !== (v[x > 1 ? i - 2 : i] > 0) || inside !== (v[x < last - 1 ? i + 2 : i] > 0) ||
+          inside !== (v[y > 1 ? i - 2 * SIZE : i] > 0) || inside !== (v[y < last - 1 ? i + 2 * SIZE : i] > 0);
+        if (edge) px[i] = inside ? colour : 0xc0000000;
+      }
+  }
+  function draw() {
+    const canvas = S.canvas;
+    if (!canvas) return;
+    const side = Math.max(64, Math.round(canvas.clientWidth * (window.devicePixelRatio || 1)));
+    if (canvas.width !== side) canvas.width = canvas.height = side;
+    const c = canvas.getContext("2d");
+    const item = current();
+    c.fillStyle = "#101216";
+    c.fillRect(0, 0, side, side);
+    if (item && item.values) {
+      c.imageSmoothingQuality = "high";
+      if (item.picture) c.drawImage(item.picture, 0, 0, side, side);
+      const over = S.overlay ? layer(item, S.mode) : null;
+      if (over) c.drawImage(over, 0, 0, side, side);
+    }
+    canvas.dataset.id = item && item.values ? item.id : "";
+    canvas.dataset.mode = S.overlay ? S.mode : "plain";
+  }
+  function shown() {
+    S.shownAt = performance.now();
+    S.reason = "";
+    S.mending = "";
+    draw();
+  }
+
+  /* ---------- what the reviewer does ---------- */
+  function stamp() {
+    S.lastAt = Math.max(Date.now(), S.lastAt + 1); // no two words of a page carry one time: it tells them apart
+    return new Date(S.lastAt).toISOString();
+  }
+  function decide(verdict, reason) {
+    const item = current();
+    if (!item || !item.values) return;
+    const word = verdict === "preserve" ? "" : reason || S.reason;
+    const seconds = (performance.now() - S.shownAt) / 1000;
+    S.history.push({ id: item.id, before: item.mine });
+    item.mine = { verdict, reason: word };
+    save({ candidate_id: item.id, verdict, reason: word, seconds, at: stamp(), settle: S.view === "disagreed" });
+    step(1);
+  }
+  function undo() {
+    const last = S.history.pop();
+    if (!last) return;
+    const index = S.items.findIndex((i) => i.id === last.id);
+    save({ candidate_id: last.id, verdict: "", at: stamp() });
+    if (index < 0) return open(S.view);
+    S.items[index].mine = last.before || null;
+    S.pos = index;
+    shown();
+    changed();
+  }
+  function step(by) {
+    const to = S.pos + by;
+    if (to < 0 || to > S.items.length || (by > 0 && !current())) return;
+    S.pos = to;
+    const extra = S.pos - KEPT;
+    if (extra > 0) { S.items.splice(0, extra); S.pos -= extra; }
+    shown();
+    changed();
+    more();
+  }
+  function mode(name) {
+    S.mode = name;
+    S.overlay = true;
+    draw();
+    changed();
+    for (const item of S.items.slice(S.pos, S.pos + 3)) layer(item, name);
+  }
+  async function guide() {
+    if (S.guide !== null) S.guide = null;
+    else {
+      S.guide = "";
+      changed();
+      try { S.guide = (await call("guide", {})).html; } catch (e) { S.guide = "<p>The guide cannot be read: " + e.message + "</p>"; }
+    }
+    changed();
+  }
+  async function mend() {
+    const item = current();
+    if (!item) return;
+    try {
+      const said = await call("find", { candidate_id: item.id });
+      if (said.refused) throw new Error(said.refused);
+      S.mending = item.id;
+      window.__foo__.executeOperator("open_sample", { id: said.sample });
+    } catch (e) { S.problem = e.message; }
+    changed();
+  }
+  async function mended() {
+    const item = current();
+    try {
+      const said = await call("mended", { candidate_id: item.id });
+      if (said.refused) throw new Error(said.refused);
+      if (said.same) S.problem = "nothing has been painted on this candidate yet";
+      else { Object.assign(item, said.item); prepare(item); S.mending = ""; S.problem = ""; }
+    } catch (e) { S.problem = e.message; }
+    changed();
+  }
+
+  function onKey(e) {
+    if (e.ctrlKey || e.metaKey || e.altKey || !S.canvas || !S.canvas.isConnected || !S.canvas.offsetParent) return;
+    const t = e.target;
+    if (t && (["INPUT", "TEXTAREA", "SELECT"].includes(t.tagName) || t.isContentEditable)) return;
+    if (document.querySelector('[data-cy="modal"]')) return;
+    const action = actionOf(e);
+    if (!action) return;
+    e.preventDefault();
+    e.stopImmediatePropagation();
+    if (!e.repeat) action();
+  }
+  function actionOf(e) {
+    if (S.guide !== null) return e.key === "Escape" || e.key.toLowerCase() === "g" ? guide : null;
+    const digit = /^(?:Digit|Numpad)([1-7])$/.exec(e.code);
+    if (digit) {
+      const reason = REASONS[digit[1] - 1];
+      return e.shiftKey ? () => decide("discard", reason) : () => { S.reason = S.reason === reason ? "" : reason; changed(); };
+    }
+    const actions = {
+      d: () => decide("discard"), p: () => decide("preserve"), r: () => decide("refine"), u: undo, g: guide,
+      arrowleft: () => step(-1), arrowright: () => step(1), m: nextMode, tab: nextMode,
+      " ": () => { S.overlay = !S.overlay; draw(); changed(); },
+    };
+    return actions[e.key.toLowerCase()];
+  }
+  const nextMode = () => mode(MODES[(MODES.indexOf(S.mode) + 1) % MODES.length]);
+
+  /* ---------- what it looks like ---------- */
+  const CSS = `
+.ahp{position:absolute;inset:0;display:flex;background:#16181d;color:#e8eaed;font:14px/1.45 system-ui,"Segoe UI",sans-serif;overflow:hidden}
+.ahp *{box-sizing:border-box}
+.ahp-stage{flex:1;min-width:0;display:flex;align-items:center;justify-content:center;padding:14px;position:relative;container-type:size}
+.ahp-frame{position:relative;width:min(100cqw,100cqh);height:min(100cqw,100cqh)}
+.ahp-frame canvas{width:100%;height:100%;display:block;border-radius:10px;background:#101216}
+.ahp-note{position:absolute;inset:0;display:flex;align-items:center;justify-content:center;text-align:center;font-size:18px;color:#9aa0a6;padding:2rem}
+.ahp-badge{position:absolute;top:12px;left:12px;padding:4px 12px;border-radius:99px;font-weight:600;color:#fff;box-shadow:0 1px 6px #0008}
+.ahp-tag{position:absolute;bottom:12px;left:12px;padding:3px 10px;border-radius:6px;background:#000a;color:#dfe3e8;font-size:12px}
+.ahp-side{width:330px;flex:none;height:100%;overflow:auto;padding:14px 18px;border-left:1px solid #2b2f37;display:flex;flex-direction:column;gap:13px;background:#1b1e24}
+.ahp-row{display:flex;align-items:center;justify-content:space-between;gap:8px}
+.ahp-bar{height:8px;border-radius:4px;background:#2b2f37;overflow:hidden;display:flex}.ahp-bar i{display:block;height:100%}
+.ahp-dim{color:#9aa0a6}.ahp-small{font-size:12px}.ahp b{font-variant-numeric:tabular-nums}
+.ahp button,.ahp select{font:inherit;color:inherit;background:#2a2e36;border:1px solid #3a3f48;border-radius:8px;padding:6px 10px;cursor:pointer}
+.ahp button:hover{background:#343943}.ahp button:focus-visible{outline:2px solid #8ab4f8}
+.ahp-verdicts{display:grid;grid-template-columns:1fr 1fr 1fr;gap:8px}
+.ahp-verdicts button{padding:12px 4px;font-weight:600;display:flex;flex-direction:column;align-items:center;gap:5px;color:#fff}
+.ahp .discard{background:#b3362c;border-color:#b3362c}.ahp .preserve{background:#1e8a4a;border-color:#1e8a4a}.ahp .refine{background:#a86a00;border-color:#a86a00}
+.ahp button.discard:hover{background:#c9453a}.ahp button.preserve:hover{background:#25a058}.ahp button.refine:hover{background:#c07c08}
+.ahp kbd{font:600 11px ui-monospace,monospace;padding:1px 6px;border-radius:4px;background:#0006;border:1px solid #fff3}
+.ahp-chips{display:grid;grid-template-columns:1fr 1fr;gap:6px}.ahp-chips button{text-align:left;padding:4px 8px;font-size:13px}
+.ahp .on{border-color:#8ab4f8;background:#28405f}
+.ahp-modes{display:grid;grid-template-columns:repeat(4,1fr)}.ahp-modes button{border-radius:0;padding:5px 2px;font-size:13px}
+.ahp-modes button:first-child{border-radius:8px 0 0 8px}.ahp-modes button:last-child{border-radius:0 8px 8px 0}
+.ahp-facts{display:grid;grid-template-columns:auto 1fr;gap:2px 12px;font-size:12.5px;margin:0}.ahp-facts dt{color:#9aa0a6}.ahp-facts dd{margin:0;text-align:right;overflow-wrap:anywhere}
+.ahp-warn{color:#ffb74d}.ahp-bad{background:#8c1d18;color:#fff;border-radius:8px;padding:8px 10px}.ahp-ok{color:#81c995}
+.ahp-said{display:flex;align-items:center;gap:8px;padding:6px 10px;border-radius:8px;background:#23272e}
+.ahp-said span:first-child{width:84px;text-align:center;border-radius:99px;color:#fff;font-size:12px;font-weight:600;padding:1px 0}
+.ahp-legend{display:flex;flex-wrap:wrap;gap:4px 10px;font-size:12px}.ahp-legend i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:5px}
+.ahp-guide{position:absolute;inset:14px;background:#16181d;border:1px solid #3a3f48;border-radius:12px;overflow:hidden;display:flex;flex-direction:column;z-index:5}
+.ahp-guide iframe{flex:1;border:0;width:100%}.ahp-guide .ahp-row{padding:8px 14px;border-bottom:1px solid #2b2f37}`;
+
+  const el = (cls, ...children) => h("div", { className: cls }, ...children);
+  const key = (text) => h("kbd", null, text);
+  const button = (label, onClick, cls, title) =>
+    h("button", { type: "button", className: cls || "", title, onClick: (e) => { e.currentTarget.blur(); onClick(); } }, label);
+  const percent = (v) => Math.round(100 * v) + " %";
+  function duration(s) {
+    if (s < 90) return Math.round(s) + " s";
+    if (s < 5400) return Math.round(s / 60) + " min";
+    return (s / 3600).toFixed(s < 36000 ? 1 : 0) + " h";
+  }
+
+  function Progress() {
+    const p = S.progress;
+    if (!p) return el("ahp-dim", "Asking the server …");
+    const share = (v) => (p.total ? (100 * (p.counts[v] || 0)) / p.total : 0) + "%";
+    const bar = Object.keys(VERDICTS).map((v) => h("i", { key: v, className: v, style: { width: share(v) } }));
+    return el("", 
+      el("ahp-row", h("b", null, p.reviewer), h("span", { className: "ahp-dim" }, h("b", { "data-cy": "ahp-done" }, p.done), " of " + p.total)),
+      h("div", { className: "ahp-bar", style: { margin: "7px 0" } }, ...bar),
+      el("ahp-row ahp-small",
+        h("span", { className: "ahp-dim" }, (p.pace === null ? "–" : p.pace.toFixed(2)) + " s/sample"),
+        h("span", { className: "ahp-dim" }, p.left + " left" + (p.eta ? " · " + duration(p.eta) : ""))));
+  }
+
+  function Saved() {
+    const n = S.saves.length;
+    if (S.failed) return h("div", { className: "ahp-bad", role: "alert", "data-cy": "ahp-save", "data-state": "failed" },
+      "NOT saved: " + S.failed + ". Trying again; " + n + (n === 1 ? " decision waits" : " decisions wait") + ", none is lost.");
+    const state = n ? "saving" : "saved";
+    return h("div", { className: n ? "ahp-dim ahp-small" : "ahp-ok ahp-small", "data-cy": "ahp-save", "data-state": state },
+      n ? "saving …" : "✓ saved");
+  }
+
+  function Facts(item) {
+    const f = item.facts;
+    const warn = (text, bad) => (bad ? h("span", { className: "ahp-warn" }, text) : text);
+    const rows = [
+      ["rule", item.ruled ? item.ruled.verdict + (item.ruled.reason ? ", " + item.ruled.reason : "") : ""],
+      ["triage", item.score === null ? "" : item.score.toFixed(3)],
+      ["flags", f.flags.length ? warn(f.flags.join(", "), true) : ""],
+      ["neighbours", f.neighbours ? warn(f.neighbours + " boxes, over " + percent(f.box_cover), f.box_cover > 0.25) : "none"],
+      ["contact", f.mask_contact === null ? "" : warn(percent(f.mask_contact) + " of the outline", f.mask_contact > 0.05)],
+      ["crowd", f.crowd ? warn("a crowd region touches", true) : ""],
+      ["border", f.border_touch ? warn(f.border_touch + " px", true) : ""],
+      ["person", f.person], ["mask", f.mask], ["parsing", f.parsing], ["photo", f.source + ", " + f.photo], ["id", item.id],
+    ].filter((r) => r[1] !== "");
+    return h("dl", { className: "ahp-facts" }, ...rows.flatMap(([k, v]) => [h("dt", { key: k }, k), h("dd", { key: k + "=" }, v)]));
+  }
+
+  function Said(item) {
+    return el("", el("ahp-dim ahp-small", "Who said what"),
+      ...item.said.map((w) => h("div", { key: w.reviewer, className: "ahp-said", style: { marginTop: 6 } },
+        h("span", { className: w.verdict }, w.verdict), h("b", null, w.reviewer),
+        h("span", { className: "ahp-dim" }, w.reason.replaceAll("_", " ")))));
+  }
+
+  function Side() {
+    const item = current();
+    return el("ahp-side",
+      Progress(), Saved(),
+      S.refused.length ? el("ahp-bad", "Refused: " + S.refused[S.refused.length - 1]) : null,
+      S.progress && S.progress.database === "away" ? el("ahp-warn ahp-small", "The database is away. Decisions are safe on disk and reach it when it is back.") : null,
+      S.problem ? el("ahp-warn ahp-small", S.problem) : null,
+      h("select", { value: S.view, "data-cy": "ahp-view", onChange: (e) => { e.target.blur(); open(e.target.value); } },
+        ...VIEWS.map(([v, text]) => h("option", { key: v, value: v },
+          v === "disagreed" && S.progress ? text + " (" + S.progress.disagreed + ")" : text))),
+      item && S.view === "disagreed" ? Said(item) : null,
+      el("ahp-verdicts", ...Object.keys(VERDICTS).map((v) => button([v[0].toUpperCase() + v.slice(1), h("kbd", { key: "k" }, VERDICTS[v])], () => decide(v), v))),
+      el("ahp-chips", ...REASONS.map((r, i) => button([h("kbd", { key: "k" }, i + 1), " " + REASON_TEXT[i]], () => { S.reason = S.reason === r ? "" : r; changed(); }, S.reason === r ? "on" : "", "reason of the next Discard or Refine; with Shift: discard for it at once")),
+        button([h("kbd", { key: "k" }, "U"), " undo"], undo)),
+      el("ahp-modes", ...MODES.map((m) => button(m, () => mode(m), S.mode === m ? "on" : ""))),
+      item && S.mode === "parsing" && item.parts ? h("div", { className: "ahp-legend" },
+        ...(item.parts.length ? item.parts.map((v) => h("span", { key: v }, h("i", { style: { background: COLOURS[v] } }), PARTS[v])) : [h("span", { key: 0, className: "ahp-dim" }, "no body parts are known")])) : null,
+      item ? Facts(item) : null,
+      h("div", { style: { flex: 1 } }),
+      el("ahp-row", button(["Guide ", h("kbd", { key: "k" }, "G")], guide),
+        S.mending ? button("Take painted mask", mended) : button("Mend mask", mend, "", "paint the mask in the App's own editor (Annotate)")),
+      h("div", { className: "ahp-dim ahp-small" }, key("Space"), " overlay  ", key("M"), " mode  ", key("←"), " ", key("→"), " back, on  ", key("Shift"), "+", key("1–7"), " discard for it"));
+  }
+
+  function Panel() {
+    const [, force] = React.useReducer((n) => n + 1, 0);
+    const canvas = React.useRef(null);
+    React.useEffect(() => {
+      S.listeners.add(force);
+      S.canvas = canvas.current;
+      const resized = new ResizeObserver(draw);
+      resized.observe(canvas.current);
+      if (!S.items.length) more();
+      draw();
+      return () => { S.listeners.delete(force); resized.disconnect(); if (S.canvas === canvas.current) S.canvas = null; };
+    }, []);
+    const item = current();
+    const waiting = S.problem || (S.empty ? "Nothing is left in this view." : "Loading …");
+    return el("ahp", h("style", null, CSS),
+      el("ahp-stage", el("ahp-frame",
+        h("canvas", { ref: canvas, "data-cy": "ahp-canvas" }),
+        !item ? el("ahp-note", waiting) : item.problem ? el("ahp-note", item.problem) : null,
+        item && item.mine ? h("span", { className: "ahp-badge " + item.mine.verdict }, "you: " + item.mine.verdict + (item.mine.reason ? " · " + item.mine.reason.replaceAll("_", " ") : "")) : null,
+        item ? h("span", { className: "ahp-tag" }, (S.overlay ? S.mode : "overlay off") + (S.reason ? " · reason: " + S.reason.replaceAll("_", " ") : "")) : null)),
+      Side(),
+      S.guide === null ? null : el("ahp-guide",
+        el("ahp-row", h("b", null, "Reviewers' guide"), button(["Close ", h("kbd", { key: "k" }, "Esc")], guide)),
+        h("iframe", { srcDoc: S.guide, sandbox: "", title: "Guide" })));
+  }
+
+  if (window.__ahpReviewKeys) document.removeEventListener("keydown", window.__ahpReviewKeys, true);
+  window.__ahpReviewKeys = onKey;
+  document.addEventListener("keydown", onKey, true);
+  window.addEventListener("beforeunload", (e) => { if (S.saves.length) { keep(); flush(); if (S.failed) e.preventDefault(); } });
+  window.__fop__.registerComponent({
+    name: NAME, label: "Review", component: Panel, type: window.__fop__.PluginComponentType.Panel,
+    activator: () => true, panelOptions: { surfaces: "grid", priority: 1 },
+  });
+})();
