@@ -1,8 +1,8 @@
 """The crop cache: the train split's people and occluders as raw bytes on disk, built once, memory-mapped by loaders.
 
 A person lies there as a square of twice their longer side (every crop that `stages.synth.protocol_crop` can draw lies
-inside it), at the photo's own resolution or ``px`` at most: RGB, and a fourth plane of the parsing with bit 7 for the
-amodal mask. An occluder lies there as `occlusion.paste.cut_out` made it. Both carry their masks as runs for placing.
+inside it), at the photo's own resolution or ``px`` at most: RGB, then the parsing with bit 7 for the amodal mask. An
+occluder lies there as `occlusion.paste.cut_out` made it. Both carry their masks as runs for placing.
 Training places and pastes in the frame of this crop: ratios are exact on its pixels (performance §1: within .001 of
 those at full resolution).
 """
@@ -115,19 +115,17 @@ class Crops:
     def _crop(self, h: Human, photo: images.Rgb, name: str, offset: int) -> tuple[HumanCrop, bytes]:
         box = square_around(h.mask.box, REACH)
         size = min(self.px, int(box.width))
-        planes = np.zeros((size, size, 4), np.uint8)
-        planes[:, :, :3] = crop_image(photo, box, size)
-        mask = crop_mask(h.mask, box, size)
+        mask, labels = crop_mask(h.mask, box, size), np.zeros((size, size), np.uint8)
         if h.parsing is not None:
-            planes[:, :, 3] = np.where(mask, crop_labels(h.parsing.decode(), box, size), 0)
-        planes[:, :, 3] |= np.where(mask, np.uint8(AMODAL), np.uint8(0))
+            labels = crop_labels(h.parsing.decode(), box, size)
+        labels = np.where(mask, labels | np.uint8(AMODAL), np.uint8(0))
         runs, data = _runs(pack(mask))
         scale = size / box.width
         frame = Box(*((a - b) * scale for a, b in zip((0, 0, *photo.shape[1::-1]), 2 * box[:2], strict=True)))
         record = HumanCrop(
             h.human_id, photo_of(h.image), name, offset, size, box, frame, runs, h.parsing is not None
         )  # fmt: skip
-        return record, planes.tobytes() + data
+        return record, crop_image(photo, box, size).tobytes() + labels.tobytes() + data
 
 
 @dataclass(frozen=True)
@@ -200,12 +198,14 @@ class Cache:
                 raise UserError(f"{path}: the crop cache is damaged ({e}); delete {self.folder} and run again") from e
         return self._open[path]
 
-    def human(self, index: int) -> tuple[Bytes, Packed]:
-        """uint8 [size, size, 4] (RGB; parsing with AMODAL in bit 7) and the packed amodal mask, in the crop's frame."""
+    def human(self, index: int) -> tuple[Bytes, Bytes, Packed]:
+        """RGB uint8 [size, size, 3], labels (parsing, AMODAL in bit 7), packed amodal mask, all in the crop's frame."""
         r = self.humans[index]
         data = self._file(self.human_pixels / r.file)
-        end = r.offset + 4 * r.size * r.size
-        return data[r.offset : end].reshape(r.size, r.size, 4), _packed(r.runs, data[end:])
+        at, area = r.offset, r.size * r.size
+        image, labels = data[at : at + 3 * area], data[at + 3 * area : at + 4 * area]
+        packed = _packed(r.runs, data[at + 4 * area :])
+        return image.reshape(r.size, r.size, 3), labels.reshape(r.size, r.size), packed
 
     def occluder(self, index: int) -> tuple[Cutout, Packed]:
         """The cutout with its colour levels, and its packed mask."""
@@ -222,9 +222,9 @@ class Cache:
 
     def amodal(self, index: int, size: int, factor: float = 1.325) -> NDArray[np.bool_]:
         """bool [size, size]: a person's amodal mask in the middle of the protocol's crops (for templates)."""
-        planes, packed = self.human(index)
+        _, labels, packed = self.human(index)
         tight = Box(packed.x0, packed.y0, packed.x0 + packed.width, packed.y0 + packed.height)
-        return crop_labels(planes[:, :, 3], square_around(tight, factor), size) >= AMODAL
+        return crop_labels(labels, square_around(tight, factor), size) >= AMODAL
 
 
 def _packed(r: Runs, data: Bytes) -> Packed:
