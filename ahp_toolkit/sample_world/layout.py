@@ -17,9 +17,10 @@ from .brush import Layer
 from .objects import KINDS, Thing, kinds_for, render_thing
 from .skeleton import POSES, Camera
 
-#: How often each layout comes in `PERIOD` scenes in a row.
+#: How often each layout comes in `PERIOD` scenes in a row; ``poor``, people with poor masks, only when asked for.
 LAYOUTS = {
-    "solo": 4, "pair": 3, "trio": 1, "hidden": 5, "overlap": 5, "crowd": 1, "close": 2, "poster": 1, "mirror": 1,
+    "solo": 3, "pair": 3, "trio": 1, "hidden": 6, "overlap": 6, "crowd": 1, "close": 2, "poster": 1, "mirror": 1,
+    "poor": 0,
 }  # fmt: skip
 PERIOD = sum(LAYOUTS.values())
 _ORDER = [name for name, n in LAYOUTS.items() for _ in range(n)]
@@ -209,6 +210,11 @@ def _pair(m: _Maker) -> None:
     m.clutter(_row(m, 2, (0.0, 0.62)), int(m.rng.integers(0, 3)))
 
 
+def _poor(m: _Maker) -> None:
+    _row(m, 2, (0.0, 0.3), "standing")
+    m.plan.items = [replace(i, poor=n + 1) for n, i in enumerate(m.plan.items)]
+
+
 def _trio(m: _Maker) -> None:
     _row(m, 3, (-0.1, 0.2), "standing" if m.rng.random() < 0.5 else None)
 
@@ -317,5 +323,5 @@ def _mirror(m: _Maker) -> None:
 
 _FILL: dict[str, Callable[[_Maker], None]] = {
     "solo": _solo, "pair": _pair, "trio": _trio, "hidden": _hidden, "overlap": _overlap, "crowd": _crowd,
-    "close": _close, "poster": _poster, "mirror": _mirror,
+    "close": _close, "poster": _poster, "mirror": _mirror, "poor": _poor,
 }  # fmt: skip

@@ -15,7 +15,9 @@ from ..sources.base import Scene
 from .annotate import coco_number, split_of
 
 #: photo files of each kind, made of extra scenes of COCO
-FILES = {"truncated_file": 2, "missing_file": 2, "grey": 2, "cmyk": 1, "png_named_jpg": 1, "exif_turned": 2}
+FILES = {
+    "truncated_file": 2, "missing_file": 2, "grey": 2, "cmyk": 1, "png_named_jpg": 1, "exif_turned": 2, "poor_masks": 2,
+}  # fmt: skip
 PHOTOS = sum(FILES.values())
 #: records of each kind, added to COCO's train file
 RECORDS = {"zero_area_box": 2, "two_point_polygon": 2, "wrong_size_rle": 2, "duplicate_id": 2}
@@ -23,11 +25,14 @@ UNREADABLE = ("truncated_file", "missing_file")
 _TURN_RIGHT = 6  # EXIF: to be turned by a quarter to the right
 
 
-def photos(first: int, size: tuple[int, int]) -> list[tuple[int, tuple[int, int]]]:
-    """Index and size of each extra scene; a turned photo must not be square."""
+def photos(first: int, size: tuple[int, int]) -> list[tuple[int, tuple[int, int], str]]:
+    """Index, size and layout of each extra scene; a turned photo must not be square."""
     kinds = [kind for kind, n in FILES.items() for _ in range(n)]
     narrow = (size[0], max(64, size[1] * 4 // 5))
-    return [(first + i, narrow if kind == "exif_turned" else size) for i, kind in enumerate(kinds)]
+    return [
+        (first + i, narrow if kind == "exif_turned" else size, "poor" if kind == "poor_masks" else "pair")
+        for i, kind in enumerate(kinds)
+    ]
 
 
 def without_key(scene: Scene) -> Scene:
@@ -50,6 +55,8 @@ def plant(root: Path, seed: int, first: int) -> dict[str, list[str]]:
 
 def _spoil(path: Path, kind: str) -> None:
     data = path.read_bytes()
+    if kind == "poor_masks":
+        return
     if kind == "missing_file":
         path.unlink()
         return

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ..core import crops
 from ..core.masks import Bool2D, Box, Label2D
-from . import background, raster
+from . import raster
 from .brush import Layer
-from .layout import PERIOD, Plan, plan
+from .layout import Plan, plan
 
 Rgb = NDArray[np.uint8]
 #: A person with a larger hidden share is occluded; below it, what a hand holds leaves the body's structure.
@@ -203,6 +203,3 @@ def poor_mask(mask: Bool2D, seed: int) -> Bool2D:
     lost = mask.copy()
     lost[round(box.y0 + 0.7 * box.height) :] = False
     return lost
-
-
-__all__ = ["PERIOD", "WorldObject", "WorldPerson", "WorldScene", "background", "generate", "person_crop"]

@@ -79,8 +79,8 @@ class _Writer:
         if name == "lip":
             yield from self._take(self._crops(own[1 : 1 + CROPPED]))
         if name == "coco":
-            for index, size in plant.photos(self.count, self.size):
-                yield from self._take([annotate.coco(generate(self.seed, index, size, "pair"))])
+            for index, size, layout in plant.photos(self.count, self.size):
+                yield from self._take([annotate.coco(generate(self.seed, index, size, layout))])
 
     def _take(self, found: Iterable[Annotated]) -> Iterator[Scene]:
         for one in found:

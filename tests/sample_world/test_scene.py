@@ -68,7 +68,7 @@ def test_all_parts_poses_and_verdicts_occur(scenes):
     assert {p.reason for p in people} >= {"", "occluded", "truncated", "not_a_person", "group", "bad_mask"}
     assert {s.place for s in scenes} >= {"street", "park", "beach", "field", "living room", "office", "gym", "shop"}
     share = sum(p.verdict == "preserve" for p in people) / len(people)
-    assert 0.35 <= share <= 0.6
+    assert 0.35 <= share <= 0.56
 
 
 def test_verdicts_follow_from_geometry(scenes):
