@@ -5,6 +5,7 @@ The dataset is a mirror. What people said is in the logs; `reconcile` writes it 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,15 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ahp_toolkit.core import crops, masks, store
+from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
-from ahp_toolkit.core.masks import Box, Mask
+from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import ImageRef, Segmented
 
 from .candidates import Candidates
 from .mirror import Mirror
 from .session import REVIEWER_VARIABLE, ROOT_VARIABLE, Session, check_name
+from .units import crop_of, mask_of, relative
 from .words import Words, state, verdict_field
 
 BATCH = 1000
@@ -40,6 +42,7 @@ def set_environment(root: Path) -> None:
     os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
     os.environ.setdefault("FIFTYONE_PLUGINS_CACHE_ENABLED", "true")
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
+    os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("FIFTYONE_PLUGINS_DIR", str(root.resolve() / ".review" / "plugins"))
 
 
@@ -91,7 +94,8 @@ def push(root: Path, name: str, say: Say = lambda text: None) -> Any:
     """
     fo = connect(root)
     candidates = Candidates(root)
-    dataset = fo.load_dataset(name) if fo.dataset_exists(name) else _create(fo, name)
+    dataset = fo.load_dataset(name) if fo.dataset_exists(name) else fo.Dataset(name, persistent=True)
+    _shape(fo, dataset)
     have = set(dataset.values("candidate_id"))
     words = Words(root / "decisions")
     words.refresh()
@@ -108,23 +112,23 @@ def push(root: Path, name: str, say: Say = lambda text: None) -> Any:
     return dataset
 
 
-def _create(fo: Any, name: str) -> Any:
-    dataset = fo.Dataset(name, persistent=True)
+def _shape(fo: Any, dataset: Any) -> None:
     text, number, yes = fo.StringField, fo.FloatField, fo.BooleanField
     fields = dict.fromkeys(("candidate_id", "image_id", "source", "segmenter", "parser", "verdict", "reason"), text)
     fields |= dict.fromkeys(("score", "triage_score", "box_cover", "mask_contact", "aspect_ratio"), number)
     fields |= dict.fromkeys(("neighbours", "border_touch", "mask_area"), fo.IntField)
     fields |= dict.fromkeys(("provisional", "decided", "disagreed", "near_crowd"), yes)
-    for field, kind in fields.items():
-        dataset.add_sample_field(field, kind)
-    for field in ("flags", "reviewers"):
-        dataset.add_sample_field(field, fo.ListField, subfield=text)
-    dataset.add_sample_field("human", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detection)
-    dataset.add_sample_field("parsing", fo.EmbeddedDocumentField, embedded_doc_type=fo.Segmentation)
+    kinds: dict[str, dict[str, Any]] = {name: {"ftype": kind} for name, kind in fields.items()}
+    kinds |= {n: {"ftype": fo.ListField, "subfield": text} for n in ("flags", "reviewers")}
+    for name, kind in (("human", fo.Detection), ("parsing", fo.Segmentation)):
+        kinds[name] = {"ftype": fo.EmbeddedDocumentField, "embedded_doc_type": kind}
+    have = dataset.get_field_schema()
+    for name, kind in kinds.items():
+        if name not in have:  # all of them, unless an earlier start was killed in between
+            dataset.add_sample_field(name, **kind)
     dataset.create_index("candidate_id", unique=True)
-    for field in ("source", "image_id", "verdict", "triage_score", "decided", "disagreed", "provisional"):
-        dataset.create_index(field)
-    return dataset
+    for name in ("source", "image_id", "verdict", "triage_score", "decided", "disagreed", "provisional"):
+        dataset.create_index(name)
 
 
 def _sample(fo: Any, s: Segmented, candidates: Candidates, words: Words, roots: Mapping[str, str]) -> Any:
@@ -184,42 +188,8 @@ def _views(fo: Any, dataset: Any) -> None:
 
 
 def _save_view(dataset: Any, name: str, view: Any) -> None:
-    if dataset.has_saved_view(name):
-        dataset.delete_saved_view(name)
-    dataset.save_view(name, view)
-
-
-def relative(mask: Mask) -> list[float]:
-    """FiftyOne's relative [x, y, width, height] of a mask's tight box."""
-    x0, y0, x1, y1 = mask.box
-    return [x0 / mask.width, y0 / mask.height, (x1 - x0) / mask.width, (y1 - y0) / mask.height]
-
-
-def crop_of(mask: Mask) -> NDArray[np.uint8]:
-    """uint8 0/1 of a mask's tight box, from the runs alone: no full frame is decoded."""
-    x0, y0, x1, y1 = (int(v) for v in mask.box)
-    side = max(x1 - x0, y1 - y0, 1)
-    square = crops.crop_mask(mask, Box(float(x0), float(y0), float(x0 + side), float(y0 + side)), side)
-    return np.ascontiguousarray(square[: y1 - y0, : x1 - x0]).view(np.uint8)
-
-
-def mask_of(box: Iterable[float], crop: NDArray[np.generic], height: int, width: int) -> Mask:
-    """FiftyOne's relative box and mask crop, of any resolution, back to a Mask of the photo.
-
-    The exact inverse of `relative` and `crop_of`; a crop painted in the App (canvas resolution) is resampled to the
-    box's size in px, nearest, and everything above 0 is the person.
-    """
-    x, y, w, h = box
-    x0, y0 = round(x * width), round(y * height)
-    columns, rows = max(1, round(w * width)), max(1, round(h * height))
-    out = np.zeros((height, width), np.bool_)
-    js = ((2 * np.arange(columns) + 1) * crop.shape[1]) // (2 * columns)
-    ys = ((2 * np.arange(rows) + 1) * crop.shape[0]) // (2 * rows)
-    part = np.asarray(crop)[np.ix_(ys, js)] > 0
-    top, left = max(0, -y0), max(0, -x0)
-    part = part[top : height - y0, left : width - x0]
-    out[max(0, y0) :, max(0, x0) :][: part.shape[0], : part.shape[1]] = part
-    return masks.encode(out)
+    if not dataset.has_saved_view(name):
+        dataset.save_view(name, view)
 
 
 def masks_back(dataset: Any, candidates: Candidates) -> Iterator[tuple[str, Mask]]:
@@ -336,13 +306,22 @@ def free_port(address: str, port: int | None) -> int:
 
 
 def prepare(root: Path, reviewer: str, say: Say = lambda text: None) -> Any:
-    """Push and reconcile; returns the dataset."""
+    """Push and reconcile, one process at a time; returns the dataset."""
     connect(root)
-    dataset = push(root, dataset_name(root), say)
-    changed = reconcile(root, dataset, [reviewer])
+    with _turn(root / ".review" / "prepare.lock"):
+        dataset = push(root, dataset_name(root), say)
+        changed = reconcile(root, dataset, [reviewer])
     if changed:
         say(f"{changed} samples of the database were behind the logs and have been brought up")
     return dataset
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 
 def launch(

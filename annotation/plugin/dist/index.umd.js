@@ -332,7 +332,7 @@
 
   /* ---------- what it looks like ---------- */
   const CSS = `
-.ahp{position:absolute;inset:0;display:flex;background:#16181d;color:#e8eaed;font:14px/1.45 system-ui,"Segoe UI",sans-serif;overflow:hidden}
+.ahp{position:relative;width:100%;height:100%;display:flex;background:#16181d;color:#e8eaed;font:14px/1.45 system-ui,"Segoe UI",sans-serif;overflow:hidden}
 .ahp *{box-sizing:border-box}
 .ahp-stage{flex:1;min-width:0;display:flex;align-items:center;justify-content:center;padding:14px;position:relative;container-type:size}
 .ahp-frame{position:relative;width:min(100cqw,100cqh);height:min(100cqw,100cqh)}
@@ -469,6 +469,7 @@
         h("iframe", { srcDoc: S.guide, sandbox: "", title: "Guide" })));
   }
 
+  localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true"); // else an advertisement covers the panel
   if (window.__ahpReviewKeys) document.removeEventListener("keydown", window.__ahpReviewKeys, true);
   window.__ahpReviewKeys = onKey;
   document.addEventListener("keydown", onKey, true);

@@ -1,0 +1,135 @@
+"""The review from the key to the disk: real FiftyOne, real MongoDB, real headless Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ahp_toolkit.core.store import unit_hash
+from annotation import app, decisions
+from annotation.words import verdict_field
+
+from . import app_server, tiny_build
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.database,
+    pytest.mark.skipif(app_server.CHROMIUM is None, reason="chromium is not installed"),
+    pytest.mark.skipif(app_server.find_mongod() is None, reason="no mongod"),
+]
+KEYS = {"discard": "d", "preserve": "p", "refine": "r"}
+
+
+def wanted(cid: str, who: str = "") -> str:
+    u = unit_hash(cid, who)
+    return "discard" if u < 0.7 else "preserve" if u < 0.9 else "refine"
+
+
+@dataclass
+class World:
+    root: Path
+    ids: list[str]
+    mongo: app_server.Mongo
+    servers: list[app_server.Server]
+
+    def logged(self, reviewer: str) -> dict[str, str]:
+        log = self.root / "decisions" / f"{reviewer}.jsonl"
+        words = decisions.last_words(decisions.read_log(log)) if log.exists() else {}
+        return {cid: ds[-1].verdict for cid, ds in words.items()}
+
+    def in_database(self, reviewer: str) -> dict[str, str]:
+        """Straight from MongoDB, without FiftyOne."""
+        from pymongo import MongoClient
+
+        with MongoClient(self.mongo.uri) as client:
+            db = client["ahp_test"]
+            name = db["datasets"].find_one({"name": app.dataset_name(self.root)})["sample_collection_name"]
+            field = verdict_field(reviewer)
+            return {d["candidate_id"]: d[field] for d in db[name].find({field: {"$ne": None}})}
+
+    def agree(self, reviewer: str, expected: dict[str, str]) -> None:
+        assert self.logged(reviewer) == expected
+        app_server.wait_for(lambda: self.in_database(reviewer) == expected, 40)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("review")
+    ids = tiny_build.write(folder / "build", 520)
+    mongo = app_server.Mongo(folder / "db").start()
+    try:
+        env = app_server.environment(mongo, "ahp_test")
+        with app_server.serving(folder / "build", ["ann", "bob"], env) as servers:
+            yield World(folder / "build", ids, mongo, servers)
+    finally:
+        mongo.kill()
+
+
+def work(panel: app_server.Panel, n: int, said: dict[str, str], who: str, undo_every: int = 0) -> None:
+    """Decide on ``n`` candidates as `wanted`, with a slip of the finger and its undo now and then."""
+    shown = panel.shown
+    for k in range(n):
+        verdict = wanted(shown, who)
+        if undo_every and k % undo_every == undo_every - 1:
+            wrong = "preserve" if verdict == "discard" else "discard"
+            panel.press(KEYS[wrong])
+            assert panel.press("u") == shown
+        assert shown not in said
+        said[shown] = verdict
+        shown = panel.press(KEYS[verdict])
+
+
+def test_a_scripted_reviewer_with_undo_and_a_reload(world):
+    said: dict[str, str] = {}
+    with app_server.browsers([world.servers[0].url]) as (panel,):
+        work(panel, 105, said, "ann", undo_every=9)
+        last = next(reversed(said))
+        panel.saved()
+        panel.page.reload()
+        shown = panel.wait()
+        assert shown not in said
+        assert panel.press("u") == last  # what was said before the reload can still be taken back
+        del said[last]
+        work(panel, 105, said, "ann", undo_every=9)
+        panel.saved()
+    assert len(said) >= 209
+    assert list(said) == world.ids[: len(said)]
+    world.agree("ann", said)
+
+
+def test_two_reviewers_in_two_browsers_at_once(world):
+    before = {who: world.logged(who) for who in ("ann", "bob")}
+
+    def one(k: int, who: str) -> dict[str, str]:
+        said = dict(before[who])
+        with app_server.browsers([world.servers[k].url]) as (panel,):
+            work(panel, 40, said, who, undo_every=11)
+            panel.saved()
+        return said
+
+    with ThreadPoolExecutor(2) as pool:
+        ann, bob = pool.map(one, (0, 1), ("ann", "bob"))
+    world.agree("ann", ann)
+    world.agree("bob", bob)
+    assert len(ann) == len(before["ann"]) + 40
+    assert list(bob) == world.ids[:40]
+
+
+def test_the_database_is_killed_and_comes_back_half_way(world):
+    said = world.logged("ann")
+    old = len(said)
+    with app_server.browsers([world.servers[0].url]) as (panel,):
+        work(panel, 70, said, "ann")
+        world.mongo.kill()
+        work(panel, 70, said, "ann", undo_every=7)
+        panel.saved()
+        assert world.logged("ann") == said  # the log has it all while the database is away
+        world.mongo.start()
+        work(panel, 70, said, "ann", undo_every=9)
+        panel.saved()
+    assert len(said) == old + 210
+    world.agree("ann", said)
