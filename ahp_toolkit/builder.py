@@ -140,7 +140,7 @@ def renderer_of(root: Path) -> Any:
 
 
 def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
-    """The HTML page with its tables and pictures; left alone when it stands and nothing has changed, unless ``anew``."""
+    """The HTML page with its tables and pictures; unless ``anew``, left alone where nothing has changed."""
     page, mark = root / "report" / "index.html", root / "report" / "made.json"
     stages = sorted(root.glob("*/stage.json")) + sorted(root.glob("splits/*/stage.json"))
     key = {

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ahp_toolkit.core import images, pipeline, store, torch_io
-from ahp_toolkit.core.context import around, within
+from ahp_toolkit.core.context import around, kept_inside, within
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode, encode_labels
 from ahp_toolkit.core.records import Candidate, Flags, ImageRef, Neighbours, Segmented
@@ -24,7 +24,7 @@ from ahp_toolkit.segmenters.base import Ask, Found
 from ahp_toolkit.stages import segment as segment_stage
 from ahp_toolkit.stages.parse import Parse
 from ahp_toolkit.stages.parse import job as parse_job
-from ahp_toolkit.stages.segment import Segment, border_pixels, paste
+from ahp_toolkit.stages.segment import Segment, border_pixels
 from ahp_toolkit.stages.segment import job as segment_job
 from ahp_toolkit.stages.train import SEGMENTER, part_ious, train_parser, train_segmenter
 
@@ -87,7 +87,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(toy: Path) -> str:
     """A DeepLab trained for some steps at 64 px on 40 toy people."""
     parts = harvest(toy / "train", world(toy / "photos", 40, "masks"))
-    small = replace(SEGMENTER["debug"], size=64, steps=40, batch=8, pretrained="no")
+    small = replace(SEGMENTER["debug"], size=64, steps=32, batch=8, pretrained="no")
     made = train_segmenter(parts, {"toy": str(toy / "photos")}, toy / "deeplab.pt", small, device="cpu", quiet=True)
     assert made.value > 0.7 and made.judged > 0
     return str(toy / "deeplab.pt")
@@ -233,7 +233,7 @@ def test_crops_stay_in_the_photo_and_pasting_stays_in_the_box(x: int, y: int, w:
     crop = around(box, 40, 32, factor)
     cw, ch = int(crop.width), int(crop.height)
     assert cw >= 1 and ch >= 1 and crop == crop.clip(40, 32)
-    full = paste(np.ones((ch, cw), bool), crop, box, (32, 40))
+    full = kept_inside(np.ones((ch, cw), bool), crop, box, (32, 40))
     ys, xs = np.nonzero(full)
     assert all(box.x0 - 1 < i < box.x1 for i in xs) and all(box.y0 - 1 < i < box.y1 for i in ys)
     assert within(crop, crop) == Box(0, 0, crop.width, crop.height)

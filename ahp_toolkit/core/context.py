@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .masks import Box
+import numpy as np
+
+from .masks import Bool2D, Box
 
 
 def around(box: Box, width: int, height: int, factor: float) -> Box:
@@ -15,3 +17,14 @@ def around(box: Box, width: int, height: int, factor: float) -> Box:
 def within(box: Box, crop: Box) -> Box:
     """A box of the full frame in px of the crop; it may reach outside."""
     return Box(box.x0 - crop.x0, box.y0 - crop.y0, box.x1 - crop.x0, box.y1 - crop.y0)
+
+
+def kept_inside(found: Bool2D, crop: Box, box: Box, shape: tuple[int, int]) -> Bool2D:
+    """A crop's mask in the full frame ``shape`` (height, width), with what lies outside the original box cut away."""
+    x0, y0, x1, y1 = crop.pixels()
+    full = np.zeros(shape, np.bool_)
+    full[y0:y1, x0:x1] = found
+    bx0, by0, bx1, by1 = box.clip(shape[1], shape[0]).pixels()
+    out = np.zeros(shape, np.bool_)
+    out[by0:by1, bx0:bx1] = full[by0:by1, bx0:bx1]
+    return out

@@ -64,7 +64,8 @@ def _to_plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, tuple):  # Box too
         return [_to_plain(v) for v in value]
-    return {n: _to_plain(getattr(value, n)) for n in _names(type(value))}
+    kind: Any = type(value)
+    return {n: _to_plain(getattr(value, n)) for n in _names(kind)}
 
 
 def _from_plain(hint: Any, value: Any) -> Any:

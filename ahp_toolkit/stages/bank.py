@@ -1,4 +1,4 @@
-"""STAGE bank: the occluders of each split, chosen by hash: never from a photo of another split, never more than asked."""
+"""STAGE bank: the occluders of each split, chosen by hash, never from a photo of another split."""
 
 from __future__ import annotations
 

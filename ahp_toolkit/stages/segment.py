@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core import pipeline, store
+from ..core.context import kept_inside
 from ..core.images import ImageError
 from ..core.masks import Bool2D, Box, Mask, encode
 from ..core.photos import Photos
@@ -82,7 +83,7 @@ class Segment:
                 self.segmenter, self.weights, self.device, self.batch_size, self.options, weights_stamp(self.weights)
             )
             for job, found in zip(batch, net([j.ask for j in batch]), strict=True):
-                mask = paste(found.mask, job.crop, job.candidate.box, job.shape)
+                mask = kept_inside(found.mask, job.crop, job.candidate.box, job.shape)
                 if mask.any():
                     yield job.place, Segmented(job.candidate, encode(mask), found.score, net.name, border_pixels(mask))
                 else:
@@ -114,17 +115,6 @@ def keep(candidate: Candidate, mask: Mask) -> Segmented:
     """A candidate with its source's own mask, scored by `quality`."""
     touch = border_pixels(mask.decode()) if mask.touches_border(1) else 0
     return Segmented(candidate, mask, quality(mask, candidate.box), SOURCE, touch)
-
-
-def paste(found: Bool2D, crop: Box, box: Box, shape: tuple[int, int]) -> Bool2D:
-    """A crop's mask in the full frame ``shape`` (height, width), with what lies outside the original box cut away."""
-    x0, y0, x1, y1 = crop.pixels()
-    full = np.zeros(shape, np.bool_)
-    full[y0:y1, x0:x1] = found
-    bx0, by0, bx1, by1 = box.clip(shape[1], shape[0]).pixels()
-    out = np.zeros(shape, np.bool_)
-    out[by0:by1, bx0:bx1] = full[by0:by1, bx0:bx1]
-    return out
 
 
 def border_pixels(mask: Bool2D) -> int:

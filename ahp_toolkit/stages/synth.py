@@ -10,22 +10,26 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from ..core import images, store
+from ..core.context import kept_inside
 from ..core.crops import square_around
 from ..core.masks import Box, Mask, encode
 from ..core.pipeline import MAIN, Output
-from ..core.records import Dropped, Given, Human, Occluder, Sample
+from ..core.records import Dropped, Given, Human, Sample
 from ..occlusion.bits import Packed, pack
 from ..occlusion.degrade import simulate
 from ..occlusion.densities import Density, Target
 from ..occlusion.paste import Pasted, sample_digest
 from ..occlusion.place import Placed, Settings, place_target
+from ..segmenters import SEGMENTERS
+from ..segmenters._crop import ENLARGE, ask_of
+from ..segmenters.base import Segmenter
 from .bank import occluder_by_id, read_bank
 from .render import Renderer
 
@@ -151,10 +155,17 @@ class Synth:
         if self.initial.maker == "simulated":
             mask = simulate(pasted.modal, store.seed_of(seed, "given"), self.initial.iou)
             return Given(encode(mask), f"simulated@{self.initial.iou:g}")
-        from .segment import segment_box
+        net = _network(self.initial)
+        ask, crop = ask_of(pasted.image, modal.box, ENLARGE)
+        found = net([ask])[0]
+        shape = (pasted.modal.shape[0], pasted.modal.shape[1])
+        return Given(encode(kept_inside(found.mask, crop, modal.box, shape)), net.name)
 
-        mask, name = segment_box(pasted.image, modal.box, self.initial.maker, self.initial.weights, self.initial.device)
-        return Given(encode(mask), name)
+
+@cache
+def _network(initial: Initial) -> Segmenter:
+    """The network N_i of this process, built once (paper §3.2: an instance segmentation network)."""
+    return SEGMENTERS.get(initial.maker).build(initial.weights, device=initial.device)  # type: ignore[no-any-return]
 
 
 def protocol_crop(box: Box, seed: int) -> Box:
