@@ -1,0 +1,118 @@
+"""The log of a run: named losses and val figures as CSV and for TensorBoard, and sample pictures."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ahp_toolkit.core import images, store
+from ahp_toolkit.core.errors import UserError
+
+from .recipes import Recipe
+
+
+class RunLog:
+    """Collects loss terms on the device and writes their means; a run that goes on forgets what came after its state.
+
+    Files: ``losses.csv`` and ``val.csv`` (step, then a column a name), ``tensorboard/``, ``pictures/``.
+    """
+
+    def __init__(self, folder: Path, start: int, writes: bool) -> None:
+        self.folder, self.writes, self.note = folder, writes, ""
+        self._waiting: list[tuple[int, dict[str, Tensor]]] = []
+        self._checked: list[dict[str, float]] = []
+        self._board = None
+        if writes:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+            for name in ("losses.csv", "val.csv"):
+                _cut(folder / name, start)
+
+    def add(self, step: int, terms: dict[str, Tensor]) -> None:
+        """The terms of a step (from 0), still on the device."""
+        self._waiting.append((step, terms))
+
+    def check(self, recipe: Recipe) -> None:
+        """Fetch what waits.
+
+        Raises:
+            UserError: when a term is not finite, naming the first and its step.
+        """
+        if not self._waiting:
+            return
+        names = list(self._waiting[0][1])
+        values = torch.stack([torch.stack([t[n] for n in names]) for _, t in self._waiting]).tolist()
+        for (step, _), row in zip(self._waiting, values, strict=True):
+            for name, value in zip(names, row, strict=True):
+                if not np.isfinite(value):
+                    raise UserError(
+                        f"the loss term {name!r} became {value} at step {step}: nothing of it was saved; the run goes on "
+                        f"from its last state, but lower the rates or look at the data ({recipe.name}, {self.folder})"
+                    )
+        self._checked += [dict(zip(names, row, strict=True)) for row in values]
+        self._waiting.clear()
+
+    def write(self, done: int, optimizers: dict[str, torch.optim.Optimizer]) -> None:
+        """The means since the last call, as the row of step ``done``."""
+        if self._waiting or not self._checked:
+            return
+        means = {n: float(np.mean([row[n] for row in self._checked])) for n in self._checked[0]}
+        self._checked.clear()
+        self.note = " ".join(f"{n} {v:.3g}" for n, v in list(means.items())[:6])
+        if self.writes and self._board is not None:
+            _append(self.folder / "losses.csv", {"step": done, **means})
+            for name, value in means.items():
+                self._board.add_scalar(f"loss/{name}", value, done)
+            for turn, optimizer in optimizers.items():
+                self._board.add_scalar(f"rate/{turn}", optimizer.param_groups[0]["lr"], done)
+
+    def judged(self, done: int, values: dict[str, float], picture: NDArray[np.uint8] | None) -> None:
+        """Figures of val, and a picture of samples."""
+        if not (self.writes and values and self._board is not None):
+            return
+        _append(self.folder / "val.csv", {"step": done, **values})
+        for name, value in values.items():
+            self._board.add_scalar(f"val/{name}", value, done)
+        if picture is not None:
+            images.write_png(self.folder / "pictures" / f"step-{done:07d}.png", picture)
+            self._board.add_image("val", picture, done, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Bring all to disk."""
+        if self._board is not None:
+            self._board.flush()
+
+    def close(self) -> None:
+        """The end of the log."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _append(path: Path, row: dict[str, float]) -> None:
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as f:
+        writer = csv.DictWriter(f, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
+
+
+def _cut(path: Path, start: int) -> None:
+    """Drop the rows after step ``start``; a row cut short by a kill goes too."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [
+        x for x in lines[1:] if x.endswith("\n") and x.partition(",")[0].isdigit() and int(x.partition(",")[0]) <= start
+    ]
+    with store.atomic(path, "w") as f:
+        f.writelines([*lines[:1], *kept] if start else [])
+    if not start:
+        path.unlink()

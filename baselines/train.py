@@ -1,0 +1,360 @@
+"""The one training loop of all models: CPU, one GPU, several processes; resumable to the same weights.
+
+Every random number of step k comes from the seed and k, and sample i of the run from the seed and i, so a run that was
+stopped goes on to the weights of one that was not. Several processes share the global batch: gradients are averaged in
+one flat all-reduce a turn, batch norms see the global batch, and one forward pass serves all players' turns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.lock import lock
+from ahp_toolkit.core.progress import Progress
+from ahp_toolkit.core.torch_io import compute_dtype, has_bf16, keep_memory, pick_device
+from ahp_toolkit.occlusion.densities import parse
+
+from . import runs
+from .base import Baseline, Output, build_model, playing
+from .cache import Cache, build_cache
+from .data import Draw, TrainData, check_leakage, collate, to_batch, worker_init
+from .judge import Ema, Judge
+from .recipes import Recipe, model_settings, optimizer_of, rate_factor, recipe_of
+from .runlog import RunLog
+from .synced import sync_batch_norm
+
+TEMPLATE_PX, TEMPLATE_PEOPLE = 64, 8192  # the amodal masks that `Baseline.prepare` is shown
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run.
+
+    Attributes:
+        root: a build folder with finished splits. out: where ``runs/`` is; None: ``root``.
+        settings: of the model, over the recipe's.
+        steps, batch, precision: in place of the recipe's; None: the recipe's.
+        ema: decay of the averaged weights that are judged and kept; 0: none.
+        accumulate: micro-batches a step. compile: torch.compile the model.
+        init: a run folder or model file to start from. name: of the run folder; empty: made from what it is.
+        stop_at: end after this step as if killed (the run goes on from its last saved state); None: never.
+    """
+
+    root: Path
+    model: str
+    task: str
+    recipe: str = "debug"
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 0
+    steps: int | None = None
+    batch: int | None = None
+    precision: str | None = None
+    iou: float | None = None
+    ema: float = 0.0
+    accumulate: int = 1
+    compile: bool = False
+    init: Path | None = None
+    name: str = ""
+    quiet: bool = False
+    save_every: int | None = None
+    stop_at: int | None = None
+
+    def resolved(self) -> Recipe:
+        """The recipe with this run's own steps, batch and precision in it."""
+        r = recipe_of(self.recipe)
+        changed: dict[str, Any] = {
+            "steps": {self.task: self.steps or r.steps.get(self.task, 0)},
+            "batch": {self.task: self.batch or r.batch.get(self.task, 0)},
+            "precision": self.precision or r.precision,
+            "save_every": self.save_every or r.save_every,
+        }
+        return replace(r, **changed)
+
+
+def train(job: Training) -> Path:
+    """Train, or go on with a run that was stopped; returns its run folder.
+
+    Raises:
+        UserError: for unknown names, data that leak, a loss that stops being a number.
+    """
+    recipe = job.resolved()
+    settings = model_settings(job.model, job.task, recipe, job.settings)
+    keep_memory()
+    fabric = _fabric(job, recipe)
+    fabric.launch()
+    if fabric.world_size > 1 and not fabric.is_global_zero:
+        fabric.barrier()  # the first process builds the cache
+    cache = build_cache(job.root, recipe.cache_px, max(1, job.workers), job.quiet)
+    if fabric.world_size > 1 and fabric.is_global_zero:
+        fabric.barrier()
+    check_leakage(job.root, cache)
+    about = _about(job, recipe, settings, cache, fabric)
+    folder = (job.out or job.root) / "runs" / about["run_id"]
+    if not fabric.is_global_zero:
+        return _Loop(job, recipe, about, folder, cache, fabric).run()
+    with lock(folder):
+        return _Loop(job, recipe, about, folder, cache, fabric).run()
+
+
+def _fabric(job: Training, recipe: Recipe) -> Fabric:
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    device = pick_device(job.device)
+    here, nodes = job.devices, 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun says how many
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // here
+    if recipe.batch[job.task] % (here * nodes * job.accumulate):
+        raise UserError(
+            f"a batch of {recipe.batch[job.task]} cannot be shared by {here * nodes} processes x {job.accumulate} "
+            "micro-batches; choose divisors of it, or another --set train.batch=N"
+        )
+    dtype = compute_dtype(device, recipe.precision)
+    several = here * nodes > 1
+    return Fabric(
+        accelerator="cuda" if device.type == "cuda" else "cpu",
+        devices=[device.index] if device.type == "cuda" and device.index is not None and not several else here,
+        num_nodes=nodes,
+        strategy="ddp" if several else "auto",
+        precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
+    )
+
+
+def _about(job: Training, recipe: Recipe, settings: dict[str, Any], cache: Cache, fabric: Fabric) -> dict[str, Any]:
+    """What goes into run.json; ``key`` holds all that the weights depend on."""
+    digests = runs.splits_digests(job.root)
+    init = store.digest_file(runs.weights_file(job.init)) if job.init else ""
+    own = {"ema": job.ema, "accumulate": job.accumulate, "iou": _iou(job)}
+    recipe_said = asdict(replace(recipe, save_every=0))
+    what = [job.model, job.task, settings, recipe_said, job.seed, cache.digest, digests.get("train"), init, own]
+    key = store.digest_value(what)
+    name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
+    return {
+        "run_id": name, "model": job.model, "task": job.task, "settings": settings, "recipe": job.recipe,
+        "recipe_values": asdict(recipe), "training": own, "seed": job.seed, "init": str(job.init or ""), "key": key,
+        "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),
+        "device": runs.device_name(fabric.device), "processes": fabric.world_size,
+        "precision": str(fabric._precision.precision), "people": len(cache.humans),
+        "people_with_parsing": cache.parsed, "occluders": len(cache.occluders),
+    }  # fmt: skip
+
+
+def _iou(job: Training) -> float:
+    """The mean IoU of simulated initial masks: what the build's frozen ones have, unless said."""
+    options = store.read_json(job.root / "build.json").get("options", {})
+    return float(job.iou if job.iou is not None else options.get("initial_iou", 0.775))
+
+
+class _Loop:
+    """One run: model, players, data, log, state."""
+
+    def __init__(
+        self, job: Training, recipe: Recipe, about: dict[str, Any], folder: Path, cache: Cache, fabric: Fabric
+    ) -> None:
+        self.job, self.recipe, self.about, self.folder, self.fabric = job, recipe, about, folder, fabric
+        self.first = fabric.is_global_zero
+        self.steps, self.batch = recipe.steps[job.task], recipe.batch[job.task]
+        self.cache = cache
+        self.arch = {k: about[k] for k in ("model", "task", "settings")}
+        self.best: float | None = None
+        self.seconds: list[float] = []
+
+    def run(self) -> Path:
+        """To the last step; at once when the run is finished."""
+        state = runs.load_state(self.folder / "state.pt", self.about["key"])
+        if state is not None and state["step"] >= self.steps:
+            return self.folder
+        with torch.random.fork_rng():
+            self._prepare(state)
+            start = int(state["step"]) if state is not None else 0
+            if self.first:
+                self._write_about("running")
+            self.log = RunLog(self.folder, start, self.first)
+            with Progress(self.about["run_id"], self.steps, "step", self.job.quiet or not self.first) as bar:
+                bar.update(start)
+                self._steps(start, bar)
+            self.log.close()
+        return self.folder
+
+    def _prepare(self, state: dict[str, Any] | None) -> None:
+        """Build the model with its players; take over the state, or the weights of ``init``, or learn from the masks."""
+        net = build_model(self.job.model, self.job.task, self.job.seed, **self.about["settings"])
+        if self.job.init is not None:
+            runs.take_weights(net, self.job.init, self.job.model, self.job.task)
+        elif state is None and net.wants_masks:
+            step = -(-len(self.cache.humans) // TEMPLATE_PEOPLE)
+            masks = [self.cache.amodal(i, TEMPLATE_PX) for i in range(0, len(self.cache.humans), step)]
+            net.prepare(torch.stack([torch.from_numpy(m) for m in masks]), self.job.seed)
+        if state is not None:
+            runs.fill(net, state["net"], self.folder / "state.pt")
+        self.about |= net.facts()
+        device = self.fabric.device
+        self.last = device.type == "cuda" or has_bf16(device)  # channels last is for convolutions that like it
+        net.to(device, memory_format=torch.channels_last if self.last else torch.contiguous_format)  # type: ignore[call-overload]
+        self.net: Baseline = net
+        if self.fabric.world_size > 1:
+            self.net = sync_batch_norm(net, device)  # type: ignore[assignment]
+            for value in self.net.state_dict().values():
+                dist.broadcast(value, 0)
+        turns = self.net.turns()
+        hints = {t: optimizer_of(self.net, t, self.recipe) for t in turns}
+        self.optimizers = {t: hints[t].build(list(p)) for t, p in turns.items()}
+        self.rates = {t: h.lr for t, h in hints.items()}
+        self.ema = Ema(self.net, self.job.ema) if self.job.ema else None
+        if state is not None:
+            for turn, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][turn])
+            if self.ema is not None:
+                runs.fill(self.ema.net, state["ema"], self.folder / "state.pt")
+            self.best = state["best"]
+        if self.job.compile:
+            self.net.compile()
+        self.judge = Judge(self.job.root, self.job.task, self.recipe, self.fabric) if self.first else None
+
+    def _loader(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the batches from step ``start`` on, in micro-batches."""
+        share = self.batch // self.fabric.world_size
+        own = (
+            range(
+                k * self.batch + self.fabric.global_rank * share, k * self.batch + (self.fabric.global_rank + 1) * share
+            )
+            for k in range(start, self.steps)
+        )
+        draw = Draw(parse(self.recipe.density), self.recipe.size, _iou(self.job), True, self.job.seed)
+        context = multiprocessing.get_context("forkserver") if self.job.workers else None
+        if context is not None:
+            context.set_forkserver_preload(["baselines.data"])
+        return iter(
+            DataLoader(
+                TrainData(self.cache, draw),
+                batch_size=share // self.job.accumulate,
+                sampler=itertools.chain.from_iterable(own),  # type: ignore[arg-type]
+                num_workers=self.job.workers,
+                collate_fn=collate,
+                worker_init_fn=worker_init,
+                multiprocessing_context=context,
+                pin_memory=self.fabric.device.type == "cuda",
+                prefetch_factor=4 if self.job.workers else None,
+            )
+        )
+
+    def _steps(self, start: int, bar: Progress) -> None:
+        loader = self._loader(start)
+        every = 1 if self.fabric.device.type == "cpu" else self.recipe.log_every
+        for step in range(start, self.steps):
+            begun = time.perf_counter()
+            terms = self._step(step, [next(loader) for _ in range(self.job.accumulate)])
+            self.log.add(step, terms)
+            done = step + 1
+            saving = done % self.recipe.save_every == 0 or done == self.steps
+            judging = done % self.recipe.eval_every == 0 or done == self.steps
+            if done % every == 0 or saving or judging:
+                self.log.check(self.recipe)
+            self.seconds.append(time.perf_counter() - begun)
+            if done % self.recipe.log_every == 0:
+                self.log.write(done, self.optimizers)
+            if judging:
+                self._judge(done)
+            if saving:
+                self._save(done)
+            bar.update(1, self.log.note)
+            if done == self.job.stop_at:
+                return
+
+    def _step(self, step: int, micro: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """One turn of every player. With one micro-batch its forward pass serves all turns."""
+        self.net.train()
+        torch.manual_seed(store.seed_of(self.job.seed, "step", step, self.fabric.global_rank))
+        factor = rate_factor(self.recipe, step, self.steps)
+        batches = [to_batch(p, b, self.fabric.device, self.last) for p, b in micro]
+        shared: Output | None = None
+        if len(batches) == 1:
+            with self.fabric.autocast():
+                shared = self.net(batches[0])
+        said: dict[str, Tensor] = {}
+        for turn, optimizer in self.optimizers.items():
+            with playing(self.net, turn) as mine:
+                optimizer.zero_grad(set_to_none=True)
+                for batch in batches:
+                    with self.fabric.autocast():
+                        output = shared if shared is not None else self.net(batch)
+                        terms = self.net.losses(batch, output, turn)
+                        total = self.net.total(terms) / len(batches)
+                    self.fabric.backward(total)
+                    for name, value in terms.items():
+                        said[name] = said.get(name, 0) + value.detach().float() / len(batches)
+                self._average(mine)
+                for group in optimizer.param_groups:
+                    group["lr"] = self.rates[turn] * factor
+                optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.net)
+        return said
+
+    def _average(self, parameters: list[torch.nn.Parameter]) -> None:
+        """The mean of all processes' gradients, in one flat message."""
+        if self.fabric.world_size == 1:
+            return
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        dist.all_reduce(flat)
+        flat /= self.fabric.world_size
+        parts = flat.split([g.numel() for g in grads])
+        for p, part in zip(parameters, parts, strict=True):
+            p.grad = part.view_as(p)
+
+    def _judge(self, done: int) -> None:
+        """Look at val (the first process alone); keep the best."""
+        if self.judge is not None:
+            net = self.ema.net if self.ema is not None else self.net
+            found = self.judge(net)
+            self.log.judged(done, found.values, found.picture)
+            self.about["val"] = {"step": done, **found.values}
+            if found.value is not None and (self.best is None or found.value > self.best):
+                self.best = found.value
+                self.about["best"] = {"step": done, "by": found.by, **found.values}
+                runs.save_model(self.folder / "best.pt", self.arch, net, {"step": done, "run": self.about["run_id"]})
+        if self.fabric.world_size > 1:
+            self.fabric.barrier()
+
+    def _save(self, done: int) -> None:
+        if not self.first:
+            return
+        net = self.ema.net if self.ema is not None else self.net
+        runs.save_model(self.folder / "last.pt", self.arch, net, {"step": done, "run": self.about["run_id"]})
+        state = {
+            "step": done, "best": self.best, "net": self.net.state_dict(),
+            "optimizers": {t: o.state_dict() for t, o in self.optimizers.items()},
+            "ema": self.ema.net.state_dict() if self.ema is not None else {},
+        }  # fmt: skip
+        self.log.flush()
+        runs.save_state(self.folder / "state.pt", self.about["key"], state)
+        self._write_about("done" if done == self.steps else "running", done)
+
+    def _write_about(self, status: str, done: int = 0) -> None:
+        steady = sorted(self.seconds[len(self.seconds) // 10 :])
+        pace = {"seconds_per_step": steady[len(steady) // 2]} if steady else {}
+        old = self.folder / "run.json"
+        kept = {}
+        if old.exists():
+            kept = {k: v for k, v in store.read_json(old).items() if k in ("best", "val")}
+        store.write_json(old, kept | self.about | pace | {"status": status, "step": done})
