@@ -29,13 +29,13 @@ from ._train_data import Cut, ParserCut, Samples, SegmenterCut, humans_of, split
 
 #: ``debug`` runs on two CPU cores in about a minute, ``full`` wants a GPU.
 SEGMENTER = {
-    "debug": Settings("mobilenet_v2", 96, 250, 8, lr=2e-3),
+    "debug": Settings("resnet18", 96, 150, 8, lr=2e-3),
     "full": Settings(
         "resnet101", 512, 60_000, 16, lr=2e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
     ),
 }
 PARSER = {
-    "debug": Settings("hrnet_w18_small", 96, 200, 8, lr=2e-3),
+    "debug": Settings("hrnet_w18_small", 96, 250, 8, lr=2e-3),
     "full": Settings(
         "hrnet_w48", 473, 110_000, 16, lr=3e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
     ),
