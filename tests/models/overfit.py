@@ -41,7 +41,7 @@ def hole_score(found: Result, truth: Batch) -> float:
     return float(wrong.sum() / (6 * truth.invisible.sum()))
 
 
-def overfit(name: str, task: str, most: int = 300, every: int = 25, **settings: object) -> Fit:
+def overfit(name: str, task: str, most: int = 300, l1: float = L1, every: int = 25, **settings: object) -> Fit:
     """Train on the four samples until the goal is met, looking every so many steps."""
     torch.manual_seed(0)
     truth = batch()
@@ -59,7 +59,7 @@ def overfit(name: str, task: str, most: int = 300, every: int = 25, **settings: 
             with torch.no_grad():
                 found = model.predict(truth)
             value = score(found, truth) if task == "mask" else hole_score(found, truth)
-            if value > IOU if task == "mask" else value < L1:
+            if value > IOU if task == "mask" else value < l1:
                 return Fit(value, step, True)
     return Fit(value, most, False)
 

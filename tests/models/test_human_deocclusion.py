@@ -81,5 +81,5 @@ def test_content_takes_stage_1_masks_and_parsings() -> None:
 
 @pytest.mark.parametrize(("name", "task"), [("human_deocclusion", "mask"), ("pcnets", "mask"), ("pix2pix", "content")])
 def test_learns_four_people_by_heart(name: str, task: str) -> None:
-    fit = overfit(name, task)
+    fit = overfit(name, task, most=600, l1=0.04)  # in the hole; tests/bench/overfit.py goes to 0.02
     assert fit.reached, fit
