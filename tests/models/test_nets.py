@@ -69,6 +69,13 @@ def test_gated_convolution_by_hand() -> None:
     torch.testing.assert_close(y.flatten(), torch.tensor(expected))
 
 
+def test_gated_convolutions_keep_the_signal_alive() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 32, 32)
+    y = nn.Sequential(*(GatedConv2d(16, 16) for _ in range(12)))(x)
+    assert 0.1 < y.std((2, 3)).mean() < 3  # torch's default weights leave 1e-5
+
+
 def test_published_parameter_counts() -> None:
     assert parameters(UNet(2, 32)) == pytest.approx(3.35, abs=0.005)
     assert parameters(SkipUNet(3, 3)) == pytest.approx(54.41, abs=0.01)  # pix2pix's unet_256
