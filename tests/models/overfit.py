@@ -11,7 +11,7 @@ from baselines.base import Baseline, Batch, Result, build_model, playing
 from .world import batch, small
 
 # rates for a handful of small steps; the papers' are for their batches and hundreds of thousands of iterations
-RATES = {"sgd": 0.05, "adam": 2e-3}
+RATES = {"sgd": 0.02, "adam": 2e-3}
 IOU, L1 = 0.95, 0.02
 
 
