@@ -58,6 +58,13 @@ class GatedConv2d(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, 2 * outputs, kernel, stride, dilation * (kernel // 2), dilation)
+        # unit variance in gives unit variance out, E[elu(f)^2] E[sigmoid(g)^2] = 0.19: there is no norm to do it, and
+        # torch's default would let the signal die within ten layers
+        std = (inputs * kernel * kernel) ** -0.5
+        nn.init.normal_(self.conv.weight[:outputs], 0.0, 2.3 * std)
+        nn.init.normal_(self.conv.weight[outputs:], 0.0, std)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""

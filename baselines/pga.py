@@ -74,9 +74,9 @@ class TokenAttention(nn.Module):
         """[B, C, h, w] to [B, outputs, h, w]; ``guide`` at the feature's resolution."""
         q = self.q(torch.cat([x, guide.modal_parts.to(x.dtype)], 1))
         k = self.k(torch.cat([x, guide.amodal_parts.to(x.dtype)], 1))
-        flat = [t.flatten(2).transpose(1, 2) for t in (q, k, self.v(x))]
-        masks = [m.flatten(1) > 0.5 for m in (guide.visible, guide.invisible)]
-        found = pairwise(*flat, *masks, form=self.form)  # type: ignore[arg-type]
+        q, k, v = (t.flatten(2).transpose(1, 2) for t in (q, k, self.v(x)))
+        visible, invisible = (m.flatten(1) > 0.5 for m in (guide.visible, guide.invisible))
+        found = pairwise(q, k, v, visible, invisible, self.form)
         return torch.cat([f.transpose(1, 2).reshape(x.shape) for f in found], 1)
 
 

@@ -236,7 +236,8 @@ class ContentModel(Baseline):
         x = torch.cat([self.dimmed(batch.image, amodal), modal, amodal], 1)
         if not self.pga:
             return Output(image=self.net(x, 1 - hole))
-        guide = Guide(*(one_hot_parts(p) for p in batch.parsings()), modal, hole)
+        modal_parts, amodal_parts = (one_hot_parts(p) for p in batch.parsings())
+        guide = Guide(modal_parts, amodal_parts, modal, hole)
         filled = self.settings.attention_t
 
         def attend(level: str, here: Masked) -> Masked:

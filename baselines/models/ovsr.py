@@ -124,7 +124,8 @@ class OvsrMask(Baseline):
     def forward(self, batch: Batch) -> Output:
         """Mask logits of the last round; the earlier rounds' in ``extra``."""
         self.check_input(batch)
-        picture, extra = batch.image, {}
+        picture = batch.image
+        extra: dict[str, Tensor] = {}
         for i in range(self.settings.iterations):
             logits = self.net(torch.cat([batch.image, batch.given, picture], 1))
             soft = torch.maximum(logits.sigmoid(), batch.given)

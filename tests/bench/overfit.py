@@ -1,0 +1,31 @@
+"""Every model learns four samples by heart, the suite's overfit test in full: `python -m tests.bench.overfit`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from baselines.base import MODELS
+from tests.models.overfit import overfit
+
+
+def main() -> None:
+    """Print, for all models and tasks or those named, what was reached and how soon."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="models; all when none is named")
+    parser.add_argument("--steps", type=int, default=1000)
+    args = parser.parse_args()
+    for name in args.names or MODELS.names():
+        for task in MODELS.get(name).TASKS:
+            start = time.perf_counter()
+            fit = overfit(name, task, args.steps)
+            what = "IoU" if task == "mask" else "l1 in the hole"
+            took = time.perf_counter() - start
+            mark = "ok" if fit.reached else "NOT REACHED"
+            print(
+                f"{name:18} {task:8} {what} {fit.value:.4f} after {fit.steps} steps, {took:.0f} s  {mark}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The paper's networks: rows of Tables 4, 5 and 6, people without parsing; the overfit test of cheap models."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ahp_toolkit.core.errors import UserError
+from baselines.base import Batch, build_model
+from baselines.models.human_deocclusion import TABLE4, TABLE5, TABLE6
+
+from .overfit import overfit
+from .world import batch, small
+
+MASK, CONTENT = small("human_deocclusion", "mask"), small("human_deocclusion", "content")
+
+
+@pytest.mark.parametrize("row", TABLE4)
+def test_rows_of_table_4(row: str) -> None:
+    settings = {**MASK, **TABLE4[row]}
+    settings["templates"] = min(int(settings["templates"]), 4)
+    model = build_model("human_deocclusion", "mask", **settings)
+    model.prepare(batch().need("amodal")[:, 0])
+    terms = model.losses(batch(), model(batch()), "generator")
+    assert ("adversarial" in terms) == ("critic" in model.turns()) == (row[0] != "1")
+    assert ("modal" in terms) == (row[0] in "3456")
+    assert ("amodal_parsing" in terms) == ("modal_parsing" in terms) == (row[0] in "46")
+    assert model.wants_masks == (row[0] in "56")
+    found = model.eval().predict(Batch(batch().image, batch().given))
+    assert found.modal is not None
+    assert torch.equal(found.modal, batch().given) == (row[0] in "12")
+
+
+@pytest.mark.parametrize("row", [*TABLE5, *TABLE6])
+def test_rows_of_tables_5_and_6(row: str) -> None:
+    model = build_model("human_deocclusion", "content", **{**CONTENT, **({**TABLE5, **TABLE6}[row])})
+    terms = model.losses(batch(), model(batch()), "generator")
+    assert torch.isfinite(model.total(terms)) and set(terms) == {"adversarial", "l1", "perceptual", "style"}
+
+
+def test_people_without_parsing_train_the_mask_terms_only() -> None:
+    model = build_model("human_deocclusion", "mask", **MASK)
+    model.prepare(batch().need("amodal")[:, 0])
+    output = model(batch())
+    with_some = dataclasses.replace(batch(), has_parsing=torch.tensor([True, False, False, False]))
+    with_none = dataclasses.replace(batch(), parsing=None)
+    some, none = (model.losses(b, output, "generator") for b in (with_some, with_none))
+    assert some["amodal_parsing"] > 0 and none["amodal_parsing"] == 0 and none["modal_parsing"] == 0
+    assert some["amodal"] == none["amodal"] > 0
+    grads = torch.autograd.grad(none["amodal_parsing"], list(model.net.parameters()), allow_unused=True)
+    assert all(g is None or not g.any() for g in grads)
+
+
+def test_training_without_templates_found_is_an_error() -> None:
+    model = build_model("human_deocclusion", "mask", **MASK)
+    with pytest.raises(UserError, match="prepare"):
+        model.losses(batch(), model(batch()), "generator")
+
+
+def test_the_background_weight_dims_only_the_background() -> None:
+    model = build_model("human_deocclusion", "content", **CONTENT)
+    image, amodal = batch().image, batch().need("amodal")
+    dimmed = model.dimmed(image, amodal)
+    torch.testing.assert_close(dimmed * amodal, image * amodal)
+    torch.testing.assert_close(dimmed * (1 - amodal), 0.3 * image * (1 - amodal))
+
+
+def test_content_takes_stage_1_masks_and_parsings() -> None:
+    model = build_model("human_deocclusion", "content", **CONTENT).eval()
+    data = batch()
+    modal_parsing, parsing = data.parsings()
+    with torch.no_grad():
+        truth = model.predict(data).image
+        same = model.predict(dataclasses.replace(data, modal_parsing=modal_parsing)).image
+        other = model.predict(dataclasses.replace(data, modal_parsing=parsing.flip(1))).image
+    assert truth is not None and same is not None and other is not None
+    assert torch.equal(truth, same) and not torch.equal(truth, other)
+
+
+@pytest.mark.parametrize(("name", "task"), [("human_deocclusion", "mask"), ("pix2pix", "content")])
+def test_learns_four_people_by_heart(name: str, task: str) -> None:
+    fit = overfit(name, task, most=400, l1=0.05)  # in the hole; tests/bench/overfit.py goes to 0.02
+    assert fit.reached, fit
