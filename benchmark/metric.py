@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ahp_toolkit.core.registry import Registry
 
+from .context import Context
 from .counts import Areas, Counts, areas
 
 METRICS = Registry("metric", "benchmark.metrics")
@@ -92,7 +93,7 @@ class Metric(ABC):
         self._chunks: list[Rows] = []
 
     @classmethod
-    def open(cls, context: Any) -> Self:
+    def open(cls, context: Context) -> Self:
         """A ready metric; ``context`` finds weights.
 
         Raises:
@@ -111,6 +112,10 @@ class Metric(ABC):
     @abstractmethod
     def each(self, rows: Rows) -> Floats:
         """The figure of every single sample, float64 [n]; NaN where there is none."""
+
+    def values(self, rows: Rows, weights: Floats) -> Floats:
+        """`value` for each row of weights [B, n]; NaN where no sample is drawn."""
+        return np.array([self.value(rows, w) if w.any() else np.nan for w in weights])
 
     def update(self, batch: Any) -> None:
         """Take a batch in."""
