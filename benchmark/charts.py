@@ -69,7 +69,7 @@ def _points(run: Run, metric: type[Metric]) -> list[tuple[float, float, float, f
 
 def _axes(low: float, high: float, right: float, metric: type[Metric]) -> str:
     out = []
-    for y in _ticks(low, high):
+    for y in (t for t in _ticks(low, high) if t <= metric.bounds[1] * metric.scale):
         py = _TOP + (high - y) / (high - low) * _HEIGHT
         out.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{py:.1f}" y2="{py:.1f}"/>')
         out.append(f'<text x="{_LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
@@ -236,6 +236,6 @@ def grid(board: Board, tiles: Tiles, picked: list[int], metric: type[Metric], ti
             shown = metric.shown(float(column[i])) if column else "–"
             found.append((uri(tiles.prediction(k, name)), shown))
         rows.append((f"{name} · ratio {ratios[i]:.2f}", found))
-    return Grid(title, note, ["input", "truth", *(r.model for r in board.runs)], rows)
+    return Grid(title, note, ["input", "ground truth", *(r.model for r in board.runs)], rows)
 
 
