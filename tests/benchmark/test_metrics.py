@@ -213,7 +213,7 @@ def test_pictures_against_skimage_and_torchmetrics() -> None:
     assert ours["ssim"] == pytest.approx(np.mean(theirs), abs=1e-6)
     measure = StructuralSimilarityIndexMeasure(data_range=1.0)
     tensors = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in (a, t))
-    assert ours["ssim"] == pytest.approx(float(measure(*tensors)), abs=1e-4)
+    assert ours["ssim"] == pytest.approx(float(measure(*tensors)), abs=1e-3)  # theirs averages the border too
     theirs = [peak_signal_noise_ratio(y, x, data_range=1.0) for x, y in zip(a, t, strict=True)]
     assert ours["psnr"] == pytest.approx(np.mean(theirs), rel=1e-6)
     assert ours["l1_image"] == pytest.approx(np.abs(a - t).mean(), rel=1e-6)
