@@ -86,10 +86,7 @@ def _general(
 ) -> dict[str, Floats]:
     humans = int(groups.max()) + 1
     weights = np.concatenate(list(draws(humans, metric.replicates, digest)))
-    return {
-        name: metric.values(rows[members], weights[:, groups[members]])
-        for name, members in slices.items()
-    }
+    return {name: metric.values(rows[members], weights[:, groups[members]]) for name, members in slices.items()}
 
 
 def interval(value: float, replicates: Floats) -> tuple[float, float]:

@@ -54,7 +54,8 @@ def curves(board: Board, metric: type[Metric]) -> str:
     for k, line in enumerate(lines):
         parts.append(_curve([(*at(x, v), at(x, a)[1], at(x, b)[1]) for x, v, a, b in line], k, board.runs[k].model))
     box = f"0 0 {_LEFT + _WIDTH + 16} {_TOP + _HEIGHT + 44}"
-    return f'<svg class="curve" viewBox="{box}" role="img" aria-label="{metric.name} over occlusion ratio">{"".join(parts)}</svg>'
+    label = f'role="img" aria-label="{metric.name} over occlusion ratio"'
+    return f'<svg class="curve" viewBox="{box}" {label}>{"".join(parts)}</svg>'
 
 
 def _points(run: Run, metric: type[Metric]) -> list[tuple[float, float, float, float]]:
@@ -136,7 +137,7 @@ def pick_worst(run: Run, metric: type[Metric], count: int) -> list[int]:
 
 def _one_a_human(order: np.ndarray, humans: Sequence[str], count: int) -> list[int]:
     seen: set[str] = set()
-    picked = []
+    picked: list[int] = []
     for i in order.tolist():
         if humans[i] not in seen and len(picked) < count:
             seen.add(humans[i])
@@ -194,7 +195,8 @@ class Tiles:
         if found is None or name not in found[1]:
             return nothing
         root, rows = found
-        p = parse(*rows[name], root)
+        where, row = rows[name]
+        p = parse(where, row, root)
         if self.board == "content":
             return nothing if p.image is None else self._picture(store.safe_join(root, p.image))
         if p.amodal is None:
@@ -227,7 +229,9 @@ def grid(board: Board, tiles: Tiles, picked: list[int], metric: type[Metric], ti
     """One row a sample: input, truth, then every method with its figure."""
     table = board.runs[0].samples
     names, ratios = table["sample_id"].to_pylist(), table["ratio"].to_pylist()
-    columns = [r.samples[metric.name].to_pylist() if metric.name in r.samples.column_names else None for r in board.runs]
+    columns = [
+        r.samples[metric.name].to_pylist() if metric.name in r.samples.column_names else None for r in board.runs
+    ]
     rows = []
     for i in picked:
         name = names[i]
@@ -237,5 +241,3 @@ def grid(board: Board, tiles: Tiles, picked: list[int], metric: type[Metric], ti
             found.append((uri(tiles.prediction(k, name)), shown))
         rows.append((f"{name} · ratio {ratios[i]:.2f}", found))
     return Grid(title, note, ["input", "ground truth", *(r.model for r in board.runs)], rows)
-
-

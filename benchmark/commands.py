@@ -14,7 +14,9 @@ _SPLIT = click.option("--split", required=True, type=_FOLDER, help="Folder of th
 @click.command()
 @click.argument("predictions", nargs=-1, required=True, type=_ANY)
 @_SPLIT
-@click.option("--out", default=Path("boards"), show_default=True, type=click.Path(path_type=Path), help="Boards folder.")
+@click.option(
+    "--out", default=Path("boards"), show_default=True, type=click.Path(path_type=Path), help="Boards folder."
+)
 @click.option("--inception", type=_ANY, help="pytorch-fid's weights (else AHP_INCEPTION_WEIGHTS, torch's hub cache).")
 @click.option("--lpips", type=_ANY, help="torchvision's AlexNet weights (else AHP_LPIPS_WEIGHTS, torch's hub cache).")
 @click.option("--device", default="cpu", show_default=True, help="Where features are extracted: cpu, cuda, cuda:1.")
@@ -34,7 +36,9 @@ def score(
         for name, reason in scored.absent.items():
             click.echo(f"  {name:<22} absent: {reason}")
         if scored.problems:
-            click.echo(f"  {len(scored.problems)} problems: {_kinds(scored.problems)}; see score.json or ahp bench validate")
+            click.echo(
+                f"  {len(scored.problems)} problems: {_kinds(scored.problems)}; see score.json or ahp bench validate"
+            )
 
 
 def _figures(rows: list) -> str:  # type: ignore[type-arg]

@@ -98,15 +98,15 @@ def kernel_replicates(x: Features, y: Features, weights: Floats) -> Floats:
 
     Two sets of one length: sample i of one set belongs to sample i of the other.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    same = sum(_off_diagonal(_kernel(a, a), weights) for a in (x, y))
     total = weights.sum(1)
+    same = _off_diagonal(_kernel(x, x), weights) + _off_diagonal(_kernel(y, y), weights)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cross = np.einsum("bi,ij,bj->b", weights, _kernel(x, y), weights, optimize=True) / total**2
+        cross = ((weights @ _kernel(x, y)) * weights).sum(1) / total**2
     return np.asarray(same - 2 * cross, np.float64)
 
 
-def _kernel(a: Floats, b: Floats) -> Floats:
+def _kernel(a: Features, b: Features) -> Floats:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return np.asarray((a @ b.T / a.shape[1] + 1) ** 3, np.float64)
 
 

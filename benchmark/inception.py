@@ -1,4 +1,4 @@
-"""Feature extractors: pytorch-fid's Inception with the official weights, or a named stand-in that is never called FID."""
+"""Feature extractors: pytorch-fid's Inception with the official weights, or a named stand-in never called FID."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,18 @@ def find_weights(given: Path | None) -> Path:
         if not named.is_file():
             raise UserError(f"{named}: no such file; expected pytorch-fid's {WEIGHTS_NAMES[0]}")
         if (got := store.digest_file(named)) != WEIGHTS_SHA256:
-            raise UserError(f"{named}: SHA-256 is {got[:12]}…, pytorch-fid's official weights have {WEIGHTS_SHA256[:12]}…")
+            raise UserError(
+                f"{named}: SHA-256 is {got[:12]}…, pytorch-fid's official weights have {WEIGHTS_SHA256[:12]}…"
+            )
         return named
     for name in WEIGHTS_NAMES:
         path = hub_checkpoints() / name
         if path.is_file() and store.digest_file(path) == WEIGHTS_SHA256:
             return path
-    raise Absent(f"{WEIGHTS_NAMES[0]} not found: give --inception FILE, set AHP_INCEPTION_WEIGHTS, or put it into torch's hub cache")
+    raise Absent(
+        f"{WEIGHTS_NAMES[0]} not found: give --inception FILE, set AHP_INCEPTION_WEIGHTS, or put it into "
+        f"torch's hub cache"
+    )
 
 
 def hub_checkpoints() -> Path:
@@ -106,7 +112,7 @@ def hub_checkpoints() -> Path:
 
 
 def inception_network(state: Mapping[str, Any]) -> Any:
-    """pytorch-fid's network with a state dict: pool3 features; batch norm folded, channels last (twice as fast on CPU)."""
+    """pytorch-fid's network with a state dict: pool3; batch norm folded, channels last (CPU: twice as fast)."""
     import torch
     from pytorch_fid import inception as theirs
     from torch import nn
@@ -158,7 +164,7 @@ def open_random_conv(context: Context) -> Extractor:
     widths = (3, 32, 64, 128)
     rng = np.random.default_rng(2021)  # NumPy's stream is the same in every version of torch
     layers: list[Any] = [nn.AvgPool2d(2)]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         conv = nn.Conv2d(a, b, 4, stride=2, padding=1)
         conv.weight.data = torch.from_numpy(rng.normal(0, np.sqrt(2 / (16 * a)), (b, a, 4, 4)).astype(np.float32))
         conv.bias.data.zero_()

@@ -145,7 +145,10 @@ def _sort_value(metric: type[Metric], run: Run) -> float:
 
 
 def _standings(metric: type[Metric], runs: Sequence[Run]) -> dict[int, Standing]:
-    order = sorted((k for k, r in enumerate(runs) if np.isfinite(_sort_value(metric, r))), key=lambda k: _sort_value(metric, runs[k]))
+    order = sorted(
+        (k for k, r in enumerate(runs) if np.isfinite(_sort_value(metric, r))),
+        key=lambda k: _sort_value(metric, runs[k]),
+    )
     out: dict[int, Standing] = {}
     leader = above = -1
     for place, k in enumerate(order, 1):

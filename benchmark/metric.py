@@ -60,7 +60,7 @@ class PictureBatch:
     invisible: Bools
 
     @cached_property
-    def floats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def floats(self) -> tuple[Rows, Rows]:
         """(images, truth) as float32 in [0, 1], shared by the metrics of one batch."""
         return self.images.astype(np.float32) / 255, self.truth.astype(np.float32) / 255
 

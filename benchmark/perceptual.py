@@ -1,4 +1,4 @@
-"""LPIPS in its official form (Zhang et al., CVPR 2018, version 0.1): AlexNet features and the published linear weights."""
+"""LPIPS in its official form (Zhang et al., CVPR 2018, version 0.1): AlexNet and the published linear weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def linear_weights() -> list[Any]:
     """
     import torch
 
-    for package, inside in (("torchmetrics", "functional/image/lpips_models/alex.pth"), ("lpips", "weights/v0.1/alex.pth")):
+    for package, inside in (
+        ("torchmetrics", "functional/image/lpips_models/alex.pth"),
+        ("lpips", "weights/v0.1/alex.pth"),
+    ):
         spec = importlib.util.find_spec(package)
         folder = Path(spec.origin).parent if spec and spec.origin else None
         if folder is not None and (folder / inside).is_file():
@@ -53,7 +56,9 @@ def find_backbone(given: Path | None) -> Path:
     if not path.is_file():
         if named:
             raise UserError(f"{named}: no such file; expected torchvision's {BACKBONE}")
-        raise Absent(f"{BACKBONE} not found: give --lpips FILE, set AHP_LPIPS_WEIGHTS, or put it into torch's hub cache")
+        raise Absent(
+            f"{BACKBONE} not found: give --lpips FILE, set AHP_LPIPS_WEIGHTS, or put it into torch's hub cache"
+        )
     if not store.digest_file(path).startswith("7be5be79"):
         raise UserError(f"{path}: not torchvision's {BACKBONE}: its SHA-256 begins otherwise")
     return path

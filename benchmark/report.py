@@ -43,7 +43,9 @@ def write_report(boards: Path, out: Path, seed: int = 0) -> list[Path]:
     for name, text in texts.items():
         with store.atomic(out / name) as f:
             f.write(text.encode())
-    store.write_json(out / "leaderboard.json", {"boards": list(map(tables.to_json, found)), "speed": tables.speed_rows(runs)})
+    store.write_json(
+        out / "leaderboard.json", {"boards": list(map(tables.to_json, found)), "speed": tables.speed_rows(runs)}
+    )
     return [*(out / name for name in texts), out / "leaderboard.json"]
 
 
@@ -124,7 +126,14 @@ def _grids(board: Board, seed: int) -> list[Grid]:
     figure = f"Under each tile: {metric.name} of the sample."
     made = [
         grid(shown, tiles, seeded, metric, "Chosen by seed", f"Spread over the occlusion ratio, seed {seed}. {figure}"),
-        grid(shown, tiles, disagreed, metric, "Greatest disagreement", f"Where the methods' figures spread most. {figure}"),
+        grid(
+            shown,
+            tiles,
+            disagreed,
+            metric,
+            "Greatest disagreement",
+            f"Where the methods' figures spread most. {figure}",
+        ),
     ]
     for k, picked in worst.items():
         only = Board(board.board, board.split, board.digest, board.protocol, [shown.runs[k]])

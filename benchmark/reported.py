@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _PAPER = "Zhou et al., CVPR 2021"
@@ -9,7 +10,7 @@ _PAPER = "Zhou et al., CVPR 2021"
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """One method's figures as its paper prints them; ``data`` says on which images, ``protocol`` what is known of it."""
+    """One method's figures as its paper prints them; ``data`` says on which images."""
 
     board: str
     method: str
@@ -66,7 +67,7 @@ _LATER = (
 )  # fmt: skip
 
 
-def _rows(board: str, table: dict[str, tuple[str, ...]], names: tuple[str, ...], source: str) -> list[Reported]:
+def _rows(board: str, table: Mapping[str, tuple[str, ...]], names: tuple[str, ...], source: str) -> list[Reported]:
     return [
         Reported(board, method, data, source, dict(zip(names, cells[k].split(), strict=True)))
         for k, data in enumerate(_SETS)

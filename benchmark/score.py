@@ -105,9 +105,7 @@ def score(
     return _write(run, submission, split, digest, out)
 
 
-def _take(
-    run: _Run, samples: list[Sample], submission: Submission, split: Path, digests: Mapping[str, str]
-) -> None:
+def _take(run: _Run, samples: list[Sample], submission: Submission, split: Path, digests: Mapping[str, str]) -> None:
     rows = submission.fetch([s.sample_id for s in samples])
     parsed = [parse(*rows[s.sample_id], submission.root) if s.sample_id in rows else None for s in samples]
     for p in parsed:
@@ -123,7 +121,9 @@ def _take(
         invisible = batch.true_amodal & ~batch.true_modal
         for start in range(0, len(samples), PICTURES):
             part = slice(start, start + PICTURES)
-            _update(run, "content", _pictures(run, samples[part], parsed[part], invisible[part], submission, split, digests))
+            _update(
+                run, "content", _pictures(run, samples[part], parsed[part], invisible[part], submission, split, digests)
+            )
 
 
 def _update(run: _Run, board: str, batch: MaskBatch | PictureBatch) -> None:
@@ -203,9 +203,7 @@ def _write(run: _Run, submission: Submission, split: Path, digest: str, out: Pat
     return Scored(folder, submission.model, scores, run.problems, run.absent)
 
 
-def _score(
-    metric: Metric, model: str, name: str, found: Estimate, has: Bools, run_id: str, digest: str
-) -> Score:
+def _score(metric: Metric, model: str, name: str, found: Estimate, has: Bools, run_id: str, digest: str) -> Score:
     n = int(has.sum())
     return Score(
         metric.board, model, metric.name, name, found.value, metric.unit, metric.higher_is_better,
@@ -214,7 +212,11 @@ def _score(
 
 
 def _about(run: _Run, submission: Submission, split: Path, digest: str, folder: Path) -> dict[str, Any]:
-    missing = [f.sample_id for f, *has in zip(run.facts, *(run.has[b] for b in sorted(run.boards)), strict=True) if not any(has)]
+    missing = [
+        f.sample_id
+        for f, *has in zip(run.facts, *(run.has[b] for b in sorted(run.boards)), strict=True)
+        if not any(has)
+    ]
     return {
         "model": submission.model,
         "run_id": folder.name,

@@ -133,7 +133,9 @@ def _parquet(path: Path) -> pq.ParquetFile:
     except (pa.ArrowInvalid, OSError) as e:
         raise UserError(f"{path}: cannot be read as Parquet ({e}); write the predictions again") from e
     if "sample_id" not in found.schema_arrow.names:
-        raise UserError(f"{path}: expected a column sample_id, got {', '.join(found.schema_arrow.names)}; see SUBMIT.md")
+        raise UserError(
+            f"{path}: expected a column sample_id, got {', '.join(found.schema_arrow.names)}; see SUBMIT.md"
+        )
     return found
 
 
@@ -273,7 +275,9 @@ def check_ids(submission: Submission, ids: Sequence[str], digest: str) -> Check:
         else:
             present.add(name)
     if not present:
-        raise UserError(f"{submission.path}: not one of its {len(problems)} records is of this split ({len(known)} ids)")
+        raise UserError(
+            f"{submission.path}: not one of its {len(problems)} records is of this split ({len(known)} ids)"
+        )
     return Check(problems, present)
 
 

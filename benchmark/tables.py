@@ -52,7 +52,9 @@ def _cell(board: Board, row: int, metric: type[Metric]) -> Cell:
         d, low, high = (f"{v * metric.scale:+.{metric.digits}f}" for v in stand.difference)
         versus = f"{d} [{low}, {high}] against the next better{', tied' if stand.tied else ''}"
     place = values.index(stand.rank) + 1
-    return Cell(metric.shown(s.value), metric.shown(s.low), metric.shown(s.high), stand.rank, stand.tied, place, s.value, versus)
+    return Cell(
+        metric.shown(s.value), metric.shown(s.low), metric.shown(s.high), stand.rank, stand.tied, place, s.value, versus
+    )
 
 
 def label(metric: type[Metric]) -> str:
@@ -85,7 +87,13 @@ def markdown(board: Board) -> str:
     for k, run in enumerate(board.runs):
         body = [_md_cell(c) for c in cells(board, k)]
         lines.append(_row([rank_text(board, k), run.model, scored_of(board, run), *body]))
-    lines += ["", "`=`: a tie with the run above by the paired bootstrap (by human). Best in bold.", "", "Definitions:", ""]
+    lines += [
+        "",
+        "`=`: a tie with the run above by the paired bootstrap (by human). Best in bold.",
+        "",
+        "Definitions:",
+        "",
+    ]
     lines += [f"- `{m.name}` ({bounds_text(m)}): {m.definition}" for m in board.metrics]
     lines += ["", "### Reported by papers, by protocols of their own: not comparable with the rows above", ""]
     lines += [_row(["method", "data", "figures", "source"]), _row(["---"] * 4)]
@@ -95,7 +103,9 @@ def markdown(board: Board) -> str:
 
 def bounds_text(metric: type[Metric]) -> str:
     """Unit and bounds in words, at the scale of the table."""
-    low, high = ("∞" if np.isinf(b) and b > 0 else "−∞" if np.isinf(b) else f"{b * metric.scale:g}" for b in metric.bounds)
+    low, high = (
+        "∞" if np.isinf(b) and b > 0 else "−∞" if np.isinf(b) else f"{b * metric.scale:g}" for b in metric.bounds
+    )
     return f"{metric.unit}, {low} to {high}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
@@ -118,7 +128,21 @@ def to_csv(board: Board) -> str:
     """One line a run and slice and metric: every Score of the board."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ("board", "model", "metric", "slice", "value", "unit", "higher_is_better", "low", "high", "n", "n_missing", "run_id", "dataset_digest")
+    names = (
+        "board",
+        "model",
+        "metric",
+        "slice",
+        "value",
+        "unit",
+        "higher_is_better",
+        "low",
+        "high",
+        "n",
+        "n_missing",
+        "run_id",
+        "dataset_digest",
+    )
     writer.writerow(names)
     for run in board.runs:
         for s in run.scores.values():
@@ -127,7 +151,18 @@ def to_csv(board: Board) -> str:
     return out.getvalue()
 
 
-_TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\^{}"}
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\^{}",
+}
 
 
 def tex(text: str) -> str:
@@ -162,7 +197,8 @@ def to_json(board: Board) -> dict[str, Any]:
         found = dict(zip((m.name for m in board.metrics), cells(board, k), strict=True))
         rows.append(
             {
-                "rank": rank_text(board, k), "model": run.model, "run_id": run.about["run_id"], "n": scored_of(board, run),
+                "rank": rank_text(board, k), "model": run.model, "run_id": run.about["run_id"],
+                "n": scored_of(board, run),
                 "problems": run.about["problems"],
                 "metrics": {n: _json_cell(run, n, c) for n, c in found.items() if c.value is not None},
             }
@@ -184,7 +220,7 @@ def _json_cell(run: Run, name: str, c: Cell) -> dict[str, Any]:
 
 
 def speed_rows(runs: list[Run]) -> list[dict[str, str]]:
-    """The speed board: what each run.json says of its own cost, with device and precision; runs without are left out."""
+    """The speed board: what each run.json says of its own cost, with device and precision."""
     out = []
     for run in runs:
         said = run.about["run"].get("speed") or {}

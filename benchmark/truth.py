@@ -107,7 +107,7 @@ def picture_path(split: Path, sample_id: str, which: str) -> Path:
 
 
 def truth_pictures(split: Path) -> Mapping[str, str] | None:
-    """File name to sha256 of the split's true crops (``crops/digests.json``); empty without digests, None without crops.
+    """File name to sha256 of a split's true crops (``crops/digests.json``); empty without it, None without crops.
 
     Raises:
         UserError: when the digests cannot be read.

@@ -41,7 +41,7 @@ class BoundaryIou(MeanIou):
 
 METRIC = BoundaryIou
 # at 5x5 the region is 1 px wide: the rings of a 5x5 and of a 3x3 square, 16 and 8 px, have none in common; the ring of
-# a full 4x5 frame, 14 px, shares 11 with the ring of its left 4x4 part, 12 px: 11 of 15
+# a full 4x5 frame, 14 px, shares 10 with the ring of its left 4x4 part, 12 px: 10 of 16
 _FRAME, _INNER = "#####/#####/#####/#####/#####", "...../.###./.###./.###./....."
 EXAMPLES = (
     MaskExample([_FRAME], [_INNER], [_INNER], 0.0),

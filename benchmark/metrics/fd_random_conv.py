@@ -16,7 +16,8 @@ class FdRandomConv(Fid):
     name = "fd_random_conv"
     stands_for = "fid"
     definition = (
-        "Fréchet distance as `fid` computes it, on the 256 features of a seeded random convolutional network. Not FID, not "
+        "Fréchet distance as `fid` computes it, on the 256 features of a seeded random convolutional "
+        "network. Not FID, not "
         "comparable with it or with any other paper."
     )
 

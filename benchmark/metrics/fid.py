@@ -24,7 +24,8 @@ class Fid(Metric):
     replicates = 50
     definition = (
         "Fréchet distance between the 2048-d features of pytorch-fid's Inception (pt_inception-2015-12-05, SHA-256 "
-        "6726825d…) of the recovered and of the true 256x256 crops, resized to 299x299 (bilinear, no antialias). Biased "
+        "6726825d…) of the recovered and of the true 256x256 crops, resized to 299x299 (bilinear, no "
+        "antialias). Biased "
         "upwards for small sets: compare at the same n only. Interval: value ± 1.96 bootstrap standard deviations."
     )
 
@@ -45,15 +46,21 @@ class Fid(Metric):
         """The distance; NaN with fewer than two samples."""
         if weights is not None:
             rows = np.repeat(rows, weights.astype(int), axis=0)
-        return frechet(*np.split(rows, 2, axis=1)) if len(rows) > 1 else float("nan")
+        return frechet(*sides(rows)) if len(rows) > 1 else float("nan")
 
     def values(self, rows: Rows, weights: Floats) -> Floats:
         """The distance of every replicate."""
-        return frechet_replicates(*np.split(rows, 2, axis=1), weights)
+        return frechet_replicates(*sides(rows), weights=weights)
 
     def each(self, rows: Rows) -> Floats:
         """A distance of sets has no figure of one sample: NaN."""
         return np.full(len(rows), np.nan)
+
+
+def sides(rows: Rows) -> tuple[Rows, Rows]:
+    """Rows as (predicted, true) features."""
+    half = rows.shape[1] // 2
+    return rows[:, :half], rows[:, half:]
 
 
 METRIC = Fid

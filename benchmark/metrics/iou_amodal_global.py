@@ -11,7 +11,8 @@ class IouAmodalGlobal(GlobalIou):
 
     name = "iou_amodal_global"
     definition = (
-        "Sum over samples of intersections divided by the sum of unions, of the predicted and the true amodal masks, on "
+        "Sum over samples of intersections divided by the sum of unions, of the predicted and the true "
+        "amodal masks, on "
         "the 256x256 crop."
     )
 

@@ -11,7 +11,8 @@ class IouInvisible(MeanIou):
 
     name = "iou_invisible"
     definition = (
-        "Mean over samples of the IoU of the invisible masks: predicted amodal minus predicted modal (a method without a "
+        "Mean over samples of the IoU of the invisible masks: predicted amodal minus predicted modal (a "
+        "method without a "
         "modal output: minus the initial mask it was given) against true amodal minus true modal; both empty: 1, one "
         "empty: 0. The strictest rule in use."
     )

@@ -11,7 +11,8 @@ class IouInvisibleGlobal(GlobalIou):
 
     name = "iou_invisible_global"
     definition = (
-        "Sum over samples of intersections divided by the sum of unions, of the predicted and the true amodal masks outside "
+        "Sum over samples of intersections divided by the sum of unions, of the predicted and the true "
+        "amodal masks outside "
         "the true modal mask (the rule of SDAmodal)."
     )
 

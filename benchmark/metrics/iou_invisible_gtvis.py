@@ -11,7 +11,8 @@ class IouInvisibleGtvis(MeanIou):
 
     name = "iou_invisible_gtvis"
     definition = (
-        "Mean over samples of the IoU of the invisible masks, the true modal mask subtracted from the prediction as well "
+        "Mean over samples of the IoU of the invisible masks, the true modal mask subtracted from the "
+        "prediction as well "
         "as from the truth (the rule of C2F-Seg); both empty: 1, one empty: 0."
     )
 

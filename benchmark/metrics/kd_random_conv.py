@@ -16,7 +16,8 @@ class KdRandomConv(Kid):
     name = "kd_random_conv"
     stands_for = "kid"
     definition = (
-        "Kernel distance as `kid` computes it, on the 256 features of a seeded random convolutional network. Not KID, not "
+        "Kernel distance as `kid` computes it, on the 256 features of a seeded random convolutional network. "
+        "Not KID, not "
         "comparable with it or with any other paper."
     )
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..frechet import kernel_distance, kernel_replicates
 from ..metric import Floats, GreyExample, Rows
-from .fid import Fid
+from .fid import Fid, sides
 
 
 class Kid(Fid):
@@ -17,7 +15,8 @@ class Kid(Fid):
     digits = 5
     definition = (
         "Kernel Inception distance: unbiased squared MMD with the kernel (x·y / d + 1)³ on the features of `fid`, the "
-        "whole set as one subset. Unbiased at any n; 0 is ideal and small negative values are chance. Interval: value ± "
+        "whole set as one subset. Unbiased at any n; 0 is ideal and small negative values are chance. "
+        "Interval: value ± "
         "1.96 bootstrap standard deviations."
     )
 
@@ -28,11 +27,11 @@ class Kid(Fid):
 
     def value(self, rows: Rows, weights: Floats | None = None) -> float:
         """The distance; NaN with fewer than two samples."""
-        return kernel_distance(*np.split(rows, 2, axis=1), weights) if len(rows) > 1 else float("nan")
+        return kernel_distance(*sides(rows), weights=weights) if len(rows) > 1 else float("nan")
 
     def values(self, rows: Rows, weights: Floats) -> Floats:
         """The distance of every replicate."""
-        return kernel_replicates(*np.split(rows, 2, axis=1), weights)
+        return kernel_replicates(*sides(rows), weights=weights)
 
 
 METRIC = Kid

@@ -19,7 +19,8 @@ class Psnr(Ratio):
     higher_is_better = True
     digits = 2
     definition = (
-        "Mean over samples of 10 log10(1 / MSE), MSE the mean squared RGB difference between the recovered and the true "
+        "Mean over samples of 10 log10(1 / MSE), MSE the mean squared RGB difference between the recovered "
+        "and the true "
         "picture, values in [0, 1], over the 256x256 crop; at most 100 dB, which is what an exact copy gets."
     )
 

@@ -34,8 +34,10 @@ class Ssim(Ratio):
     bounds = (-1.0, 1.0)
     higher_is_better = True
     definition = (
-        "Mean over samples of SSIM (Wang et al., 2004) between the recovered and the true picture: Gaussian window 11x11 "
-        "with sigma 1.5, K1 = 0.01, K2 = 0.03, values in [0, 1], each RGB channel by itself, averaged over channels and "
+        "Mean over samples of SSIM (Wang et al., 2004) between the recovered and the true picture: Gaussian "
+        "window 11x11 "
+        "with sigma 1.5, K1 = 0.01, K2 = 0.03, values in [0, 1], each RGB channel by itself, averaged over "
+        "channels and "
         "over the pixels of the 256x256 crop whose window lies inside."
     )
 

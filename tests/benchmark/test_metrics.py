@@ -208,8 +208,8 @@ def test_pictures_against_skimage_and_torchmetrics() -> None:
         metric.update(b)
         ours[name] = metric.compute()
     a, t = (x.astype(np.float64) / 255 for x in (b.images, b.truth))
-    options = dict(channel_axis=2, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-    theirs = [structural_similarity(x, y, **options) for x, y in zip(a, t, strict=True)]
+    rule = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    theirs = [structural_similarity(x, y, channel_axis=2, data_range=1.0, **rule) for x, y in zip(a, t, strict=True)]
     assert ours["ssim"] == pytest.approx(np.mean(theirs), abs=1e-6)
     measure = StructuralSimilarityIndexMeasure(data_range=1.0)
     tensors = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in (a, t))

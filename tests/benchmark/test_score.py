@@ -129,12 +129,17 @@ def test_same_files_same_bytes_and_any_form(world, tmp_path) -> None:  # type: i
         assert (one / name).read_bytes() == (two / name).read_bytes()
     # the same as COCO-style JSON, in another order, with counts as text
     rows = [
-        {"sample_id": p.sample_id, **{k: {"size": [256, 256], "counts": getattr(p, k).counts.decode()} for k in ("amodal", "modal")}}
+        {
+            "sample_id": p.sample_id,
+            **{k: {"size": [256, 256], "counts": getattr(p, k).counts.decode()} for k in ("amodal", "modal")},
+        }
         for p in reversed(noisy(samples, 4, 1))
     ]
     (tmp_path / "m.json").write_text(json.dumps(rows))
     three = score(tmp_path / "m.json", split, tmp_path / "c")
-    assert {k: s.value for k, s in figures(three).items()} == {k: s.value for k, s in figures(score(folder, split, tmp_path / "d")).items()}
+    assert {k: s.value for k, s in figures(three).items()} == {
+        k: s.value for k, s in figures(score(folder, split, tmp_path / "d")).items()
+    }
 
 
 def test_outsider_with_pandas_and_pycocotools(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -158,7 +163,9 @@ def test_slices_cover_every_sample(world) -> None:  # type: ignore[no-untyped-de
 
     found = slices([facts_of(s) for s in world[2]])
     for kind in ("bin/", "ratio/", "source/", "aspect/"):
-        assert np.array_equal(sum(m.astype(int) for n, m in found.items() if n.startswith(kind)), np.ones(len(world[2])))
+        assert np.array_equal(
+            sum(m.astype(int) for n, m in found.items() if n.startswith(kind)), np.ones(len(world[2]))
+        )
 
 
 def test_intervals_are_by_human() -> None:
@@ -191,7 +198,9 @@ def test_other_ids_are_named_and_not_scored(world, tmp_path) -> None:  # type: i
 
 def test_the_second_of_two_records_does_not_count(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
     _, split, samples = world
-    scored = score(submit(tmp_path / "m", by_rule(samples, "empty") + by_rule(samples, "truth"), split), split, tmp_path / "b")
+    scored = score(
+        submit(tmp_path / "m", by_rule(samples, "empty") + by_rule(samples, "truth"), split), split, tmp_path / "b"
+    )
     assert figures(scored)["iou_amodal"].value == 0
     assert sum(p.kind == "duplicate" for p in scored.problems) == len(samples)
 
@@ -208,7 +217,10 @@ def test_masks_larger_than_the_crop_score_as_empty(world, tmp_path) -> None:  # 
 @pytest.mark.parametrize("counts", ["", "###", "zzzz", [-5, 65541], [10, 20], None, 7, "é"])
 def test_broken_rle_is_named(world, tmp_path, counts) -> None:  # type: ignore[no-untyped-def]
     _, split, samples = world
-    rows = [{"sample_id": s.sample_id, "amodal": {"size": [256, 256], "counts": p.amodal.counts.decode()}} for s, p in zip(samples, by_rule(samples, "truth"), strict=True)]
+    rows = [
+        {"sample_id": s.sample_id, "amodal": {"size": [256, 256], "counts": p.amodal.counts.decode()}}
+        for s, p in zip(samples, by_rule(samples, "truth"), strict=True)
+    ]
     rows[0]["amodal"]["counts"] = counts
     (tmp_path / "m.json").write_text(json.dumps(rows))
     scored = score(tmp_path / "m.json", split, tmp_path / "b")
@@ -218,7 +230,7 @@ def test_broken_rle_is_named(world, tmp_path, counts) -> None:  # type: ignore[n
 def test_the_wrong_split_is_refused(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
     _, split, samples = world
     folder = submit(tmp_path / "m", by_rule(samples, "truth"), None, dataset_digest="0" * 64)
-    with pytest.raises(UserError, match="run.json was made on dataset 000000000000"):
+    with pytest.raises(UserError, match=r"run\.json was made on dataset 000000000000"):
         score(folder, split, tmp_path / "b")
 
 
@@ -244,7 +256,7 @@ def _bad_picture(kind: str, path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["nan", "size", "alpha", "sixteen", "cut", "jpeg", "none", "outside", "link"])
 def test_bad_pictures_score_as_black(world, tmp_path, kind: str) -> None:  # type: ignore[no-untyped-def]
-    root, split, samples = world
+    _, split, samples = world
     made = []
     for s in samples:
         rel = f"images/{safe_name(s.sample_id)}.png"
@@ -313,7 +325,9 @@ def test_report_writes_every_form(world, tmp_path) -> None:  # type: ignore[no-u
     _, split, samples = world
     names = []
     for g in (2, 8):
-        folder = submit(tmp_path / f"m_{g}&<b>", noisy(samples, g, g), split, speed={"parameters": 1e6, "device": "cpu"})
+        folder = submit(
+            tmp_path / f"m_{g}&<b>", noisy(samples, g, g), split, speed={"parameters": 1e6, "device": "cpu"}
+        )
         names.append(str(folder))
     boards = tmp_path / "boards"
     result = CliRunner().invoke(commands.score, [*names, "--split", str(split), "--out", str(boards)])
@@ -359,6 +373,7 @@ def test_the_judge_imports_no_model() -> None:
     import subprocess
     import sys
 
-    code = "import sys, benchmark.score, benchmark.report, benchmark.commands; print([m for m in sys.modules if m.startswith(('baselines', 'torch', 'fiftyone'))])"
+    code = "import sys, benchmark.score, benchmark.report, benchmark.commands\n"
+    code += "print([m for m in sys.modules if m.startswith(('baselines', 'torch', 'fiftyone'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
