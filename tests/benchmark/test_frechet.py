@@ -134,7 +134,7 @@ def test_fid_equals_pytorch_fid(tmp_path, monkeypatch) -> None:  # type: ignore[
     acts = [fid_score.get_activations(names, theirs, 4, 2048, "cpu", 0) for names in files]
     our = Extractor("seeded", inception_network(state), None, "cpu")
     found = [our(p) for p in sets]
-    # pytorch-fid's activations through the definition: C1 C2 and A Bt B At share their eigenvalues other than 0 (its own
+    # pytorch-fid's activations through the definition: C1 C2 and A Bt B At share their nonzero eigenvalues (its own
     # sqrtm of 2048 x 2048 takes a minute here; tests/bench compares with that)
     (m1, a), (m2, b) = ((v.mean(0), (v - v.mean(0)) / np.sqrt(len(v) - 1)) for v in acts)
     values = np.linalg.eigvals(a @ b.T @ b @ a.T).real
