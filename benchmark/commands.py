@@ -1,0 +1,90 @@
+"""``ahp bench``: score, validate, report. The only file that knows two steps of the benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_ANY = click.Path(exists=True, path_type=Path)
+_SPLIT = click.option("--split", required=True, type=_FOLDER, help="Folder of the split (part-*.parquet of samples).")
+
+
+@click.command()
+@click.argument("predictions", nargs=-1, required=True, type=_ANY)
+@_SPLIT
+@click.option(
+    "--out", default=Path("boards"), show_default=True, type=click.Path(path_type=Path), help="Boards folder."
+)
+@click.option("--inception", type=_ANY, help="pytorch-fid's weights (else AHP_INCEPTION_WEIGHTS, torch's hub cache).")
+@click.option("--lpips", type=_ANY, help="torchvision's AlexNet weights (else AHP_LPIPS_WEIGHTS, torch's hub cache).")
+@click.option("--device", default="cpu", show_default=True, help="Where features are extracted: cpu, cuda, cuda:1.")
+def score(
+    predictions: tuple[Path, ...], split: Path, out: Path, inception: Path | None, lpips: Path | None, device: str
+) -> None:
+    """Score submissions (folders or JSON files) against a split."""
+    from .context import Context
+    from .score import figures
+    from .score import score as run
+
+    context = Context(inception, lpips, out / "cache", device)
+    for path in predictions:
+        scored = run(path, split, out, context)
+        click.echo(f"{scored.model}  ->  {scored.folder}")
+        click.echo(_figures(list(figures(scored.scores))))
+        for name, reason in scored.absent.items():
+            click.echo(f"  {name:<22} absent: {reason}")
+        if scored.problems:
+            click.echo(
+                f"  {len(scored.problems)} problems: {_kinds(scored.problems)}; see score.json or ahp bench validate"
+            )
+
+
+def _figures(rows: list) -> str:  # type: ignore[type-arg]
+    from .metric import METRICS
+
+    lines = []
+    for name, s in rows:
+        shown = METRICS.get(name).METRIC.shown
+        unit = "" if s.unit == "ratio" else f" {s.unit}"
+        spread = f"[{shown(s.low)}, {shown(s.high)}]"
+        lines.append(f"  {name:<22} {shown(s.value):>9}{unit:<3} {spread:<20} {s.n} of {s.n + s.n_missing}")
+    return "\n".join(lines)
+
+
+def _kinds(problems: list) -> str:  # type: ignore[type-arg]
+    from .submission import counted
+
+    return ", ".join(f"{n} {kind}" for kind, n in counted(problems).items())
+
+
+@click.command()
+@click.argument("predictions", type=_ANY)
+@_SPLIT
+def validate(predictions: Path, split: Path) -> None:
+    """Say what is wrong with a submission, line by line; exit status 1 when anything is."""
+    from .submission import Submission
+    from .submission import validate as run
+    from .truth import sample_pairs, split_digest
+
+    pairs = sample_pairs(split)
+    submission = Submission(predictions)
+    problems = run(submission, [i for i, _ in pairs], split_digest(pairs))
+    for problem in problems:
+        click.echo(str(problem))
+    click.echo(_kinds(problems) if problems else f"{predictions}: nothing wrong, {len(pairs)} of {len(pairs)} samples")
+    if problems:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.option("--boards", required=True, type=_FOLDER, help="The folder that ahp bench score wrote.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the report goes.  [default: BOARDS/report]")
+@click.option("--seed", default=0, show_default=True, help="Chooses the samples of the first grid.")
+def report(boards: Path, out: Path | None, seed: int) -> None:
+    """Write leaderboards: Markdown, CSV, LaTeX, JSON and one HTML page."""
+    from .report import write_report
+
+    for path in write_report(boards, out or boards / "report", seed):
+        click.echo(path)

@@ -1,0 +1,42 @@
+"""LPIPS of the recovered pictures (spec §7)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from ..context import Context
+from ..metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
+from ..perceptual import Lpips, open_lpips
+
+FORM = (
+    "Mean over samples of the LPIPS distance (Zhang et al., CVPR 2018, version 0.1) between the recovered and the true "
+    "256x256 crop"
+)
+
+
+class LpipsAlex(Ratio):
+    """LPIPS with AlexNet."""
+
+    name = "lpips"
+    board = "content"
+    unit = "ratio"
+    bounds = (0.0, float("inf"))
+    higher_is_better = False
+    definition = f"{FORM}, torchvision's AlexNet and the published linear weights."
+
+    def __init__(self, network: Lpips) -> None:
+        super().__init__()
+        self._network = network
+
+    @classmethod
+    def open(cls, context: Context) -> Self:
+        """With weights found by ``context``."""
+        return cls(open_lpips(context))
+
+    def rows_of(self, batch: PictureBatch) -> Rows:
+        """(LPIPS, 1) of each sample."""
+        return mean_rows(self._network(batch.images, batch.truth))
+
+
+METRIC = LpipsAlex
+EXAMPLES = (GreyExample([80, 10], [80, 10], 0.0),)

@@ -1,0 +1,307 @@
+"""Predictions from a folder or one JSON, by anybody: read row by row, every fault named and counted, none believed.
+
+A submission is a folder with ``predictions.parquet``, ``part-*.parquet`` or ``predictions.json``, or one JSON file.
+Each record: ``sample_id``; ``amodal`` and ``modal``, COCO RLE on the 256x256 crop; ``image``, the path of an 8-bit RGB
+PNG below the folder; ``seconds``. Beside it, optionally, ``run.json``. A record at fault counts as missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from ahp_toolkit.core import images, store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Mask, from_rle
+
+from .metric import SIDE, Bytes
+
+Row = dict[str, Any]
+_FIELDS = ("sample_id", "amodal", "modal", "image", "seconds", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault: ``kind`` is one word for counting, ``where`` the file and record, ``detail`` expected and got."""
+
+    kind: str
+    where: str
+    sample_id: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}: {self.sample_id}: {self.detail}"
+
+
+@dataclass(slots=True)
+class Parsed:
+    """What is usable of one record."""
+
+    amodal: Mask | None = None
+    modal: Mask | None = None
+    image: str | None = None
+    seconds: float | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Submission:
+    """A submission's records, looked up by sample id; ``run`` is what run.json says (empty without one)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.root = path if path.is_dir() else path.parent
+        self.files = _files(path)
+        self.run = _run_of(path)
+        self._json: list[Row] | None = None
+        if self.files[0].suffix == ".json":
+            self._json, about = _read_json(self.files[0])
+            self.run = {**about, **self.run}
+
+    @property
+    def model(self) -> str:
+        """The method's name: run.json's ``model``, else the name of the folder or file."""
+        return str(self.run.get("model") or self.path.stem)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the prediction files and run.json (pictures are named in them, their bytes are not read)."""
+        extra = [p for p in [self.root / "run.json"] if self.path.is_dir() and p.is_file()]
+        return store.digest_files([*self.files, *extra])
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """(where, record) of every record, in order."""
+        for path in self.files:
+            for number, row in enumerate(self._rows_of(path), 1):
+                yield f"{path.name} record {number}", row
+
+    def _rows_of(self, path: Path) -> Iterator[Row]:
+        if self._json is not None:
+            yield from self._json
+            return
+        parquet = _parquet(path)
+        names = [n for n in _FIELDS if n in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(batch_size=512, columns=names):
+            yield from batch.to_pylist()
+
+    def ids(self) -> Iterator[tuple[str, str]]:
+        """(where, sample_id) of every record, without its masks."""
+        for path in self.files:
+            if self._json is not None:
+                names: Sequence[object] = [r.get("sample_id") for r in self._json]
+            else:
+                names = _parquet(path).read(columns=["sample_id"])["sample_id"].to_pylist()
+            for number, name in enumerate(names, 1):
+                yield f"{path.name} record {number}", name if isinstance(name, str) else repr(name)
+
+    def gives(self, key: str) -> bool:
+        """Whether any record has ``amodal``, ``modal`` or ``image``."""
+        if self._json is not None:
+            return any(r.get(key) is not None for r in self._json)
+        tables = (_parquet(f) for f in self.files)
+        columns = (t.read(columns=[key])[key] for t in tables if key in t.schema_arrow.names)
+        return any(c.null_count < len(c) for c in columns)
+
+    def fetch(self, wanted: Sequence[str]) -> dict[str, tuple[str, Row]]:
+        """The first record of each wanted sample id; memory holds the wanted ones only (a JSON is held whole)."""
+        keys = set(wanted)
+        rows: Iterator[Row]
+        if self._json is not None:
+            rows = (r for r in self._json if r.get("sample_id") in keys)
+        else:
+            names = [n for n in _FIELDS if n in _parquet(self.files[0]).schema_arrow.names]
+            data = ds.dataset([str(f) for f in self.files], format="parquet")
+            batches = data.to_batches(columns=names, filter=ds.field("sample_id").isin(list(keys)), use_threads=False)
+            rows = (r for b in batches for r in b.to_pylist())
+        found: dict[str, tuple[str, Row]] = {}
+        for row in rows:
+            found.setdefault(row["sample_id"], (self.files[0].name, row))
+        return found
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        found = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as e:
+        raise UserError(f"{path}: cannot be read as Parquet ({e}); write the predictions again") from e
+    if "sample_id" not in found.schema_arrow.names:
+        raise UserError(
+            f"{path}: expected a column sample_id, got {', '.join(found.schema_arrow.names)}; see SUBMIT.md"
+        )
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix not in (".json", ".parquet"):
+            raise UserError(f"{path}: expected a folder, a .json or a .parquet file of predictions; see SUBMIT.md")
+        return [path]
+    for pattern in ("predictions.parquet", "part-*.parquet", "predictions.json"):
+        if found := sorted(path.glob(pattern)):
+            return found
+    raise UserError(
+        f"{path}: expected predictions.parquet, part-*.parquet or predictions.json in it, found none; see SUBMIT.md"
+    )
+
+
+def _run_of(path: Path) -> dict[str, Any]:
+    file = path / "run.json"
+    if not path.is_dir() or not file.is_file():
+        return {}
+    run = store.read_json(file)
+    if not isinstance(run, dict):
+        raise UserError(f"{file}: expected one JSON object, got {type(run).__name__}")
+    return run
+
+
+def _not_finite(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _read_json(path: Path) -> tuple[list[Row], dict[str, Any]]:
+    try:
+        value = json.loads(path.read_bytes(), parse_constant=_not_finite)
+    except (OSError, ValueError, RecursionError) as e:
+        raise UserError(f"{path}: cannot be read as JSON ({e}); see SUBMIT.md") from e
+    about: dict[str, Any] = {}
+    if isinstance(value, dict):
+        about = {k: v for k, v in value.items() if k != "predictions"}
+        value = value.get("predictions")
+    if not isinstance(value, list):
+        raise UserError(f"{path}: expected a list of predictions, or an object with one under 'predictions'")
+    return [r if isinstance(r, dict) else {"sample_id": None} for r in value], about
+
+
+def parse(where: str, row: Row, root: Path) -> Parsed:
+    """Check one record; what is at fault is left out and named.
+
+    Pictures are checked by `read_picture` when they are read.
+    """
+    out = Parsed()
+    name = str(row.get("sample_id"))
+    for key in ("amodal", "modal"):
+        try:
+            setattr(out, key, _mask(row.get(key)))
+        except (ValueError, TypeError, KeyError, UnicodeError, OverflowError) as e:
+            kind = "wrong_size" if "size" in str(e) else "bad_mask"
+            out.problems.append(Problem(kind, where, name, f"{key}: {e}; masks are COCO RLE on the 256x256 crop"))
+    image = row.get("image")
+    if image is not None and image == image:  # pandas writes NaN for "no picture"
+        try:
+            store.safe_join(root, str(image))
+            out.image = str(image)
+        except ValueError as e:
+            out.problems.append(Problem("bad_path", where, name, f"image: {e}; give a path below the submission"))
+    seconds = row.get("seconds")
+    if isinstance(seconds, (int, float)) and np.isfinite(seconds) and seconds >= 0:
+        out.seconds = float(seconds)
+    return out
+
+
+def _mask(value: object) -> Mask | None:
+    if value is None or value != value:
+        return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected an object with size and counts, got {type(value).__name__}")
+    size = value["size"] if value.get("size") is not None else (value["height"], value["width"])
+    return from_rle(size, value["counts"], SIDE, SIDE)
+
+
+def read_picture(path: Path) -> Bytes:
+    """A picture of a submission or of the truth, uint8 RGB [256, 256, 3].
+
+    Raises:
+        ValueError: when it is not an 8-bit RGB PNG of 256x256 px without alpha, or is damaged.
+    """
+    data = images.read_bytes(path)
+    # PNG: signature, then IHDR with width, height, bit depth and colour type (2 is RGB)
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
+        raise ValueError(f"{path.name}: expected a PNG")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if (width, height) != (SIDE, SIDE):
+        raise ValueError(f"{path.name}: wrong size: expected {SIDE}x{SIDE} px, got {width}x{height}")
+    if (data[24], data[25]) != (8, 2):
+        raise ValueError(
+            f"{path.name}: expected 8-bit RGB without alpha, got {data[24]} bit, PNG colour type {data[25]}"
+        )
+    return images.decode(data)
+
+
+def picture_problem(path: Path) -> tuple[str, str] | None:
+    """(kind, detail) of what is wrong with a picture, or None."""
+    try:
+        read_picture(path)
+    except ValueError as e:
+        return ("wrong_size" if "wrong size" in str(e) else "bad_picture"), str(e)
+    return None
+
+
+@dataclass
+class Check:
+    """How a submission's ids meet the split's: problems found, and the sample ids that have a record."""
+
+    problems: list[Problem]
+    present: set[str]
+
+
+def check_ids(submission: Submission, ids: Sequence[str], digest: str) -> Check:
+    """Name duplicates and foreign ids; the first of two records of a sample counts.
+
+    Raises:
+        UserError: when run.json names another split's digest, or not one id is of this split.
+    """
+    said = submission.run.get("dataset_digest")
+    if said and said != digest:
+        raise UserError(
+            f"{submission.path}: run.json was made on dataset {str(said)[:12]}…, this split is {digest[:12]}…; "
+            "predict this split, or score against the one it was made on"
+        )
+    known = set(ids)
+    present: set[str] = set()
+    problems: list[Problem] = []
+    for where, name in submission.ids():
+        if name not in known:
+            problems.append(Problem("foreign", where, name, "no sample of this split has this id; not scored"))
+        elif name in present:
+            problems.append(Problem("duplicate", where, name, "a second record of this sample; the first one counts"))
+        else:
+            present.add(name)
+    if not present:
+        raise UserError(
+            f"{submission.path}: not one of its {len(problems)} records is of this split ({len(known)} ids)"
+        )
+    return Check(problems, present)
+
+
+def validate(submission: Submission, ids: Sequence[str], digest: str) -> list[Problem]:
+    """Everything that is wrong, record by record; missing samples last.
+
+    Raises:
+        UserError: as `check_ids`.
+    """
+    check = check_ids(submission, ids, digest)
+    problems = check.problems
+    for where, row in submission.rows():
+        parsed = parse(where, row, submission.root)
+        problems += parsed.problems
+        name = str(row.get("sample_id"))
+        if parsed.amodal is None and parsed.image is None and not parsed.problems:
+            problems.append(Problem("empty_record", where, name, "neither an amodal mask nor a picture"))
+        if parsed.image is not None and (fault := picture_problem(store.safe_join(submission.root, parsed.image))):
+            problems.append(Problem(fault[0], where, name, f"image: {fault[1]}"))
+    absent = [i for i in ids if i not in check.present]
+    problems += [Problem("missing", submission.path.name, i, "no record; scores as empty") for i in absent]
+    return problems
+
+
+def counted(problems: Sequence[Problem]) -> dict[str, int]:
+    """Number of problems of each kind, sorted by kind."""
+    return dict(sorted(Counter(p.kind for p in problems).items()))

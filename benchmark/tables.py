@@ -1,0 +1,239 @@
+"""A leaderboard as plain rows, and those as Markdown, CSV, LaTeX (booktabs) and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .leaderboards import Board, Run
+from .metric import Metric
+from .reported import Reported, reported
+
+SPEED = {
+    "parameters": ("Parameters", "M", 1e-6),
+    "flops": ("FLOPs", "G", 1e-9),
+    "ms_per_person": ("ms / person", "ms", 1.0),
+    "people_per_second": ("people / s", "1/s", 1.0),
+    "peak_memory_mb": ("peak memory", "MB", 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of a table as text, with its interval, its rank (0: none) and whether that rank is shared."""
+
+    text: str
+    low: str
+    high: str
+    rank: int
+    tied: bool
+    place: int
+    value: float | None
+    versus: str = ""
+
+
+def cells(board: Board, row: int) -> list[Cell]:
+    """The cells of one run, in the order of the board's metrics."""
+    return [_cell(board, row, m) for m in board.metrics]
+
+
+def _cell(board: Board, row: int, metric: type[Metric]) -> Cell:
+    s = board.runs[row].scores.get((metric.name, "all"))
+    stand = board.standings[metric.name].get(row)
+    if s is None or stand is None:
+        return Cell("–", "", "", 0, False, 0, None)
+    values = sorted({k.rank for k in board.standings[metric.name].values()})
+    versus = ""
+    if stand.difference:
+        d, low, high = (f"{v * metric.scale:+.{metric.digits}f}" for v in stand.difference)
+        versus = f"{d} [{low}, {high}] against the next better{', tied' if stand.tied else ''}"
+    place = values.index(stand.rank) + 1
+    return Cell(
+        metric.shown(s.value), metric.shown(s.low), metric.shown(s.high), stand.rank, stand.tied, place, s.value, versus
+    )
+
+
+def label(metric: type[Metric]) -> str:
+    """A column's heading: name, unit and the better direction."""
+    unit = f" {metric.unit}" if metric.unit not in ("ratio", "") else ""
+    return f"{metric.name}{unit} {'↑' if metric.higher_is_better else '↓'}"
+
+
+def scored_of(board: Board, run: Run) -> str:
+    """``n of N`` of a run on a board."""
+    s = next(s for (m, name), s in run.scores.items() if name == "all" and s.board == board.board)
+    return f"{s.n} of {s.n + s.n_missing}"
+
+
+def rank_text(board: Board, row: int) -> str:
+    """The rank by the headline metric, with ``=`` in a tie."""
+    stand = board.standings[board.headline].get(row)
+    return "–" if stand is None else f"{stand.rank}{'=' if stand.tied else ''}"
+
+
+def title(board: Board) -> str:
+    """A board's heading."""
+    return f"{board.board.capitalize()} board, split {board.split} (dataset {board.digest[:12]})"
+
+
+def markdown(board: Board) -> str:
+    """The board with intervals, its definitions, and the reported rows apart."""
+    head = ["#", "method", "n", *(label(m) for m in board.metrics)]
+    lines = [f"## {title(board)}", "", _row(head), _row(["---"] * len(head))]
+    for k, run in enumerate(board.runs):
+        body = [_md_cell(c) for c in cells(board, k)]
+        lines.append(_row([rank_text(board, k), run.model, scored_of(board, run), *body]))
+    lines += [
+        "",
+        "`=`: a tie with the run above by the paired bootstrap (by human). Best in bold.",
+        "",
+        "Definitions:",
+        "",
+    ]
+    lines += [f"- `{m.name}` ({bounds_text(m)}): {m.definition}" for m in board.metrics]
+    lines += ["", "### Reported by papers, by protocols of their own: not comparable with the rows above", ""]
+    lines += [_row(["method", "data", "figures", "source"]), _row(["---"] * 4)]
+    lines += [_row([r.method, r.data, _figures(r), r.source]) for r in reported(board.board)]
+    return "\n".join(lines) + "\n"
+
+
+def bounds_text(metric: type[Metric]) -> str:
+    """Unit and bounds in words, at the scale of the table."""
+    low, high = (
+        "∞" if np.isinf(b) and b > 0 else "−∞" if np.isinf(b) else f"{b * metric.scale:g}" for b in metric.bounds
+    )
+    return f"{metric.unit}, {low} to {high}, {'higher' if metric.higher_is_better else 'lower'} is better"
+
+
+def _row(items: list[str]) -> str:
+    return "| " + " | ".join(i.replace("|", "\\|") for i in items) + " |"
+
+
+def _md_cell(c: Cell) -> str:
+    if c.value is None:
+        return "–"
+    text = f"**{c.text}**" if c.place == 1 else c.text
+    return f"{text}{'=' if c.tied else ''} [{c.low}, {c.high}]"
+
+
+def _figures(r: Reported) -> str:
+    return ", ".join(f"{k} {v}" for k, v in r.figures.items())
+
+
+def to_csv(board: Board) -> str:
+    """One line a run and slice and metric: every Score of the board."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = (
+        "board",
+        "model",
+        "metric",
+        "slice",
+        "value",
+        "unit",
+        "higher_is_better",
+        "low",
+        "high",
+        "n",
+        "n_missing",
+        "run_id",
+        "dataset_digest",
+    )
+    writer.writerow(names)
+    for run in board.runs:
+        for s in run.scores.values():
+            if s.board == board.board:
+                writer.writerow([getattr(s, n) for n in names])
+    return out.getvalue()
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\^{}",
+}
+
+
+def tex(text: str) -> str:
+    """Text with TeX's special characters escaped."""
+    return "".join(_TEX.get(c, c) for c in text)
+
+
+def latex(board: Board) -> str:
+    """A booktabs table: best in bold, second underlined."""
+    arrows = [tex(m.name) + (r" $\uparrow$" if m.higher_is_better else r" $\downarrow$") for m in board.metrics]
+    lines = [
+        f"% {title(board)}; needs \\usepackage{{booktabs}}",
+        f"\\begin{{tabular}}{{l{'r' * len(board.metrics)}}}",
+        "\\toprule",
+        " & ".join(["Method", *arrows]) + r" \\",
+        "\\midrule",
+    ]
+    lines += [" & ".join([tex(r.model), *map(_tex_cell, cells(board, k))]) + r" \\" for k, r in enumerate(board.runs)]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _tex_cell(c: Cell) -> str:
+    if c.value is None:
+        return "--"
+    return rf"\textbf{{{c.text}}}" if c.place == 1 else rf"\underline{{{c.text}}}" if c.place == 2 else c.text
+
+
+def to_json(board: Board) -> dict[str, Any]:
+    """The board for machines, with definitions and reported rows; None where a figure is undefined."""
+    rows = []
+    for k, run in enumerate(board.runs):
+        found = dict(zip((m.name for m in board.metrics), cells(board, k), strict=True))
+        rows.append(
+            {
+                "rank": rank_text(board, k), "model": run.model, "run_id": run.about["run_id"],
+                "n": scored_of(board, run),
+                "problems": run.about["problems"],
+                "metrics": {n: _json_cell(run, n, c) for n, c in found.items() if c.value is not None},
+            }
+        )  # fmt: skip
+    return {
+        "board": board.board, "split": board.split, "dataset_digest": board.digest, "protocol": board.protocol,
+        "headline": board.headline, "definitions": {m.name: m.definition for m in board.metrics}, "rows": rows,
+        "reported": [
+            {"method": r.method, "data": r.data, "source": r.source, "protocol": r.protocol, "figures": r.figures}
+            for r in reported(board.board)
+        ],
+    }  # fmt: skip
+
+
+def _json_cell(run: Run, name: str, c: Cell) -> dict[str, Any]:
+    s = run.scores[(name, "all")]
+    interval = [None if np.isnan(v) else v for v in (s.low, s.high)]
+    return {"value": s.value, "interval": interval, "rank": c.rank, "tied": c.tied, "unit": s.unit}
+
+
+def speed_rows(runs: list[Run]) -> list[dict[str, str]]:
+    """The speed board: what each run.json says of its own cost, with device and precision."""
+    out = []
+    for run in runs:
+        said = run.about["run"].get("speed") or {}
+        seconds = run.about.get("seconds")
+        if "ms_per_person" not in said and seconds is not None:
+            said = {**said, "ms_per_person": 1000 * seconds}
+        if not any(k in said for k in SPEED):
+            continue
+        row = {"method": run.model}
+        for key, (_, _, scale) in SPEED.items():
+            value = said.get(key)
+            row[key] = f"{value * scale:.4g}" if isinstance(value, (int, float)) else "–"
+        row["device"] = str(said.get("device") or run.about["run"].get("device") or "not said")
+        row["precision"] = str(said.get("precision") or "not said")
+        out.append(row)
+    return out
