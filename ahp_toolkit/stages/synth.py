@@ -116,7 +116,7 @@ class Synth:
             occluder = occluder_by_id(self.bank, placed.placement.occluder_id)
             used.add(occluder.occluder_id)
             pasted = renderer.paste(photo, task.human.mask, [(occluder, placed.placement)])
-            out.tables[MAIN].append(self._sample(task.human, sample_id, seed, target, placed, pasted))
+            out.tables[MAIN].append(self.sample(task.human, sample_id, seed, target, placed, pasted))
             out.tables["occluders"].append(occluder)
             out.counts[f"bin{target.bin}"] += 1
         out.tables["humans"].append(task.human)
@@ -130,9 +130,8 @@ class Synth:
             if o.occluder_id not in used and o.image.photo != human.image.photo and renderer.usable(o):
                 yield o.occluder_id, _packed(o.mask)
 
-    def _sample(
-        self, human: Human, sample_id: str, seed: int, target: Target, placed: Placed, pasted: Pasted
-    ) -> Sample:
+    def sample(self, human: Human, sample_id: str, seed: int, target: Target, placed: Placed, pasted: Pasted) -> Sample:
+        """The frozen record of one occluded person: initial mask, crop and digest come from the pixels and the seed."""
         modal, amodal = encode(pasted.modal), encode(pasted.amodal)
         return Sample(
             sample_id=sample_id,

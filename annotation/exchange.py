@@ -1,0 +1,255 @@
+"""Decisions to and from other tools: CSV and Parquet. What goes out comes back exactly; a bad row is named and counted.
+
+Masks travel in `exchange_masks`. Rows of an import are appended to the log of the importing reviewer (or, without one,
+of the reviewer that the row names); a row that says what its reviewer last said already is counted, not repeated.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Mask
+from ahp_toolkit.core.records import REASONS, Decision
+
+from .candidates import Candidates
+from .decisions import append, now
+from .merge import FOLDER, logs_of, read_logs, words_of
+
+COLUMNS = tuple(f.name for f in fields(Decision))
+NEEDED = ("candidate_id", "verdict")
+_TRUE, _FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A row that was not taken: where it stands (``row 7``, a file's name) and why."""
+
+    where: str
+    why: str
+
+
+@dataclass
+class Imported:
+    """What an import did: decisions appended, those that were said already, and every bad row."""
+
+    taken: int = 0
+    known: int = 0
+    bad: list[Bad] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        return f"{self.taken} taken, {self.known} known already, {len(self.bad)} bad"
+
+
+def format_of(path: Path) -> str:
+    """``csv`` or ``parquet``, by the file's ending.
+
+    Raises:
+        UserError: for another one.
+    """
+    suffix = path.suffix.lower().lstrip(".")
+    if suffix not in ("csv", "parquet"):
+        raise UserError(f"{path}: expected a file that ends in .csv or .parquet")
+    return suffix
+
+
+def export_decisions(root: Path, path: Path, history: bool = False) -> int:
+    """Write the reviewers' decisions, sorted by candidate and reviewer; returns how many.
+
+    Args:
+        history: every standing decision in the logs' order, not only each reviewer's last.
+
+    Raises:
+        UserError: when a log is damaged or the file's ending is not known.
+    """
+    if history:
+        words = list(read_logs(logs_of(root)))
+    else:
+        words = sorted(
+            (d for said in words_of(root).values() for d in said), key=lambda d: (d.candidate_id, d.reviewer)
+        )
+    if format_of(path) == "parquet":
+        store.write_records(path, words, Decision)
+    else:
+        with store.atomic(path) as f:
+            f.write(_csv(words).encode())
+    return len(words)
+
+
+def _csv(words: Iterable[Decision]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n")  # a lone line feed in a note must not look like a row's end
+    writer.writerow(COLUMNS)
+    for d in words:
+        writer.writerow([_cell(getattr(d, name)) for name in COLUMNS])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mask):
+        return json.dumps({"size": [value.height, value.width], "counts": value.counts.decode("ascii")})
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def import_decisions(root: Path, path: Path, reviewer: str = "") -> Imported:
+    """Append a file's decisions to the logs of a build folder.
+
+    Args:
+        reviewer: whose words they become; '': those that the rows name.
+
+    Raises:
+        UserError: when the file cannot be read at all or lacks a column that is needed.
+    """
+    return log_rows(root, _rows(path), reviewer)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if format_of(path) == "parquet":
+        table = store.read_table(path)
+        _check_columns(path, table.column_names)
+        for i, row in enumerate(table.to_pylist(), 1):
+            yield f"row {i}", row
+        return
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets put a mark in front
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: decisions cannot be read as UTF-8 CSV ({e})") from e
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    _check_columns(path, reader.fieldnames or [])
+    csv.field_size_limit(2**31 - 1)  # masks are long
+    try:
+        for row in reader:
+            yield f"line {reader.line_num}", row
+    except csv.Error as e:
+        raise UserError(f"{path}, line {reader.line_num}: no CSV ({e})") from e
+
+
+def _check_columns(path: Path, names: Collection[str]) -> None:
+    missing = [n for n in NEEDED if n not in names]
+    if missing:
+        raise UserError(f"{path}: expected a column {missing[0]}, got {', '.join(names) or 'an empty file'}")
+
+
+def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer: str = "") -> Imported:
+    """Check rows and append the good ones to their reviewers' logs; see `import_decisions`.
+
+    Raises:
+        UserError: when ``reviewer`` cannot be a name.
+    """
+    from .session import check_name
+
+    if reviewer:
+        check_name(reviewer)
+    candidates, words, out = Candidates(root), words_of(root), Imported()
+    last = {(d.candidate_id, d.reviewer): d for said in words.values() for d in said}
+    fresh: dict[tuple[str, str], str] = {}
+    for where, row in rows:
+        try:
+            d = decision_of(row, reviewer)
+            check_name(d.reviewer)
+            _check_decision(d, candidates)
+            key = (d.candidate_id, d.reviewer)
+            if key in fresh and d.verdict != last[key].verdict:
+                raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {fresh[key]}")
+        except (ValueError, TypeError, KeyError) as e:
+            out.bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"a mask lacks {e}"))
+            continue
+        if key in last and _same(last[key], d):
+            out.known += 1
+            continue
+        append(root / FOLDER / f"{d.reviewer}.jsonl", replace(d, at=d.at or now()), sync=False)
+        last[key], fresh[key] = d, where
+        out.taken += 1
+    _sync(root, {who for _, who in fresh})
+    return out
+
+
+def _same(a: Decision, b: Decision) -> bool:
+    """Whether an imported word only repeats one: its time may be left out."""
+    return replace(b, at=b.at or a.at) == a
+
+
+def _check_decision(d: Decision, candidates: Candidates) -> None:
+    if d.candidate_id not in candidates:
+        raise ValueError(f"{d.candidate_id}: no such candidate in {candidates.root}")
+    if d.reason not in ("", *REASONS):
+        raise ValueError(f"{d.candidate_id}: reason: expected one of {', '.join(REASONS)} or none, got {d.reason!r}")
+    if not (math.isfinite(d.seconds) and d.seconds >= 0):
+        raise ValueError(f"{d.candidate_id}: seconds: expected a number of 0 or more, got {d.seconds}")
+    if d.corrected is not None:
+        frame = candidates.record(d.candidate_id).mask
+        if (d.corrected.height, d.corrected.width) != (frame.height, frame.width):
+            got, want = (f"{m.width}x{m.height}" for m in (d.corrected, frame))
+            raise ValueError(f"{d.candidate_id}: corrected mask: expected the photo's frame {want}, got {got}")
+
+
+def decision_of(row: Mapping[str, Any], reviewer: str = "") -> Decision:
+    """One row of a table as a Decision; ``reviewer`` takes the place of the row's.
+
+    Raises:
+        ValueError: saying what is wrong with it (TypeError and KeyError: a mask that is none).
+    """
+    unknown = [str(k) for k in row if k is None]
+    if unknown:
+        raise ValueError(f"more cells than columns: {row[None]!r}")  # type: ignore[index]
+    text = {k: _text(row, k) for k in ("candidate_id", "verdict", "reason", "at", "note")}
+    if not text["candidate_id"]:
+        raise ValueError("candidate_id is empty")
+    who = reviewer or _text(row, "reviewer")
+    if not who:
+        raise ValueError(f"{text['candidate_id']}: no reviewer in the row; name one for the import")
+    seconds = row.get("seconds")
+    return Decision(
+        **text,
+        reviewer=who,
+        corrected=_mask(row.get("corrected")),
+        seconds=float(seconds) if seconds not in (None, "") else 0.0,
+        provisional=_truth(row.get("provisional")),
+    )
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name}: expected text, got {value!r}")
+    return value or ""
+
+
+def _truth(value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if str(value).lower() not in _TRUE | _FALSE:
+        raise ValueError(f"provisional: expected true or false, got {value!r}")
+    return str(value).lower() in _TRUE
+
+
+def _mask(value: Any) -> Mask | None:
+    if value is None or value == "":
+        return None
+    said = json.loads(value) if isinstance(value, str) else value
+    if "size" in said:
+        return Mask(int(said["size"][0]), int(said["size"][1]), str(said["counts"]).encode("ascii"))
+    return Mask(int(said["height"]), int(said["width"]), bytes(said["counts"]))
+
+
+def _sync(root: Path, reviewers: Iterable[str]) -> None:
+    """All appended lines to the disk, once a log."""
+    for who in sorted(reviewers):
+        fd = os.open(root / FOLDER / f"{who}.jsonl", os.O_WRONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,182 @@
+"""Decisions and masks to other tools and back: exact round trips, and every bad row named and counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ahp_toolkit.core import images, store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.records import REASONS, VERDICTS, Decision
+from annotation import decisions, exchange, exchange_masks, merge, proposals
+
+from .small import H, W, person, rectangle, say, write
+
+PEOPLE = [person(i, k) for i in range(3) for k in range(2)]
+IDS = [p.candidate.candidate_id for p in PEOPLE]
+NEW = encode(rectangle(9, 13, 21, 40))
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write(tmp_path / "build", PEOPLE)
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    st.lists(
+        st.builds(
+            Decision, st.sampled_from(IDS), st.sampled_from(VERDICTS), st.sampled_from(["ann", "bob"]),
+            st.sampled_from(("", *REASONS)), st.sampled_from([None, NEW]), st.floats(0, 1e6),
+            st.just("2026-01-01T00:00:00.000+00:00"), TEXT, st.booleans(),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from(["csv", "parquet"]),
+)  # fmt: skip
+def test_what_goes_out_comes_back_exactly(tmp_path_factory, words, suffix):
+    base = tmp_path_factory.mktemp("x")
+    one, two = write(base / "one", PEOPLE), write(base / "two", PEOPLE)
+    for d in words:
+        decisions.append(one / "decisions" / f"{d.reviewer}.jsonl", d, sync=False)
+    path = base / f"d.{suffix}"
+    n = exchange.export_decisions(one, path)
+    done = exchange.import_decisions(two, path)
+    assert (done.taken, done.known, done.bad) == (n, 0, [])
+    assert {c: sorted(w, key=lambda d: d.reviewer) for c, w in merge.words_of(one).items()} == {
+        c: sorted(w, key=lambda d: d.reviewer) for c, w in merge.words_of(two).items()
+    }
+    again = exchange.import_decisions(two, path)
+    assert (again.taken, again.known) == (0, n)
+
+
+def test_history_goes_out_whole(root, tmp_path):
+    say(root, "ann", IDS[0], "discard")
+    say(root, "ann", IDS[0], "preserve")
+    assert exchange.export_decisions(root, tmp_path / "a.csv") == 1
+    assert exchange.export_decisions(root, tmp_path / "b.csv", history=True) == 2
+
+
+def test_every_bad_row_is_named_and_the_good_ones_are_taken(root, tmp_path):
+    path = tmp_path / "d.csv"
+    wrong_frame = json.dumps({"size": [4, 4], "counts": encode(np.ones((4, 4), bool)).counts.decode()})
+    rows = [
+        ["candidate_id", "verdict", "reason", "seconds", "corrected"],
+        [IDS[0], "preserve", "", "1.5", ""],
+        ["coco/999#9", "discard", "", "", ""],
+        [IDS[1], "maybe", "", "", ""],
+        [IDS[1], "discard", "ugly", "", ""],
+        [IDS[1], "discard", "", "nan", ""],
+        [IDS[1], "discard", "", "quick", ""],
+        ["", "discard", "", "", ""],
+        [IDS[1], "preserve", "", "", wrong_frame],
+        [IDS[1], "preserve", "", "", '{"size": [4, 4]}'],
+        [IDS[1], "preserve", "", "", "{"],
+        [IDS[1], "preserve", "", "", "", "more"],
+        [IDS[0], "discard", "", "", ""],
+        [IDS[2], "discard", "occluded", "", ""],
+    ]
+    with path.open("w", newline="") as f:
+        csv.writer(f).writerows(rows)
+    done = exchange.import_decisions(root, path, "ann")
+    assert (done.taken, done.known) == (2, 0)
+    assert [b.where for b in done.bad] == [f"line {i}" for i in range(3, 14)]
+    said = ["no such candidate", "verdict", "reason", "seconds", "could not convert", "empty", "frame", "lacks"]
+    said += ["Expecting", "more cells", "otherwise at line 2"]
+    for b, why in zip(done.bad, said, strict=True):
+        assert why in b.why
+    said = merge.words_of(root)
+    assert {c: (w[0].reviewer, w[0].verdict, w[0].reason) for c, w in said.items()} == {
+        IDS[0]: ("ann", "preserve", ""), IDS[2]: ("ann", "discard", "occluded"),
+    }  # fmt: skip
+    assert all(w[0].at for w in said.values()) and said[IDS[0]][0].seconds == 1.5
+
+
+def test_files_that_cannot_be_read_at_all(root, tmp_path):
+    bad = tmp_path / "d.csv"
+    with pytest.raises(UserError, match="cannot be read"):
+        exchange.import_decisions(root, bad)
+    bad.write_text("id,verdict\n")
+    with pytest.raises(UserError, match="expected a column candidate_id, got id, verdict"):
+        exchange.import_decisions(root, bad)
+    with pytest.raises(UserError, match="ends in .csv or .parquet"):
+        exchange.export_decisions(root, tmp_path / "d.xls")
+    bad.write_text("candidate_id,verdict\n")
+    with pytest.raises(UserError, match="letter"):
+        exchange.import_decisions(root, bad, "../ann")
+    bad.write_text(f"candidate_id,verdict\n{IDS[0]},discard\n")
+    assert "no reviewer" in exchange.import_decisions(root, bad).bad[0].why
+
+
+@pytest.mark.parametrize("kind", ["coco", "png"])
+def test_masks_come_back_exactly_and_unchanged_ones_are_known(root, tmp_path, kind):
+    say(root, "ann", IDS[1], "refine")
+    say(root, "ann", IDS[2], "preserve", corrected=NEW)
+    export = exchange_masks.export_coco if kind == "coco" else exchange_masks.export_pngs
+    path = tmp_path / ("m.json" if kind == "coco" else "m")
+    assert export(root, path) == len(PEOPLE)
+    done = exchange_masks.import_masks(root, path, "bob")
+    assert (done.taken, done.known, done.bad) == (1, len(PEOPLE) - 1, [])
+    (new,) = proposals.newest(root / "refine").values()
+    assert (new.candidate_id, new.segmented.mask, new.segmented.segmenter) == (IDS[2], NEW, "bob@mended")
+    assert export(root, tmp_path / ("r.json" if kind == "coco" else "r"), ["refine"]) == 1
+
+
+def test_a_mended_coco_file_makes_proposals_or_decisions(root, tmp_path):
+    say(root, "ann", IDS[0], "refine")
+    path = tmp_path / "m.json"
+    exchange_masks.export_coco(root, path, ["refine"])
+    said = store.read_json(path)
+    said["annotations"][0]["segmentation"] = [[9, 13, 21, 13, 21, 40, 9, 40]]  # CVAT: a polygon, no name of ours
+    del said["annotations"][0]["candidate_id"], said["annotations"][0]["attributes"]
+    store.write_json(path, said)
+    assert exchange_masks.import_masks(root, path, "cho").taken == 1
+    assert proposals.reopened(root) == {IDS[0]}
+    done = exchange_masks.import_masks(root, path, "cho", "preserve")
+    assert done.taken == 1 and merge.words_of(root)[IDS[0]][-1].corrected == NEW
+    assert proposals.reopened(root) == set()
+
+
+def test_every_bad_mask_is_named(root, tmp_path):
+    path = tmp_path / "m.json"
+    exchange_masks.export_coco(root, path)
+    said = store.read_json(path)
+    a = said["annotations"]
+    a[0]["candidate_id"] = "coco/9#9"
+    a[1]["segmentation"]["counts"] = "zz"
+    a[2]["image_id"] = 99
+    a[3]["candidate_id"] = a[4]["candidate_id"]
+    a[5]["segmentation"] = {"size": [H, W], "counts": encode(np.zeros((H, W), bool)).counts.decode()}
+    store.write_json(path, said)
+    done = exchange_masks.import_masks(root, path, "ann")
+    assert [b.where for b in done.bad] == [f"annotation {i}" for i in (1, 2, 3, 5, 6)]
+    folder = tmp_path / "pngs"
+    images.write_png(folder / "stranger.png", np.zeros((H, W), np.uint8))
+    images.write_png(folder / exchange_masks.file_name(IDS[0]), np.full((5, 5), 255, np.uint8))
+    (folder / exchange_masks.file_name(IDS[1])).write_bytes(b"no picture")
+    done = exchange_masks.import_masks(root, folder, "ann")
+    assert (done.taken, len(done.bad)) == (0, 3)
+    with pytest.raises(UserError, match="there is none"):
+        exchange_masks.import_masks(root, tmp_path / "x.json", "ann")
+
+
+def test_two_alike_in_one_place_are_not_guessed_at(tmp_path):
+    twins = [PEOPLE[0], replace(PEOPLE[0], candidate=replace(PEOPLE[0].candidate, candidate_id="coco/000000#7"))]
+    root = write(tmp_path, twins)
+    path = tmp_path / "m.json"
+    exchange_masks.export_coco(root, path)
+    said = store.read_json(path)
+    for note in said["annotations"]:
+        del note["candidate_id"], note["attributes"]
+    store.write_json(path, said)
+    assert len(exchange_masks.import_masks(root, path, "ann").bad) == 2
