@@ -1,0 +1,288 @@
+"""The real test set (paper §5.1): proposes where another foreground object could stand in front of a whole person.
+
+Depth is judged by the ground. With the camera at eye height the horizon passes the eyes of whoever stands, so a person
+whose feet are at y is as tall as `Ground.height_at` says, and a thing moved to another ground line grows or shrinks
+alike. An occluder stands at or before the person's feet, never behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.images import ImageError, Rgb
+from ahp_toolkit.core.masks import Bool2D, Box, Mask
+from ahp_toolkit.core.pipeline import MAIN, Job, Output, Result, code_digest, run
+from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement
+from ahp_toolkit.occlusion.place import counts_of, occluder_at
+from ahp_toolkit.stages.render import Renderer
+
+STAGE = "compose"
+FOLDER = "compose"
+EYES = 0.07  # of a person's height below the top of the head
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A proposed (or edited) real composite: ``occluder`` at ``placement`` before ``human``.
+
+    ``ratio`` of the human it hides; ``same_photo``: the object is of the human's own photo; ``ground`` is the y, px, of
+    the line it stands on; ``light`` is how much its photo's mean luminance differs, in [0, 1].
+    """
+
+    proposal_id: str
+    human: Human
+    occluder: Occluder
+    placement: Placement
+    ratio: float
+    same_photo: bool
+    ground: float
+    light: float
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to propose.
+
+    Attributes:
+        per_human: proposals a human, at most.
+        ratio: wanted occlusion ratio, [low, high).
+        reach: how far before the feet an object may stand, in heights of the human.
+        scale: an object is resized by a factor in this range, or not proposed.
+        light: largest difference of mean luminance of the two photos, in [0, 1].
+        tries: objects of other photos looked at, a human.
+        seed: decides everything that is random.
+
+    Raises:
+        UserError: when a value is out of its range.
+    """
+
+    per_human: int = 6
+    ratio: tuple[float, float] = (0.05, 0.5)
+    reach: float = 0.3
+    scale: tuple[float, float] = (0.4, 2.0)
+    light: float = 0.12
+    tries: int = 24
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.ratio
+        if not 0 <= low < high <= 1:
+            raise UserError(f"compose --ratio: expected 0 <= low < high <= 1, got {low:g} to {high:g}")
+        if self.per_human < 1 or self.reach < 0 or not 0 < self.scale[0] <= self.scale[1]:
+            raise UserError("compose: expected 1 or more proposals a human, a reach of 0 or more, and scales above 0")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The ground of a photo, from one person standing on it (a tight box, px)."""
+
+    person: Box
+
+    @property
+    def horizon(self) -> float:
+        """Its y, px: at the person's eyes."""
+        return self.person.y0 + EYES * self.person.height
+
+    def height_at(self, y: float) -> float:
+        """How tall, px, that person would be with their feet at ``y``; 0 or less at and above the horizon."""
+        return self.person.height * (y - self.horizon) / (self.person.y1 - self.horizon)
+
+
+def lines_for(human: Human, occluder: Occluder, same_photo: bool, reach: float, u: float) -> list[float]:
+    """Ground lines, px, to try: where the object stands already, else near the feet and further before them.
+
+    An object that its photo cuts off below must be cut off by this photo too.
+    """
+    feet, bottom, height = human.mask.box.y1, occluder.mask.box.y1, float(human.mask.height)
+    if bottom >= occluder.mask.height - 1:
+        return [height] if height <= feet + max(reach, 1.0) * human.mask.box.height else []
+    own = [bottom] if same_photo and feet <= bottom else []
+    new = [feet + 0.02 * human.mask.box.height, feet + u * reach * human.mask.box.height]
+    return [y for y in (*own, *new) if y <= height]
+
+
+def shifts(human: Bool2D, occluder: Bool2D, top: int) -> tuple[NDArray[np.int64], int]:
+    """(human px covered for each x of the occluder's left edge, the first x), with its top edge at y = ``top``.
+
+    Args:
+        human: bool [H, W].
+        occluder: bool [h, w], cut tight and scaled.
+    """
+    height, width = human.shape
+    y0, y1 = max(0, top), min(height, top + occluder.shape[0])
+    w = occluder.shape[1]
+    if y0 >= y1:
+        return np.zeros(0, np.int64), 0
+    n = width + w - 1
+    a = np.fft.rfft(human[y0:y1].astype(np.float64), n, axis=1)
+    b = np.fft.rfft(occluder[y0 - top : y1 - top, ::-1].astype(np.float64), n, axis=1)
+    return np.rint(np.fft.irfft((a * b).sum(axis=0), n)).astype(np.int64), 1 - w
+
+
+def stand(
+    human: Human, occluder: Occluder, y: float, scale: float, ratio: tuple[float, float], seed: int
+) -> tuple[Placement, float] | None:
+    """The object on ground line ``y``, somewhere along it, hiding a share in ``ratio``; None: nowhere.
+
+    Returns (placement, exact ratio).
+    """
+    box = occluder.mask.box.pixels()
+    tight = occluder.mask.decode()[box[1] : box[3], box[0] : box[2]]
+    flip = store.unit_hash("flip", seed) < 0.5
+    put = occluder_at(tight, Placement(occluder.occluder_id, 0, 0, scale, flip))
+    person = _decoded(human.mask)
+    area = human.mask.area
+    counts, first = shifts(person, put, round(y) - put.shape[0])
+    least, most = counts_of(ratio, area)
+    fits = np.flatnonzero((counts >= least) & (counts <= most))
+    if not fits.size:
+        return None
+    k = int(fits[int(store.unit_hash("place", seed) * fits.size)])
+    return Placement(occluder.occluder_id, first + k, round(y) - put.shape[0], scale, flip), int(counts[k]) / area
+
+
+@lru_cache(maxsize=8)
+def _decoded(mask: Mask) -> Bool2D:
+    return mask.decode()
+
+
+@dataclass(frozen=True)
+class Things:
+    """What can be moved: objects by photo, those of other photos to try, and the person each photo's ground is from."""
+
+    own: dict[str, list[Occluder]] = field(default_factory=dict)
+    others: tuple[Occluder, ...] = ()
+    people: dict[str, Box] = field(default_factory=dict)
+
+
+def things(root: Path, humans: Sequence[Human]) -> Things:
+    """Read the harvest's occluders once: those of the humans' photos, and the test split's bank where there is one."""
+    photos = {h.image.image_id for h in humans}
+    bank = root / "bank" / "test"
+    others = tuple(store.read_records(bank, Occluder)) if any(bank.glob("part-*.parquet")) else ()
+    elsewhere = {o.image.image_id for o in others}
+    own: dict[str, list[Occluder]] = {}
+    people: dict[str, Box] = {}
+    for o in store.read_records(root / "harvest" / "occluders", Occluder):
+        name = o.image.image_id
+        if name in photos:
+            own.setdefault(name, []).append(o)
+        if name in elsewhere and o.label == "person" and o.mask.box.height > people.get(name, Box(0, 0, 0, 0)).height:
+            people[name] = o.mask.box
+    return Things(own, others, people)
+
+
+def _cut_off(o: Occluder) -> bool:
+    """Whether the photo's left, right or upper border cuts the object: moved, its straight edge would show."""
+    box = o.mask.box
+    return box.x0 < 1 or box.y0 < 1 or box.x1 > o.mask.width - 1
+
+
+@dataclass(frozen=True)
+class Propose:
+    """The stage function. Items: humans of the test split."""
+
+    wish: Wish
+    things: Things
+    roots: dict[str, str]
+
+    def __call__(self, items: Sequence[Human]) -> Output:
+        """One shard of humans: their proposals; a human without any is dropped with the reason."""
+        out, render = Output({MAIN: []}), Renderer(self.roots)
+        for human in items:
+            try:
+                found = list(self._of(human, render))
+            except ImageError as e:
+                out.dropped.append(_drop(human, f"image_{e.reason}", str(e)))
+                continue
+            out.tables[MAIN] += found
+            out.counts["same_photo"] += sum(c.same_photo for c in found)
+            if not found:
+                out.dropped.append(_drop(human, "no_composite", "no object stands plausibly before this person"))
+        return out
+
+    def _of(self, human: Human, render: Renderer) -> Iterator[Composite]:
+        n, light = 0, luminance(render.photo(human.image))
+        for occluder, same in self._objects(human):
+            if n >= self.wish.per_human:
+                return
+            if _cut_off(occluder) or not render.usable(occluder):
+                continue
+            differs = 0.0 if same else abs(luminance(render.photo(occluder.image)) - light)
+            if differs > self.wish.light:
+                continue
+            found = self._place(human, occluder, same)
+            if found is not None:
+                yield replace(found, light=differs)
+                n += 1
+
+    def _objects(self, human: Human) -> Iterator[tuple[Occluder, bool]]:
+        """Objects of the human's own photo first, then some of others', in an order drawn by the seed."""
+        key = (self.wish.seed, human.human_id)
+        own = [o for o in self.things.own.get(human.image.image_id, []) if not _is(human, o)]
+        for o in sorted(own, key=lambda o: store.unit_hash(*key, o.occluder_id)):
+            yield o, True
+        other = [o for o in self.things.others if o.image.photo != human.image.photo]
+        other.sort(key=lambda o: store.unit_hash(*key, o.occluder_id))
+        for o in other[: self.wish.tries]:
+            yield o, False
+
+    def _place(self, human: Human, occluder: Occluder, same: bool) -> Composite | None:
+        here = Ground(human.mask.box)
+        person = human.mask.box if same else self.things.people.get(occluder.image.image_id)
+        there = Ground(person) if person is not None else None
+        if there is None or there.height_at(occluder.mask.box.y1) <= 0:
+            return None  # nothing tells how large it is, or it does not stand on the ground
+        seed = store.seed_of(self.wish.seed, human.human_id, occluder.occluder_id)
+        for y in lines_for(human, occluder, same, self.wish.reach, store.unit_hash("line", seed)):
+            scale = here.height_at(y) / there.height_at(occluder.mask.box.y1)
+            scale = round(scale * 4096) / 4096
+            if not self.wish.scale[0] <= scale <= self.wish.scale[1]:
+                continue
+            placed = stand(human, occluder, y, scale, self.wish.ratio, seed)
+            if placed is not None:
+                name = f"{human.human_id}~{occluder.occluder_id}"
+                return Composite(name, human, occluder, placed[0], placed[1], same, y, 0.0)
+        return None
+
+
+def _is(human: Human, o: Occluder) -> bool:
+    same = (o.mask.height, o.mask.width) == (human.mask.height, human.mask.width)
+    return o.occluder_id == human.human_id or (same and o.mask.iou(human.mask) > 0.5)
+
+
+def luminance(pixels: Rgb) -> float:
+    """Mean luminance of a photo in [0, 1] (Rec. 709 weights, every 8th pixel)."""
+    return float((pixels[::8, ::8] @ np.array([0.2126, 0.7152, 0.0722])).mean() / 255)
+
+
+def _drop(human: Human, reason: str, detail: str) -> Dropped:
+    return Dropped(human.human_id, STAGE, reason, detail, human.image.source)
+
+
+def propose(
+    root: Path, roots: dict[str, str], wish: Wish | None = None, workers: int = 1, quiet: bool = True
+) -> Result:
+    """Write ROOT/compose: proposals for every preserved human of the test split. What was said of a proposal stays.
+
+    Raises:
+        UserError: when there is no reviewed build.
+    """
+    wish = wish or Wish()
+    humans = [h for h in store.read_records(root / "review", Human) if h.split == "test" and h.verdict == "preserve"]
+    modules = ("core.masks", "occlusion.place", "stages.render", "core.images")
+    code = code_digest("annotation.compose", *(f"ahp_toolkit.{m}" for m in modules))
+    inputs = [store.digest_files(store.parts(root / f)) for f in ("review", "harvest/occluders")]
+    bank = sorted((root / "bank" / "test").glob("part-*.parquet"))
+    key = {"wish": store.digest_value(repr(wish)), "inputs": inputs, "bank": store.digest_files(bank), "code": code}
+    fn = Propose(wish, things(root, humans), roots)
+    job = Job(STAGE, root / FOLDER / "proposals", fn, {MAIN: Composite}, key, shard_size=16, unit="human")
+    return run(job, lambda: humans, workers=workers, total=len(humans), quiet=quiet)

@@ -1,0 +1,310 @@
+"""Editors and voters on real composites (paper §5.1): their words, and the test samples that all voters passed.
+
+Words are lines of ROOT/compose/words.jsonl, in the order they were spoken. An editor picks, nudges or rejects; others
+vote on exactly what the editor left: a vote names the version it saw, and a later nudge makes it void.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.crops import crop_image, square_around
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.images import ImageError, Rgb
+from ahp_toolkit.core.masks import Mask
+from ahp_toolkit.core.pipeline import MAIN, Job, Output, Result, code_digest, run
+from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement, Sample
+from ahp_toolkit.occlusion.densities import Target, parse
+from ahp_toolkit.occlusion.place import Placed, Settings, ratio_of, scaled_size
+from ahp_toolkit.stages.render import Renderer
+from ahp_toolkit.stages.synth import Initial, Synth
+
+from . import jsonl
+from .compose import FOLDER, STAGE, Composite
+from .decisions import now
+
+EDITS, VOTES, UNDO = ("pick", "nudge", "reject"), ("pass", "fail"), "undo"
+ACTIONS = (*EDITS, *VOTES, UNDO)
+MODES = ("edit", "vote", "done")
+VOTERS = 2
+Mode = Literal["edit", "vote", "done"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A proposal as it stands: ``composite`` with the editor's placement, its ``version``, and what was said.
+
+    ``status`` is open, picked or rejected; ``votes`` are those on this version; ``editors`` have had a hand in it.
+    """
+
+    composite: Composite
+    version: str
+    status: str = "open"
+    editor: str = ""
+    editors: frozenset[str] = frozenset()
+    votes: dict[str, bool] = field(default_factory=dict)
+
+    def passed(self, voters: int = VOTERS) -> bool:
+        """Whether enough people who did not edit it have voted, and all of them passed it."""
+        return self.status == "picked" and len(self.votes) >= voters and all(self.votes.values())
+
+
+def log_of(root: Path) -> Path:
+    """The log of everybody's words."""
+    return root / FOLDER / "words.jsonl"
+
+
+def read_composites(root: Path) -> dict[str, Composite]:
+    """proposal id -> proposal.
+
+    Raises:
+        UserError: when nothing was proposed yet.
+    """
+    folder = root / FOLDER / "proposals"
+    return _composites(str(folder), str(store.stamp(store.parts(folder))))
+
+
+@lru_cache(maxsize=4)
+def _composites(folder: str, _stamp: str) -> dict[str, Composite]:
+    return {c.proposal_id: c for c in store.read_records(Path(folder), Composite)}
+
+
+def version_of(c: Composite) -> str:
+    """Names a proposal's exact placement."""
+    return store.digest_value([c.proposal_id, asdict(c.placement)])[:16]
+
+
+def views(root: Path) -> dict[str, View]:
+    """proposal id -> how it stands after all words."""
+    said: dict[str, list[dict[str, Any]]] = {}
+    for word in jsonl.read(log_of(root)):
+        words = said.setdefault(str(word.get("proposal_id")), [])
+        if word.get("action") == UNDO:
+            mine = [i for i, w in enumerate(words) if w.get("reviewer") == word.get("reviewer")]
+            if mine:
+                del words[mine[-1]]
+        else:
+            words.append(word)
+    return {pid: _view(c, said.get(pid, ())) for pid, c in read_composites(root).items()}
+
+
+def _view(c: Composite, words: Iterable[dict[str, Any]]) -> View:
+    view = View(c, version_of(c))
+    for w in words:
+        action, who = w["action"], str(w["reviewer"])
+        if action in EDITS:
+            moved = nudged(c, w["dx"], w["dy"], w["scale"]) if action == "nudge" else c
+            status = "rejected" if action == "reject" else "picked"
+            votes = view.votes if version_of(moved) == view.version else {}
+            votes = {v: ok for v, ok in votes.items() if v != who}
+            view = View(moved, version_of(moved), status, who, view.editors | {who}, votes)
+        elif w.get("version") == view.version and who not in view.editors:
+            view = replace(view, votes=view.votes | {who: action == "pass"})
+    return view
+
+
+def nudged(c: Composite, dx: float, dy: float, scale: float) -> Composite:
+    """A proposal moved by (dx, dy) px of its photo and resized by a factor about the middle of its ground line."""
+    p = c.placement
+    w, h = (int(v) for v in (c.occluder.mask.box.width, c.occluder.mask.box.height))
+    old, factor = scaled_size(w, h, p.scale), round(p.scale * scale * 4096) / 4096
+    new = scaled_size(w, h, factor)
+    x, y = p.dx + (old[0] - new[0]) / 2 + dx, p.dy + old[1] - new[1] + dy
+    placement = replace(p, dx=math.floor(x + 0.5), dy=math.floor(y + 0.5), scale=factor)
+    return replace(c, placement=placement, ratio=_ratio(c, placement), ground=c.ground + dy)
+
+
+def _ratio(c: Composite, placement: Placement) -> float:
+    return _ratio_of(c.human.mask, c.occluder.mask, placement)
+
+
+@lru_cache(maxsize=512)
+def _ratio_of(human: Mask, occluder: Mask, placement: Placement) -> float:
+    x0, y0, x1, y1 = occluder.box.pixels()
+    return ratio_of(human.decode(), [occluder.decode()[y0:y1, x0:x1]], [placement])
+
+
+def proposals(root: Path, mode: Mode, reviewer: str, n: int = 8, voters: int = VOTERS) -> list[View]:
+    """The next ``n`` proposals for a reviewer.
+
+    ``edit``: nobody has had a word on them; ``vote``: picked by others, not yet voted on; ``done``: passed.
+
+    Raises:
+        UserError: for another mode, or when nothing was proposed yet.
+    """
+    if mode not in MODES:
+        raise UserError(f"compose: expected one of {', '.join(MODES)}, got {mode!r}")
+    wanted = {
+        "edit": lambda v: v.status == "open",
+        "vote": lambda v: v.status == "picked" and reviewer not in v.editors and reviewer not in v.votes,
+        "done": lambda v: v.passed(voters),
+    }[mode]
+    return [v for v in views(root).values() if wanted(v)][: max(0, n)]
+
+
+def act(
+    root: Path,
+    reviewer: str,
+    proposal_id: str,
+    action: str,
+    dx: float = 0.0,
+    dy: float = 0.0,
+    scale: float = 1.0,
+    version: str = "",
+) -> View:
+    """Say a word; it is on the disk when this returns. Returns how the proposal stands then.
+
+    Args:
+        dx, dy, scale: of a nudge: from the proposal as it was made, px of its photo and a factor.
+        version: of a vote: what the voter saw; '': as it stands now.
+
+    Raises:
+        UserError: when the word makes no sense, or an editor votes on their own work.
+    """
+    from .session import check_name
+
+    check_name(reviewer)
+    view = views(root).get(proposal_id)
+    if view is None:
+        raise UserError(f"{proposal_id}: no such proposal in {root}")
+    if action not in ACTIONS:
+        raise UserError(f"compose: expected one of {', '.join(ACTIONS)}, got {action!r}")
+    if action in VOTES:
+        _check_vote(view, reviewer)
+    if action == "nudge":
+        _check_nudge(read_composites(root)[proposal_id], dx, dy, scale)
+    word: dict[str, Any] = {"proposal_id": proposal_id, "reviewer": reviewer, "action": action, "at": now()}
+    if action == "nudge":
+        word |= {"dx": float(dx), "dy": float(dy), "scale": float(scale)}
+    if action in VOTES:
+        word["version"] = version or view.version
+    jsonl.append(log_of(root), word)
+    return views(root)[proposal_id]
+
+
+def _check_vote(view: View, reviewer: str) -> None:
+    pid = view.composite.proposal_id
+    if view.status != "picked":
+        raise UserError(f"{pid}: nobody has picked it, so there is nothing to vote on")
+    if reviewer in view.editors:
+        raise UserError(f"{pid}: {reviewer} has edited it; somebody else must vote")
+
+
+def _check_nudge(c: Composite, dx: float, dy: float, scale: float) -> None:
+    if not all(map(math.isfinite, (dx, dy, scale))) or not 0.1 <= scale <= 10 or max(abs(dx), abs(dy)) > 1e5:
+        raise UserError(f"{c.proposal_id}: expected a nudge in px and a factor of 0.1 to 10, got {dx}, {dy}, {scale}")
+    if nudged(c, dx, dy, scale).ratio in (0.0, 1.0):
+        raise UserError(f"{c.proposal_id}: there it hides nothing of the person, or all; move it less")
+
+
+def preview(root: Path, composite: Composite, size: int = 512) -> Rgb:
+    """RGB uint8 [size, size, 3]: the composite around its human, as the sample would look.
+
+    Raises:
+        ImageError: when a photo cannot be read.
+    """
+    render = _renderer(str(root))
+    photo = render.photo(composite.human.image)
+    pasted = render.paste(photo, composite.human.mask, [(composite.occluder, composite.placement)])
+    return np.asarray(crop_image(pasted.image, square_around(composite.human.mask.box, 1.8), size), np.uint8)
+
+
+@lru_cache(maxsize=2)
+def _renderer(root: str) -> Renderer:
+    return Renderer(roots_of(Path(root)))
+
+
+def roots_of(root: Path) -> dict[str, str]:
+    """Data root by source, from ``build.json``.
+
+    Raises:
+        UserError: when the folder is no build.
+    """
+    return {str(k): str(v) for k, v in dict(store.read_json(root / "build.json").get("roots", {})).items()}
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """The stage function: passed composites -> frozen Samples, with the humans and occluders they need.
+
+    ``gone``: proposals whose human is not as it was in the test split any more.
+    """
+
+    initial: Initial
+    seed: int
+    roots: dict[str, str]
+    gone: frozenset[str] = frozenset()
+
+    def __call__(self, items: Sequence[Composite]) -> Output:
+        """One shard; a composite whose photos cannot be read is dropped."""
+        out, render = Output({MAIN: [], "humans": [], "occluders": []}), Renderer(self.roots)
+        for c in items:
+            name, source = f"test/{c.proposal_id}", c.human.image.source
+            if c.proposal_id in self.gone:
+                detail = "the human left the test split or has another mask now; propose anew"
+                out.dropped.append(Dropped(name, STAGE, "human_changed", detail, source))
+                continue
+            try:
+                out.tables[MAIN].append(self._sample(c, render))
+            except ImageError as e:
+                out.dropped.append(Dropped(name, STAGE, f"image_{e.reason}", str(e), source))
+                continue
+            if c.human not in out.tables["humans"]:
+                out.tables["humans"].append(c.human)
+            out.tables["occluders"].append(c.occluder)
+        return out
+
+    def _sample(self, c: Composite, render: Renderer) -> Sample:
+        density = parse("val")
+        pasted = render.paste(render.photo(c.human.image), c.human.mask, [(c.occluder, c.placement)])
+        sample_id = f"test/{c.proposal_id}"
+        place = density.bin_of(pasted.ratio)
+        target = Target(-1 if place is None else place, 0.0, 1.0)  # -1: in none of val's bins, e.g. 0.25
+        synth = Synth("test", density, Settings(), self.initial, self.seed, "", self.roots)
+        seed = store.seed_of(self.seed, sample_id)
+        made = synth.sample(c.human, sample_id, seed, target, Placed(c.placement, pasted.ratio), pasted)
+        return replace(made, kind="composite")
+
+
+def passed(root: Path, voters: int = VOTERS) -> list[Composite]:
+    """The composites that all voters passed, sorted by id."""
+    return [v.composite for _, v in sorted(views(root).items()) if v.passed(voters)]
+
+
+def accepted(root: Path, voters: int = VOTERS, initial: Initial | None = None, seed: int = 0) -> list[Sample]:
+    """The test samples that all of at least ``voters`` voters passed (their photos are read and pasted)."""
+    out = Freeze(initial or Initial(), seed, roots_of(root))(passed(root, voters))
+    return list(out.tables[MAIN])
+
+
+def write_test(root: Path, voters: int = VOTERS, initial: Initial | None = None, seed: int = 0) -> Result:
+    """Write ROOT/splits/test: the passed composites and nothing else.
+
+    Raises:
+        UserError: when none has passed.
+    """
+    found = passed(root, voters)
+    if not found:
+        raise UserError(f"{root}: no composite has passed {voters} voters yet; vote first (ahp review compose)")
+    now_in = {h.human_id: h.mask for h in store.read_records(root / "review", Human) if h.split == "test"}
+    gone = frozenset(c.proposal_id for c in found if now_in.get(c.human.human_id) != c.human.mask)
+    fn = Freeze(initial or Initial(), seed, roots_of(root), gone)
+    modules = ("stages.synth", "stages.render", "occlusion.paste", "occlusion.degrade", "core.masks", "core.crops")
+    key = {
+        "composites": [version_of(c) for c in found],
+        "gone": sorted(gone),
+        "initial": asdict(fn.initial),
+        "seed": seed,
+        "code": code_digest("annotation.votes", *(f"ahp_toolkit.{m}" for m in modules)),
+    }
+    tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
+    job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite")
+    return run(job, lambda: found, total=len(found), quiet=True)
