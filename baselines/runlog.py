@@ -52,8 +52,8 @@ class RunLog:
             for name, value in zip(names, row, strict=True):
                 if not np.isfinite(value):
                     raise UserError(
-                        f"the loss term {name!r} became {value} at step {step}: nothing of it was saved; the run goes on "
-                        f"from its last state, but lower the rates or look at the data ({recipe.name}, {self.folder})"
+                        f"the loss term {name!r} became {value} at step {step} of {self.folder.name}, "
+                        f"recipe {recipe.name}; its last state is from before: lower the rates, or look at the data"
                     )
         self._checked += [dict(zip(names, row, strict=True)) for row in values]
         self._waiting.clear()

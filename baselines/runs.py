@@ -26,8 +26,8 @@ from .base import Baseline, build_model
 MODEL_FORMAT = "ahp-model-1"
 STATE_FORMAT = "ahp-training-state-1"
 PACKAGES = (
-    "ahp-toolkit", "lightning", "numpy", "opencv-python-headless", "scikit-learn", "segmentation-models-pytorch", "timm",
-    "torch", "torchvision",
+    "ahp-toolkit", "lightning", "numpy", "opencv-python-headless", "scikit-learn", "segmentation-models-pytorch",
+    "timm", "torch", "torchvision",
 )  # fmt: skip
 
 
@@ -86,12 +86,9 @@ def device_name(device: torch.device) -> str:
 # --- models -------------------------------------------------------------------------------------------------------
 
 
-def save_model(
-    path: Path, model: str, task: str, settings: Mapping[str, Any], net: Baseline, meta: dict[str, Any]
-) -> None:
-    """Write a trained model, atomically."""
-    arch = {"model": model, "task": task, "settings": dict(settings)}
-    save_checkpoint(path, MODEL_FORMAT, Checkpoint(arch, net.state_dict(), meta))
+def save_model(path: Path, arch: Mapping[str, Any], net: Baseline, meta: dict[str, Any]) -> None:
+    """Write a trained model, atomically; ``arch``: its ``model`` name, ``task`` and ``settings``."""
+    save_checkpoint(path, MODEL_FORMAT, Checkpoint(dict(arch), net.state_dict(), meta))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.progress import Progress
-from ahp_toolkit.core.torch_io import compute_dtype, has_bf16, keep_memory, pick_device
+from ahp_toolkit.core.torch_io import compute_dtype, keep_memory, pick_device
 from ahp_toolkit.occlusion.densities import parse
 
 from . import runs
@@ -196,7 +196,7 @@ class _Loop:
         return self.folder
 
     def _prepare(self, state: dict[str, Any] | None) -> None:
-        """Build the model with its players; take over the state, or the weights of ``init``, or learn from the masks."""
+        """The model with its players: from the state, or the weights of ``init``, or new, with its templates."""
         net = build_model(self.job.model, self.job.task, self.job.seed, **self.about["settings"])
         if self.job.init is not None:
             runs.take_weights(net, self.job.init, self.job.model, self.job.task)
@@ -208,7 +208,8 @@ class _Loop:
             runs.fill(net, state["net"], self.folder / "state.pt")
         self.about |= net.facts()
         device = self.fabric.device
-        self.last = device.type == "cuda" or has_bf16(device)  # channels last is for convolutions that like it
+        # bf16 on a CPU is only asked for where it has the units for it; they want channels last, as CUDA does
+        self.last = device.type == "cuda" or "bf16" in str(self.about["precision"])
         net.to(device, memory_format=torch.channels_last if self.last else torch.contiguous_format)  # type: ignore[call-overload]
         self.net: Baseline = net
         if self.fabric.world_size > 1:
@@ -233,12 +234,8 @@ class _Loop:
     def _loader(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the batches from step ``start`` on, in micro-batches."""
         share = self.batch // self.fabric.world_size
-        own = (
-            range(
-                k * self.batch + self.fabric.global_rank * share, k * self.batch + (self.fabric.global_rank + 1) * share
-            )
-            for k in range(start, self.steps)
-        )
+        mine = self.fabric.global_rank * share
+        own = (range(k * self.batch + mine, k * self.batch + mine + share) for k in range(start, self.steps))
         draw = Draw(parse(self.recipe.density), self.recipe.size, _iou(self.job), True, self.job.seed)
         context = multiprocessing.get_context("forkserver") if self.job.workers else None
         if context is not None:
