@@ -301,9 +301,17 @@ def build_model(name: str, task: str, seed: int = 0, **settings: Any) -> Baselin
         return module.build(task, **settings)
 
 
+def thresholded(logits: Tensor, threshold: float = 0.5) -> Tensor:
+    """probability > threshold, float 0/1 [B, 1, H, W]: the answer of a method whose own paper joins nothing to it."""
+    return (logits.sigmoid() > threshold).to(logits.dtype)
+
+
 def union(logits: Tensor, modal: Tensor, threshold: float = 0.5) -> Tensor:
-    """amodal := (probability > threshold) OR modal (spec §3), float 0/1 [B, 1, H, W]."""
-    return torch.maximum((logits.sigmoid() > threshold).to(modal.dtype), modal)
+    """amodal := (probability > threshold) OR modal, float 0/1 [B, 1, H, W].
+
+    The rule of the paper's own network, with its refined mask (spec §3), and of PCNets, which adds to the given mask.
+    """
+    return torch.maximum(thresholded(logits, threshold).to(modal.dtype), modal)
 
 
 def composite(image: Tensor, painted: Tensor, invisible: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """DeepLab v3+ (Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018), from image and mask.
 
 segmentation-models-pytorch's DeepLabV3Plus with the initial mask as a fourth input channel and one output class, the
-whole person. Ours differs: ResNet-50 instead of Xception (``encoder``), random weights unless ``encoder_weights`` names
-some that the library can fetch; polynomial decay of the rate is the recipe's business.
+whole person. The answer is the network's own, not joined with the initial mask. Ours differs: ResNet-50 instead of
+Xception (``encoder``), random weights unless ``encoder_weights`` names some that the library can fetch; polynomial
+decay of the rate is the recipe's business.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import losses as L
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings, union
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings, thresholded
 
 PAPER = "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018"
 TASKS = ("mask",)
@@ -63,5 +64,5 @@ class Deeplab(Baseline):
         return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"))}
 
     def predict(self, batch: Batch) -> Result:
-        """The whole mask OR the given one."""
-        return Result(batch.given, union(self(batch).need("amodal"), batch.given))
+        """The network's own mask."""
+        return Result(batch.given, thresholded(self(batch).need("amodal")))

@@ -17,7 +17,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from ahp_toolkit.core.errors import UserError
 
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings, thresholded
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
 TASKS = ("mask",)
@@ -95,9 +95,8 @@ class MaskRcnn(Baseline):
         return {name: output.extra[name] for name in _TERMS}
 
     def predict(self, batch: Batch) -> Result:
-        """The matching instance OR the given mask."""
-        amodal = (self(batch).need("amodal") > 0).to(batch.given.dtype)
-        return Result(batch.given, torch.maximum(amodal, batch.given))
+        """The matching instance, as it is; the given mask where none matches."""
+        return Result(batch.given, thresholded(self(batch).need("amodal")))
 
 
 def _targets(amodal: Tensor) -> list[dict[str, Tensor]]:

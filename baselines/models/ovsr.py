@@ -32,7 +32,7 @@ from ..base import (
     Settings,
     composite,
     make_settings,
-    union,
+    thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
 
@@ -128,9 +128,9 @@ class OvsrMask(Baseline):
         extra: dict[str, Tensor] = {}
         for i in range(self.settings.iterations):
             logits = self.net(torch.cat([batch.image, batch.given, picture], 1))
-            soft = torch.maximum(logits.sigmoid(), batch.given)
+            soft = logits.sigmoid()
             object_, whole = self.recovery(picture, batch.given, soft)
-            picture = composite(batch.image, _painted(object_, whole), soft - batch.given)
+            picture = composite(batch.image, _painted(object_, whole), soft * (1 - batch.given))
             extra |= {f"mask{i}": logits}
         return Output(amodal=logits, extra=extra | {"object": object_, "whole": whole})
 
@@ -164,8 +164,8 @@ class OvsrMask(Baseline):
         return found if found.shape == like.shape else F.interpolate(found, size=like.shape[2:], mode="area")
 
     def predict(self, batch: Batch) -> Result:
-        """The last round's mask OR the given one."""
-        return Result(batch.given, union(self(batch).need("amodal"), batch.given))
+        """The last round's mask, as it is."""
+        return Result(batch.given, thresholded(self(batch).need("amodal")))
 
 
 class OvsrContent(Baseline):

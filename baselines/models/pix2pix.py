@@ -27,7 +27,7 @@ from ..base import (
     Settings,
     composite,
     make_settings,
-    union,
+    thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
 
@@ -103,8 +103,8 @@ class Pix2Pix(Baseline):
         return {"adversarial": self.gan.maker(fake), "l1": F.l1_loss(made, truth)}
 
     def predict(self, batch: Batch) -> Result:
-        """Masks: amodal OR given. Content: the prediction inside the invisible mask only."""
+        """Masks: the generator's own. Content: the prediction inside the invisible mask only."""
         out = self(batch)
         if self.task == "mask":
-            return Result(batch.given, union(out.need("amodal"), batch.given))
+            return Result(batch.given, thresholded(out.need("amodal")))
         return Result(batch.modal, batch.amodal, image=composite(batch.image, out.need("image"), batch.invisible))

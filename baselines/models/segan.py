@@ -31,7 +31,7 @@ from ..base import (
     Settings,
     composite,
     make_settings,
-    union,
+    thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
 
@@ -80,8 +80,8 @@ class Segmentor(Baseline):
         return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"))}
 
     def predict(self, batch: Batch) -> Result:
-        """The full mask OR the given one."""
-        return Result(batch.given, union(self(batch).need("amodal"), batch.given))
+        """The full mask, the segmentor's own (§3.1)."""
+        return Result(batch.given, thresholded(self(batch).need("amodal")))
 
 
 class Painter(Baseline):

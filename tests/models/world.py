@@ -54,7 +54,7 @@ def _person(rng: np.random.Generator, size: int) -> tuple[Tensor, ...]:
     modal = amodal & ~occluder
     image = np.where(occluder[..., None], rng.uniform(-0.8, 0.8, 3), target)
     target = np.where((occluder & ~amodal)[..., None], image, target)
-    given = modal & np.roll(modal, 1, 1)  # inaccurate, but within the person: answers are joined with it
+    given = modal & np.roll(modal, 1, 1)  # inaccurate, but within the person: some answers are joined with it
     masks = [torch.tensor(m, dtype=torch.float32)[None] for m in (given, modal, amodal)]
     pictures = [torch.tensor(p, dtype=torch.float32).permute(2, 0, 1) for p in (image, target)]
     return pictures[0], *masks, torch.tensor(labels), pictures[1]
