@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint pictures bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,8 +35,11 @@ test: .venv/.installed lint  ## lint, then every test
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || echo "chromium not found: browser tests are left out (apt-get install chromium)"
 	$(BIN)/pytest -n $${AHP_TEST_WORKERS:-2} $$(command -v chromium >/dev/null || echo '-m not\ browser')
 
+pictures: demo  ## the README's pictures, made on the sample world
+	$(BIN)/python -m tests.bench.readme_pictures out/demo
+
 bench: .venv/.installed  ## speed and memory, as ratios against a peer or a floor measured in the same run
-	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python -m $$(echo $${b%.py} | tr / .) || exit 1; done
 
 clean:  ## remove .venv and caches; nothing in out/ is touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

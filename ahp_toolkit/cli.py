@@ -10,10 +10,22 @@ import click
 from . import __version__
 from .core.errors import UserError
 
+Table = dict[str, tuple[str, str]]
+
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
-COMMANDS = {
+BENCH: Table = {
+    "train": ("baselines.commands:train", "Train one of the paper's models or baselines."),
+    "predict": ("baselines.commands:predict", "Write a run's predictions of a split."),
+    "score": ("benchmark.commands:score", "Score anybody's predictions by the protocol's definitions."),
+    "validate": ("benchmark.commands:validate", "Say what is wrong with a submission, line by line."),
+    "report": ("benchmark.commands:report", "Leaderboards as HTML, Markdown, CSV, LaTeX and JSON."),
+}
+COMMANDS: Table = {
     "demo": ("ahp_toolkit.commands:demo", "See the whole pipeline work on an embedded, procedural world."),
     "build": ("ahp_toolkit.commands:build", "Build the dataset: harvest, segment, parse, review, splits, report."),
+    "review": ("annotation.commands:review", "Discard, preserve or refine in the FiftyOne App, by keyboard."),
+    "bench": ("ahp_toolkit.cli:bench", "Train, predict and score: the de-occlusion benchmark."),
+    "predict": ("baselines.commands:predict_photo", "Complete the occluded people of a photo."),
     "doctor": ("ahp_toolkit.commands:doctor", "Say what is installed, what is missing, and how to get the rest."),
 }
 
@@ -21,7 +33,7 @@ COMMANDS = {
 class Lazy(click.Group):
     """A group whose commands are imported when they are called."""
 
-    def __init__(self, *args: object, table: dict[str, tuple[str, str]], **kwargs: object) -> None:
+    def __init__(self, *args: object, table: Table, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.table = table
 
@@ -46,6 +58,11 @@ class Lazy(click.Group):
 @click.version_option(__version__, prog_name="ahp")
 def ahp() -> None:
     """Amodal Human Perception: build, review and benchmark occluded people with exact ground truth."""
+
+
+@click.group(cls=Lazy, table=BENCH, context_settings={"help_option_names": ["-h", "--help"]})
+def bench() -> None:
+    """The de-occlusion benchmark: train and predict with the models, score and rank anybody's predictions."""
 
 
 def main() -> None:

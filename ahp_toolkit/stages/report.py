@@ -84,6 +84,7 @@ def _page(build: Build, tables: stats.Tables, charts: dict[str, bytes], shown: S
     pinned = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
     return env.get_template("report.html").render(
         provisional=build.provisional,
+        sample_world=dict(build.about.get("options") or {}).get("review") == "oracle",
         script=script,
         script_hash=pinned,
         funnel=_funnel(build, tables),
