@@ -215,17 +215,25 @@ class EvalData(Dataset[Item]):
         planes, parsed = self.planes(self.samples[index])
         return torch.from_numpy(planes), parsed
 
-    def planes(self, sample: Sample, size: int | None = None) -> tuple[Bytes, bool]:
+    def planes(self, sample: Sample) -> tuple[Bytes, bool]:
         """(uint8 [8, size, size], whether there is a parsing) of a sample."""
-        size, full = size or self.size, self.render(sample)
-        box, labels = sample.crop, self.parsings.get(sample.human_id)
-        parsing = np.zeros((size, size), np.uint8)
+        (planes,), parsed = self.crops(sample, (self.size,))
+        return planes, parsed
+
+    def crops(self, sample: Sample, sizes: Sequence[int]) -> tuple[list[Bytes], bool]:
+        """The planes at several sizes, rendered once."""
+        full, labels = self.render(sample), self.parsings.get(sample.human_id)
+        decoded = None if labels is None else labels.decode()
+        return [self._crop(full, sample, decoded, size) for size in sizes], labels is not None
+
+    def _crop(self, full: Pasted, sample: Sample, labels: Bytes | None, size: int) -> Bytes:
+        box = sample.crop
         masks = [crop_mask(m, box, size) for m in (sample.amodal, sample.modal, sample.given.mask)]
+        parsing = np.zeros((size, size), np.uint8)
         if labels is not None:
-            parsing = np.where(masks[0], crop_labels(labels.decode(), box, size), np.uint8(0))
+            parsing = np.where(masks[0], crop_labels(labels, box, size), parsing)
         image, target = crop_image(full.image, box, size), crop_image(full.recovered, box, size)
-        pasted = Pasted(image, target, masks[0], masks[0] & ~masks[1])
-        return planes_of(pasted, target, masks[2], parsing), labels is not None
+        return planes_of(Pasted(image, target, masks[0], masks[0] & ~masks[1]), target, masks[2], parsing)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,186 @@
+"""``ahp bench train``, ``ahp bench predict`` and ``ahp predict``: wiring and words only; torch is imported on use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ahp_toolkit.core.errors import UserError
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+EXISTING = click.Path(path_type=Path, exists=True)
+TRAINING = ("steps", "batch", "precision", "iou", "ema", "accumulate", "compile", "save_every")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def settings_of(pairs: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``key=value`` pairs to (settings of the model, of the training: those named ``train.key``).
+
+    Raises:
+        UserError: for something that is no pair, or an unknown training setting.
+    """
+    model: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {pair}: expected KEY=VALUE, such as width=32 or train.steps=1000")
+        if not key.startswith("train."):
+            model[key] = _value(value)
+        elif key[6:] in TRAINING:
+            training[key[6:]] = _value(value)
+        else:
+            raise UserError(
+                f"--set {key}: no such training setting; known: {', '.join('train.' + t for t in TRAINING)}"
+            )
+    return model, training
+
+
+@click.command()
+@click.argument("model")
+@click.option("--task", type=click.Choice(["mask", "content"]), required=True)
+@click.option("--root", type=FOLDER, required=True, help="The build folder whose train split is used.")
+@click.option("--out", type=FOLDER, help="Where runs/ is; default ROOT.")
+@click.option("--recipe", default="debug", show_default=True, help="paper, small or debug.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the model, or train.KEY.")
+@DEVICE
+@click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="Processes, one a device.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes a device.")
+@click.option("--init", type=EXISTING, help="A run folder or model file to start from (fine-tuning).")
+@click.option("--name", default="", help="Name of the run folder; default: made from what the run is.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
+    """Train MODEL for a task; the same command goes on where it was stopped.
+
+    \b
+    ahp bench train human_deocclusion --task mask --root out/ahp --recipe small
+    torchrun --nproc-per-node 8 -m ahp_toolkit.cli bench train pcnets --task content --root out/ahp --recipe paper
+    """
+    from .train import Training
+    from .train import train as run
+
+    settings, training = settings_of(pairs)
+    job = Training(model=model, settings=settings, **options, **training)
+    folder = run(job)
+    said = json.loads((folder / "run.json").read_text())
+    parsed, people = said["people_with_parsing"], said["people"]
+    if parsed < people:
+        click.echo(f"{people - parsed} of {people} people have no parsing: they trained the mask terms only", err=True)
+    best = said.get("best")
+    if best:
+        click.echo(f"best {best['by']} {best[best['by']]:.4f} at step {best['step']}", err=True)
+    click.echo(folder)
+
+
+@click.command()
+@click.argument("run", type=EXISTING)
+@click.option("--split", required=True, help="val, test or train of the run's build; or a split's folder.")
+@click.option("--root", type=FOLDER, help="The build folder; default: the one that holds the run.")
+@click.option("--out", type=FOLDER, help="Default: RUN/predictions/SPLIT (with -cascade where a mask run feeds it).")
+@click.option("--mask-run", type=EXISTING, help="Feed a content run this mask run's own outputs instead of the truth.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or auto.")
+@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@DEVICE
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run: Path | None, **options: Any) -> None:
+    """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
+    from .predict import predict_run
+
+    folder = Path(split) if Path(split).is_dir() else (root or run.parent.parent) / "splits" / split
+    if not folder.is_dir():
+        raise UserError(f"--split {split}: {folder} is no folder; give --root, or the split's own folder")
+    base = run if run.is_dir() else run.parent
+    to = out or base / "predictions" / (folder.name + ("-cascade" if mask_run else ""))
+    predict_run(run, folder, to, mask_run, **options)
+    said = json.loads((to / "run.json").read_text())
+    click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
+    click.echo(to)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("photo", type=EXISTING)
+@click.option("--box", "boxes", multiple=True, metavar="X0,Y0,X1,Y1", help="Around a person, px. Repeatable.")
+@click.option(
+    "--mask", type=EXISTING, help="Label picture: 0 background, each other value a person (a folder: by name)."
+)
+@click.option(
+    "--boxes-file", type=EXISTING, help='JSON: {"photo.jpg": [[x0, y0, x1, y1], ...]}; for a folder of photos.'
+)
+@click.option("--mask-run", type=EXISTING, required=True, help="A run for masks (stage 1).")
+@click.option("--content-run", type=EXISTING, required=True, help="A run for content (stage 2).")
+@click.option("--out", type=FOLDER, required=True)
+@click.option("--segmenter", default="mask_rcnn", show_default=True, help="Who makes the mask of a box.")
+@click.option("--segmenter-weights", help="Its checkpoint; default: the published one.")
+@DEVICE
+def predict_photo(
+    photo: Path, boxes: tuple[str, ...], mask: Path | None, boxes_file: Path | None, out: Path, **options: Any
+) -> None:
+    """Complete people in anybody's photograph (or in a folder of them): masks, recovered photo, cutout."""
+    from ahp_toolkit.core import images
+
+    from .complete import Completer
+
+    named = _boxes_of(boxes_file)
+    completer = Completer(**options)
+    photos = sorted(p for p in photo.iterdir() if p.suffix.lower() in PICTURES) if photo.is_dir() else [photo]
+    for path in photos:
+        try:
+            pixels = images.read(path)
+        except images.ImageError as e:
+            click.echo(f"{path}: left out: {e}", err=True)
+            continue
+        asked = list(_people(path, [_box(b) for b in boxes] + named.get(path.name, []), mask))
+        if not asked:
+            click.echo(f"{path}: left out: no box and no mask for it", err=True)
+        for k, person in enumerate(asked):
+            folder = out / (path.stem if len(asked) == 1 else f"{path.stem}-{k}")
+            completer(pixels, **person).write(folder)
+            click.echo(folder)
+
+
+def _box(text: str) -> Any:
+    from ahp_toolkit.core.masks import Box
+
+    try:
+        x0, y0, x1, y1 = (float(v) for v in text.split(","))
+    except ValueError as e:
+        raise UserError(f"--box {text}: expected X0,Y0,X1,Y1 in px, such as 10,20,200,400") from e
+    return Box(x0, y0, x1, y1)
+
+
+def _boxes_of(path: Path | None) -> dict[str, list[Any]]:
+    if path is None:
+        return {}
+    try:
+        said = json.loads(path.read_text())
+        return {name: [_box(",".join(map(str, b))) for b in boxes] for name, boxes in said.items()}
+    except (ValueError, AttributeError, TypeError) as e:
+        raise UserError(f"{path}: expected JSON such as {{'a.jpg': [[10, 20, 200, 400]]}} ({e})") from e
+
+
+def _people(path: Path, boxes: list[Any], mask: Path | None) -> Iterator[dict[str, Any]]:
+    from ahp_toolkit.core import images
+
+    yield from ({"box": b} for b in boxes)
+    file = mask / f"{path.stem}.png" if mask is not None and mask.is_dir() else mask
+    if file is None or not file.exists():
+        return
+    try:
+        labels = images.read_labels(file)
+    except images.ImageError as e:
+        raise UserError(f"--mask {file}: {e}") from e
+    yield from ({"mask": labels == value} for value in sorted(set(labels.ravel().tolist()) - {0}))

@@ -1,0 +1,203 @@
+"""Complete a person in anybody's photograph: masks, recovered photo, cutout with alpha, side-by-side picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ahp_toolkit.core import images
+from ahp_toolkit.core.crops import crop_image, crop_labels, square_around, uncrop
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.images import Rgb
+from ahp_toolkit.core.masks import Bool2D, Box, encode
+from ahp_toolkit.core.torch_io import pick_device, resize_map
+from ahp_toolkit.occlusion.paste import Pasted
+from ahp_toolkit.segmenters import SEGMENTERS
+from ahp_toolkit.segmenters._crop import ask_of
+
+from .base import Batch
+from .cascade import SIDE, Masks, complete_masks, fed_by, paint
+from .data import collate, planes_of, to_batch
+from .runs import load_model
+
+FIRST, SECOND = 1.5, 1.325  # crop sides in longer sides: of what is seen; then of the whole person (spec §7's mean)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A completed person. Masks bool [H, W], the photo's frame; ``recovered`` RGB uint8 [H, W, 3].
+
+    ``cutout`` RGBA uint8 [h, w, 4]: the whole person, cut tight; ``side_by_side`` RGB: photo, masks, recovered photo.
+    """
+
+    given: Bool2D
+    modal: Bool2D
+    amodal: Bool2D
+    recovered: Rgb
+    cutout: NDArray[np.uint8]
+    side_by_side: Rgb
+    crop: Box
+
+    @property
+    def invisible(self) -> Bool2D:
+        """amodal AND NOT modal."""
+        return self.amodal & ~self.modal
+
+    def write(self, folder: Path) -> None:
+        """Write everything as PNG; masks are 0 and 255."""
+        for name in ("given", "modal", "amodal", "invisible"):
+            images.write_png(folder / f"{name}.png", np.where(getattr(self, name), np.uint8(255), np.uint8(0)))
+        for name in ("recovered", "cutout", "side_by_side"):
+            images.write_png(folder / f"{name}.png", getattr(self, name))
+
+
+class Completer:
+    """Both stages, loaded once for any number of photos and people.
+
+    Args:
+        mask_run, content_run: run folders (or model files).
+        segmenter: who makes the initial mask of a person that comes with a box only.
+
+    Raises:
+        UserError: when a run is missing, damaged or for the other task.
+    """
+
+    def __init__(
+        self,
+        mask_run: Path,
+        content_run: Path,
+        device: str = "auto",
+        segmenter: str = "mask_rcnn",
+        segmenter_weights: str | None = None,
+    ) -> None:
+        self.device = pick_device(device)
+        self.mask = load_model(mask_run, "mask", self.device)
+        self.content = load_model(content_run, "content", self.device)
+        self._segmenter, self._weights, self._net = segmenter, segmenter_weights, None
+
+    def __call__(self, photo: Rgb, box: Box | None = None, mask: Bool2D | None = None) -> Completed:
+        """Complete one person.
+
+        Args:
+            photo: RGB uint8 [H, W, 3].
+            box: around what is seen of the person; or
+            mask: bool [H, W], the visible part of the person.
+
+        Raises:
+            UserError: when neither (or both) is given, or the mask is empty or of another size.
+        """
+        if (box is None) == (mask is None):
+            raise UserError("expected a box or a mask of the person, one of the two")
+        if mask is None:
+            assert box is not None
+            mask = self._segmented(photo, box)
+        if mask.shape != photo.shape[:2]:
+            raise UserError(f"expected a mask of the photo's size {photo.shape[:2]}, got {mask.shape}")
+        if not mask.any():
+            raise UserError("the person's mask is empty; give another box or a mask")
+        crop = square_around(encode(mask).box, FIRST)
+        masks = self._masks(photo, mask, crop)
+        # a second look on a crop about the whole person, as in training
+        whole = mask | _full(masks.amodal, crop, photo)
+        crop = square_around(encode(whole).box, SECOND)
+        masks = self._masks(photo, mask, crop)
+        return self._finished(photo, mask, crop, masks, self._painted(photo, mask, crop, masks))
+
+    def _segmented(self, photo: Rgb, box: Box) -> Bool2D:
+        height, width = photo.shape[:2]
+        if box.clip(width, height).area < 4:
+            raise UserError(f"box {tuple(box)}: it holds nothing of the photo, which is {width}x{height} px")
+        if self._net is None:
+            build: Any = SEGMENTERS.get(self._segmenter).build
+            self._net = build(self._weights, device=str(self.device), batch_size=1)
+        ask, crop = ask_of(photo, box)
+        found = self._net([ask])[0]  # type: ignore[misc]
+        mask = np.zeros((height, width), np.bool_)
+        x0, y0, x1, y1 = crop.pixels()
+        mask[y0:y1, x0:x1] = found.mask
+        x0, y0, x1, y1 = box.clip(width, height).pixels()  # only what lies inside the box is kept (paper §4.1)
+        outside = np.ones_like(mask)
+        outside[y0:y1, x0:x1] = False
+        mask &= ~outside
+        if not mask.any():
+            raise UserError(f"box {tuple(box)}: {self._segmenter} found nobody in it; give a mask with --mask")
+        return mask
+
+    def _batch(self, photo: Rgb, given: Bool2D, crop: Box, size: int) -> Batch:
+        image, mask = crop_image(photo, crop, size), crop_labels(given, crop, size)  # type: ignore[arg-type]
+        none = np.zeros((size, size), np.bool_)
+        planes = planes_of(Pasted(image, image, none, none), image, mask.astype(np.bool_), none.view(np.uint8))
+        return to_batch(*collate([(torch.from_numpy(planes), False)]), self.device)
+
+    def _masks(self, photo: Rgb, given: Bool2D, crop: Box) -> Masks:
+        full = self._batch(photo, given, crop, SIDE)
+        return complete_masks(self.mask, self._batch(photo, given, crop, self.mask.size), full.given)
+
+    def _painted(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks) -> Rgb:
+        batch = fed_by(self._batch(photo, given, crop, self.content.size), masks)
+        image = torch.from_numpy(crop_image(photo, crop, SIDE)).permute(2, 0, 1)[None].to(self.device)
+        pictures, _ = paint(self.content, batch, image, masks.invisible)
+        return np.asarray(pictures[0].cpu().numpy(), np.uint8)
+
+    def _finished(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks, painted: Rgb) -> Completed:
+        modal, amodal = (_full(m, crop, photo) for m in (masks.modal, masks.amodal))
+        if not masks.own_modal:
+            modal = given
+        amodal = amodal | modal
+        recovered = _pasted_back(photo, painted, crop, amodal & ~modal)
+        return Completed(given, modal, amodal, recovered, _cutout(recovered, amodal),
+                         _side_by_side(photo, recovered, modal, amodal, crop), crop)  # fmt: skip
+
+
+def complete(
+    photo: Rgb,
+    box: Box | None = None,
+    mask: Bool2D | None = None,
+    *,
+    mask_run: Path,
+    content_run: Path,
+    device: str = "auto",
+    segmenter: str = "mask_rcnn",
+    segmenter_weights: str | None = None,
+) -> Completed:
+    """Complete one person of one photo; for several, keep a `Completer`, which loads the models once."""
+    return Completer(mask_run, content_run, device, segmenter, segmenter_weights)(photo, box, mask)
+
+
+def _full(mask: Tensor, crop: Box, photo: Rgb) -> Bool2D:
+    """The first mask of a batch of crops in the photo's frame."""
+    return np.asarray(uncrop(mask[0, 0].cpu().numpy() > 0, crop, *photo.shape[:2]), np.bool_)
+
+
+def _pasted_back(photo: Rgb, painted: Rgb, crop: Box, hole: Bool2D) -> Rgb:
+    """The painted crop at the photo's resolution, inside the hole."""
+    height, width = photo.shape[:2]
+    x0, y0, x1, y1 = crop.pixels()
+    large = resize_map(painted.astype(np.float32), x1 - x0, y1 - y0)
+    out = photo.copy()
+    fx0, fy0, fx1, fy1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    part = np.rint(large[fy0 - y0 : fy1 - y0, fx0 - x0 : fx1 - x0]).clip(0, 255).astype(np.uint8)
+    np.copyto(out[fy0:fy1, fx0:fx1], part, where=hole[fy0:fy1, fx0:fx1, None])
+    return out
+
+
+def _cutout(recovered: Rgb, amodal: Bool2D) -> NDArray[np.uint8]:
+    x0, y0, x1, y1 = encode(amodal).box.pixels()
+    alpha = np.where(amodal[y0:y1, x0:x1], np.uint8(255), np.uint8(0))
+    return np.ascontiguousarray(np.dstack([recovered[y0:y1, x0:x1], alpha]))
+
+
+def _side_by_side(photo: Rgb, recovered: Rgb, modal: Bool2D, amodal: Bool2D, crop: Box) -> Rgb:
+    """Photo, photo with the visible part green and the hidden part red, recovered photo: crops of 256 px."""
+    before, after = crop_image(photo, crop, SIDE), crop_image(recovered, crop, SIDE)
+    seen, whole = (crop_labels(m.view(np.uint8), crop, SIDE) > 0 for m in (modal, amodal))
+    tinted = before.copy()
+    for mask, colour in ((seen, (0, 160, 0)), (whole & ~seen, (220, 0, 0))):
+        tinted[mask] = (before[mask] // 2 + np.array(colour) // 2).astype(np.uint8)
+    return np.ascontiguousarray(np.concatenate([before, tinted, after], 1))
