@@ -1,0 +1,181 @@
+"""Training: one seed, one set of weights; stopped and gone on; two processes as one; one clear line for a fault."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.torch_io import load_torch
+from baselines import runs
+from baselines.base import MODELS
+from baselines.recipes import RECIPES, model_settings, rate_factor
+from baselines.train import Training, train
+
+SMALL = {"width": 4, "critic_width": 4}
+
+
+def job(build: Path, out: Path, **more) -> Training:
+    base = {
+        "model": "pix2pix",
+        "task": "mask",
+        "settings": SMALL,
+        "steps": 6,
+        "batch": 4,
+        "save_every": 4,
+        "device": "cpu",
+    }
+    return Training(build, out=out, quiet=True, **{**base, **more})
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return runs.load_model(run, which="last").net.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def whole(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(job(build, tmp_path_factory.mktemp("whole"), ema=0.9))
+
+
+def test_a_run_says_what_it_was(whole: Path):
+    said = json.loads((whole / "run.json").read_text())
+    assert said["status"] == "done" and said["step"] == 6 and said["seconds_per_step"] > 0
+    for name in ("git", "versions", "device", "recipe_values", "seed", "splits", "settings", "key"):
+        assert name in said
+    assert said["people"] == 12 and said["people_with_parsing"] == 8
+    assert said["best"]["by"] == "iou_invisible" and 0 <= said["val"]["iou_amodal"] <= 1
+    events = EventAccumulator(str(whole / "tensorboard")).Reload()
+    assert "val/iou_invisible" in events.Tags()["scalars"] and events.Tags()["images"] == ["val"]
+    assert list((whole / "pictures").glob("*.png")) and (whole / "best.pt").exists()
+    with (whole / "val.csv").open() as f:
+        assert [int(r["step"]) for r in csv.DictReader(f)] == [6]
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(build: Path, tmp_path: Path, whole: Path):
+    stopped = train(job(build, tmp_path, ema=0.9, stop_at=5))  # its last state is of step 4
+    assert load_torch(stopped / "state.pt", "a state")["step"] == 4
+    assert not same(weights(stopped), weights(whole))
+    gone_on = train(job(build, tmp_path, ema=0.9))
+    assert gone_on == stopped and same(weights(gone_on), weights(whole))
+    a, b = (load_torch(r / "state.pt", "a state") for r in (gone_on, whole))
+    assert same(a["net"], b["net"]) and a["best"] == b["best"]
+    assert train(job(build, tmp_path, ema=0.9)) == gone_on  # nothing left to do
+
+
+def test_the_seed_decides(build: Path, tmp_path: Path):
+    a, b, c = (train(job(build, tmp_path / n, seed=s, steps=2)) for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert same(weights(a), weights(b)) and a.name == b.name
+    assert not same(weights(a), weights(c)) and a.name != c.name
+
+
+def test_accumulated_micro_batches_and_content_train(build: Path, tmp_path: Path):
+    run = train(job(build, tmp_path, task="content", steps=2, accumulate=2))
+    assert runs.load_model(run, "content").task == "content"
+    with pytest.raises(UserError, match="batch of 4 cannot be shared by 1 processes x 3"):
+        train(job(build, tmp_path, accumulate=3))
+
+
+def test_a_loss_that_is_no_number_is_named(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = MODELS.get("pix2pix").Pix2Pix
+    honest = model.losses
+
+    def broken(self, batch, output, turn):
+        terms = honest(self, batch, output, turn)
+        return {**terms, "l1": terms["l1"] * float("nan")} if turn == "generator" else terms
+
+    monkeypatch.setattr(model, "losses", broken)
+    with pytest.raises(UserError, match=r"loss term 'l1' became nan at step 0") as e:
+        train(job(build, tmp_path))
+    assert "\n" not in str(e.value)
+
+
+def test_weights_of_others_are_refused(build: Path, tmp_path: Path, whole: Path):
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes((whole / "best.pt").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cut\.pt: expected a checkpoint ahp-model-1, the file is damaged"):
+        runs.load_model(cut)
+    with pytest.raises(UserError, match="expected a model for content, it is pix2pix for mask"):
+        runs.load_model(whole, "content")
+    with pytest.raises(UserError, match="expected weights of segan for mask, got those of pix2pix for mask"):
+        train(job(build, tmp_path, model="segan", init=whole))
+    with pytest.raises(UserError, match="the weights do not fit Pix2Pix"):
+        train(job(build, tmp_path, settings={"width": 8, "critic_width": 4}, init=whole))
+    with pytest.raises(UserError, match="expected a run folder with best.pt"):
+        runs.load_model(tmp_path)
+    other = train(job(build, tmp_path, name="mine", steps=2))
+    with pytest.raises(UserError, match="another model, recipe, seed or data"):
+        train(job(build, tmp_path, name="mine", steps=3))
+    (other / "state.pt").write_bytes(b"not torch")
+    with pytest.raises(UserError, match="delete it to begin anew"):
+        train(job(build, tmp_path, name="mine", steps=2))
+
+
+def test_fine_tuning_starts_from_the_weights(build: Path, tmp_path: Path, whole: Path):
+    run = train(job(build, tmp_path, init=whole, steps=1, seed=1))
+    near, fresh = weights(run), weights(train(job(build, tmp_path, steps=1, seed=1)))
+    name = next(k for k in near if k.startswith("net") and k.endswith("weight"))
+    old = runs.load_model(whole).net.state_dict()[name]
+    assert (near[name] - old).abs().max() < 0.01 < (fresh[name] - old).abs().max()
+
+
+TWO = """
+import sys, torch
+from pathlib import Path
+from baselines.train import Training, train
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    settings = {"width": 4, "critic_width": 4, "templates": 4, "clusters": 4, "parsing": False, "vgg": "random/8"}
+    train(Training(Path(sys.argv[1]), "human_deocclusion", "mask", settings=settings, out=Path(sys.argv[2]), name="run",
+                   steps=10, batch=4, device="cpu", quiet=True))
+"""
+
+
+def test_two_processes_train_as_one(build: Path, tmp_path: Path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        "--standalone",
+    ]
+    for start, out in (([sys.executable], "one"), (launch, "two")):
+        done = subprocess.run(
+            [*start, str(script), str(build), str(tmp_path / out)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (weights(tmp_path / n / "runs" / "run") for n in ("one", "two"))
+    assert json.loads((tmp_path / "two/runs/run/run.json").read_text())["processes"] == 2
+    assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < 1e-5
+
+
+def test_recipes_fit_every_model():
+    for recipe in RECIPES.values():
+        for model in MODELS.names():
+            for task in MODELS.get(model).TASKS:
+                assert model_settings(model, task, recipe, {})["size"] == recipe.size
+                assert recipe.steps[task] > 0 and recipe.batch[task] > 0
+    with pytest.raises(UserError, match="no setting"):
+        model_settings("pix2pix", "mask", RECIPES["debug"], {"widht": 3})
+    assert rate_factor(RECIPES["paper"], 7, 100) == 1.0
+    factors = [rate_factor(RECIPES["debug"], k, 100) for k in range(100)]
+    assert max(factors) == factors[5] == 1.0 and factors[-1] < 0.01 and factors[0] < 0.25
