@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from annotation.merge import Merge
 from annotation.review import SplitSizes
 
 from . import flow, flow_splits
@@ -38,6 +39,7 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
         **{k: given[k] for k in same},
         rules=rules,
         review=given["review"],
+        merge=Merge(given["rule"], tuple(given["seniors"]), given["least"]),
         decisions=tuple(given["decisions"]),
         sizes=SplitSizes(val=given["val_humans"], test=given["test_humans"]),
         scenes=given["scenes"],
@@ -81,10 +83,23 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
         return None
     flow_splits.bank(o, cut, s)
     for name in SPLITS:
-        r = flow_splits.split(o, s, name)
+        r = _split(o, s, name)
         bins = ", ".join(str(r.counts.get(f"bin{i}", 0)) for i in range(_bins(s, name)))
         say(r, f"{r.counts['in']} people -> {r.counts['out']} samples (by bin: {bins})")
     return report(o.out, s.seed, anew=False)
+
+
+def _split(o: Options, s: Synthesis, name: str) -> Result:
+    """One split; test holds real composites alone as soon as voters have passed some (spec §2)."""
+    if name == "test" and (o.out / "compose").exists():
+        from annotation.votes import passed, write_test
+
+        from .stages.synth import Initial
+
+        if passed(o.out):
+            initial = Initial(s.initial, s.initial_weights, s.initial_iou, o.device)
+            return write_test(o.out, initial=initial, seed=s.seed)
+    return flow_splits.split(o, s, name)
 
 
 def _bins(s: Synthesis, name: str) -> int:

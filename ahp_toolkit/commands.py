@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from annotation.review_commands import merge_options
+
 from .core.errors import UserError
 from .core.pipeline import Result
 from .sources import SOURCES
@@ -74,6 +76,7 @@ def _say(text: str) -> None:
     type=FILE,
     help="A decision log (JSON lines). Repeatable; people's words replace provisional ones.",
 )
+@merge_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the splits' samples, and nothing else.")
 @click.option(
     "--workers",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
+import json
+import os
 import re
 import webbrowser
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -14,7 +17,17 @@ from ahp_toolkit.cli import Lazy
 from ahp_toolkit.core.errors import UserError
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
-SUBCOMMANDS: dict[str, tuple[str, str]] = {}
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "status": ("annotation.review_commands:status", "Counts, pace, agreement and the preserved ratio."),
+    "triage": ("annotation.review_commands:triage", "Order the queue and propose discards under a stated risk."),
+    "export": ("annotation.review_commands:export", "Decisions as CSV or Parquet, masks as COCO JSON or PNG."),
+    "import": ("annotation.review_commands:import_", "Decisions and corrected masks made with any other tool."),
+    "resegment": ("annotation.review_commands:resegment", "Another segmenter's masks for the people to refine."),
+    "compose": (
+        "annotation.review_commands:compose",
+        "Propose real composites for the test split; write those passed.",
+    ),
+}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -33,6 +46,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     show_default=True,
     help="Where the App listens. It asks nobody for a password: keep to the loopback and tunnel by ssh.",
 )
+@click.option("--overlap", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share seen by several.")
+@click.option("--copies", type=click.IntRange(2), default=2, show_default=True, help="Reviewers of an overlapping one.")
+@click.option("--shard", "shards", multiple=True, metavar="NAME", help="Divide by hash among these; else one queue.")
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
 @click.option("--check", is_flag=True, help="Bring the candidates into the database, reconcile, and stop.")
 @click.pass_context
@@ -42,6 +58,9 @@ def review(
     reviewer: str | None,
     port: int | None,
     address: str,
+    overlap: float,
+    copies: int,
+    shards: tuple[str, ...],
     no_browser: bool,
     check: bool,
 ) -> None:
@@ -52,9 +71,12 @@ def review(
         raise UserError("ahp review: expected --root with a build folder (the --out of ahp build)")
     _check_build(root)
     from . import app
-    from .session import check_name
+    from .queue import Plan
+    from .session import PLAN_VARIABLE, check_name
 
     name = check_name(reviewer or default_reviewer())
+    plan = Plan("shards" if shards else "shared", shards, overlap, copies)
+    os.environ[PLAN_VARIABLE] = json.dumps(asdict(plan))
     if check:
         dataset = app.prepare(root, name, click.echo)
         click.echo(f"{dataset.name}: {len(dataset)} candidates")
