@@ -83,6 +83,7 @@ class Training:
         """The recipe with this run's own steps, batch and precision in it."""
         r = recipe_of(self.recipe)
         changed: dict[str, Any] = {
+            "size": self.settings.get("size", r.size),
             "steps": {self.task: self.steps or r.steps.get(self.task, 0)},
             "batch": {self.task: self.batch or r.batch.get(self.task, 0)},
             "precision": self.precision or r.precision,

@@ -134,8 +134,8 @@ def test_the_commands(build: Path, trained: tuple[Path, Path], tmp_path: Path):
         f"{n}.png" for n in ("given", "modal", "amodal", "invisible", "recovered", "cutout", "side_by_side")
     }
     assert "broken.jpg: left out" in said.output
-    train_call = ["pix2pix", "--task", "mask", "--root", str(build), "--out", str(tmp_path), "--set", "width=4", "--set",
-                  "train.steps=1", "--set", "train.batch=2", "--device", "cpu", "-q"]  # fmt: skip
+    train_call = ["pix2pix", "--task", "mask", "--root", str(build), "--out", str(tmp_path), "--set", "width=4",
+                  "--set", "train.steps=1", "--set", "train.batch=2", "--device", "cpu", "-q"]  # fmt: skip
     said = run(commands.train, train_call)
     assert said.exit_code == 0, said.output
     assert "4 of 12 people have no parsing" in said.output
