@@ -62,7 +62,7 @@ def _said(verdict: str, reason: str = "") -> Case:
 
 
 def _upright(p: WorldPerson) -> bool:
-    return p.box.height > 150 and p.box.height > 1.6 * p.box.width
+    return p.pose in ("standing", "walking") and p.box.height > 150
 
 
 #: picture -> whether a person of the sample world is a case of it

@@ -6,6 +6,7 @@ database that is away loses nothing.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -29,20 +30,24 @@ from .candidates import Candidates
 from .decisions import Retraction, append, now
 from .guide import page
 from .pictures import Pictures
+from .proposals import FOLDER as PROPOSED
+from .proposals import Proposal, newest, with_proposal
 from .words import MENDED, SETTLED, Words, outcome, state
 
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
+PLAN_VARIABLE = "AHP_REVIEW_PLAN"
 VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisional")
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
-#: The order of a reviewer's queue: what to ask next, best first; what they have decided on is left out afterwards.
+#: A reviewer's queue: what they are still to be asked about, best first.
 Order = Callable[[Candidates, Words, str], Iterable[str]]
 
 
 def by_score(candidates: Candidates, words: Words, reviewer: str) -> Iterable[str]:
-    """Everything, by triage score where there is one, else by id."""
-    return candidates.ordered
+    """Everything not decided on, by triage score where there is one, else by id; a mended mask is asked about again."""
+    mine = words.mine(reviewer)
+    return (cid for cid in candidates.ordered if cid not in mine or mine[cid].note == MENDED)
 
 
 def check_name(reviewer: str) -> str:
@@ -83,6 +88,7 @@ class Session:
         self._pictures = Pictures(store.read_json(root / "build.json")["roots"])
         self._lock, self._drawing = threading.RLock(), threading.Lock()
         self._timer: threading.Timer | None = None
+        self._proposed: tuple[int, dict[str, Proposal]] = (0, {})
 
     def queue(self, view: str = "todo", seen: Sequence[str] = (), n: int = 8, back: int = 0) -> dict[str, Any]:
         """The next ``n`` candidates of a view that are not among ``seen``, and the progress.
@@ -107,8 +113,7 @@ class Session:
     def _view(self, view: str) -> Iterator[str]:
         mine, candidates = self.words.mine(self.reviewer), self.candidates
         if view == "todo":
-            left = (cid for cid in self._order(candidates, self.words, self.reviewer))
-            return (cid for cid in left if cid not in mine or mine[cid].note == MENDED)
+            return iter(self._order(candidates, self.words, self.reviewer))
         if view == "disagreed":
             return (cid for cid in self.words.disagreed() if cid in candidates)
         if view == "mine":
@@ -125,6 +130,7 @@ class Session:
         """One candidate for the panel: pictures and facts."""
         with self._drawing:
             s = self.candidates.record(candidate_id)
+            s = with_proposal(s, self._proposals().get(candidate_id))
             corrected = self._corrected(candidate_id)
             pictures = self._pictures.of(replace(s, mask=corrected, parsing=None) if corrected else s)
         ruled = self.candidates.ruled.get(candidate_id)
@@ -166,6 +172,13 @@ class Session:
         self._check_id(candidate_id)
         with self._lock:
             self._append(Decision(candidate_id, "refine", self.reviewer, "bad_mask", mask, at=now(), note=MENDED))
+
+    def _proposals(self) -> dict[str, Proposal]:
+        folder = self.root / PROPOSED
+        parts = len(list(folder.glob("part-*.parquet")))  # parts are only ever added
+        if parts != self._proposed[0]:
+            self._proposed = parts, newest(folder)
+        return self._proposed[1]
 
     def _corrected(self, candidate_id: str) -> Mask | None:
         words = [d for d in self.words.said(candidate_id) if d.corrected is not None]
@@ -270,8 +283,9 @@ def current() -> Session:
     for name in (ROOT_VARIABLE, REVIEWER_VARIABLE):
         if not os.environ.get(name):
             raise UserError(f"{name} is not set; start the App with ahp review")
-    return Session(
-        Path(os.environ[ROOT_VARIABLE]),
-        os.environ[REVIEWER_VARIABLE],
-        sync=os.environ.get(SYNC_VARIABLE, "decision"),
-    )
+    from .queue import Plan, order_of
+
+    root = Path(os.environ[ROOT_VARIABLE])
+    plan = Plan(**json.loads(os.environ.get(PLAN_VARIABLE, "{}")))
+    sync = os.environ.get(SYNC_VARIABLE, "decision")
+    return Session(root, os.environ[REVIEWER_VARIABLE], order_of(root, plan), sync)

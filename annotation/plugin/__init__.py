@@ -8,7 +8,7 @@ from typing import Any
 import fiftyone.operators as foo
 
 from ahp_toolkit.core.errors import UserError
-from annotation import app, session
+from annotation import app, compositions, session
 
 
 @cache
@@ -102,7 +102,22 @@ class Mended(_Quiet):
         return {"item": sitting.item(p["candidate_id"])}
 
 
+class Compose(_Quiet):
+    """The real test set: proposals to edit or to vote on, a moved one's look, and the words on them."""
+
+    NAME = "compose"
+
+    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """Params: do (queue, look or act) and what these take; see `annotation.compositions`."""
+        root, reviewer = sitting.root, sitting.reviewer
+        if p["do"] == "queue":
+            return compositions.queue(root, reviewer, p["mode"])
+        if p["do"] == "look":
+            return compositions.look(root, p["proposal_id"], float(p["dx"]), float(p["dy"]), float(p["scale"]))
+        return compositions.act(root, reviewer, p)
+
+
 def register(plugin: Any) -> None:
     """Called by FiftyOne."""
-    for operator in (Queue, Decide, Guide, Find, Mended):
+    for operator in (Queue, Decide, Guide, Find, Mended, Compose):
         plugin.register(operator)

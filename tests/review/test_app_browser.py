@@ -97,7 +97,6 @@ def test_a_scripted_reviewer_with_undo_and_a_reload(world):
         work(panel, 105, said, "ann", undo_every=9)
         panel.saved()
     assert len(said) >= 209
-    assert list(said) == world.ids[: len(said)]
     world.agree("ann", said)
 
 
@@ -116,7 +115,8 @@ def test_two_reviewers_in_two_browsers_at_once(world):
     world.agree("ann", ann)
     world.agree("bob", bob)
     assert len(ann) == len(before["ann"]) + 40
-    assert list(bob) == world.ids[:40]
+    assert not set(ann) & set(bob)  # one shared queue: nobody is asked what another has said or is being asked
+    assert len(bob) == 40
 
 
 def test_the_database_is_killed_and_comes_back_half_way(world):

@@ -18,6 +18,7 @@
     ["todo", "To do"], ["disagreed", "Disagreements to settle"], ["mine", "Mine, newest first"],
     ["discard", "Discarded"], ["preserve", "Preserved"], ["refine", "To refine"], ["provisional", "Provisional"],
   ];
+  const COMPOSING = [["edit", "Compose: pick and move"], ["vote", "Compose: vote"]];
   const PARTS = [
     "background", "hat", "hair", "glove", "sunglasses", "upper clothes", "dress", "coat", "socks", "trousers",
     "jumpsuit", "scarf", "skirt", "face", "left arm", "right arm", "left leg", "right leg", "left shoe", "right shoe",
@@ -31,7 +32,7 @@
   const S = {
     view: "todo", mode: "outline", overlay: true, reason: "", items: [], pos: 0, history: [], saves: [], saving: false,
     failed: "", refused: [], progress: null, loading: false, empty: false, problem: "", guide: null, shownAt: 0,
-    fetched: new Set(), generation: 0, mending: "", canvas: null, listeners: new Set(), lastAt: 0,
+    fetched: new Set(), generation: 0, mending: "", canvas: null, compose: null, listeners: new Set(), lastAt: 0,
   };
   const changed = () => S.listeners.forEach((f) => f());
   const current = () => S.items[S.pos];
@@ -144,6 +145,7 @@
   }
   function open(view) {
     S.generation++;
+    S.compose = null;
     Object.assign(S, { view, items: [], pos: 0, history: [], fetched: new Set(), empty: false, loading: false, problem: "", reason: "" });
     draw();
     changed();
@@ -191,7 +193,7 @@
   const tint = (v) => { const [r, g, b] = v < 20 ? PALETTE[v] : [235, 235, 235]; return ((165 << 24) | (b << 16) | (g << 8) | r) >>> 0; };
   function checker(px, v) {
     for (let y = 0, i = 0; y < SIZE; y++)
-      for (let x = 0; x < SIZE; x++, i++) if (!v[i]) px[i] = ((x >> 4) ^ (y >> 4)) & 1 ? 0xff34302c : 0xff2a2724;
+      for (let x = 0; x < SIZE; x++, i++) if (!v[i]) px[i] = ((x >> 4) ^ (y >> 4)) & 1 ? 0xff756d66 : 0xff686059;
   }
   function contour(px, v, colour) { // two px inside in colour, two outside in black: readable on any photo
     const last = SIZE - 1;
@@ -213,14 +215,17 @@
     const item = current();
     c.fillStyle = "#101216";
     c.fillRect(0, 0, side, side);
-    if (item && item.values) {
+    const made = S.compose && S.compose.item;
+    if (S.compose) {
+      if (made && made.picture) c.drawImage(made.picture, 0, 0, side, side);
+    } else if (item && item.values) {
       c.imageSmoothingQuality = "high";
       if (item.picture) c.drawImage(item.picture, 0, 0, side, side);
       const over = S.overlay ? layer(item, S.mode) : null;
       if (over) c.drawImage(over, 0, 0, side, side);
     }
-    canvas.dataset.id = item && item.values ? item.id : "";
-    canvas.dataset.mode = S.overlay ? S.mode : "plain";
+    canvas.dataset.id = S.compose ? (made && made.picture ? made.id : "") : item && item.values ? item.id : "";
+    canvas.dataset.mode = S.compose ? S.compose.mode : S.overlay ? S.mode : "plain";
   }
   function shown() {
     S.shownAt = performance.now();
@@ -303,6 +308,64 @@
     changed();
   }
 
+  /* ---------- composing the real test set: every word waits for the server ---------- */
+  async function composing(mode) {
+    const C = (S.compose = { mode, item: null, left: 0, passed: 0, dx: 0, dy: 0, scale: 1, busy: true, last: S.compose ? S.compose.last : "", looks: 0 });
+    S.generation++;
+    S.problem = "";
+    changed();
+    try {
+      const said = await call("compose", { do: "queue", mode });
+      if (said.refused) throw new Error(said.refused);
+      Object.assign(C, { left: said.left, passed: said.passed });
+      await show(C, said.items[0]);
+    } catch (e) { S.problem = e.message; }
+    C.busy = false;
+    draw();
+    changed();
+  }
+  async function show(C, item) {
+    if (item && item.photo) item.picture = await load(item.photo);
+    C.item = item || null;
+    if (item && item.problem) S.problem = item.problem;
+  }
+  async function nudge(dx, dy, scale) {
+    const C = S.compose;
+    if (!C.item || C.mode !== "edit") return;
+    C.dx += dx; C.dy += dy; C.scale *= scale;
+    const look = ++C.looks;
+    try {
+      const said = await call("compose", { do: "look", proposal_id: C.item.id, dx: C.dx, dy: C.dy, scale: C.scale });
+      if (said.refused) throw new Error(said.refused);
+      if (look === C.looks && S.compose === C) await show(C, said);
+      S.problem = "";
+    } catch (e) { S.problem = e.message; }
+    draw();
+    changed();
+  }
+  async function say(action) {
+    const C = S.compose;
+    const id = action === "undo" ? C.last : C.item && C.item.id;
+    if (!id || C.busy) return;
+    C.busy = true;
+    changed();
+    const moved = C.dx || C.dy || C.scale !== 1;
+    const word = action === "pick" && moved ? { action: "nudge", dx: C.dx, dy: C.dy, scale: C.scale } : { action };
+    try {
+      const said = await call("compose", { do: "act", proposal_id: id, version: C.mode === "vote" && action !== "undo" ? C.item.version : "", ...word });
+      if (said.refused) throw new Error(said.refused);
+      C.last = action === "undo" ? "" : id;
+      await composing(C.mode);
+    } catch (e) { S.problem = "NOT saved: " + e.message; C.busy = false; changed(); }
+  }
+  function composeKey(e) {
+    const by = e.shiftKey ? 20 : 4;
+    const edit = { arrowleft: () => nudge(-by, 0, 1), arrowright: () => nudge(by, 0, 1), arrowup: () => nudge(0, -by, 1), arrowdown: () => nudge(0, by, 1),
+      "+": () => nudge(0, 0, 1.05), "=": () => nudge(0, 0, 1.05), "-": () => nudge(0, 0, 1 / 1.05), enter: () => say("pick"), x: () => say("reject"), u: () => say("undo"), g: guide };
+    const vote = { p: () => say("pass"), d: () => say("fail"), u: () => say("undo"), g: guide };
+    return (S.compose.mode === "edit" ? edit : vote)[e.key.toLowerCase()];
+  }
+
   function onKey(e) {
     if (e.ctrlKey || e.metaKey || e.altKey || !S.canvas || !S.canvas.isConnected || !S.canvas.offsetParent) return;
     const t = e.target;
@@ -312,10 +375,11 @@
     if (!action) return;
     e.preventDefault();
     e.stopImmediatePropagation();
-    if (!e.repeat) action();
+    if (!e.repeat || (S.compose && e.key.startsWith("Arrow"))) action();
   }
   function actionOf(e) {
     if (S.guide !== null) return e.key === "Escape" || e.key.toLowerCase() === "g" ? guide : null;
+    if (S.compose) return composeKey(e);
     const digit = /^(?:Digit|Numpad)([1-7])$/.exec(e.code);
     if (digit) {
       const reason = REASONS[digit[1] - 1];
@@ -419,16 +483,42 @@
         h("span", { className: "ahp-dim" }, w.reason.replaceAll("_", " ")))));
   }
 
+  function Select() {
+    const pick = (e) => { const v = e.target.value; e.target.blur(); if (v === "edit" || v === "vote") composing(v); else open(v); };
+    return h("select", { value: S.compose ? S.compose.mode : S.view, "data-cy": "ahp-view", onChange: pick },
+      ...VIEWS.map(([v, text]) => h("option", { key: v, value: v },
+        v === "disagreed" && S.progress ? text + " (" + S.progress.disagreed + ")" : text)),
+      ...COMPOSING.map(([v, text]) => h("option", { key: v, value: v }, text)));
+  }
+  function ComposeSide() {
+    const C = S.compose;
+    const facts = C.item ? Object.entries(C.item.facts) : [];
+    const buttons = C.mode === "edit"
+      ? [button(["Pick", h("kbd", { key: "k" }, "Enter")], () => say("pick"), "preserve"), button(["Reject", h("kbd", { key: "k" }, "X")], () => say("reject"), "discard")]
+      : [button(["Pass", h("kbd", { key: "k" }, "P")], () => say("pass"), "preserve"), button(["Fail", h("kbd", { key: "k" }, "D")], () => say("fail"), "discard")];
+    return el("ahp-side",
+      el("ahp-row", h("b", null, "The real test set"), h("span", { className: "ahp-dim" }, C.left + " left · " + C.passed + " passed")),
+      S.problem ? el("ahp-bad", S.problem) : h("div", { className: C.busy ? "ahp-dim ahp-small" : "ahp-ok ahp-small", "data-cy": "ahp-save", "data-state": C.busy ? "saving" : "saved" }, C.busy ? "asking …" : "✓ saved"),
+      Select(),
+      h("div", { className: "ahp-verdicts", style: { gridTemplateColumns: "1fr 1fr" } }, ...buttons),
+      button([h("kbd", { key: "k" }, "U"), " undo"], () => say("undo")),
+      h("dl", { className: "ahp-facts" }, ...facts.flatMap(([k, v]) => [h("dt", { key: k }, k), h("dd", { key: k + "=" }, v)])),
+      el("ahp-dim ahp-small", C.mode === "edit"
+        ? "Could this have been photographed? The object must stand on the ground in front of the person, at a believable size and light."
+        : "Pass only what you would take for a photo. One Fail is enough to leave it out."),
+      h("div", { style: { flex: 1 } }),
+      C.mode === "edit" ? h("div", { className: "ahp-dim ahp-small" }, key("←"), " ", key("↑"), " ", key("↓"), " ", key("→"), " move, with ", key("Shift"), " further  ", key("+"), " ", key("−"), " size") : null);
+  }
+
   function Side() {
+    if (S.compose) return ComposeSide();
     const item = current();
     return el("ahp-side",
       Progress(), Saved(),
       S.refused.length ? el("ahp-bad", "Refused: " + S.refused[S.refused.length - 1]) : null,
       S.progress && S.progress.database === "away" ? el("ahp-warn ahp-small", "The database is away. Decisions are safe on disk and reach it when it is back.") : null,
       S.problem ? el("ahp-warn ahp-small", S.problem) : null,
-      h("select", { value: S.view, "data-cy": "ahp-view", onChange: (e) => { e.target.blur(); open(e.target.value); } },
-        ...VIEWS.map(([v, text]) => h("option", { key: v, value: v },
-          v === "disagreed" && S.progress ? text + " (" + S.progress.disagreed + ")" : text))),
+      Select(),
       item && S.view === "disagreed" ? Said(item) : null,
       el("ahp-verdicts", ...Object.keys(VERDICTS).map((v) => button([v[0].toUpperCase() + v.slice(1), h("kbd", { key: "k" }, VERDICTS[v])], () => decide(v), v))),
       el("ahp-chips", ...REASONS.map((r, i) => button([h("kbd", { key: "k" }, i + 1), " " + REASON_TEXT[i]], () => { S.reason = S.reason === r ? "" : r; changed(); }, S.reason === r ? "on" : "", "reason of the next Discard or Refine; with Shift: discard for it at once")),
@@ -455,14 +545,14 @@
       draw();
       return () => { S.listeners.delete(force); resized.disconnect(); if (S.canvas === canvas.current) S.canvas = null; };
     }, []);
-    const item = current();
-    const waiting = S.problem || (S.empty ? "Nothing is left in this view." : "Loading …");
+    const item = S.compose ? S.compose.item && { id: S.compose.item.id } : current();
+    const waiting = S.compose ? (S.compose.busy ? "Loading …" : "Nothing is left here.") : S.problem || (S.empty ? "Nothing is left in this view." : "Loading …");
     return el("ahp", h("style", null, CSS),
       el("ahp-stage", el("ahp-frame",
         h("canvas", { ref: canvas, "data-cy": "ahp-canvas" }),
         !item ? el("ahp-note", waiting) : item.problem ? el("ahp-note", item.problem) : null,
         item && item.mine ? h("span", { className: "ahp-badge " + item.mine.verdict }, "you: " + item.mine.verdict + (item.mine.reason ? " · " + item.mine.reason.replaceAll("_", " ") : "")) : null,
-        item ? h("span", { className: "ahp-tag" }, (S.overlay ? S.mode : "overlay off") + (S.reason ? " · reason: " + S.reason.replaceAll("_", " ") : "")) : null)),
+        item && !S.compose ? h("span", { className: "ahp-tag" }, (S.overlay ? S.mode : "overlay off") + (S.reason ? " · reason: " + S.reason.replaceAll("_", " ") : "")) : null)),
       Side(),
       S.guide === null ? null : el("ahp-guide",
         el("ahp-row", h("b", null, "Reviewers' guide"), button(["Close ", h("kbd", { key: "k" }, "Esc")], guide)),
