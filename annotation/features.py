@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +19,8 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.pipeline import MAIN, Output
-from ahp_toolkit.core.records import Flags, Segmented
+from ahp_toolkit.core.records import Flags, Occluder, Segmented
+from ahp_toolkit.stages.neighbours import outline_contact
 
 from . import provisional
 
@@ -28,6 +30,7 @@ NAMES = (
     "neighbours", "box_cover", "max_box_iou", "mask_contact", "near_crowd", *(f"flag_{f}" for f in FLAGS),
     "score", "source_mask", "border_touch", "margin", "aspect", "height", "log_area", "photo_share", "fill", "box_iou",
     "stray", "second_iou", "parsed_by_source", "parts", "head", "feet", "rule",
+    "solidity", "base_nearer", "contact_nearer", "contact_farther",
 )  # fmt: skip
 RULED = {"discard": 0.0, "refine": 0.5, "preserve": 1.0}
 
@@ -42,10 +45,17 @@ class Row:
     values: tuple[float, ...]
 
 
-def row_of(s: Segmented, second: Mask | None = None) -> Row:
-    """The features of one candidate; ``second`` is another segmenter's mask of the same frame."""
+def row_of(s: Segmented, second: Mask | None = None, others: Sequence[Occluder] | None = None) -> Row:
+    """The features of one candidate.
+
+    Args:
+        s: the candidate.
+        second: another segmenter's mask of the same frame.
+        others: the other things of its photo that have a mask; None: not known.
+    """
     image = s.candidate.image
-    values = (*_around(s), *_of_mask(s, second), *_of_parts(s), RULED[provisional.decide(s).verdict])
+    shape = (RULED[provisional.decide(s).verdict], solidity(s.mask), *_depth(s, others))
+    values = (*_around(s), *_of_mask(s, second), *_of_parts(s), *shape)
     return Row(s.candidate.candidate_id, image.photo or image.image_id, image.source, values)
 
 
@@ -81,6 +91,35 @@ def _of_mask(s: Segmented, second: Mask | None) -> tuple[float, ...]:
     )
 
 
+def solidity(mask: Mask) -> float:
+    """Share of the convex hull that a mask fills: what something in front bites out of a person lowers it."""
+    x0, y0, x1, y1 = mask.box.pixels()
+    points = cv2.findNonZero(mask.decode()[y0:y1, x0:x1].astype(np.uint8))
+    if points is None or len(points) < 3:
+        return math.nan
+    return len(points) / max(float(cv2.contourArea(cv2.convexHull(points))), float(len(points)))
+
+
+def _depth(s: Segmented, others: Sequence[Occluder] | None) -> tuple[float, float, float]:
+    """How far the lowest thing that meets the human stands before it (heights); contact with nearer, with farther ones.
+
+    What stands lower in a photo stands nearer: touching something nearer is being occluded, farther is occluding it.
+    """
+    if others is None:
+        return (math.nan,) * 3
+    box = s.mask.box
+    met = [
+        o for o in others
+        if o.occluder_id != s.candidate.candidate_id and o.box.intersection(box.enlarged(1.05)) > 0
+    ]  # fmt: skip
+    frame = (s.mask.height, s.mask.width)
+    masks = [(o.mask.box.y1 >= box.y1, o.mask) for o in met if (o.mask.height, o.mask.width) == frame]
+    nearer, farther = ([m for near, m in masks if near == side] for side in (True, False))
+    lowest = max((o.mask.box.y1 for o in met), default=math.nan)
+    before, behind = (outline_contact(s.mask, ms) if ms else 0.0 for ms in (nearer, farther))
+    return (lowest - box.y1) / max(box.height, 1.0), before, behind
+
+
 def _of_parts(s: Segmented) -> tuple[float, ...]:
     if s.parsing is None:
         return (math.nan,) * 4
@@ -91,19 +130,34 @@ def _of_parts(s: Segmented) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Features:
-    """The stage function. Items: paths of Segmented parts; ``second`` is another segmenter's Segmented table, or ''."""
+    """The stage function. Items: paths of Segmented parts.
+
+    ``second`` is another segmenter's Segmented table, or ''. ``occluders`` is the harvest's, or '': its parts hold the
+    same photos as the parts of the same name.
+    """
 
     second: str = ""
+    occluders: str = ""
 
     def __call__(self, items: Sequence[str]) -> Output:
         """One part: a Row for each candidate."""
         masks = _masks(self.second)
-        rows = [
-            row_of(s, masks.get(s.candidate.candidate_id))
-            for path in items
-            for s in store.read_records(Path(path), Segmented)
-        ]
+        rows = []
+        for path in items:
+            things = self._things(Path(path).name)
+            for s in store.read_records(Path(path), Segmented):
+                others = None if things is None else things.get(s.candidate.image.image_id, [])
+                rows.append(row_of(s, masks.get(s.candidate.candidate_id), others))
         return Output({MAIN: rows})
+
+    def _things(self, part: str) -> dict[str, list[Occluder]] | None:
+        path = Path(self.occluders) / part
+        if not self.occluders or not path.exists():
+            return None
+        out: dict[str, list[Occluder]] = {}
+        for o in store.read_records(path, Occluder):
+            out.setdefault(o.image.image_id, []).append(o)
+        return out
 
 
 @cache

@@ -91,8 +91,12 @@ def rule_scores(x: Floats) -> Floats:
     """
     column = {name: np.nan_to_num(x[:, i], nan=0.0) for i, name in enumerate(NAMES)}
     touched = np.maximum(column["mask_contact"], 0.5 * column["box_cover"]).clip(0, 1)
+    depth = np.isfinite(x[:, NAMES.index("contact_nearer")])  # touching what stands behind is no reason to discard
+    touched = np.where(depth, column["contact_nearer"], touched)
     bad = 0.5 * touched + 0.2 * column["stray"].clip(0, 1) + 0.2 * (column["border_touch"] > 0)
-    return 0.02 + 0.6 * column["rule"] + 0.3 * (1 - bad) * (0.5 + 0.5 * column["score"].clip(0, 1))
+    return (
+        0.02 + np.where(depth, 0.2, 0.6) * column["rule"] + 0.3 * (1 - bad) * (0.5 + 0.5 * column["score"].clip(0, 1))
+    )
 
 
 def quality(scores: Floats, y: Bools) -> dict[str, Any]:

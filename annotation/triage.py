@@ -231,10 +231,18 @@ def run_triage(
     """
     s = settings or Settings()
     parts = store.parts(root / "parse")
-    fn = Features(str(second.resolve()) if second else "")
-    modules = ("annotation.features", "annotation.provisional", "ahp_toolkit.core.masks")
+    harvested = root / "harvest" / "occluders"
+    occluders = sorted(harvested.glob("part-*.parquet"))
+    fn = Features(str(second.resolve()) if second else "", str(harvested.resolve()) if occluders else "")
+    modules = (
+        "annotation.features",
+        "annotation.provisional",
+        "ahp_toolkit.core.masks",
+        "ahp_toolkit.stages.neighbours",
+    )
     key = {"parts": store.digest_files(parts), "code": code_digest(*modules)}
     key |= {"second": store.digest_files(store.parts(second)) if second else ""}
+    key |= {"occluders": store.digest_files(occluders)}
     job = Job("features", root / "features", fn, {MAIN: Row}, key, shard_size=1, unit="part")
     run(job, lambda: [str(p) for p in parts], workers=workers, total=len(parts), quiet=quiet)
     rows = list(store.read_records(root / "features", Row))

@@ -18,7 +18,7 @@ from annotation import decisions, features, models, triage
 from annotation.triage import Settings, Triage
 
 from .people import population
-from .small import person, rectangle, say, write
+from .small import occluder, person, rectangle, say, write
 
 FEATURE = {name: i for i, name in enumerate(features.NAMES)}
 
@@ -154,6 +154,23 @@ def test_features_of_a_human_and_what_is_not_known():
     assert (get("neighbours"), get("box_cover"), get("near_crowd"), get("rule")) == (2, 0.5, 1, 0)
     assert math.isnan(get("mask_contact")) and 0 < get("second_iou") < 1 and get("border_touch") > 0
     assert math.isnan(features.row_of(rich, encode(np.ones((5, 5), bool))).values[FEATURE["second_iou"]])
+
+
+def test_what_stands_lower_stands_nearer():
+    one = person(1)  # x 8 to 22, y 12 to 57
+    near, far = (occluder(one.candidate.image, b, n) for b, n in (((22, 30, 34, 70), "n"), ((22, 20, 34, 40), "f")))
+    own = occluder(one.candidate.image, (8, 12, 22, 57), one.candidate.candidate_id)
+    get = lambda row, name: row.values[FEATURE[name]]  # noqa: E731
+    before, behind = (features.row_of(one, None, [own, o]) for o in (near, far))
+    assert get(before, "contact_nearer") > 0 == get(before, "contact_farther")
+    assert get(behind, "contact_farther") > 0 == get(behind, "contact_nearer")
+    assert get(before, "base_nearer") == pytest.approx(13 / 45) and get(behind, "base_nearer") < 0
+    alone = features.row_of(one, None, [own])
+    assert math.isnan(get(alone, "base_nearer")) and get(alone, "contact_nearer") == 0
+    assert math.isnan(get(features.row_of(one), "contact_nearer")) and get(alone, "solidity") == 1.0
+    bitten = one.mask.decode()
+    bitten[30:50, 14:] = False
+    assert features.solidity(encode(bitten)) < 0.9
 
 
 def test_embeddings_become_components_and_bad_tables_are_refused(tmp_path):
