@@ -18,8 +18,8 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """[B, C, H, W] to the same shape."""
         if not self.training or self.running_mean is None or self.running_var is None:
             return super().forward(input)
-        x = input.float()
-        count = torch.tensor(float(x.numel() // x.shape[1]))
+        x = input if input.dtype == torch.float64 else input.float()
+        count = torch.tensor(float(x.numel() // x.shape[1]), dtype=x.dtype)
         dist.all_reduce(count)
         mean = all_reduce(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]

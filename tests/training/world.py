@@ -17,10 +17,10 @@ W, H = 120, 100
 COUNTS = {"train": 12, "val": 3}
 
 
-def drawn(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def drawn(seed: int, scale: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A photo RGB [H, W, 3] and its person's parsing uint8 [H, W]."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:H, :W]
+    y, x = (v // scale for v in np.mgrid[:H, :W])
     cx, cy = rng.integers(45, 75), rng.integers(46, 54)
     head = (x - cx) ** 2 + (y - cy + 26) ** 2 < 64
     body = (abs(x - cx) < 11) & (abs(y - cy + 4) < 14)
@@ -31,15 +31,15 @@ def drawn(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return photo.astype(np.uint8), labels
 
 
-def thing(seed: int) -> NDArray[np.bool_]:
+def thing(seed: int, scale: int = 1) -> NDArray[np.bool_]:
     """An occluder's mask, bool [H, W]."""
     rng = np.random.default_rng([seed, 1])
-    y, x = np.mgrid[:H, :W]
+    y, x = (v // scale for v in np.mgrid[:H, :W])
     return ((x - 60) / rng.integers(8, 30)) ** 2 + ((y - 50) / rng.integers(8, 30)) ** 2 < 1
 
 
-def make(root: Path, initial_iou: float = 0.8) -> Path:
-    """Write the build folder and return it; every third person has no parsing."""
+def make(root: Path, initial_iou: float = 0.8, scale: int = 1) -> Path:
+    """Write the build folder and return it; every third person has no parsing. ``scale``: of what is drawn."""
     roots = {"coco": str(root / "data")}
     store.write_json(root / "build.json", {"roots": roots, "seed": 0, "options": {"initial_iou": initial_iou}})
     number = 0
@@ -47,11 +47,11 @@ def make(root: Path, initial_iou: float = 0.8) -> Path:
         humans, occluders = [], []
         for k in range(count):
             name = f"{number:04d}"
-            photo, labels = drawn(number)
+            photo, labels = drawn(number, scale)
             for stem, pixels in ((name, photo), (f"o{name}", photo[::-1])):
                 images.write_png(root / "data" / f"{stem}.png", np.ascontiguousarray(pixels))
             refs = [ImageRef(f"coco/{s}", "coco", f"{s}.png", W, H, photo=f"coco/{s}") for s in (name, f"o{name}")]
-            mask, other = masks.encode(labels > 0), masks.encode(thing(number))
+            mask, other = masks.encode(labels > 0), masks.encode(thing(number, scale))
             parsing = masks.encode_labels(labels) if k % 3 else None
             humans.append(Human(f"coco/{name}#1", refs[0], mask.box, mask, parsing, "", split, ("test",)))
             occluders.append(Occluder(f"coco/o{name}#2", refs[1], "cup", other.box, other, other.area))
