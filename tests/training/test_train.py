@@ -133,12 +133,13 @@ TWO = """
 import sys, torch
 from pathlib import Path
 import baselines.train as loop
+from baselines import judge
 from baselines.data import to_batch
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)  # in float32 the rounding of the sums grows from step to step
     wide = lambda v: v.double() if v.is_floating_point() else v
-    loop.to_batch = lambda *given: to_batch(*given)._map(wide)
+    loop.to_batch = judge.to_batch = lambda *given: to_batch(*given)._map(wide)
     settings = {"size": 64, "width": 4, "critic_width": 4, "templates": 0, "parsing": False, "vgg": "random/8"}
     loop.train(loop.Training(Path(sys.argv[1]), "human_deocclusion", "mask", "paper", settings=settings,
                              out=Path(sys.argv[2]), name="run", steps=10, batch=4, device="cpu", quiet=True))
