@@ -32,7 +32,7 @@ class Settings:
     ``size`` px of the square input; ``lr`` the peak of AdamW's cosine; ``plane`` whether the box (or mask) is a fourth
     input plane; ``pretrained`` auto (ImageNet weights if they lie in the local cache), yes (fetch), no; ``precision``
     fp32, bf16, auto; ``loaders`` processes that read photos; ``save_every`` steps; ``holdout`` share of the photos kept
-    for judging, ``judge`` at most so many humans of them.
+    for judging, ``judge`` at most so many humans of them; ``width`` channels of the feature pyramid (centermask).
     """
 
     encoder: str
@@ -48,6 +48,7 @@ class Settings:
     save_every: int = 200
     holdout: float = 0.1
     judge: int = 200
+    width: int = 256
 
     def __post_init__(self) -> None:
         if min(self.steps, self.save_every, self.judge) < 1 or self.batch < 2 or self.size < 32:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import store
+from ..core import store, torch_io
 from ..core.context import around
-from ..core.crops import crop_labels, crop_mask
+from ..core.crops import crop_labels, crop_mask, cut
 from ..core.errors import UserError
 from ..core.images import ImageError, Rgb
 from ..core.masks import Box
@@ -25,7 +25,8 @@ from ..core.records import Candidate
 from ..parsers import _crop as body_crop
 from ..parsers import hrnet
 from ..segmenters import _crop as ask_crop
-from ..segmenters import deeplab
+from ..segmenters import centermask, deeplab
+from ..segmenters._instances import laid, shape_on
 
 TRIES = 50  # photos in a row that may fail before training stops
 
@@ -75,6 +76,45 @@ class SegmenterCut:
             planes, target = planes[:, ::-1].copy(), target[:, ::-1].copy()
         tinted(planes, rng)
         return planes, target
+
+
+@dataclass(frozen=True)
+class CenterMaskCut:
+    """CenterMask's samples: the 3x crop (2.4 to 3.6 times) laid on its canvas, and who of the photo's people is where.
+
+    ``people``: all of a photo, by `photo_of`: somebody beside the person asked for must not be learnt as background.
+    """
+
+    arch: centermask.Arch
+    people: Mapping[str, Sequence[Candidate]]
+
+    def __call__(
+        self, photo: Rgb, human: Candidate, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Planes [S, S, 3] and numbers [S, S]: 1 the person, 2 and up the others, 0 nobody."""
+        height, width = photo.shape[:2]
+        crop = around(jittered(human.box, rng), width, height, ask_crop.ENLARGE * rng.uniform(0.8, 1.2))
+        size = self.arch.size
+        planes = laid(cut(photo, crop), size)
+        target = self._numbers(human, crop)
+        h, w = shape_on((int(crop.height), int(crop.width)), size)
+        if rng.random() < 0.5:
+            planes[:h, :w], target[:h, :w] = planes[:h, :w][:, ::-1].copy(), target[:h, :w][:, ::-1].copy()
+        tinted(planes, rng)
+        for beyond in (np.s_[h:, :], np.s_[:, w:]):
+            planes[beyond], target[beyond] = [round(255 * v) for v in torch_io.MEAN], 0
+        return planes, target
+
+    def _numbers(self, human: Candidate, crop: Box) -> NDArray[np.uint8]:
+        side = max(crop.width, crop.height)
+        square = Box(crop.x0, crop.y0, crop.x0 + side, crop.y0 + side)
+        around_it = [c for c in self.people.get(photo_of(human), ()) if c.candidate_id != human.candidate_id]
+        near = [c for c in around_it if c.box.intersection(crop) > 0][:200]
+        out = np.zeros((self.arch.size, self.arch.size), np.uint8)
+        for number, person in reversed([*enumerate([human, *near], 1)]):  # the person asked for is drawn last
+            assert person.mask is not None
+            out[crop_mask(person.mask, square, self.arch.size)] = number
+        return out
 
 
 @dataclass(frozen=True)
@@ -143,7 +183,7 @@ def humans_of(parts: Iterable[Path | str], parsed: bool) -> list[Candidate]:
         UserError: when there are fewer than two.
     """
     found = [h for p in parts for c in store.read_records(Path(p), Candidate) if (h := _usable(c, parsed)) is not None]
-    if len({_photo(h) for h in found}) < 2:
+    if len({photo_of(h) for h in found}) < 2:
         what = "body parsings (LIP has them)" if parsed else "masks"
         raise UserError(
             f"training needs humans with {what} on at least two photos, the harvest has {len(found)} of them"
@@ -160,14 +200,23 @@ def _usable(c: Candidate, parsed: bool) -> Candidate | None:
     return c if fits else None
 
 
-def _photo(human: Candidate) -> str:
+def photo_of(human: Candidate) -> str:
+    """Which photograph a human stands in, the same in whichever dataset it is."""
     return human.image.photo or human.image.image_id
+
+
+def by_photo(humans: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    """Humans grouped by `photo_of`."""
+    found: dict[str, list[Candidate]] = {}
+    for h in humans:
+        found.setdefault(photo_of(h), []).append(h)
+    return found
 
 
 def split(humans: Sequence[Candidate], share: float) -> tuple[list[Candidate], list[Candidate]]:
     """(training, held out) by hash of the photo, at least one photo on each side; the held-out ones in hash order."""
-    place = {p: store.unit_hash("held out", p) for p in {_photo(h) for h in humans}}
+    place = {p: store.unit_hash("held out", p) for p in {photo_of(h) for h in humans}}
     ranked = sorted(place, key=lambda p: place[p])
     held = {p for p in ranked[:-1] if place[p] < share} or {ranked[0]}
-    out = sorted((h for h in humans if _photo(h) in held), key=lambda h: (place[_photo(h)], h.candidate_id))
-    return [h for h in humans if _photo(h) not in held], out
+    out = sorted((h for h in humans if photo_of(h) in held), key=lambda h: (place[photo_of(h)], h.candidate_id))
+    return [h for h in humans if photo_of(h) not in held], out

@@ -1,8 +1,8 @@
-"""Train the paper's two helpers on the harvest itself: DeepLab on masks (§4.1), HRNet on body parsings (§3.2)."""
+"""Train the paper's helpers on the harvest itself: DeepLab and CenterMask on masks, HRNet on body parsings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,33 @@ from ..core.records import Candidate
 from ..core.store import digest_files, digest_value, seed_of
 from ..parsers import hrnet
 from ..parsers._crop import body_of
-from ..segmenters import deeplab
+from ..segmenters import centermask, deeplab
 from ..segmenters._crop import ask_of
+from ..segmenters.base import Segmenter
 from ..sources.base import PARTS
 from ._fit import Run, Settings, fit
-from ._train_data import Cut, ParserCut, Samples, SegmenterCut, humans_of, split
+from ._train_data import CenterMaskCut, Cut, ParserCut, Samples, SegmenterCut, by_photo, humans_of, split
 
 #: ``debug`` runs on two CPU cores in about a minute, ``full`` wants a GPU.
 SEGMENTER = {
     "debug": Settings("resnet18", 96, 150, 8, lr=2e-3),
     "full": Settings(
         "resnet101", 512, 60_000, 16, lr=2e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
+    ),
+}
+CENTERMASK = {
+    "debug": Settings("ese_vovnet19b_slim_dw", 128, 200, 8, lr=1e-3, width=64),
+    "full": Settings(
+        "ese_vovnet39b",
+        800,
+        90_000,
+        16,
+        lr=2e-4,
+        precision="auto",
+        loaders=8,
+        save_every=1000,
+        judge=2000,
+        holdout=0.02,
     ),
 }
 PARSER = {
@@ -82,8 +98,39 @@ def train_segmenter(
 
     with torch_io.seeded(seed_of(seed, "segmenter")):
         net, imagenet = deeplab.net_of(arch, settings.pretrained)
-    job = _Job(task, net, imagenet, SegmenterCut(arch), segmenter_loss, judge)
+    job = _Job(task, net, imagenet, lambda _: SegmenterCut(arch), segmenter_loss, judge)
     return _train(job, parts, roots, out, settings, seed, where, quiet)
+
+
+def train_centermask(
+    parts: Sequence[Path | str],
+    roots: Mapping[str, str],
+    out: Path,
+    settings: Settings = CENTERMASK["debug"],
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Trained:
+    """Train CenterMask on the candidates with masks in harvest ``parts``, as `train_segmenter` does DeepLab.
+
+    Raises:
+        UserError: too few humans, unreadable photos, a loss that is no number.
+    """
+    arch = centermask.Arch(settings.encoder, settings.size, settings.width)
+    task = _Task("segmenter", "centermask", centermask.KIND, asdict(arch), "mean IoU", False)
+    where = torch_io.pick_device(device)
+
+    def judge(net: nn.Module, humans: Sequence[Candidate]) -> tuple[float, int]:
+        return _mean_iou(centermask.ready(net, arch, "", where, settings.batch, settings.precision), humans, roots)
+
+    with torch_io.seeded(seed_of(seed, "segmenter")):
+        net, imagenet = centermask.net_of(arch, settings.pretrained)
+    job = _Job(task, net, imagenet, lambda h: CenterMaskCut(arch, by_photo(h)), centermask_loss, judge)
+    return _train(job, parts, roots, out, settings, seed, where, quiet)
+
+
+#: The trainable segmenters: name to (presets, trainer), all called alike.
+TRAINERS = {"deeplab": (SEGMENTER, train_segmenter), "centermask": (CENTERMASK, train_centermask)}
 
 
 def train_parser(
@@ -113,7 +160,7 @@ def train_parser(
 
     with torch_io.seeded(seed_of(seed, "parser")):
         net, imagenet = hrnet.net_of(arch, settings.pretrained)
-    job = _Job(task, net, imagenet, ParserCut(arch), parser_loss, judge)
+    job = _Job(task, net, imagenet, lambda _: ParserCut(arch), parser_loss, judge)
     return _train(job, parts, roots, out, settings, seed, where, quiet)
 
 
@@ -132,7 +179,7 @@ class _Job:
     task: _Task
     net: nn.Module
     imagenet: bool
-    cut: Cut
+    cut: Callable[[Sequence[Candidate]], Cut]  # of the humans to train on
     loss: Any
     judge: Any
 
@@ -157,7 +204,7 @@ def _train(
         return _trained(out, task, done)
     partial = out.with_name(f".{out.name}.partial")
     run = Run(task.label, partial, key, seed, device, quiet)
-    fit(job.net, Samples(training, roots, job.cut, seed), job.loss, settings, run)
+    fit(job.net, Samples(training, roots, job.cut(training), seed), job.loss, settings, run)
     value, judged = job.judge(job.net, held[: settings.judge])
     meta = {"key": key, "settings": said, "seed": seed, "imagenet": job.imagenet, "humans": len(training)}
     meta |= {"metric": task.metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
@@ -180,12 +227,18 @@ def segmenter_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, wanted) + dice.mean()
 
 
+def centermask_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
+    """The sum of FCOS's three losses and the mask's; planes uint8 [B, 3, S, S], target numbers of people [B, S, S]."""
+    terms = net(list(planes.float() / 255), centermask.targets_of(target))
+    return torch.stack([v.float() for v in terms.values()]).sum()
+
+
 def parser_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy over the 20 classes; planes uint8 [B, C, S, S], target labels [B, S, S]."""
     return functional.cross_entropy(hrnet.logits_of(net, planes).float(), target.long())
 
 
-def _mean_iou(ready: deeplab.DeepLab, humans: Sequence[Candidate], roots: Mapping[str, str]) -> tuple[float, int]:
+def _mean_iou(ready: Segmenter, humans: Sequence[Candidate], roots: Mapping[str, str]) -> tuple[float, int]:
     """Mean IoU inside the original box at the photo's size, and how many humans it is over."""
     photos, scores = Photos(roots), []
     for h in humans:

@@ -1,0 +1,168 @@
+"""CenterMask: the mask head's known answers, targets and samples, training on toy people, checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ahp_toolkit.core import pipeline, torch_io
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Box, encode
+from ahp_toolkit.segmenters import centermask
+from ahp_toolkit.segmenters._crop import ask_of
+from ahp_toolkit.segmenters.base import Ask
+from ahp_toolkit.stages._train_data import CenterMaskCut, by_photo
+from ahp_toolkit.stages.segment import Segment
+from ahp_toolkit.stages.train import CENTERMASK, centermask_loss, train_centermask
+
+from .test_segment_parse import Detector, harvest, person, run_one, world
+
+TINY = centermask.Arch("ese_vovnet19b_slim_dw", 64, 64)
+
+
+def tiny() -> centermask.CenterMask:
+    with torch_io.seeded(0):
+        return centermask.net_of(TINY)[0]
+
+
+@pytest.mark.parametrize(("side", "level"), [(800, 5), (799, 5), (600, 5), (500, 4), (400, 3), (50, 3), (0, 3)])
+def test_boxes_are_pooled_from_the_level_of_their_share(side: int, level: int) -> None:
+    assert centermask.levels_of(torch.tensor([[0.0, 0.0, side, side]]), 800).tolist() == [level]
+
+
+def test_spatial_attention_by_hand() -> None:
+    layer = centermask.SpatialAttention()
+    torch.nn.init.zeros_(layer.conv.weight)
+    layer.conv.weight.data[0, :, 1, 1] = torch.tensor([2.0, -1.0])  # twice the maximum less the mean, at the cell
+    layer.conv.bias.data.fill_(0.5)  # type: ignore[union-attr]
+    x = torch.tensor([[1.0, 3.0], [-2.0, 0.0]]).view(1, 2, 1, 2)  # channels of the two cells: (1, -2) and (3, 0)
+    gate = torch.tensor([2 * 1 - (-0.5) + 0.5, 2 * 3 - 1.5 + 0.5]).sigmoid()
+    torch.testing.assert_close(layer(x), x * gate)
+
+
+def test_shapes_of_pyramid_head_and_answer() -> None:
+    net = tiny().eval()
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        maps = net.fcos.backbone(pictures)
+        found = net(list(pictures))
+    assert [tuple(m.shape) for m in maps.values()] == [(2, 64, s, s) for s in (8, 4, 2, 1, 1)]
+    assert net.mask(torch.rand(3, 64, 14, 14)).shape == (3, 1, 28, 28)
+    for f in found:
+        n = len(f["boxes"])
+        assert f["masks"].shape == (n, 1, 64, 64) and f["scores"].shape == f["labels"].shape == (n,)
+        assert n <= centermask.PROPOSALS and ((f["masks"] >= 0) & (f["masks"] <= 1)).all()
+
+
+def test_targets_are_boxes_and_masks_of_the_numbered_people() -> None:
+    plane = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    plane[0, 1:4, 2:7], plane[0, 5:8, 0:2] = 1, 3
+    both, nobody = centermask.targets_of(plane)
+    assert both["boxes"].tolist() == [[2, 1, 7, 4], [0, 5, 2, 8]] and both["labels"].tolist() == [1, 1]
+    assert both["masks"].sum((1, 2)).tolist() == [15, 6]
+    assert nobody["boxes"].shape == (0, 4) and nobody["masks"].shape == (0, 8, 8)
+
+
+def test_a_batch_with_nobody_in_it_has_a_loss_with_gradients() -> None:
+    net = tiny().train()
+    value = centermask_loss(net, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64))
+    value.backward()
+    assert torch.isfinite(value) and all(p.grad is not None for p in net.mask.parameters())
+
+
+def test_every_parameter_learns() -> None:
+    net = tiny().train()
+    target = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    target[:, 20:44, 16:40] = 1
+    pictures = torch.randint(0, 255, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    centermask_loss(net, pictures, target).backward()
+    dead = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # boxes larger than the picture's half, and cells of the coarse levels, are not in this batch
+    assert not [n for n in dead if n.startswith(("mask", "fcos.backbone.encoder"))], dead
+
+
+def test_samples_lie_as_the_asks_do_and_number_the_neighbours(tmp_path: Path) -> None:
+    (one,) = world(tmp_path, 1, "masks")
+    other = replace(one, candidate_id="toy/000#2", mask=encode(np.eye(96, dtype=bool)), box=Box(0, 0, 96, 96))
+    cut = CenterMaskCut(centermask.Arch(TINY.encoder, 128, 64), by_photo([one, other]))
+    photo, mask, _ = person(0)
+    planes, numbers = cut(photo, one, np.random.default_rng(0))
+    assert planes.shape == (128, 128, 3) and planes.dtype == np.uint8 and set(np.unique(numbers)) == {0, 1, 2}
+    alone = CenterMaskCut(cut.arch, {})(photo, one, np.random.default_rng(0))[1]
+    np.testing.assert_array_equal(alone, numbers == 1)  # the person asked for is never covered
+    ask, _ = ask_of(photo, one.box)
+    scale = 128 / max(ask.pixels.shape[:2])
+    assert alone.sum() == pytest.approx(mask.sum() * scale**2, rel=0.5)  # 2.4 to 3.6 times the box
+    flipped = [cut(photo, one, np.random.default_rng(s))[1] for s in range(8)]
+    assert any((f[:, ::-1] == 1).sum() == (f == 1).sum() for f in flipped)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CenterMask trained for some steps at 64 px on 40 toy people."""
+    toy = tmp_path_factory.mktemp("toy")
+    parts = harvest(toy / "train", world(toy / "photos", 40, "masks"))
+    small = replace(CENTERMASK["debug"], size=64, steps=60, batch=8, lr=2e-3, pretrained="no")
+    made = train_centermask(parts, {"toy": str(toy / "photos")}, toy / "c.pt", small, device="cpu", quiet=True)
+    assert made.name.startswith("centermask@") and made.value > 0.5, made
+    again = train_centermask(parts, {"toy": str(toy / "photos")}, toy / "c.pt", small, device="cpu", quiet=True)
+    assert again == made  # finished: nothing to do
+    return toy / "c.pt"
+
+
+def test_a_trained_one_finds_new_people_in_the_stage(trained: Path, tmp_path: Path) -> None:
+    part = harvest(tmp_path / "h", world(tmp_path / "new", 50, "boxes")[40:])[0]
+    out = run_one(Segment("centermask", str(trained), "cpu", {"toy": str(tmp_path / "new")}), part)
+    made = {s.candidate.candidate_id: s for s in out.tables[pipeline.MAIN]}
+    truth = {f"toy/{i:03d}#1": encode(person(i)[1]) for i in range(40, 50)}
+    assert np.mean([made[k].mask.iou(t) if k in made else 0.0 for k, t in truth.items()]) > 0.5
+    for s in made.values():
+        assert s.segmenter.startswith("centermask@") and len(s.segmenter) == len("centermask@") + 12
+        assert 0 < s.score <= 1
+
+
+def test_of_two_people_the_one_whose_box_is_asked_is_taken() -> None:
+    ready = centermask.ready(Detector(), centermask.Arch(size=128), "centermask@x", torch.device("cpu"))
+    pixels = np.zeros((128, 128, 3), np.uint8)
+    for box in (Box(22, 20, 60, 78), Box(70, 10, 90, 60)):
+        (found,) = ready([Ask(pixels, box)])
+        assert encode(found.mask).iou(encode(_filled(box))) > 0.95 and found.score > 0.7
+    (nobody,) = ready([Ask(pixels, Box(0, 100, 20, 120))])
+    assert not nobody.mask.any() and nobody.score == 0.0
+
+
+def _filled(box: Box) -> np.ndarray:
+    out = np.zeros((128, 128), bool)
+    x0, y0, x1, y1 = box.pixels()
+    out[y0:y1, x0:x1] = True
+    return out
+
+
+def test_saved_is_loaded_and_wrong_files_are_one_line(trained: Path, tmp_path: Path) -> None:
+    said = torch_io.load_checkpoint(trained, centermask.KIND)
+    ready = centermask.build(str(trained), device="cpu", batch_size=2)
+    assert ready.name == torch_io.short_name("centermask", said.digest)
+    torch_io.save_checkpoint(tmp_path / "copy.pt", centermask.KIND, said)
+    twin = centermask.build(str(tmp_path / "copy.pt"), device="cpu", batch_size=2)
+    asks = [ask_of(person(i)[0], encode(person(i)[1]).box)[0] for i in range(44, 47)]
+    for f, g in zip(ready(asks), twin(asks), strict=True):
+        np.testing.assert_array_equal(f.mask, g.mask)
+        assert f.score == g.score
+    (tmp_path / "cut.pt").write_bytes(trained.read_bytes()[:4000])
+    for path in (tmp_path / "cut.pt", tmp_path / "none.pt", tmp_path):
+        with pytest.raises(UserError, match="expected") as e:
+            centermask.build(str(path), device="cpu")
+        assert "\n" not in str(e.value)
+
+
+def test_errors_say_the_way_out() -> None:
+    with pytest.raises(UserError, match="--name centermask"):
+        centermask.build(None, device="cpu")
+    with pytest.raises(UserError, match="a VoVNet of timm, got 'resnet18'"):
+        centermask.build("random", device="cpu", encoder="resnet18")
+    with pytest.raises(UserError, match="multiples of 32"):
+        centermask.Arch(size=100)
