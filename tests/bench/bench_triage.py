@@ -124,10 +124,10 @@ def discards(n: int, s: Settings) -> None:
     print(f"  one triage: {took:.1f} s, {took / n * 1e3:.3f} ms a person")
 
 
-def main(scenes: int = 1500) -> None:
+def main(scenes: int = 2400) -> None:
     """Print all figures."""
     rows, truth = world(scenes)
-    show("sample world", rows, truth, Settings(audit=0.02), batch=100)
+    show("sample world", rows, truth, Settings(audit=0.02), batch=50)
     rows, truth = population(6000, 1, preserved=SHARE, blur=0.3)
     show("synthetic", rows, truth, Settings(audit=0.02), batch=400)
     discards(30_000, Settings(audit=0.25))

@@ -32,7 +32,7 @@ def root(tmp_path):
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     st.lists(
         st.builds(
