@@ -168,6 +168,9 @@ def _say(text: str) -> None:
     help="Mean modal IoU of simulated initial masks.",
 )
 @click.option("--scenes", type=FILE, help="CSV or JSON: image id, scene category.")
+@click.option(
+    "--places365", type=FILE, nargs=2, metavar="WEIGHTS CATEGORIES", help="Scenes by a Places365 checkpoint instead."
+)
 @click.option("--stop-after", type=click.Choice(["harvest", "segment", "parse", "review", "splits"]), help="End here.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 @click.pass_context
@@ -323,11 +326,13 @@ def parser(root: Path, out: Path | None, preset: str, device: str, seed: int) ->
 @click.option("--scenes", type=click.IntRange(24), default=240, show_default=True, help="Size of the world, photos.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
-def demo(out: Path, scenes: int, seed: int, workers: int) -> None:
-    """See the whole pipeline work on an embedded, procedural world: five sources to splits and the HTML page."""
+@click.option("--bench/--no-bench", default=True, show_default=True, help="End with a small leaderboard of models.")
+def demo(out: Path, scenes: int, seed: int, workers: int, bench: bool) -> None:
+    """See the whole pipeline work on an embedded, procedural world: five sources to splits, pages and a leaderboard."""
     from .demo import run_demo
 
-    click.echo(run_demo(out, scenes, seed, workers, _say).resolve())
+    for page in run_demo(out, scenes, seed, workers, _say, bench):
+        click.echo(page.resolve())
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

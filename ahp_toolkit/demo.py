@@ -1,4 +1,4 @@
-"""``ahp demo``: the sample world written as five source datasets, then the whole build on it, told step by step."""
+"""``ahp demo``: the sample world as five source datasets, the whole build on it, and a small leaderboard at the end."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def world(folder: Path, scenes: int, seed: int) -> Path:
     return folder
 
 
-def run_demo(out: Path, scenes: int, seed: int, workers: int, say: Callable[[str], None]) -> Path:
-    """The whole pipeline on the sample world; returns the page."""
+def run_demo(
+    out: Path, scenes: int, seed: int, workers: int, say: Callable[[str], None], bench: bool = True
+) -> list[Path]:
+    """The whole pipeline on the sample world; returns the pages: the build's report, and with ``bench`` the boards."""
     start = time.monotonic()
     say("The sample world: procedural people, no photographs. Nothing made from it is a result on people.")
     folder = world(out / "world", scenes, seed)
@@ -55,5 +57,11 @@ def run_demo(out: Path, scenes: int, seed: int, workers: int, say: Callable[[str
         write_about(options, synthesis)
         page = build(options, synthesis, tell)
     assert page is not None
-    say(f"done in {time.monotonic() - start:.0f} s; the report:")
-    return page
+    pages = [page]
+    if bench:
+        from .demo_bench import run_boards
+
+        say(f"built in {time.monotonic() - start:.0f} s")
+        pages.append(run_boards(out, seed, workers, say))
+    say(f"done in {time.monotonic() - start:.0f} s; the report{' and the leaderboards' if bench else ''}:")
+    return pages

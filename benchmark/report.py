@@ -20,13 +20,14 @@ _SEEDED, _DISAGREED, _WORST = 4, 4, 6  # samples a grid
 _GRID_RUNS = 8  # methods in one grid: the first of the board
 
 
-def write_report(boards: Path, out: Path, seed: int = 0) -> list[Path]:
+def write_report(boards: Path, out: Path, seed: int = 0, note: str = "") -> list[Path]:
     """Write the report of a boards folder.
 
     Args:
         boards: what ``ahp bench score`` wrote.
         out: a folder for ``leaderboard.{md,json,html}`` and ``<board>.{csv,tex}``.
         seed: chooses the samples of the seeded grids.
+        note: one line that page and Markdown open with, such as what the data are.
 
     Raises:
         UserError: when there is nothing to report.
@@ -34,8 +35,11 @@ def write_report(boards: Path, out: Path, seed: int = 0) -> list[Path]:
     runs = load_runs(boards)
     found = boards_of(runs)
     texts = {
-        "leaderboard.md": "# Leaderboards\n\n" + "\n".join(map(tables.markdown, found)) + _speed_md(runs),
-        "leaderboard.html": _page(found, runs, seed),
+        "leaderboard.md": "# Leaderboards\n\n"
+        + (f"{note}\n\n" if note else "")
+        + "\n".join(map(tables.markdown, found))
+        + _speed_md(runs),
+        "leaderboard.html": _page(found, runs, seed, note),
     }
     for board in found:
         texts[f"{board.key}.csv"] = tables.to_csv(board)
@@ -73,11 +77,11 @@ class _Section:
     notes: list[str]
 
 
-def _page(found: list[Board], runs: list[Run], seed: int) -> str:
+def _page(found: list[Board], runs: list[Run], seed: int, note: str) -> str:
     env = Environment(loader=PackageLoader("benchmark", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.globals.update(colour=colour, label=tables.label, bounds=tables.bounds_text, speed=tables.SPEED)
     sections = [_section(b, seed) for b in found]
-    return env.get_template("report.html").render(sections=sections, speed_rows=tables.speed_rows(runs))
+    return env.get_template("report.html").render(sections=sections, speed_rows=tables.speed_rows(runs), note=note)
 
 
 def _section(board: Board, seed: int) -> _Section:

@@ -1,0 +1,222 @@
+"""Train, predict, score: the benchmark's three steps, each left alone where it stands. Wiring of baselines and judges.
+
+What stands is told by content: a finished run by model, settings, recipe, seed and data (``run.json``); predictions by
+the split's digest; a score by its digests, its definitions and what could be computed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import builder
+from .core import store
+from .core.crops import crop_mask
+from .core.errors import UserError
+from .core.masks import encode
+from .core.records import Prediction, Sample, Score
+
+if TYPE_CHECKING:
+    from baselines.train import Training
+    from benchmark.context import Context
+
+SIDE = 256  # the protocol's crop (spec §7)
+MEASURED = 3  # steps of a measurement
+Json = dict[str, Any]
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def identity(job: Training) -> Json:
+    """What a run's weights depend on, as its run.json says it; equal for jobs that would train the same."""
+    from baselines.recipes import model_settings
+    from baselines.runs import splits_digests
+
+    recipe = job.resolved()
+    said = {
+        "model": job.model,
+        "task": job.task,
+        "settings": model_settings(job.model, job.task, recipe, job.settings),
+        "recipe_values": asdict(replace(recipe, save_every=0)),
+        "seed": job.seed,
+        "train": splits_digests(job.root).get("train"),
+    }
+    return dict(json.loads(json.dumps(said)))
+
+
+def _runs(root: Path) -> Iterator[tuple[Path, Json]]:
+    for path in sorted(root.glob("runs/*/run.json")):
+        yield path.parent, store.read_json(path)
+
+
+def finished(job: Training) -> Path | None:
+    """The finished run of this very job, if there is one."""
+    wanted = identity(job)
+    for folder, said in _runs(job.out or job.root):
+        if said.get("status") == "done" and _identity_of(said) == wanted and (folder / "last.pt").exists():
+            return folder
+    return None
+
+
+def steps_done(job: Training) -> int:
+    """How many of a job's steps are behind it, in whatever state its run is."""
+    wanted = identity(job)
+    same = [said for _, said in _runs(job.out or job.root) if _identity_of(said) == wanted]
+    return max((int(said.get("step", 0)) for said in same), default=0)
+
+
+def _identity_of(said: Json) -> Json:
+    own = {k: said.get(k) for k in ("model", "task", "settings", "seed")}
+    values = {**said.get("recipe_values", {}), "save_every": 0}
+    return own | {"recipe_values": values, "train": said.get("splits", {}).get("train")}
+
+
+def train_once(job: Training) -> tuple[Path, bool]:
+    """The run folder of a job, and whether anything was trained for it now."""
+    from baselines.train import train
+
+    done = finished(job)
+    return (done, False) if done is not None else (train(job), True)
+
+
+def seconds_per_step(job: Training, timing: Path | None = None) -> tuple[float | None, str]:
+    """How long a step of a job takes, and whence that is known.
+
+    From a finished run of the same job, of the same model and recipe with other settings, from an earlier measurement,
+    or, with ``timing`` (a folder), from a few steps that are run now and thrown away.
+    """
+    wanted = identity(job)
+    alike: list[tuple[bool, float]] = []
+    for _, said in _runs(job.out or job.root):
+        pace, own = said.get("seconds_per_step"), _identity_of(said)
+        if pace and all(own[k] == wanted[k] for k in ("model", "task")) and _cost(own) == _cost(wanted):
+            alike.append((own["settings"] == wanted["settings"], float(pace)))
+    if alike:
+        return max(alike)[1], "a run"
+    return (None, "not known") if timing is None else (_measured(job, timing), "measured")
+
+
+def _cost(said: Json) -> Json:
+    return {k: said["recipe_values"].get(k) for k in ("size", "batch", "width", "precision")}
+
+
+def _measured(job: Training, timing: Path) -> float:
+    from baselines.train import train
+
+    listed = timing / "steps.json"
+    known: Mapping[str, float] = store.read_json(listed) if listed.exists() else {}
+    key = store.digest_value({"model": job.model, "task": job.task, "cost": _cost(identity(job)), "on": job.device})
+    if key not in known:
+        folder = train(replace(job, out=timing, stop_at=MEASURED, save_every=MEASURED, name="", quiet=True))
+        known = {**known, key: float(store.read_json(folder / "run.json")["seconds_per_step"])}
+        shutil.rmtree(timing / "runs")
+        store.write_json(listed, known)
+    return known[key]
+
+
+# --- prediction ---------------------------------------------------------------------------------------------------
+
+
+def predict_once(run: Path, split: Path, feeder: Path | None = None, device: str = "auto") -> tuple[Path, bool]:
+    """The prediction folder of a run (a content run fed by ``feeder``, else by the truth), and whether it is new."""
+    from baselines.predict import predict_run
+    from baselines.runs import split_digest, weights_file
+
+    out = run / "predictions" / (split.name + (f"-fed-by-{feeder.name}" if feeder else ""))
+    mark = out / "run.json"
+    used = [weights_file(run), *([weights_file(feeder)] if feeder else [])]
+    if mark.exists() and mark.stat().st_mtime_ns >= max(w.stat().st_mtime_ns for w in used):
+        said = store.read_json(mark)
+        if said.get("dataset_digest") == split_digest(split) and any(out.glob("part-*.parquet")):
+            return out, False
+    return predict_run(run, split, out, feeder, device=device, quiet=True), True
+
+
+def submit_given(split: Path, out: Path) -> Path:
+    """The trivial submission: each sample's given (initial) mask as its amodal mask, the invisible left empty."""
+    from baselines.runs import split_digest
+
+    digest = split_digest(split)
+    if (out / "run.json").exists() and store.read_json(out / "run.json").get("dataset_digest") == digest:
+        return out
+    rows = []
+    for s in store.read_records(split, Sample):
+        given = encode(crop_mask(s.given.mask, s.crop, SIDE))
+        rows.append(Prediction(s.sample_id, "initial mask", given))
+    store.write_records(out / "predictions.parquet", rows, Prediction)
+    store.write_json(out / "run.json", {"model": "initial mask", "recipe": "nothing learnt", "dataset_digest": digest})
+    return out
+
+
+def submit_occluded(split: Path, out: Path) -> Path:
+    """The trivial picture: the occluded crop, nothing painted."""
+    from baselines.runs import split_digest
+
+    from .stages.materialize import file_name
+
+    digest = split_digest(split)
+    if (out / "run.json").exists() and store.read_json(out / "run.json").get("dataset_digest") == digest:
+        return out
+    rows = []
+    for s in store.read_records(split, Sample):
+        name = f"{file_name(s.sample_id)}.png"
+        source = split / "crops" / f"{file_name(s.sample_id)}.occluded.png"
+        if not source.exists():
+            continue  # a photo that could not be read; the judge names the missing sample
+        with store.atomic(out / "images" / name) as f:
+            f.write(source.read_bytes())
+        rows.append(Prediction(s.sample_id, "nothing painted", image=f"images/{name}"))
+    store.write_records(out / "predictions.parquet", rows, Prediction)
+    about = {"model": "nothing painted", "recipe": "nothing learnt", "dataset_digest": digest}
+    store.write_json(out / "run.json", about)
+    return out
+
+
+# --- scoring ------------------------------------------------------------------------------------------------------
+
+
+def write_crops(root: Path, split: str, workers: int = 1) -> Path:
+    """The split's 256x256 crops, which content is scored against; returns the split's folder.
+
+    Raises:
+        UserError: when the build has no such split.
+    """
+    folder = root / "splits" / split
+    if not any(folder.glob("part-*.parquet")):
+        raise UserError(f"{folder}: expected a split of a finished build, found none; run ahp build --out {root}")
+    builder.materialize(root, folder, [split], "crops", workers)
+    return folder
+
+
+def score_once(predictions: Path, split: Path, boards: Path, context: Context) -> tuple[Path, bool]:
+    """The scored run's folder below ``boards``, and whether it was scored now."""
+    from benchmark.score import score
+
+    found = _scored(predictions, split, boards, context)
+    return (found, False) if found is not None else (score(predictions, split, boards, context).folder, True)
+
+
+def _scored(predictions: Path, split: Path, boards: Path, context: Context) -> Path | None:
+    from benchmark.score import open_metrics, protocol, store_name
+    from benchmark.submission import Submission
+    from benchmark.truth import sample_pairs, split_digest
+
+    submission, digest = Submission(predictions), split_digest(sample_pairs(split))
+    name = f"{store_name(submission.model)}-{store.digest_value([submission.digest, digest])[:8]}"
+    mark = boards / name / "score.json"
+    if not mark.exists():
+        return None
+    said = store.read_json(mark)
+    same = all(protocol(board) == digest for board, digest in said["protocol"].items())
+    ready, _ = open_metrics(set(said["boards"]), submission.gives("modal"), context)
+    return mark.parent if same and set(ready) == set(said["definitions"]) else None
+
+
+def scores_of(folder: Path) -> dict[str, Score]:
+    """The figures of a scored run over all samples, by metric."""
+    return {s.metric: s for s in store.read_records(folder / "scores.parquet", Score) if s.slice == "all"}
