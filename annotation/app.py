@@ -105,6 +105,8 @@ def push(root: Path, name: str, say: Say = lambda text: None) -> Any:
         done += len(some)
         say(f"{done} of {total} candidates are in the App's database")
     samples.views(fo, dataset)
+    if len(dataset):
+        samples.editor(dataset)
     return dataset
 
 

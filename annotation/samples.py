@@ -28,6 +28,8 @@ FLAGS = ("crowd", "group", "depiction", "reflection", "inside", "occluded", "tru
 
 def shape(fo: Any, dataset: Any) -> None:
     """Declare the fields and indexes that a dataset lacks."""
+    if dataset.media_type != "image":
+        dataset.media_type = "image"
     text, number, yes = fo.StringField, fo.FloatField, fo.BooleanField
     fields = dict.fromkeys(("candidate_id", "image_id", "source", "segmenter", "parser", "verdict", "reason"), text)
     fields |= dict.fromkeys(("score", "triage_score", "box_cover", "mask_contact", "aspect_ratio"), number)
@@ -44,6 +46,13 @@ def shape(fo: Any, dataset: Any) -> None:
     dataset.create_index("candidate_id", unique=True)
     for name in ("source", "image_id", "verdict", "triage_score", "decided", "disagreed", "provisional"):
         dataset.create_index(name)
+
+
+def editor(dataset: Any) -> None:
+    """Let the App's own brush edit `human`; the dataset must hold a sample."""
+    if "human" not in (dataset.active_label_schemas or []):
+        dataset.set_label_schemas(dataset.generate_label_schemas(fields=["human"]))
+        dataset.activate_label_schemas(["human"])
 
 
 class Documents:

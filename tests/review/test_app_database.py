@@ -45,6 +45,7 @@ said["after the kill"] = len(fo.load_dataset(name))
 dataset = app.push(root, name)
 said["n"] = len(dataset)
 said["distinct"] = len(set(dataset.values("candidate_id")))
+said["editor"] = [dataset.media_type, list(dataset.active_label_schemas)]
 said["again"] = len(app.push(root, name))
 candidates = Candidates(root)
 ids = sorted(candidates)
@@ -116,6 +117,7 @@ class TestDatabase:
     def test_a_push_that_was_stopped_goes_on(self, said):
         assert said["after the kill"] == 20
         assert said["n"] == said["distinct"] == said["again"] == N
+        assert said["editor"] == ["image", ["human"]]
         assert said["views"] == ["disagreed", "discard", "preserve", "provisional", "refine", "to do"]
 
     def test_the_log_wins_over_the_database(self, said):
