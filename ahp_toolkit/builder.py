@@ -43,6 +43,7 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
         decisions=tuple(given["decisions"]),
         sizes=SplitSizes(val=given["val_humans"], test=given["test_humans"]),
         scenes=given["scenes"],
+        places365=given["places365"] or None,
         quiet=given["quiet"],
     )
     alike = ("seed", "densities", "per_human", "flip", "initial", "initial_weights", "initial_iou")
@@ -54,6 +55,7 @@ def write_about(o: Options, s: Synthesis) -> None:
     said = {k: v for k, v in asdict(o).items() if k not in ("out", "roots", "workers", "quiet")}
     densities = {name: s.density_of(name) for name in SPLITS}
     files = {"decisions": [p.name for p in o.decisions], "scenes": o.scenes.name if o.scenes else None}
+    files |= {"places365": [p.name for p in o.places365] if o.places365 else None}
     about = {
         "roots": o.names,
         "seed": s.seed,

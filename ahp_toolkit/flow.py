@@ -50,6 +50,7 @@ class Options:
     merge: Merge = field(default_factory=Merge)
     sizes: SplitSizes = field(default_factory=SplitSizes)
     scenes: Path | None = None
+    places365: tuple[Path, Path] | None = None
     quiet: bool = False
 
     @property
@@ -170,14 +171,30 @@ def review(o: Options) -> tuple[Result, Thresholds]:
 
 
 def _scenes(o: Options) -> str:
-    """A user's scene file as the JSON that the workers read; '' without one."""
-    if o.scenes is None:
-        return ""
-    from .stages.scenes import read_scenes
-
+    """Scene categories as the JSON that the workers read: a user's file, a Places365 classifier's, or '' for none."""
     path = o.out / "scenes.json"
-    store.write_json(path, read_scenes(o.scenes))
+    if o.scenes is not None:
+        from .stages.scenes import read_scenes
+
+        store.write_json(path, read_scenes(o.scenes))
+    elif o.places365 is not None:
+        store.write_json(path, classify_scenes(o, o.places365))
+    else:
+        return ""
     return str(path.resolve())
+
+
+def classify_scenes(o: Options, places: tuple[Path, Path]) -> dict[str, str]:
+    """Figure 5b's scene categories by a Places365 checkpoint (weights, categories): image id -> category."""
+    from .stages.scene_labels import Classify, SceneLabel
+
+    weights, categories = (str(p.resolve()) for p in places)
+    key = {"files": [store.digest_file(p) for p in places], "input": digest_of(o.out / "parse")}
+    key |= {"code": code_digest("ahp_toolkit.stages.scenes", "ahp_toolkit.stages.scene_labels")}
+    fn = Classify(weights, categories, o.device, o.names)
+    job = Job("scenes", o.out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part")
+    o.run(job, parts_of(o.out / "parse"))
+    return {s.image_id: s.scene for s in store.read_records(job.folder, SceneLabel)}
 
 
 def _preserved_photos(parts: list[str], ruled: list[str], logs: tuple[str, ...], merge: Merge) -> Iterator[str]:

@@ -188,6 +188,26 @@ def test_a_photo_that_changed_since_is_not_passed_off_as_the_same(data, built, t
     assert victim.sample_id in {d["id"] for d in dropped} and {d["reason"] for d in dropped} == {"image_changed"}
 
 
+def test_scenes_by_file_and_by_a_places365_checkpoint(data, built, tmp_path):
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    state = {f"module.{k}": v for k, v in torchvision.models.resnet18(num_classes=365).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "resnet18_places365.pth.tar")
+    (tmp_path / "names.txt").write_text("".join(f"/s/scene{i} {i}\n" for i in range(365)))
+    (tmp_path / "scenes.csv").write_text("image_id,scene\ncoco/000000000007,beach\n")
+    by_net = tmp_path / "net"
+    shutil.copytree(built, by_net)
+    build(data, by_net, "--places365", tmp_path / "resnet18_places365.pth.tar", tmp_path / "names.txt")
+    assert all(h.scene.startswith("scene") for h in store.read_records(by_net / "review", Human))
+    by_file = tmp_path / "file"
+    shutil.copytree(built, by_file)
+    build(data, by_file, "--scenes", tmp_path / "scenes.csv")
+    found = {h.image.image_id for h in store.read_records(by_file / "review", Human) if h.scene == "beach"}
+    assert found == {"coco/000000000007"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

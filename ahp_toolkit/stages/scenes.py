@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ..core.errors import UserError, require
 from ..core.images import Rgb
-from ..core.records import Human
 from ..core.store import read_json
 
 CLASSES = 365
@@ -64,11 +63,6 @@ def _from_rows(path: Path, rows: Sequence[Any], first: int) -> dict[str, str]:
             raise UserError(f"{path}: record {number}: expected image_id and scene, got {row!r:.80}; mend the record")
         found[image_id] = scene
     return found
-
-
-def with_scenes(humans: Iterable[Human], scenes: Mapping[str, str]) -> list[Human]:
-    """The humans with the scene of their photo filled in where it is known."""
-    return [replace(h, scene=scenes.get(h.image.image_id, h.scene)) for h in humans]
 
 
 def read_categories(path: Path) -> tuple[str, ...]:

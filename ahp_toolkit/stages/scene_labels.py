@@ -1,0 +1,58 @@
+"""STAGE scenes: a scene category for the photo of every candidate, by a Places365 classifier (figure 5b)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..core import store
+from ..core.images import ImageError
+from ..core.photos import Photos
+from ..core.pipeline import MAIN, Output
+from ..core.records import Dropped, Segmented
+from .scenes import SceneClassifier, places365
+
+STAGE = "scenes"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneLabel:
+    """The most likely scene category of one photo."""
+
+    image_id: str
+    scene: str
+
+
+@dataclass(frozen=True)
+class Classify:
+    """The stage function. Items: paths of Segmented parts; ``weights`` and ``categories`` are Places365's own files."""
+
+    weights: str
+    categories: str
+    device: str
+    roots: dict[str, str]
+
+    def __call__(self, items: Sequence[str]) -> Output:
+        """One part: each photo once."""
+        out, photos = Output({MAIN: []}), Photos(self.roots)
+        classify = _classifier(self.weights, self.categories, self.device)
+        images = {s.candidate.image.image_id: s.candidate.image for p in items for s in _read(p)}
+        for image_id, image in sorted(images.items()):
+            try:
+                out.tables[MAIN].append(SceneLabel(image_id, classify(photos.read(image))))
+            except ImageError as e:
+                out.dropped.append(Dropped(image_id, STAGE, f"image_{e.reason}", str(e), image.source))
+        return out
+
+
+def _read(part: str) -> list[Segmented]:
+    return list(store.read_records(Path(part), Segmented))
+
+
+@cache
+def _classifier(weights: str, categories: str, device: str) -> SceneClassifier:
+    from ..core.torch_io import pick_device
+
+    return places365(Path(weights), Path(categories), str(pick_device(device)))
