@@ -19,6 +19,8 @@ BENCH: Table = {
     "score": ("benchmark.commands:score", "Score anybody's predictions by the protocol's definitions."),
     "validate": ("benchmark.commands:validate", "Say what is wrong with a submission, line by line."),
     "report": ("benchmark.commands:report", "Leaderboards as HTML, Markdown, CSV, LaTeX and JSON."),
+    "paper": ("ahp_toolkit.paper_commands:paper", "Fill the paper's Tables 1 to 6: plan, train, predict, score."),
+    "open": ("annotation.bench_commands:open_", "Several runs' predictions beside the truth, in the FiftyOne App."),
 }
 COMMANDS: Table = {
     "demo": ("ahp_toolkit.commands:demo", "See the whole pipeline work on an embedded, procedural world."),
@@ -80,3 +82,7 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
