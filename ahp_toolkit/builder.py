@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from annotation.merge import Merge
+from annotation.merge import Merge, logs_of
 from annotation.review import SplitSizes
 
 from . import flow, flow_splits
@@ -164,13 +164,17 @@ def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
         "seed": seed,
         "stages": [[str(p.relative_to(root)), store.read_json(p)["digest"]] for p in stages],
         "about": store.digest_file(root / "build.json"),
+        "words": [[p.name, store.digest_file(p)] for p in logs_of(root)],
         "code": [store.digest_file(p) for m in REPORT for p in [Path(__file__).parent / "stages" / m]],
     }
     if not anew and page.exists() and mark.exists() and store.read_json(mark) == key:
         return page
+    from annotation.status import status_html
+
     from .stages.report import write_report
 
-    made = write_report(root, render=renderer_of(root), seed=seed)
+    said = status_html(root) if logs_of(root) else ""
+    made = write_report(root, render=renderer_of(root), seed=seed, review=said)
     store.write_json(mark, key)
     return made
 

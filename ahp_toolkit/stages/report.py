@@ -52,13 +52,14 @@ class Grid:
     rows: tuple[tuple[tuple[str, str], ...], ...]
 
 
-def write_report(out: Path, render: Render | None = None, seed: int = 0) -> Path:
+def write_report(out: Path, render: Render | None = None, seed: int = 0, review: str = "") -> Path:
     """Write the tables, the pictures and ``report/index.html`` of a build folder, and return the page's path.
 
     Args:
         out: the build folder; what a build that stopped early has not made is left out.
         render: makes the pixels of a sample; without it the sheets of samples show masks only.
         seed: chooses what the contact sheets show.
+        review: where the review stands, an HTML section that is escaped already.
 
     Raises:
         UserError: when there is no such folder, or a file of it is damaged.
@@ -70,13 +71,15 @@ def write_report(out: Path, render: Render | None = None, seed: int = 0) -> Path
     charts = plots.write_plots(tables, folder / "pictures")
     shown = [*sheets.candidate_sheets(build, seed), *sheets.sample_sheets(build, render, seed)]
     sheets.write_sheets(shown, folder / "pictures")
-    page = _page(build, tables, charts, shown)
+    page = _page(build, tables, charts, shown, review)
     with store.atomic(folder / "index.html", "w") as f:
         f.write(page)
     return folder / "index.html"
 
 
-def _page(build: Build, tables: stats.Tables, charts: dict[str, bytes], shown: Sequence[sheets.Sheet]) -> str:
+def _page(
+    build: Build, tables: stats.Tables, charts: dict[str, bytes], shown: Sequence[sheets.Sheet], review: str
+) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["picture"] = _inline
@@ -85,6 +88,7 @@ def _page(build: Build, tables: stats.Tables, charts: dict[str, bytes], shown: S
     return env.get_template("report.html").render(
         provisional=build.provisional,
         sample_world=dict(build.about.get("options") or {}).get("review") == "oracle",
+        review=review,
         script=script,
         script_hash=pinned,
         funnel=_funnel(build, tables),

@@ -16,7 +16,7 @@ def picture(mode="RGB", size=(37, 23), fmt="JPEG", exif=None):
     rng = np.random.default_rng(1)
     base = Image.fromarray(rng.integers(0, 255, (size[1] // 4 + 1, size[0] // 4 + 1, 3), np.uint8)).resize(size)
     if mode == "I;16":
-        base = Image.fromarray((np.asarray(base.convert("L")).astype(np.uint16) * 257))
+        base = Image.fromarray(np.asarray(base.convert("L")).astype(np.uint16) * 257)
     else:
         base = base.convert(mode)
     out = io.BytesIO()
