@@ -41,17 +41,20 @@ class _Blocked(torch.autograd.Function):
         q, k, v, out, norm = ctx.saved_tensors
         grad = grads[0].contiguous()
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        kt, vt = k.t(), v.t()
+        # log-sum-exp and delta ride along as one more column, so that no pass over the block subtracts them
         delta = (grad * out).sum(1, keepdim=True)
+        one = k.new_ones(k.shape[0], 1)
+        qn, kt = torch.cat([q, -norm], 1), torch.cat([k, one], 1).t()
+        gd, vt = torch.cat([grad, -delta], 1), torch.cat([v, one], 1).t()
         spare = q.new_empty(0)
         for rows, p in _blocks(q, k):
-            torch.mm(q[rows], kt, out=p)
-            p.sub_(norm[rows]).exp_()
+            torch.mm(qn[rows], kt, out=p)
+            p.exp_()
             dv.addmm_(p.t(), grad[rows])
             if spare.shape != p.shape:
                 spare = torch.empty_like(p)
-            torch.mm(grad[rows], vt, out=spare)
-            p.mul_(spare.sub_(delta[rows]))
+            torch.mm(gd[rows], vt, out=spare)
+            p.mul_(spare)
             torch.mm(p, k, out=dq[rows])
             dk.addmm_(p.t(), q[rows])
         return dq, dk, dv
