@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,19 +35,25 @@ Json = dict[str, Any]
 
 def identity(job: Training) -> Json:
     """What a run's weights depend on, as its run.json says it; equal for jobs that would train the same."""
-    from baselines.recipes import model_settings
     from baselines.runs import splits_digests
 
     recipe = job.resolved()
     said = {
         "model": job.model,
         "task": job.task,
-        "settings": model_settings(job.model, job.task, recipe, job.settings),
+        "settings": _settings(job.model, job.task, job.recipe, json.dumps(job.settings)),
         "recipe_values": asdict(replace(recipe, save_every=0)),
         "seed": job.seed,
         "train": splits_digests(job.root).get("train"),
     }
     return dict(json.loads(json.dumps(said)))
+
+
+@cache
+def _settings(model: str, task: str, recipe: str, given: str) -> Json:
+    from baselines.recipes import model_settings, recipe_of
+
+    return model_settings(model, task, recipe_of(recipe), json.loads(given))
 
 
 def _runs(root: Path) -> Iterator[tuple[Path, Json]]:

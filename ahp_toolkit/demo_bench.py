@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from baselines.train import Training
 
 NOTE = (
-    "sample world: procedural people; nothing here is a result on people. "
-    "Models of the debug recipe (64 px, a quarter of the width), trained for a minute or less each."
+    "sample world: procedural people; nothing here is a result on people. Every model has the debug recipe (64 px, a "
+    "quarter of the width) and far too few steps"
 )
 Say = Callable[[str], None]
 
@@ -70,7 +70,7 @@ def run_boards(out: Path, seed: int, workers: int, say: Say, entries: tuple[Entr
     for old in boards.glob("*/score.json"):
         if old.parent not in kept:  # of another seed, or of other data
             shutil.rmtree(old.parent)
-    write_report(boards, boards, seed, NOTE)
+    write_report(boards, boards, seed, f"{NOTE}: {steps}.")
     page = boards / "index.html"
     (boards / "leaderboard.html").replace(page)
     return page

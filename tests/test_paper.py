@@ -1,0 +1,132 @@
+"""The paper's tables: which runs fill which rows, what they cost, nothing trained twice, the paper's figures beside."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ahp_toolkit import bench_steps, paper, paper_commands, paper_page
+from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.paper import Setup, Table
+from baselines import train as training
+from benchmark.context import Context
+
+from .training import world
+
+TINY = {"width": 4, "critic_width": 4, "vgg": "random/8"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = world.make(tmp_path_factory.mktemp("paper"))
+    mark = {"name": "val", "counts": {}, "dropped": {}, "digest": "made by hand", "key_digest": ""}
+    store.write_json(made / "splits" / "val" / "stage.json", mark)
+    return made
+
+
+def tiny(root: Path) -> tuple[Setup, list[Table]]:
+    """Two rows of Table 4 (cheap ones) and Table 5's first two; one step each."""
+    setup = Setup(root, steps=1, device="cpu", settings=TINY)
+    tables = [t if t.number == 4 else replace(t, task="content") for t in paper.plan(setup, (4, 5))]
+    return setup, [replace(t, rows=t.rows[:2]) for t in tables]
+
+
+def test_the_plan_holds_every_row_with_the_papers_figures(root: Path):
+    setup = Setup(root)
+    tables = {t.number: t for t in paper.plan(setup, (1, 2, 3, 4, 5, 6))}
+    assert {n: len(t.rows) for n, t in tables.items()} == {2: 7, 3: 6, 4: 6, 5: 7, 6: 6}
+    assert dict(tables[2].rows[-1].paper) == {"l1": ".1500", "IoU amodal": "84.6", "IoU invisible": "43.7"}
+    assert dict(tables[3].rows[-1].paper) == {"l1": ".0519", "FID": "13.85"}
+    assert dict(tables[4].rows[3].paper) == {"IoU modal": "84.0", "IoU amodal": "83.9", "IoU invisible": "40.0"}
+    assert [r.paper["FID"] for r in tables[6].rows] == ["19.66", "17.85", "16.76", "17.37", "14.60", "13.85"]
+    assert tables[5].rows[2].jobs[0].settings == {"attention_b": False, "attention_t": False}
+    assert {j.task for t in tables.values() for r in t.rows for j in r.jobs} == {"mask", "content"}
+    real = paper.plan(replace(setup, split="test"), (2,))[0]
+    assert real.rows[-1].paper["IoU amodal"] == "83.6"
+    with pytest.raises(UserError, match="the paper's tables are"):
+        paper.plan(setup, (7,))
+
+
+def test_rows_that_are_one_run_are_trained_once(root: Path):
+    setup = Setup(root)
+    jobs = paper.unique(setup, paper.plan(setup, (2, 3, 4, 5, 6)))
+    # Table 4's last row is Table 2's; Table 6 has Table 3's last, and w = 1 and w = .3 of Table 5
+    assert len(jobs) == 7 + 6 + 5 + 7 + 3
+    fills = {tuple(rows) for _, rows in jobs}
+    assert ("table 2 'Human de-occlusion'", "table 4 '6 all'") in fills
+    two = replace(setup, seeds=2, fed="cascade")
+    assert sorted(j.seed for j, _ in paper.unique(two, paper.plan(two, (3,))) if j.task == "mask") == [0, 1]
+
+
+def test_tables_are_filled_once_and_written_beside_the_papers(root: Path, monkeypatch: pytest.MonkeyPatch):
+    setup, tables = tiny(root)
+    said: list[str] = []
+    made = paper.fill(setup, tables, root / "paper" / "scores", Context(), said.append)
+    assert len(said) == 4 and all("trained, predicted, scored" in s for s in said)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(training, "train", refuse)
+    monkeypatch.setattr("baselines.predict.predict_run", refuse)
+    monkeypatch.setattr("benchmark.score.score", refuse)
+    said.clear()
+    again = paper.fill(setup, tables, root / "paper" / "scores", Context(), said.append)
+    assert all(s.endswith("stands already") for s in said)
+    assert again == made
+
+    page = paper_page.write(root, root / "paper", [paper_page.shown(setup, t, made) for t in tables])
+    html = page.read_text()
+    assert "77.5" in html and "18.04" in html and "1 steps in place of the recipe" in html
+    text = (root / "paper" / "table_5.md").read_text()
+    assert "FID (paper)" in text and "fd_random_conv" in text and "FID was not computed" in text
+    assert "| FID" in text and "fid " not in text.splitlines()[2]
+    rows = list(csv.DictReader((root / "paper" / "table_4.csv").open()))
+    assert len(rows) == 2 * 3
+    amodal = next(r for r in rows if r["row"] == "1 base" and r["metric"] == "iou_amodal")
+    scores = made[4, "1 base"].scores[0]
+    assert float(amodal["value"]) == scores["iou_amodal"].value and amodal["paper_value"] == "84.0"
+    assert "Order: " in (root / "paper" / "table_4.md").read_text()
+    assert bench_steps.seconds_per_step(tables[0].rows[0].jobs[0])[1] == "a run"
+    assert {c.known_by for c in paper.costs(setup, tables)} == {"stands already"}
+
+
+def test_a_step_is_measured_once_and_the_measuring_leaves_no_run(root: Path, tmp_path: Path):
+    job = replace(Setup(root, steps=50, settings={"width": 4}).job("pcnets", "mask", {}, 0), device="cpu")
+    pace, source = bench_steps.seconds_per_step(job, tmp_path)
+    assert pace is not None and pace > 0 and source == "measured"
+    assert not (tmp_path / "runs").exists()
+    assert bench_steps.seconds_per_step(job, tmp_path) == (pace, "measured")
+    assert bench_steps.finished(job) is None and bench_steps.steps_done(job) == 0
+
+
+def test_a_dry_run_says_what_and_how_long(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bench_steps, "_measured", lambda job, timing: 0.5)
+    call = ["--root", str(root), "--tables", "1,4", "--recipe", "small", "--dry-run", "--device", "cpu"]
+    said = CliRunner().invoke(paper_commands.paper, call)
+    assert said.exit_code == 0, said.output
+    lines = said.output.splitlines()
+    assert lines[0].startswith("table 1:") and len(lines) == 8
+    assert "10000 steps x 0.50 s = 83 min (measured)" in said.output
+    assert lines[-1].startswith("6 runs to train on cpu, 8.3 h of training")
+    with pytest.raises(UserError, match="expected numbers"):
+        CliRunner().invoke(paper_commands.paper, ["--root", str(root), "--tables", "x"], catch_exceptions=False)
+
+
+def test_a_changed_split_is_predicted_anew_and_other_seeds_are_other_runs(root: Path):
+    job = Setup(root, steps=1, device="cpu", settings=TINY).job(paper.OURS, "mask", {"templates": 0}, 0)
+    assert bench_steps.finished(replace(job, seed=9)) is None
+    run, _ = bench_steps.train_once(job)
+    split = root / "splits" / "val"
+    out, first = bench_steps.predict_once(run, split, device="cpu")
+    assert (first, bench_steps.predict_once(run, split, device="cpu")[1]) == (True, False)
+    said = store.read_json(out / "run.json")
+    store.write_json(out / "run.json", said | {"dataset_digest": "another"})
+    assert bench_steps.predict_once(run, split, device="cpu")[1]
+    assert json.loads((out / "run.json").read_text())["dataset_digest"] == said["dataset_digest"]
