@@ -57,11 +57,12 @@ class Adversarial:
 class Vgg:
     """Frozen VGG16 features after the first three poolings (Liu et al. 2018, §3.3). Not a module of any model.
 
-    ``label`` says which weights: "vgg16" (official) or "random", with "/8" when its width is an eighth.
+    ``label`` says which weights: "vgg16" (official) or "random", with "/8" when its width is an eighth;
+    ``narrower``: that factor.
     """
 
-    def __init__(self, layers: nn.Sequential, label: str) -> None:
-        self.label = label
+    def __init__(self, layers: nn.Sequential, label: str, narrower: int = 1) -> None:
+        self.label, self.narrower = label, narrower
         self.layers = layers.eval().requires_grad_(False)
         self._device = torch.device("cpu")
 
@@ -136,7 +137,7 @@ def _random_vgg(narrower: int) -> Vgg:
                 layers += [conv, nn.ReLU(inplace=True)]
                 before = width // narrower
             layers.append(nn.MaxPool2d(2))
-    return Vgg(nn.Sequential(*layers), "random" + (f"/{narrower}" if narrower > 1 else ""))
+    return Vgg(nn.Sequential(*layers), "random" + (f"/{narrower}" if narrower > 1 else ""), narrower)
 
 
 def feature_l1(ours: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
@@ -157,11 +158,15 @@ def style_l1(ours: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
 
 
 def perceptual(vgg: Vgg, ours: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """(perceptual, style) loss of pictures in [-1, 1]."""
+    """(perceptual, style) loss of pictures in [-1, 1].
+
+    A Gram matrix is divided by the number of channels, so the same features give a network n times narrower entries n
+    times as large: the style is divided by n, so that the published weights mean the same at any width.
+    """
     a = vgg(ours)
     with torch.no_grad():
         b = vgg(truth)
-    return feature_l1(a, b), style_l1(a, b)
+    return feature_l1(a, b), style_l1(a, b) / vgg.narrower
 
 
 def mask_perceptual(vgg: Vgg, ours: Tensor, truth: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from baselines.pconv import PartialUNet
 from baselines.pga import Guide, ParsingGuidedAttention, one_hot_parts
 from baselines.templates import fit_templates, template_weights
 
+from .world import batch
+
 
 def parameters(net: nn.Module) -> float:
     """Millions."""
@@ -239,3 +241,9 @@ def test_vgg_says_which_weights_it_has(tmp_path) -> None:  # type: ignore[no-unt
         L.vgg16(str(wrong))
     with pytest.raises(UserError, match="expected VGG16"):
         L.vgg16(str(tmp_path / "absent.pth"))
+
+
+def test_style_weighs_about_the_same_in_a_narrow_vgg() -> None:
+    b = batch(2)
+    wide, narrow = (L.perceptual(L.vgg16(s), b.image, b.need("target") * 0.5)[1] for s in ("random", "random/8"))
+    assert 1 / 4 < float(narrow / wide) < 4
