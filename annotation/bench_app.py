@@ -30,6 +30,19 @@ VISIBLE, INVISIBLE = 1, 2
 TARGETS = {VISIBLE: "visible", INVISIBLE: "invisible"}
 #: Figures that become fields where a run has been scored.
 FIGURES = ("iou_amodal", "iou_modal", "iou_invisible", "l1_mask", "l1_image", "l1_invisible", "psnr", "ssim")
+#: Names that a run's field may not take.
+TAKEN = (
+    "truth",
+    "sample_id",
+    "human_id",
+    "source",
+    "occlusion_ratio",
+    "bin",
+    "spread",
+    "missing",
+    "disagreement",
+    "group",
+)
 SPREAD = ("iou_invisible", "iou_amodal", "l1_invisible")  # the first that two runs share tells how they spread
 
 
@@ -71,7 +84,7 @@ def load(run: Path, split: str, boards: Sequence[Path], taken: Sequence[str] = (
     name = "".join(c if c.isalnum() else "_" for c in str(about.get("model") or folder.name)).strip("_") or "run"
     if not name[0].isalpha():
         name = f"run_{name}"
-    while name in taken:
+    while name in (*TAKEN, *taken):
         stem, _, number = name.rpartition("__")
         name = f"{stem}__{int(number) + 1}" if stem and number.isdigit() else f"{name}__2"
     files = sorted(folder.glob("part-*.parquet")) or [folder / "predictions.parquet"]
