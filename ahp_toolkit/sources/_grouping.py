@@ -66,7 +66,7 @@ class Grouper:
         """Write what is held as one run, sorted by key."""
         if not self._held:
             return
-        rows = np.concatenate(self._rows)
+        rows = np.concatenate(self._rows) if len(self._rows) > 1 else self._rows[0]
         order = _order(rows["key"])
         rows = rows if order is None else _take(rows, order)
         if self.texts:
@@ -99,7 +99,7 @@ class Grouper:
                     if self.texts:
                         texts += _texts(text_file, run.text_start, text_at[i], rows["end"])
                         text_at[i] = int(rows["end"][-1])
-                yield _merged(np.concatenate(parts), texts)
+                yield _merged(np.concatenate(parts) if len(parts) > 2 else parts[-1], texts)
 
     def _below(self, file: Any, run: _Run, at: int, bound: Any) -> Rows:
         """The rows of a run from number ``at`` on whose key is below ``bound``."""
@@ -146,7 +146,7 @@ def _take(rows: Rows, order: NDArray[np.int64]) -> Rows:
 def _append(path: Path, data: Any) -> None:
     try:
         with path.open("ab") as f:
-            f.write(memoryview(data).cast("B") if isinstance(data, bytes) else data.tobytes())
+            f.write(data if isinstance(data, bytes) else np.ascontiguousarray(data).view(np.uint8).data)
     except OSError as e:
         raise UserError(
             f"{path.parent}: no room for the temporary index ({e.strerror or e}); set TMPDIR to a larger disk"

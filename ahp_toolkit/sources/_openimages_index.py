@@ -170,20 +170,28 @@ def pass_boxes(path: Path, sink: Sink) -> Rejects:
             yield from _loose_boxes(block, sink)
             continue
         table = block.table
-        rows = np.zeros(table.num_rows, BOX)
-        rows["key"], good = hex_keys(table["ImageID"])
-        rows["label"] = sink.codes.column(table["LabelName"])
-        for n, name in enumerate(FLAGS):
-            said = flags(table[name] if name in table.column_names else None, len(rows))
-            rows["flags"][:, n] = said
-            rows["bad"][(said < -1) | (said > 1)] = BAD.index("bad_flag")
-        for n, name in enumerate(_SIDES):
-            side = numbers(table[name])
-            rows["box"][:, n] = side
-            rows["bad"][~np.isfinite(side)] = BAD.index("bad_box")
+        rows, good = _box_rows(table, sink.codes)
         sink.full(path)
         yield from _no_image(table["ImageID"], good)
         sink.boxes.add(rows if bool(good.all()) else rows[good])
+
+
+def _box_rows(table: pa.Table, codes: Codes) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+    """(rows, whether each has a legal ImageID) of a typed block."""
+    rows = np.empty(table.num_rows, BOX)
+    rows["key"], good = hex_keys(table["ImageID"])
+    rows["label"], rows["bad"] = codes.column(table["LabelName"]), 0
+    for n, name in enumerate(FLAGS):
+        said = flags(table[name] if name in table.column_names else None, len(rows))
+        rows["flags"][:, n] = said
+        if said.size and (said.min() < -1 or said.max() > 1):
+            rows["bad"][(said < -1) | (said > 1)] = BAD.index("bad_flag")
+    for n, name in enumerate(_SIDES):
+        side = numbers(table[name])
+        rows["box"][:, n] = side
+        if not np.isfinite(side.sum()):  # one NaN or infinity shows in the sum
+            rows["bad"][~np.isfinite(side)] = BAD.index("bad_box")
+    return rows, good
 
 
 def _no_image(column: pa.ChunkedArray, good: NDArray[np.bool_]) -> Rejects:

@@ -112,10 +112,9 @@ def _range(split: str, boxes: Range, mask_rows: Range, infos: Range, labels: tup
     chosen = np.flatnonzero(np.logical_or.reduceat(human[rows["label"]], first))
     keys = rows["key"][first]
     last = np.append(first[1:], len(rows))
-    plain = np.empty(len(rows), _ROW)
-    for name in _ROW.names or ():
-        plain[name] = rows[name]
-    data, size = plain.tobytes(), _ROW.itemsize
+    size = _ROW.itemsize
+    # a row of an entry is a row's tail
+    data = rows.view(np.uint8).reshape(len(rows), -1)[:, -size:].tobytes()
     low, high = (np.searchsorted(mask_rows.rows["key"], keys[chosen], side).tolist() for side in ("left", "right"))
     info_at = np.searchsorted(infos.rows["key"], keys[chosen])
     known = np.append(infos.rows["key"], 0)[info_at] == keys[chosen]
