@@ -124,8 +124,10 @@ def _harvest_words(r: Result) -> str:
 
 def _review_words(r: Result, mode: str) -> str:
     kept, refined = _sum(r.counts, "preserve/"), _sum(r.counts, "refine/")
+    unseen = _sum(r.counts, "triage/")
     how = {"provisional": " (provisional: decided by rule, not by people)", "oracle": " (the sample world's truth)"}
-    return f"{kept} preserved, {refined} to refine{how.get(mode, '')}"
+    words = f"{kept} preserved, {refined} to refine{how.get(mode, '')}"
+    return f"{words}, {unseen} discarded unseen by triage" if unseen else words
 
 
 def roots_of(root: Path) -> dict[str, str]:

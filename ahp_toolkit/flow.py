@@ -149,7 +149,7 @@ def review(o: Options) -> tuple[Result, Thresholds]:
     forget()
     rule = rule_of(o)
     logs = tuple(dict.fromkeys(str(p.resolve()) for p in (*o.decisions, *logs_of(o.out))))
-    modules = ("review", "decisions", "merge", "proposals", "provisional")
+    modules = ("review", "candidates", "decisions", "merge", "proposals", "provisional")
     code = code_digest(*(f"annotation.{m}" for m in modules), *GROUND)
     base = {"input": digest_of(o.out / "parse"), "code": code, "mode": o.review}
     parts = parts_of(o.out / "parse")
@@ -157,14 +157,16 @@ def review(o: Options) -> tuple[Result, Thresholds]:
     if rule is not None:
         o.run(Job("decide", o.out / "decide", Decide(rule), {MAIN: Decision}, base, shard_size=1, unit="part"), parts)
         ruled = parts_of(o.out / "decide")
-    cut = thresholds(_preserved_photos(parts, ruled, logs, o.merge), o.sizes)
+    sorted_out = sorted((o.out / "triage").glob("part-*.parquet"))
+    triage = str((o.out / "triage").resolve()) if sorted_out else ""
+    cut = thresholds(_preserved_photos(parts, ruled, logs, o.merge, triage), o.sizes)
     refine = o.out / "refine"
     proposed = sorted(refine.glob("part-*.parquet"))
     scenes = _scenes(o)
     key = base | {"cut": asdict(cut), "logs": [store.digest_file(Path(p)) for p in logs]}
     key |= {"scenes": store.digest_file(Path(scenes)) if scenes else "", "merge": asdict(o.merge)}
-    key |= {"refine": store.digest_files(proposed)}
-    fn = Review(cut, logs, scenes, o.merge, str(refine.resolve()) if proposed else "")
+    key |= {"refine": store.digest_files(proposed), "triage": store.digest_files(sorted_out)}
+    fn = Review(cut, logs, scenes, o.merge, str(refine.resolve()) if proposed else "", triage)
     tables = {MAIN: Human, "decisions": Decision}
     job = Job("review", o.out / "review", fn, tables, key, shard_size=1, unit="part")
     return o.run(job, list(zip(parts, ruled, strict=True))), cut
@@ -197,13 +199,15 @@ def classify_scenes(o: Options, places: tuple[Path, Path]) -> dict[str, str]:
     return {s.image_id: s.scene for s in store.read_records(job.folder, SceneLabel)}
 
 
-def _preserved_photos(parts: list[str], ruled: list[str], logs: tuple[str, ...], merge: Merge) -> Iterator[str]:
+def _preserved_photos(
+    parts: list[str], ruled: list[str], logs: tuple[str, ...], merge: Merge, triage: str
+) -> Iterator[str]:
     """The photo key of every human that is preserved, read from a few columns only."""
     columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
     for part, decisions in zip(parts, ruled, strict=True):
         rule = {d.candidate_id: d for d in store.read_records(Path(decisions), Decision)} if decisions else {}
         for row in pq.ParquetFile(part).read(columns=columns).to_pylist():
             c = row["candidate"]
-            stands = merge(decisions_on(c["candidate_id"], rule, logs))
+            stands = merge(decisions_on(c["candidate_id"], rule, logs, triage))
             if stands is not None and outcome(stands) == "preserve":
                 yield c["image"]["photo"] or c["image"]["image_id"]

@@ -16,6 +16,8 @@ from ahp_toolkit.core.records import Segmented
 from ahp_toolkit.core.tables import from_table
 
 _PARTS_KEPT = 32
+#: The triage's folder, and its name as the one that discards unseen.
+TRIAGE = "triage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +70,30 @@ class Candidates:
 
     @cached_property
     def ruled(self) -> dict[str, Ruled]:
-        """candidate id -> the provisional decision, where the build has made any."""
-        columns = ["candidate_id", "verdict", "reason"]
-        rows = (row for path in _optional(self.root / "decide") for row in _rows(path, columns))
-        return {cid: Ruled(verdict, reason) for cid, verdict, reason in rows}
+        """candidate id -> the provisional decision, where the build has made any, or the triage's discard."""
+        columns = ["candidate_id", "verdict", "reason", "provisional"]
+        rows = [row for path in _optional(self.root / "decide") for row in _rows(path, columns)]
+        ruled = {cid: Ruled(verdict, reason) for cid, verdict, reason, _ in rows}
+        known = {cid for cid, _, _, provisional in rows if not provisional}
+        unseen = (auto_discarded(self.root / TRIAGE) - known) & self._where.keys()
+        return ruled | dict.fromkeys(unseen, Ruled("discard", TRIAGE))
 
     @cached_property
     def scores(self) -> dict[str, float]:
         """candidate id -> triage score (``triage/part-*.parquet``; higher: more likely kept), where triage has run."""
-        rows = (row for path in _optional(self.root / "triage") for row in _rows(path, ["candidate_id", "score"]))
+        rows = (row for path in _optional(self.root / TRIAGE) for row in _rows(path, ["candidate_id", "score"]))
         return {cid: float(score) for cid, score in rows}
 
     @cached_property
     def ordered(self) -> list[str]:
         """Every id in the order of the queue: by triage score, highest first, then by id."""
         return sorted(self._where, key=lambda cid: (-self.scores.get(cid, float("-inf")), cid))
+
+
+def auto_discarded(folder: Path) -> frozenset[str]:
+    """The candidates that the triage in ``folder`` proposes to discard unseen; none where it has not run."""
+    rows = (row for path in _optional(folder) for row in _rows(path, ["candidate_id", "auto_discard"]))
+    return frozenset(cid for cid, discard in rows if discard)
 
 
 def _ids(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,7 @@ class Queue:
         self._order = [*(c for c in order if c in again), *(c for c in order if c not in again)]
         self.again = set(again)
         self._copies = {c: self.plan.copies_of(c) for c in order}
+        self._shares: dict[str, set[str]] = {}
         self._leases = Leases(root, clock)
 
     def next_for(self, reviewer: str, n: int, seen: Seen, skip: Collection[str] = ()) -> list[str]:
@@ -198,7 +199,16 @@ class Queue:
     def left(self, reviewer: str, seen: Seen) -> int:
         """How many candidates would still come to a reviewer if nobody else decided on any."""
         fits = self._mine if self.plan.mode == "shards" else self._wanted
-        return sum(fits(c, reviewer, seen) for c in self._order)
+        mine = self._belonging(reviewer)
+        return len(mine) - sum(c in mine and not fits(c, reviewer, seen) for c in seen)
+
+    def _belonging(self, reviewer: str) -> Collection[str]:
+        """What could ever come to a reviewer; hashed once, so that counting costs no more than there are words."""
+        if self.plan.mode == "shared":
+            return self._copies
+        if reviewer not in self._shares:
+            self._shares[reviewer] = {c for c in self._order if reviewer in self.plan.assigned(c)}
+        return self._shares[reviewer]
 
     def _some(self, n: int, fits: Callable[[str], bool], skip: Collection[str]) -> list[str]:
         got: list[str] = []
@@ -224,25 +234,34 @@ class Queue:
         return len(others) < self._copies[cid]
 
 
-def order_of(root: Path, plan: Plan | None = None) -> Callable[[Candidates, Words, str], Iterable[str]]:
-    """The order of a session's queue (`session.Order`): by triage where it has run, handed out by the plan.
+class Handed:
+    """A session's queue (`session.Order`): by triage where it has run, handed out by the plan.
 
     Candidates are leased as they are taken from the iterator, a few at a time.
     """
-    from .proposals import reopened
-    from .triage import ordered
 
-    queue = Queue(root, ordered(root), plan, reopened(root))
-    before: dict[str, list[tuple[str, str]]] = {}
+    def __init__(self, root: Path, plan: Plan | None = None) -> None:
+        from .proposals import reopened
+        from .triage import ordered
 
-    def order(candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:
-        for cid in list(queue.again):
-            said = sorted((r, d.at) for r, d in words.by_candidate.get(cid, {}).items())
-            if before.setdefault(cid, said) != said:
-                queue.again.discard(cid)
+        self._queue = Queue(root, ordered(root), plan, reopened(root))
+        self._before: dict[str, list[tuple[str, str]]] = {}
+
+    def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:
+        """What the reviewer is still to be asked about, best first."""
+        self._answered(words)
         given: list[str] = []
-        while more := queue.next_for(reviewer, 4, words.by_candidate, given):
+        while more := self._queue.next_for(reviewer, 4, words.by_candidate, given):
             given += more
             yield from more
 
-    return order
+    def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
+        """How many would still come if nobody else said anything."""
+        self._answered(words)
+        return self._queue.left(reviewer, words.by_candidate)
+
+    def _answered(self, words: Words) -> None:
+        for cid in list(self._queue.again):
+            said = sorted((r, d.at) for r, d in words.by_candidate.get(cid, {}).items())
+            if self._before.setdefault(cid, said) != said:
+                self._queue.again.discard(cid)

@@ -17,6 +17,7 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.pipeline import MAIN, Output
 from ahp_toolkit.core.records import Decision, Dropped, Human, Segmented
 
+from .candidates import TRIAGE, auto_discarded
 from .decisions import last_words
 from .merge import Merge, outcome, read_logs
 from .proposals import Proposal, newest, spoken
@@ -120,9 +121,14 @@ def _scenes(path: str) -> dict[str, str]:
     return dict(store.read_json(Path(path))) if path else {}
 
 
+@cache
+def _unseen(triage: str) -> frozenset[str]:
+    return auto_discarded(Path(triage)) if triage else frozenset()
+
+
 def forget() -> None:
-    """Drop what this process remembers of logs and proposals: they may have grown since."""
-    for known in (_decided, _spoken, _mended, _proposed, _scenes):
+    """Drop what this process remembers of logs, proposals and triage: they may have grown since."""
+    for known in (_decided, _spoken, _mended, _proposed, _scenes, _unseen):
         known.cache_clear()
 
 
@@ -132,7 +138,7 @@ class Review:
 
     ``logs`` are decision files of people; their words replace what the rule said. ``scenes`` is a JSON file
     {image id: scene category}, or ''. ``merge`` makes one decision of several words. ``refine`` is the folder of
-    proposed masks, or ''.
+    proposed masks, or ''. ``triage`` is the triage's folder, or '': its discards stand until people have spoken.
     """
 
     cut: Thresholds
@@ -140,6 +146,7 @@ class Review:
     scenes: str = ""
     merge: Merge = field(default_factory=Merge)
     refine: str = ""
+    triage: str = ""
 
     def __call__(self, items: Sequence[tuple[str, str]]) -> Output:
         """One part: the preserved and refined humans, all decisions, the rest dropped."""
@@ -148,7 +155,7 @@ class Review:
             rule = {d.candidate_id: d for d in store.read_records(Path(ruled), Decision)} if ruled else {}
             for s in store.read_records(Path(segmented), Segmented):
                 cid = s.candidate.candidate_id
-                self._one(s, decisions_on(cid, rule, self.logs), out)
+                self._one(s, decisions_on(cid, rule, self.logs, self.triage), out)
         return out
 
     def _one(self, s: Segmented, decisions: list[Decision], out: Output) -> None:
@@ -168,6 +175,8 @@ class Review:
         if d.verdict == "discard" or (mask.height, mask.width) != frame or mask.area == 0:
             reason = (d.reason or "discard") if d.verdict == "discard" else "corrected_mask_unusable"
             out.dropped.append(Dropped(cid, STAGE, reason, f"{d.verdict} by {d.reviewer}", source))
+            if d.reviewer == TRIAGE:
+                out.counts[f"{TRIAGE}/{source}"] += 1
             return
         verdict = outcome(d)
         out.counts[f"{verdict}/{source}"] += 1
@@ -203,7 +212,13 @@ class Review:
         )
 
 
-def decisions_on(candidate_id: str, rule: dict[str, Decision], logs: Sequence[str]) -> list[Decision]:
-    """The words that count for a candidate: people's where there are any, else the rule's."""
+def decisions_on(candidate_id: str, rule: dict[str, Decision], logs: Sequence[str], triage: str = "") -> list[Decision]:
+    """The words that count for a candidate: people's where there are any, else the triage's discard, else the rule's.
+
+    A rule that knows the truth (its word is not provisional) counts as people do.
+    """
     said = _decided(tuple(logs)).get(candidate_id, [])
-    return said or ([rule[candidate_id]] if candidate_id in rule else [])
+    ruled = [rule[candidate_id]] if candidate_id in rule else []
+    if any(not d.provisional for d in said or ruled) or candidate_id not in _unseen(triage):
+        return said or ruled
+    return [Decision(candidate_id, "discard", TRIAGE, TRIAGE, provisional=True)]

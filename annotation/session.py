@@ -19,14 +19,14 @@ from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision, Segmented
 
-from .candidates import Candidates
+from .candidates import TRIAGE, Candidates
 from .decisions import Retraction, append, now
 from .guide import page
 from .pictures import Pictures
@@ -40,14 +40,29 @@ VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisio
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
-#: A reviewer's queue: what they are still to be asked about, best first.
-Order = Callable[[Candidates, Words, str], Iterable[str]]
+
+class Order(Protocol):
+    """A reviewer's queue."""
+
+    def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterable[str]:
+        """What they are still to be asked about, best first."""
+
+    def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
+        """How many that are."""
 
 
-def by_score(candidates: Candidates, words: Words, reviewer: str) -> Iterable[str]:
+class ByScore:
     """Everything not decided on, by triage score where there is one, else by id; a mended mask is asked about again."""
-    mine = words.mine(reviewer)
-    return (cid for cid in candidates.ordered if cid not in mine or mine[cid].note == MENDED)
+
+    def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterable[str]:
+        """What is not decided on yet."""
+        mine = words.mine(reviewer)
+        return (cid for cid in candidates.ordered if cid not in mine or mine[cid].note == MENDED)
+
+    def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
+        """How many have no word yet, or only a mended mask."""
+        mine = words.mine(reviewer)
+        return len(candidates) - sum(c in candidates and d.note != MENDED for c, d in mine.items())
 
 
 def check_name(reviewer: str) -> str:
@@ -56,9 +71,10 @@ def check_name(reviewer: str) -> str:
     Raises:
         UserError: when it cannot name a file and a field.
     """
-    if not _NAME.fullmatch(reviewer) or reviewer == "rule":
+    if not _NAME.fullmatch(reviewer) or reviewer in ("rule", TRIAGE):
         raise UserError(
-            f"--reviewer {reviewer!r}: expected a letter and then letters, digits, - or _ (at most 64, not 'rule')"
+            f"--reviewer {reviewer!r}: expected a letter and then letters, digits, - or _ (at most 64; neither "
+            "'rule' nor 'triage')"
         )
     return reviewer
 
@@ -75,7 +91,7 @@ class Session:
     new was said; it must not block.
     """
 
-    def __init__(self, root: Path, reviewer: str, order: Order = by_score, sync: str = "decision") -> None:
+    def __init__(self, root: Path, reviewer: str, order: Order | None = None, sync: str = "decision") -> None:
         if sync not in ("decision", "second"):
             raise UserError(f"{SYNC_VARIABLE}={sync!r}: expected 'decision' or 'second'")
         self.root, self.reviewer = root, check_name(reviewer)
@@ -84,7 +100,7 @@ class Session:
         self.words.refresh()
         self.mirror: Callable[[Iterable[str]], None] = lambda ids: None
         self.mirror_state: Callable[[], str] = lambda: ""
-        self._order, self._sync = order, sync
+        self._order, self._sync = order or ByScore(), sync
         self._pictures = Pictures(store.read_json(root / "build.json")["roots"])
         self._lock, self._drawing = threading.RLock(), threading.Lock()
         self._timer: threading.Timer | None = None
@@ -223,7 +239,7 @@ class Session:
             mine = {c: d for c, d in self.words.mine(self.reviewer).items() if c in self.candidates}
             last = [min(d.seconds, IDLE) for d in islice(reversed(mine.values()), PACE_OF) if d.seconds > 0]
             pace = sum(last) / len(last) if last else None
-            left = len(self.candidates) - len(mine)
+            left = self._order.left(self.candidates, self.words, self.reviewer)
             return {
                 "session": f"{self.reviewer}@{self.root.resolve()}",
                 "reviewer": self.reviewer,
@@ -283,9 +299,9 @@ def current() -> Session:
     for name in (ROOT_VARIABLE, REVIEWER_VARIABLE):
         if not os.environ.get(name):
             raise UserError(f"{name} is not set; start the App with ahp review")
-    from .queue import Plan, order_of
+    from .queue import Handed, Plan
 
     root = Path(os.environ[ROOT_VARIABLE])
     plan = Plan(**json.loads(os.environ.get(PLAN_VARIABLE, "{}")))
     sync = os.environ.get(SYNC_VARIABLE, "decision")
-    return Session(root, os.environ[REVIEWER_VARIABLE], order_of(root, plan), sync)
+    return Session(root, os.environ[REVIEWER_VARIABLE], Handed(root, plan), sync)

@@ -12,55 +12,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ahp_toolkit.core.masks import encode
-from ahp_toolkit.core.records import Candidate, Flags, ImageRef, Instance, Occluder, Segmented
 from ahp_toolkit.core.store import unit_hash
-from ahp_toolkit.sample_world import generate
-from ahp_toolkit.segmenters.source_mask import NAME, quality
-from ahp_toolkit.stages.neighbours import neighbours_of
-from annotation.features import Row, row_of
+from annotation.features import Row
 from annotation.triage import Settings, triage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.review.people import population
+from tests.review.world_people import world
 
-LAYOUTS = ("hidden", "overlap") * 6 + ("close", "close", "crowd", "poster", "mirror", "solo", "pair", "trio")
 SHARE = 0.056
 KEPT = 0.99
-SIZE = 224
-
-
-def world(scenes: int) -> tuple[list[Row], dict[str, str]]:
-    """Feature rows and truth of the sample world's people; half the photos come with Open Images' flags."""
-    rows, truth = [], {}
-    for i in range(scenes):
-        scene = generate(0, i, (SIZE, SIZE), LAYOUTS[i % len(LAYOUTS)])
-        image = ImageRef(f"x/{i:06d}", "x", "x.jpg", SIZE, SIZE, f"x/{i:06d}")
-        people = [(p, f"x/{i:06d}#{k}") for k, p in enumerate(scene.people) if p.given.any()]
-        instances = [
-            Instance(name, "person", encode(p.given).box, encode(p.given), None, _flags(p, i)) for p, name in people
-        ]
-        things = [Instance(f"{i}t{k}", t.label, t.box, encode(t.modal)) for k, t in enumerate(scene.objects)]
-        others = [
-            Occluder(o.instance_id, image, o.label, o.box, o.mask, o.mask.area)
-            for o in [*instances, *things] if o.mask is not None and o.mask.area
-        ]  # fmt: skip
-        near = neighbours_of(instances, [*instances, *things], SIZE, SIZE)
-        for (p, name), inst, n in zip(people, instances, near, strict=True):
-            mask = inst.mask
-            known = i % 2 and (p.depiction or p.reflection)
-            if mask is None or p.crowd or known or mask.area < 300 or mask.touches_border(5):
-                continue  # harvest drops these
-            c = Candidate(name, image, mask.box, mask, None, inst.flags, n)
-            rows.append(row_of(Segmented(c, mask, quality(mask, mask.box), NAME, 0), others=others))
-            truth[name] = p.verdict
-    return thinned(rows, truth)
-
-
-def _flags(p: object, i: int) -> Flags:
-    if i % 2 == 0:
-        return Flags(crowd=False)
-    return Flags(occluded=bool(getattr(p, "occluded", False)), truncated=bool(getattr(p, "truncated", False)))
 
 
 def thinned(rows: Sequence[Row], truth: dict[str, str]) -> tuple[list[Row], dict[str, str]]:
@@ -126,7 +87,7 @@ def discards(n: int, s: Settings) -> None:
 
 def main(scenes: int = 2400) -> None:
     """Print all figures."""
-    rows, truth = world(scenes)
+    rows, truth = thinned(*world(scenes))
     show("sample world", rows, truth, Settings(audit=0.02), batch=50)
     rows, truth = population(6000, 1, preserved=SHARE, blur=0.3)
     show("synthetic", rows, truth, Settings(audit=0.02), batch=400)

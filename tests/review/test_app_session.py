@@ -20,7 +20,9 @@ from ahp_toolkit.core.records import Decision
 from annotation import decisions
 from annotation.decisions import Retraction
 from annotation.mirror import Mirror
+from annotation.queue import Handed, Plan
 from annotation.session import Session, check_name, log_path
+from annotation.triage import Triage
 from annotation.words import Words, state
 
 from . import tiny_build
@@ -114,10 +116,9 @@ def test_progress_counts_and_pace(root, ids):
 
 
 def test_views_and_the_order_by_triage_score(root, ids):
-    import pyarrow as pa
-
-    scores = pa.table({"candidate_id": ids[5:8], "score": [0.1, 0.9, 0.5]})
-    store.write_table(root / "triage" / "part-00000.parquet", scores)
+    scored = zip(ids[5:8], (0.1, 0.9, 0.5), strict=True)
+    records = [Triage(cid, score, i, False, False) for i, (cid, score) in enumerate(scored)]
+    store.write_records(root / "triage" / "part-00000.parquet", records, Triage)
     session = Session(root, "ann")
     assert queue_ids(session)[:4] == [ids[6], ids[7], ids[5], ids[0]]
     session.decide(ids[0], "preserve")
@@ -231,6 +232,7 @@ def test_the_live_view_and_the_file_always_agree(moves):
 KILLED = """
 import sys
 from pathlib import Path
+from annotation.queue import Handed, Plan
 from annotation.session import Session
 session = Session(Path(sys.argv[1]), "ann")
 for cid in session.candidates:
@@ -301,3 +303,22 @@ def test_the_guide_is_one_page_with_all_its_pictures(root):
     assert page.count("data:image/png;base64,iVBOR") == 10
     assert 'src="guide/' not in page
     assert "glove" in page
+
+
+def test_what_is_left_follows_the_plan(root, ids):
+    plan = Plan("shards", ("ann", "bob"))
+    mine = [c for c in ids if plan.assigned(c) == ("ann",)]
+    session = Session(root, "ann", Handed(root, plan))
+    assert session.progress()["left"] == len(mine) == len(queue_ids(session)) < N
+    assert session.decide(mine[0], "discard")["progress"]["left"] == len(mine) - 1
+    assert session.decide(mine[0], "")["progress"]["left"] == len(mine)
+    shared = {who: Session(root, who, Handed(root)) for who in ("cho", "dan")}
+    for cid in ids[:3]:
+        shared["cho"].decide(cid, "discard")
+    shared["dan"].queue(n=0)  # reads what the others have said
+    assert shared["dan"].progress()["left"] == N - 3 and shared["dan"].progress()["done"] == 0
+    records = [Triage(cid, 0.1, i, i >= N - 5, False) for i, cid in enumerate(ids)]
+    store.write_records(root / "triage" / "part-00000.parquet", records, Triage)
+    store.write_json(root / "triage" / "stage.json", {})
+    sorted_out = Session(root, "eve", Handed(root))
+    assert sorted_out.progress()["left"] == N - 3 - 5 == len(queue_ids(sorted_out))

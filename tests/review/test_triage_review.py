@@ -1,0 +1,92 @@
+"""What triage discards unseen is a discard in the review stage until people have spoken, and it is counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from ahp_toolkit import builder, flow
+from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.pipeline import MAIN
+from ahp_toolkit.core.records import Decision, Dropped, Human
+from annotation import provisional, review, session
+from annotation.candidates import Candidates, Ruled, auto_discarded
+from annotation.review import Review, Thresholds
+from annotation.triage import Triage
+
+from .small import person, say, write
+
+PEOPLE = [person(i) for i in range(6)]
+IDS = [p.candidate.candidate_id for p in PEOPLE]
+
+
+def sort_out(root, *gone: str) -> None:
+    records = [Triage(cid, 0.1, i, cid in gone, False) for i, cid in enumerate(IDS)]
+    store.write_records(root / "triage/part-00000.parquet", records, Triage)
+
+
+@pytest.fixture
+def root(tmp_path):
+    review.forget()
+    return write(tmp_path, PEOPLE, photos=True)
+
+
+def options(root, mode: str = "provisional") -> flow.Options:
+    return flow.Options(out=root, roots={"coco": root / "data/coco"}, workers=1, review=mode, quiet=True)
+
+
+def kept_and_dropped(root) -> tuple[set[str], dict[str, Dropped]]:
+    kept = {h.human_id for h in store.read_records(root / "review", Human)}
+    return kept, {d.id: d for d in store.read_records(root / "review/dropped.parquet", Dropped)}
+
+
+def test_an_auto_discard_beats_the_rule_and_people_beat_both(root):
+    assert all(provisional.decide(p).verdict == "preserve" for p in PEOPLE)
+    first, _ = flow.review(options(root))
+    assert first.fresh and first.counts["out"] == 6
+    sort_out(root, IDS[1], IDS[2])
+    assert auto_discarded(root / "triage") == {IDS[1], IDS[2]}
+    second, _ = flow.review(options(root))
+    kept, dropped = kept_and_dropped(root)
+    assert second.fresh and kept == set(IDS) - {IDS[1], IDS[2]}
+    assert {(d.id, d.reason, d.detail) for d in dropped.values()} == {
+        (c, "triage", "discard by triage") for c in IDS[1:3]
+    }
+    assert second.counts["triage/coco"] == 2
+    assert "4 preserved, 0 to refine" in builder._review_words(second, "provisional")
+    assert "2 discarded unseen by triage" in builder._review_words(second, "provisional")
+    words = {d.candidate_id: d for d in store.read_records(root / "review/decisions", Decision)}
+    assert all(words[c].provisional and words[c].reviewer == words[c].reason == "triage" for c in IDS[1:3])
+    assert not flow.review(options(root))[0].fresh  # the same triage: nothing to do
+    say(root, "ann", IDS[1], "preserve")
+    third, _ = flow.review(options(root))
+    assert kept_and_dropped(root)[0] == set(IDS) - {IDS[2]} and third.counts["triage/coco"] == 1
+
+
+def test_without_a_rule_an_auto_discard_is_no_longer_undecided(root):
+    sort_out(root, IDS[0])
+    flow.review(options(root, "none"))
+    reasons = {cid: d.reason for cid, d in kept_and_dropped(root)[1].items()}
+    assert reasons == dict.fromkeys(IDS, "undecided") | {IDS[0]: "triage"}
+
+
+def test_a_rule_that_knows_the_truth_beats_triage(root):
+    sort_out(root, IDS[0])
+    known = [Decision(IDS[0], "preserve", "oracle")]
+    store.write_records(root / "decide/part-00000.parquet", known, Decision)
+    ruled = {d.candidate_id: d for d in known}
+    assert review.decisions_on(IDS[0], ruled, (), str(root / "triage")) == known
+    assert Candidates(root).ruled == {IDS[0]: Ruled("preserve", "")}
+    part = str(root / "parse/part-00000.parquet")
+    out = Review(Thresholds(0, 0), triage=str(root / "triage"))([(part, str(root / "decide/part-00000.parquet"))])
+    assert [h.human_id for h in out.tables[MAIN]] == [IDS[0]]
+
+
+def test_the_app_shows_it_as_a_provisional_discard_and_nobody_has_its_name(root):
+    sort_out(root, IDS[3])
+    shown = session.Session(root, "ann")
+    state = shown.state(IDS[3])
+    assert (state["verdict"], state["reason"], state["provisional"]) == ("discard", "triage", True)
+    assert [i["id"] for i in shown.queue("provisional")["items"]] == [IDS[3]]
+    with pytest.raises(UserError, match="neither 'rule' nor 'triage'"):
+        session.check_name("triage")
