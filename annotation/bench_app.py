@@ -161,10 +161,18 @@ def build(root: Path, runs: Sequence[Shown], split: str, say: Say = lambda text:
     if not crops.is_dir():
         raise UserError(f"{crops}: expected the split's crops; ahp build materialize --root {root} --what crops")
     fo = app.connect(root)
-    name = f"{app.dataset_name(root)}-{split}-predictions"
-    if fo.dataset_exists(name):
-        fo.delete_dataset(name)
-    dataset = fo.Dataset(name, persistent=True)
+    which = store.digest_value([str(r.folder.resolve()) for r in runs])[:8]  # an open App keeps its own runs' dataset
+    name = f"{app.dataset_name(root)}-{split}-predictions-{which}"
+    with app._turn(root / ".review" / "open.lock"):
+        if fo.dataset_exists(name):
+            fo.delete_dataset(name)
+        dataset = _filled(fo, fo.Dataset(name, persistent=True), runs, folder)
+    say(f"{name}: {len(dataset)} samples, {len(runs)} runs")
+    return dataset
+
+
+def _filled(fo: Any, dataset: Any, runs: Sequence[Shown], folder: Path) -> Any:
+    """All samples of the split folder, with their fields declared."""
     painters = [r for r in runs if r.paints]
     if painters:
         dataset.add_group_field("group", default="occluded")
@@ -174,8 +182,9 @@ def build(root: Path, runs: Sequence[Shown], split: str, say: Say = lambda text:
     dataset.save()
     records = store.read_records(folder, Sample)
     while some := list(islice(records, BATCH)):
-        dataset.add_samples([x for s in some for x in _samples(fo, s, runs, painters, crops)], progress=False)
-    say(f"{name}: {len(dataset)} samples, {len(runs)} runs")
+        dataset.add_samples(
+            [x for s in some for x in _samples(fo, s, runs, painters, folder / "crops")], progress=False
+        )
     return dataset
 
 
