@@ -82,12 +82,20 @@ def harvest(o: Options) -> Result:
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
     first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo")
-    read = run(first, lambda: _entries(o), workers=o.workers, quiet=o.quiet)
+    read = run(first, lambda: _entries(o), workers=o.workers, total=_total(o), quiet=o.quiet)
     find_duplicates(raw / "photos").save(found)
     result = o.run(job, [p.name for p in store.parts(raw)], carry=read)
     shutil.rmtree(raw)
     found.unlink()
     return result
+
+
+def _total(o: Options) -> int | None:
+    """The number of entries of all sources; None where one cannot tell it cheaply."""
+    counts: list[Any] = [getattr(SOURCES.get(name), "total", None) for name in sorted(o.roots)]
+    if not all(counts):
+        return None
+    return sum(count(root) for count, (_, root) in zip(counts, sorted(o.roots.items()), strict=True))
 
 
 def _entries(o: Options) -> Iterator[tuple[str, Any]]:
@@ -100,7 +108,7 @@ def segment(o: Options) -> Result:
     """Human segmentation (paper §4.1 (2)): a mask for every candidate that has only a box."""
     from .stages.segment import Segment, job
 
-    weights = o.segmenter_weights or _trained(o, "deeplab", o.segmenter)
+    weights = o.segmenter_weights or _trained(o, o.segmenter)
     return o.run(*job(o.out / "segment", o.out / "harvest", Segment(o.segmenter, weights, o.device, o.names)))
 
 
@@ -108,19 +116,20 @@ def parse(o: Options) -> Result:
     """Body-part pseudo labels (paper §3.2): the 20 LIP classes."""
     from .stages.parse import Parse, job
 
-    weights = o.parser_weights or _trained(o, "hrnet", o.parser)
+    weights = o.parser_weights or _trained(o, o.parser)
     return o.run(*job(o.out / "parse", o.out / "segment", Parse(o.parser, weights, o.device, o.names)))
 
 
-def _trained(o: Options, name: str, asked: str) -> str | None:
+def _trained(o: Options, name: str) -> str | None:
     """The checkpoint that ``--train`` makes of this very harvest, for a plug-in that is trained here."""
-    if asked != name or o.train == "none":
+    if o.train == "none" or name not in ("deeplab", "centermask", "hrnet"):
         return None
     from . import training
 
     path = o.out / "weights" / f"{name}.pt"
-    train = training.train_segmenter if name == "deeplab" else training.train_parser
-    return str(train(o.out, path, o.names, o.train, o.device, 0, o.quiet))
+    if name == "hrnet":
+        return str(training.train_parser(o.out, path, o.names, o.train, o.device, 0, o.quiet))
+    return str(training.train_segmenter(o.out, path, o.names, o.train, o.device, 0, o.quiet, name))
 
 
 def digest_of(folder: Path) -> str:

@@ -78,6 +78,14 @@ def test_scanning_has_one_order_and_its_entries_travel(name: str, module: Module
     assert all(p.is_file() for p in module.inputs(tmp_path))
 
 
+def test_a_total_is_the_number_of_entries(name: str, module: ModuleType, tmp_path: Path) -> None:
+    total = getattr(module, "total", None)
+    if total is None:
+        pytest.skip(f"{name} tells no total")
+    world.write(name, module, tmp_path)
+    assert total(tmp_path) == len(list(module.scan(tmp_path)))
+
+
 def test_a_clean_world_drops_nothing(name: str, module: ModuleType, tmp_path: Path) -> None:
     world.write(name, module, tmp_path)
     assert dropped(module, tmp_path) == []

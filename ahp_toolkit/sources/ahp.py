@@ -60,6 +60,11 @@ def inputs(root: Path) -> list[Path]:
     return [path for _, path in _splits(root)]
 
 
+def total(root: Path) -> int:
+    """The number of entries of ``scan``, from the id lists."""
+    return sum(len(id_list(path)) for path in inputs(root))
+
+
 def scan(root: Path) -> Iterator[Entry]:
     """Every person in the order of the id lists.
 

@@ -3,6 +3,7 @@
 A source module has: ``LICENCE`` and ``HOMEPAGE`` (str); ``inputs(root)``, the annotation files it reads;
 ``scan(root)``, a light, streaming index in a fixed order; ``load(root, entry)``, the photo with its instances, run in
 workers; ``read(root)``, both in one; and ``write(root, scenes)``, the inverse of ``read``, for examples and tests.
+Where the number of entries is known without a pass over the annotations, ``total(root)`` gives it (for progress).
 """
 
 from __future__ import annotations

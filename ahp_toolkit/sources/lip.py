@@ -64,6 +64,11 @@ def _folder(root: Path, places: tuple[str, ...], name: str) -> str:
     raise UserError(f"{root}: expected the folder {name} of LIP there or in {places[1]}, found none")
 
 
+def total(root: Path) -> int:
+    """The number of entries of ``scan``, from the id lists."""
+    return sum(len(id_list(path)) for path in inputs(root))
+
+
 def scan(root: Path) -> Iterator[Entry]:
     """Every crop in the order of the id lists, train before val.
 

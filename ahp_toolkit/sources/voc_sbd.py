@@ -75,6 +75,12 @@ def inputs(root: Path) -> list[Path]:
     return sorted(p for folder, pattern in wanted if folder is not None for p in (root / folder).glob(pattern))
 
 
+def total(root: Path) -> int:
+    """The number of entries of ``scan``, from the file names."""
+    voc, sbd = _places(root)
+    return len(_stems(root, voc, "Annotations", ".xml") | _stems(root, sbd, "inst", ".mat"))
+
+
 def scan(root: Path) -> Iterator[Entry]:
     """Every photo with an XML or an SBD outline, in the order of ids.
 
