@@ -279,7 +279,14 @@ def report(root: Path, seed: int) -> None:
 
 @build.command()
 @click.option("--root", type=FOLDER, required=True, help="A build folder with a finished harvest.")
-@click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/deeplab.pt.")
+@click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/NAME.pt.")
+@click.option(
+    "--name",
+    type=click.Choice(["deeplab", "centermask"]),
+    default="deeplab",
+    show_default=True,
+    help="deeplab: masks of box-only people; centermask: the paper's network for initial masks.",
+)
 @click.option(
     "--preset",
     type=click.Choice(["debug", "full"]),
@@ -289,15 +296,12 @@ def report(root: Path, seed: int) -> None:
 )
 @click.option("--device", default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def segmenter(root: Path, out: Path | None, preset: str, device: str, seed: int) -> None:
-    """Train the DeepLabV3+ human segmenter on the harvested humans that have masks."""
+def segmenter(root: Path, out: Path | None, name: str, preset: str, device: str, seed: int) -> None:
+    """Train a human segmenter on the harvested humans that have masks."""
     from . import builder, training
 
-    click.echo(
-        training.train_segmenter(
-            root, out or root / "weights" / "deeplab.pt", builder.roots_of(root), preset, device, seed
-        )
-    )
+    to = out or root / "weights" / f"{name}.pt"
+    click.echo(training.train_segmenter(root, to, builder.roots_of(root), preset, device, seed, name=name))
 
 
 @build.command()

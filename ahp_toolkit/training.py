@@ -9,16 +9,27 @@ from .core.errors import UserError
 
 
 def train_segmenter(
-    root: Path, out: Path, roots: dict[str, str], preset: str, device: str, seed: int = 0, quiet: bool = False
+    root: Path,
+    out: Path,
+    roots: dict[str, str],
+    preset: str,
+    device: str,
+    seed: int = 0,
+    quiet: bool = False,
+    name: str = "deeplab",
 ) -> Path:
-    """Train DeepLabV3+ on the harvested humans that have masks; nothing is done when the checkpoint stands already.
+    """Train a segmenter on the harvested humans that have masks; nothing is done when the checkpoint stands already.
+
+    Args:
+        name: ``deeplab`` (the paper's segmenter) or ``centermask`` (the paper's N_i, for initial masks).
 
     Raises:
         UserError: when there is no harvest, or too few humans with masks.
     """
-    from .stages.train import SEGMENTER, train_segmenter
+    from .stages.train import TRAINERS
 
-    train_segmenter(_parts(root), roots, out, SEGMENTER[preset], seed, device, quiet)
+    presets, train = TRAINERS[name]
+    train(_parts(root), roots, out, presets[preset], seed, device, quiet)
     return out
 
 
