@@ -15,6 +15,7 @@ class FdRandomConv(Fid):
 
     name = "fd_random_conv"
     stands_for = "fid"
+    digits = 4  # its distances are small
     definition = (
         "Fréchet distance as `fid` computes it, on the 256 features of a seeded random convolutional "
         "network. Not FID, not "
