@@ -178,7 +178,7 @@ def write_back(
 
 
 def _write(dataset: Any, wanted: Mapping[str, dict[str, Any]], shown: set[str]) -> int:
-    from pymongo import UpdateOne
+    from pymongo import UpdateOne, WriteConcern
 
     collection = dataset._sample_collection
     keys = sorted(shown)
@@ -191,8 +191,8 @@ def _write(dataset: Any, wanted: Mapping[str, dict[str, Any]], shown: set[str]) 
         new = {k: fields.get(k) for k in keys}
         if cid in have and new != {k: have[cid].get(k) for k in keys}:
             writes.append(UpdateOne({"candidate_id": cid}, {"$set": new}))
-    if writes:
-        collection.bulk_write(writes, ordered=False)
+    if writes:  # journaled: what a killed database had only in memory would be taken for written
+        collection.with_options(write_concern=WriteConcern(w=1, j=True)).bulk_write(writes, ordered=False)
     return len(writes)
 
 
