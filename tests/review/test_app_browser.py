@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from ahp_toolkit.core.store import unit_hash
-from annotation import app, decisions
+from annotation import app, decisions, exchange
+from annotation.candidates import Candidates
 from annotation.words import verdict_field
 
 from . import app_server, tiny_build
@@ -21,6 +27,8 @@ pytestmark = [
     pytest.mark.skipif(app_server.CHROMIUM is None, reason="chromium is not installed"),
     pytest.mark.skipif(app_server.find_mongod() is None, reason="no mongod"),
 ]
+REVIEWERS = ("ann", "bob")
+FIELDS = ("verdict", "reason", "provisional", "decided", "disagreed", "reviewers", *map(verdict_field, REVIEWERS))
 KEYS = {"discard": "d", "preserve": "p", "refine": "r"}
 
 
@@ -41,19 +49,74 @@ class World:
         words = decisions.last_words(decisions.read_log(log)) if log.exists() else {}
         return {cid: ds[-1].verdict for cid, ds in words.items()}
 
-    def in_database(self, reviewer: str) -> dict[str, str]:
-        """Straight from MongoDB, without FiftyOne."""
+    def replayed(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """(candidate, reviewer) -> the standing line of the logs, read here anew: every undo takes one line back."""
+        stacks: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for log in sorted((self.root / "decisions").glob("*.jsonl")):
+            for line in map(json.loads, log.read_text().splitlines()):
+                if "retract" in line:
+                    stacks[line["retract"], line["reviewer"]].pop()
+                else:
+                    stacks.setdefault((line["candidate_id"], line["reviewer"]), []).append(line)
+        return {key: stack[-1] for key, stack in stacks.items() if stack}
+
+    def undone(self, reviewer: str) -> int:
+        return (self.root / "decisions" / f"{reviewer}.jsonl").read_text().count('"retract"')
+
+    def exported(self, kind: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """What any other tool would be given: every cell of every row."""
+        path = self.root / f"words.{kind}"
+        n = exchange.export_decisions(self.root, path)
+        if kind == "csv":
+            with path.open(newline="") as f:
+                rows: list[dict[str, Any]] = list(csv.DictReader(f))
+            for r in rows:
+                r |= {"seconds": float(r["seconds"]), "provisional": r["provisional"] == "true"}
+        else:
+            rows = pq.read_table(path).to_pylist()
+        assert len(rows) == n
+        words = [{k: v for k, v in r.items() if k != "corrected"} for r in rows if not r["corrected"]]
+        return {(r["candidate_id"], r["reviewer"]): r for r in words}
+
+    def in_database(self) -> dict[str, dict[str, Any]]:
+        """Straight from MongoDB, without FiftyOne: every field that says what was decided."""
         from pymongo import MongoClient
 
         with MongoClient(self.mongo.uri) as client:
             db = client["ahp_test"]
             name = db["datasets"].find_one({"name": app.dataset_name(self.root)})["sample_collection_name"]
-            field = verdict_field(reviewer)
-            return {d["candidate_id"]: d[field] for d in db[name].find({field: {"$ne": None}})}
+            return {d["candidate_id"]: {f: d.get(f) for f in FIELDS} for d in db[name].find()}
 
     def agree(self, reviewer: str, expected: dict[str, str]) -> None:
+        """The keys pressed, the log, both exports and the database say the same, to the last field."""
         assert self.logged(reviewer) == expected
-        app_server.wait_for(lambda: self.in_database(reviewer) == expected, 40)
+        log = self.replayed()
+        assert {cid: d["verdict"] for (cid, who), d in log.items() if who == reviewer} == expected
+        assert self.exported("csv") == self.exported("parquet") == log
+        fields = self.fields(log)
+        with suppress(TimeoutError):
+            app_server.wait_for(lambda: self.in_database() == fields, 40)
+        assert self.in_database() == fields
+
+    def fields(self, log: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The database's fields that follow from the logs; here nobody ever speaks on what another has decided."""
+        ruled, words = Candidates(self.root).ruled, {cid: d for (cid, _), d in log.items()}
+        assert len(words) == len(log)
+        out = {}
+        for cid in self.ids:
+            d, rule = words.get(cid), ruled.get(cid)
+            verdict, reason = (d["verdict"], d["reason"]) if d else (rule.verdict, rule.reason) if rule else ("", "")
+            out[cid] = dict.fromkeys(map(verdict_field, REVIEWERS)) | {
+                "verdict": verdict or None,
+                "reason": reason or None,
+                "provisional": d is None and rule is not None,
+                "decided": d is not None,
+                "disagreed": False,
+                "reviewers": [d["reviewer"]] if d else [],
+            }
+            if d:
+                out[cid][verdict_field(d["reviewer"])] = d["verdict"]
+        return out
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +126,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     mongo = app_server.Mongo(folder / "db").start()
     try:
         env = app_server.environment(mongo, "ahp_test")
-        with app_server.serving(folder / "build", ["ann", "bob"], env) as servers:
+        with app_server.serving(folder / "build", list(REVIEWERS), env) as servers:
             yield World(folder / "build", ids, mongo, servers)
     finally:
         mongo.kill()
@@ -97,6 +160,7 @@ def test_a_scripted_reviewer_with_undo_and_a_reload(world):
         work(panel, 105, said, "ann", undo_every=9)
         panel.saved()
     assert len(said) >= 209
+    assert world.undone("ann") == 2 * (105 // 9) + 1
     world.agree("ann", said)
 
 
