@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,3 +189,25 @@ def test_a_folder_that_is_no_build_is_said(tmp_path):
     assert isinstance(result.exception, UserError)
     assert "build.json" in str(result.exception)
     assert isinstance(CliRunner().invoke(review, []).exception, UserError)
+
+
+@pytest.mark.database
+@pytest.mark.skipif(app_server.find_mongod() is None, reason="no mongod")
+def test_what_is_taken_for_written_outlives_a_killed_database(tmp_path):
+    """Without the journal a killed MongoDB forgets up to 100 ms of what it had acknowledged."""
+    from pymongo import MongoClient
+
+    mongo = app_server.Mongo(tmp_path / "db").start()
+    try:
+        with MongoClient(mongo.uri) as client:
+            samples = client["ahp"]["samples"]
+            samples.insert_one({"candidate_id": "c", "verdict": None})
+            written = app._write(
+                SimpleNamespace(_sample_collection=samples), {"c": {"verdict": "discard"}}, {"verdict"}
+            )
+        mongo.kill()
+        mongo.start()
+        with MongoClient(mongo.uri) as client:
+            assert written == 1 and client["ahp"]["samples"].find_one()["verdict"] == "discard"
+    finally:
+        mongo.kill()
