@@ -256,10 +256,14 @@ def _together(layers: list[Layer], height: int, width: int) -> Layer:
     rgba, parts = np.zeros((height, width, 4), np.uint8), np.zeros((height, width), np.uint8)
     for one in layers:
         h, w = one.parts.shape
-        tile = np.s_[one.y0 : one.y0 + h, one.x0 : one.x0 + w]
-        opaque = one.rgba[..., 3] >= 128
-        rgba[tile][opaque] = one.rgba[opaque]
-        parts[tile][one.parts > 0] = one.parts[one.parts > 0]
+        y0, x0, y1, x1 = max(one.y0, 0), max(one.x0, 0), min(one.y0 + h, height), min(one.x0 + w, width)
+        if y0 >= y1 or x0 >= x1:  # wholly beyond the frame
+            continue
+        tile = np.s_[y0:y1, x0:x1]
+        seen = np.s_[y0 - one.y0 : y1 - one.y0, x0 - one.x0 : x1 - one.x0]
+        opaque, body = one.rgba[seen][..., 3] >= 128, one.parts[seen] > 0
+        rgba[tile][opaque] = one.rgba[seen][opaque]
+        parts[tile][body] = one.parts[seen][body]
     return Layer(rgba, parts, 0, 0, any(one.cut for one in layers))
 
 
