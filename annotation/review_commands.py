@@ -113,7 +113,9 @@ def export(
 @click.command("import", context_settings=HELP)
 @root_option
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--reviewer", default="", help="Whose words they become; default for decisions: whom the rows name.")
+@click.option(
+    "--reviewer", default="", help="Whose words they become; default: for decisions whom the rows name, for masks you."
+)
 @click.option(
     "--as",
     "use",
@@ -131,7 +133,10 @@ def import_(ctx: click.Context, root: Path, path: Path, reviewer: str, use: str)
     from . import exchange, exchange_masks
 
     if path.is_dir() or path.suffix.lower() == ".json":
-        done = exchange_masks.import_masks(root, path, reviewer, use)  # type: ignore[arg-type]
+        from .commands import default_reviewer
+
+        mender = reviewer or default_reviewer()
+        done = exchange_masks.import_masks(root, path, mender, use)  # type: ignore[arg-type]
     else:
         done = exchange.import_decisions(root, path, reviewer)
     for bad in done.bad:
