@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Decision
 
+#: From strict to lenient: of verdicts with as many voices the stricter one stands.
+STRICT = ("discard", "refine", "preserve")
 _FIELDS = {f.name for f in fields(Decision)}
 
 
@@ -177,9 +179,9 @@ def last_words(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:
     }
 
 
-def majority(decisions: list[Decision]) -> Decision:
-    """One decision for a candidate: the verdict of most reviewers; between equals the stricter (discard, refine)."""
-    order = ("discard", "refine", "preserve")
-    votes = {v: sum(d.verdict == v for d in decisions) for v in order}
-    verdict = max(order, key=lambda v: votes[v])
-    return [d for d in decisions if d.verdict == verdict][-1]
+def majority(decisions: Sequence[Decision]) -> Decision:
+    """One decision for a candidate: the verdict of most, of equals the stricter; with the mask somebody mended."""
+    verdict = max(STRICT, key=lambda v: sum(d.verdict == v for d in decisions))
+    same = [d for d in decisions if d.verdict == verdict]
+    mended = [d for d in same if d.corrected is not None]  # a mask somebody took the trouble to mend is not lost
+    return (mended or same)[-1]

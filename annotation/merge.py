@@ -14,12 +14,10 @@ from pathlib import Path
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
-from .decisions import last_words, read_log
+from .decisions import last_words, majority, read_log
 from .words import SETTLED
 
 RULES = ("majority", "unanimous", "senior")
-#: From strict to lenient: of verdicts with as many voices the stricter one stands.
-STRICT = ("discard", "refine", "preserve")
 #: Below a build folder: one log a reviewer.
 FOLDER = "decisions"
 
@@ -55,7 +53,7 @@ class Merge:
         if any(not w.provisional for w in words):
             words = [w for w in words if not w.provisional]
         elif words:
-            return _majority(words)
+            return majority(words)
         settled = [w for w in words if w.note == SETTLED]
         if settled:
             return max(settled, key=lambda w: w.at)
@@ -67,14 +65,7 @@ class Merge:
             return None
         if self.rule == "unanimous" and len({w.verdict for w in words}) > 1:
             return None
-        return _majority(words)
-
-
-def _majority(words: Sequence[Decision]) -> Decision:
-    verdict = max(STRICT, key=lambda v: sum(w.verdict == v for w in words))
-    same = [w for w in words if w.verdict == verdict]
-    mended = [w for w in same if w.corrected is not None]  # a mask somebody took the trouble to mend is not lost
-    return (mended or same)[-1]
+        return majority(words)
 
 
 def outcome(decision: Decision) -> str:

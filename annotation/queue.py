@@ -69,15 +69,6 @@ class Plan:
         return tuple(ranked[: self.copies_of(candidate_id)])
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A candidate handed to a reviewer until a time, s."""
-
-    candidate_id: str
-    reviewer: str
-    until: float
-
-
 class Leases:
     """The leases of one build folder. Not for several threads at once; any number of processes."""
 

@@ -21,7 +21,6 @@ from .metric import Absent, Bytes, PictureBatch, Rows
 #: The port of the 2015 TensorFlow network that pytorch-fid publishes; the file name holds the digest's first digits.
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 WEIGHTS_NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
-DIMS = 2048
 _BATCH = 16  # pictures a forward pass: fixed, so that results do not depend on how they come
 
 

@@ -8,11 +8,9 @@ rebuild: ``coco/000000000785#442619``. The invisible mask is never stored: it is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from .masks import Box, LabelMap, Mask, intersection_union
 
-Verdict = Literal["discard", "preserve", "refine"]
 SPLITS = ("train", "val", "test")
 VERDICTS = ("discard", "preserve", "refine")
 #: Why a human is discarded or refined; the review's keys 1 to 7 in this order.

@@ -12,6 +12,7 @@ from ahp_toolkit.builder import renderer_of
 from ahp_toolkit.core import crops, images, store
 from ahp_toolkit.core.records import Sample
 from ahp_toolkit.sample_world import gallery
+from annotation.guide import guide_pictures
 
 SIZE, ROWS = 150, 4
 
@@ -35,7 +36,8 @@ def samples(root: Path) -> images.Rgb:
 
 
 def main() -> None:
-    """Write .pictures/world.png and .pictures/samples.png from the demo's folder."""
+    """Write .pictures/world.png, .pictures/samples.png (from the demo's folder) and the guide's pictures."""
+    guide_pictures(Path("annotation/guide"))
     demo = Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo")
     out = Path(".pictures")
     gallery(out / "world.png")
