@@ -191,7 +191,7 @@ class _Loop:
                 self._write_about("running")
             self.log = RunLog(self.folder, start, self.first)
             with Progress(self.about["run_id"], self.steps, "step", self.job.quiet or not self.first) as bar:
-                bar.update(start)
+                bar.skip(start)
                 self._steps(start, bar)
             self.log.close()
         return self.folder

@@ -12,13 +12,14 @@ from __future__ import annotations
 import importlib
 import itertools
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import store
+from . import dry, log, store, timing
 from .engines import imap
 from .progress import Progress
 from .records import Dropped
@@ -118,14 +119,24 @@ def run(
     """
     done = finished(job.folder, job.key_digest)
     if done is not None:
+        _tell(done)
         return done
+    dry.stop(job.name, job.folder, total, len(list(job.partial.glob("shard-*.json"))))
+    start = time.monotonic()
     _forget_stale(job)
     job.partial.mkdir(parents=True, exist_ok=True)
     with Progress(job.name, total, job.unit, quiet) as bar:
         tasks = _pending(job, items(), bar)
         for n in imap(_Shard(job.fn, dict(job.tables), job.partial, job.name), tasks, workers):
             bar.update(n)
-    return _finish(job, carry)
+    result = _finish(job, carry, start, workers)
+    _tell(result, time.monotonic() - start)
+    return result
+
+
+def _tell(r: Result, seconds: float = 0.0) -> None:
+    about: dict[str, Any] = {"counts": r.counts, "dropped": r.dropped, "fresh": r.fresh, "digest": r.digest}
+    log.event("stage_result", stage=r.name, seconds=round(seconds, 3), **about)
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,7 @@ class _Shard:
 
     def __call__(self, task: tuple[int, Sequence[Any]]) -> int:
         number, items = task
+        start = time.monotonic()
         out = self.fn(items)
         unknown = set(out.tables) - set(self.tables)
         if unknown:
@@ -150,7 +162,8 @@ class _Shard:
         counts = Counter({"in": len(items)} | made)
         counts.update(out.counts)
         reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
-        store.write_json(_mark(self.folder, number), {"counts": counts, "dropped": reasons})
+        mark = {"counts": counts, "dropped": reasons, "seconds": log.seconds(start)}
+        store.write_json(_mark(self.folder, number), mark)
         return len(items)
 
 
@@ -171,7 +184,7 @@ def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[in
         if not shard and number > 0:
             return
         if _mark(job.partial, number).exists():
-            bar.update(len(shard))
+            bar.skip(len(shard))
         else:
             yield number, shard
         if not shard:
@@ -184,15 +197,17 @@ def _forget_stale(job: Job) -> None:
             shutil.rmtree(old)
 
 
-def _finish(job: Job, carry: Result | None = None) -> Result:
-    """Sum up the shards, write ``dropped.parquet`` and ``stage.json``, and put the folder in its place."""
+def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Result:
+    """Sum up the shards, write ``dropped.parquet``, ``timing.json`` and ``stage.json``; put the folder in its place."""
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    spent: list[float] = []
     marks = sorted(job.partial.glob("shard-*.json"))
     for mark in marks:
         said = store.read_json(mark)
         counts.update(said["counts"])
         reasons.update(said["dropped"])
+        spent.append(said.get("seconds", 0.0))
     inherited = []
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
@@ -211,6 +226,8 @@ def _finish(job: Job, carry: Result | None = None) -> Result:
         "digest": digest,
         "shards": len(marks),
     }
+    before = carry.folder if carry else None
+    timing.write(job.partial, counts["in"], spent, time.monotonic() - start, workers, before)
     store.write_json(job.partial / "stage.json", said)
     _replace(job.folder, job.partial)
     shutil.rmtree(job.folder / "dropped", ignore_errors=True)

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
 
 from tqdm import tqdm
 
+from . import log
+
+
+def draws(stream: object) -> bool:
+    """Whether a bar can be drawn over itself: a terminal that knows control characters (``TERM`` is not ``dumb``)."""
+    tty = getattr(stream, "isatty", lambda: False)()
+    return bool(tty) and os.environ.get("TERM", "dumb") not in ("dumb", "")
+
 
 class Progress:
-    """A bar on a terminal; on anything else one plain line every ten seconds and at the end."""
+    """A bar on a terminal; on anything else one whole, plain line every ten seconds and at the end.
+
+    Both are told to the structured log, too, ``quiet`` or not (`log`).
+    """
 
     EVERY_S = 10.0
 
     def __init__(self, label: str, total: int | None = None, unit: str = "it", quiet: bool = False) -> None:
         self.label, self.total, self.unit, self.quiet = label, total, unit, quiet
-        self.n = 0
+        self.n = self._stood = 0
         self._start = self._last = time.monotonic()
-        tty = sys.stderr.isatty() and not quiet
-        self._bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True) if tty else None
+        bar = draws(sys.stderr) and not quiet
+        self._bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True) if bar else None
+        log.event("stage_start", stage=label, unit=unit, total=total)
 
     def __enter__(self) -> Progress:
         return self
+
+    def skip(self, n: int) -> None:
+        """``n`` stand already, from an earlier start: done, but no measure of the pace."""
+        self._stood += n
+        self.n += n
+        if self._bar is not None:
+            self._bar.initial += n
+            self._bar.update(n)
 
     def update(self, n: int = 1, note: str = "") -> None:
         """``n`` more are done; ``note`` is shown at the end of the line."""
@@ -31,19 +52,35 @@ class Progress:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n)
-        elif not self.quiet and time.monotonic() - self._last >= self.EVERY_S:
+        if time.monotonic() - self._last >= self.EVERY_S:
             self._last = time.monotonic()
-            self._line(note)
+            left = self._left()
+            spent = log.seconds(self._start)
+            log.event("stage_progress", stage=self.label, done=self.n, total=self.total, seconds=spent, left=left)
+            if self._bar is None and not self.quiet:
+                self._line(note)
+
+    def _left(self) -> float | None:
+        """Seconds to go at the pace so far."""
+        made = self.n - self._stood
+        if not self.total or made <= 0 or self.n > self.total:
+            return None
+        return round((time.monotonic() - self._start) / made * (self.total - self.n), 1)
 
     def _line(self, note: str) -> None:
-        spent = time.monotonic() - self._start
+        left = self._left()
         of = f"/{self.total}" if self.total is not None else ""
-        left = f", {spent / self.n * (self.total - self.n):.0f} s left" if self.total and self.n else ""
-        sys.stderr.write(f"{self.label}: {self.n}{of} {self.unit}, {spent:.0f} s{left}{' ' + note if note else ''}\n")
+        to_go = f", {left:.0f} s left" if left is not None else ""
+        spent = time.monotonic() - self._start
+        said = " ".join(f"{self.label}: {self.n}{of} {self.unit}, {spent:.0f} s{to_go} {note}".split())
+        sys.stderr.write(f"{said}\n")  # one write: whole lines even where several write into one pipe
         sys.stderr.flush()
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        spent = log.seconds(self._start)
+        about = {"done": self.n, "total": self.total, "seconds": spent, "ok": kind is None}
+        log.event("stage_end", "info" if kind is None else "error", stage=self.label, **about)
         if self._bar is not None:
             self._bar.close()
-        elif not self.quiet and time.monotonic() - self._start >= 2.0:
+        elif not self.quiet and spent >= 2.0:
             self._line("" if kind is None else "(stopped)")

@@ -86,7 +86,7 @@ def fit(net: nn.Module, samples: Dataset[tuple[Tensor, Tensor]], loss: Loss, set
     start = _resume(net, optimiser, run)
     dtype = torch_io.compute_dtype(run.device, settings.precision)
     with Progress(run.label, settings.steps, "step", run.quiet) as bar:
-        bar.update(start)
+        bar.skip(start)
         for step, (planes, target) in enumerate(_loader(samples, settings, start), start):
             _set_rate(optimiser, settings, step)
             with torch_io.seeded(seed_of(run.seed, run.label, step)), torch_io.precision_of(run.device, dtype):

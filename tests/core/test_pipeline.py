@@ -61,6 +61,7 @@ def test_counts_add_up_and_nothing_vanishes(tmp_path):
     assert len(list(store.read_records(r.folder / "dropped.parquet", Dropped))) == 5
     assert sorted(p.name for p in r.folder.iterdir()) == [
         "copy", "dropped.parquet", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet", "stage.json",
+        "timing.json",
     ]  # fmt: skip
 
 
