@@ -37,10 +37,22 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temp.unlink(missing_ok=True)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one Parquet file atomically; the same table gives the same bytes."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
     with atomic(path) as f:
-        pq.write_table(table, f, compression="zstd", write_statistics=False)
+        f.write(data)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """One Parquet file; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_statistics=False)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one Parquet file atomically."""
+    write_bytes(path, table_bytes(table))
 
 
 def write_records(path: Path, records: Sequence[Any], cls: type) -> None:
@@ -99,9 +111,12 @@ def concat(paths: Sequence[Path], to: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys sorted."""
-    with atomic(path, "w") as f:
-        json.dump(value, f, indent=1, sort_keys=True, ensure_ascii=False)
-        f.write("\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON file, UTF-8, keys sorted."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
