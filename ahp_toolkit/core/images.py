@@ -8,9 +8,11 @@ error. JPEG is decoded strictly: what a lenient decoder would patch over is an e
 from __future__ import annotations
 
 import io
+import os
+import stat
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,13 +20,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from .limits import MAX_PICTURE_BYTES as MAX_BYTES
+from .limits import MAX_PIXELS
 from .store import atomic
 
 Rgb = NDArray[np.uint8]
-#: Larger pictures are refused before they are decoded (decompression bombs): 16 times a 12-megapixel photo.
-MAX_PIXELS = 200_000_000
-MAX_BYTES = 512 * 2**20
+#: Larger pictures are refused before they are decoded (decompression bombs).
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+#: The formats that are opened, told by content. Pillow knows forty more; one of them (EPS) runs Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -60,16 +64,14 @@ class Header(NamedTuple):
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a picture file.
+    """The bytes of a picture file. A pipe or a device in its place is never waited for.
 
     Raises:
         ImageError: ``missing``, ``empty``, ``too_large`` or ``unreadable``.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ImageError("too_large", f"{path.name}: {size} bytes, at most {MAX_BYTES} are read")
-        data = path.read_bytes()
+        with _plain_file(path) as f:
+            data = f.read(MAX_BYTES)
     except FileNotFoundError as e:
         raise ImageError("missing", f"{path.name}: no such file") from e
     except OSError as e:
@@ -79,28 +81,42 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def _plain_file(path: Path) -> IO[bytes]:
+    """Open a picture file; a pipe or a device of that name would never end, or never begin."""
+    f = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: PTH123, SIM115  a descriptor; the caller closes
+    said = os.fstat(f.fileno())
+    if not stat.S_ISREG(said.st_mode):
+        f.close()
+        raise ImageError("unreadable", f"{path.name}: not a plain file")
+    if said.st_size > MAX_BYTES:
+        f.close()
+        raise ImageError("too_large", f"{path.name}: {said.st_size} bytes, at most {MAX_BYTES} are read")
+    return f
+
+
 def header(data: bytes | Path) -> Header:
     """Read a picture's header only.
 
     Raises:
         ImageError: when it is missing, no picture, or larger than MAX_PIXELS.
     """
-    name = data.name if isinstance(data, Path) else "image"
-    try:
+    if isinstance(data, bytes):
         with _open(data) as im:
             return _header_of(im)
+    try:
+        with _plain_file(data) as f, _open(f, data.name) as im:
+            return _header_of(im)
     except FileNotFoundError as e:
-        raise ImageError("missing", f"{name}: no such file") from e
+        raise ImageError("missing", f"{data.name}: no such file") from e
+    except OSError as e:
+        raise ImageError("unreadable", f"{data.name}: {e.strerror or e}") from e
 
 
-def _open(data: bytes | Path) -> Image.Image:
-    name = data.name if isinstance(data, Path) else "image"
+def _open(data: bytes | IO[bytes], name: str = "image") -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
-    except FileNotFoundError:
-        raise
+            return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise ImageError("too_large", f"{name}: more than {MAX_PIXELS} px") from e
     except UnidentifiedImageError as e:
@@ -150,10 +166,14 @@ def _jpeg_reason(message: str) -> tuple[str, str]:
 
 def _to_rgb(im: Image.Image) -> Rgb:
     if im.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        grey = np.asarray(im, dtype=np.float64)
+        grey = np.asarray(im)
         high = 65535.0 if im.mode != "F" else max(1.0, float(grey.max()))
-        grey8 = (grey.clip(0, high) * (255.0 / high)).astype(np.uint8)
-        return np.repeat(grey8[:, :, None], 3, axis=2)
+        out = np.empty((*grey.shape, 3), np.uint8)
+        for y in range(0, len(grey), 256):  # by rows: a float copy of the largest picture would take 1.6 GB
+            out[y : y + 256] = (grey[y : y + 256, :, None].astype(np.float64).clip(0, high) * (255.0 / high)).astype(
+                np.uint8
+            )
+        return out
     return np.ascontiguousarray(np.asarray(im.convert("RGB")))
 
 

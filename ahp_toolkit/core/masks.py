@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from .limits import MAX_PIXELS
+
 Bool2D = NDArray[np.bool_]
 Label2D = NDArray[np.uint8]
 
@@ -96,7 +98,8 @@ class Mask:
     """A binary mask as compressed COCO RLE, full image frame.
 
     Raises:
-        ValueError: when the counts do not describe exactly ``height * width`` pixels.
+        ValueError: when the counts do not describe exactly ``height * width`` pixels, or the frame is larger than any
+            picture may be (a few bytes of RLE can claim terabytes).
     """
 
     height: int
@@ -104,9 +107,8 @@ class Mask:
     counts: bytes
 
     def __post_init__(self) -> None:
-        if self.height <= 0 or self.width <= 0:
-            raise ValueError(f"mask size must be positive, got {self.height}x{self.width}")
-        total = _rle_pixels(self.counts)
+        _check_frame(self.height, self.width)
+        total = _rle_pixels(self.counts, self.height * self.width)
         if total != self.height * self.width:
             raise ValueError(
                 f"RLE of the wrong size: its runs cover {total} pixels, expected {self.height}x{self.width} = "
@@ -150,6 +152,13 @@ class Mask:
         return self.area > 0 and self.box.touches_border(self.width, self.height, gutter)
 
 
+def _check_frame(height: int, width: int) -> None:
+    if height <= 0 or width <= 0:
+        raise ValueError(f"mask size must be positive, got {height}x{width}")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"mask size must be at most {MAX_PIXELS} px, got {height}x{width}")
+
+
 def _rle_runs(counts: bytes) -> NDArray[np.int64]:
     """Decode COCO's compressed counts (6-bit little-endian groups, delta against two runs before)."""
     raw = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
@@ -175,10 +184,12 @@ def _rle_runs(counts: bytes) -> NDArray[np.int64]:
     return runs
 
 
-def _rle_pixels(counts: bytes) -> int:
+def _rle_pixels(counts: bytes, frame: int) -> int:
     runs = _rle_runs(counts)
     if runs.size and int(runs.min()) < 0:
         raise ValueError("RLE counts hold a negative run")
+    if runs.size and int(runs.max()) > frame:  # each alone: a sum of 64-bit numbers can wrap round to the right one
+        raise ValueError(f"RLE of the wrong size: a run of {int(runs.max())} pixels, expected {frame} in all")
     return int(runs.sum())
 
 
@@ -201,6 +212,7 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
         ValueError: when no polygon of three or more points remains.
     """
     kept = [list(map(float, p)) for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
+    _check_frame(height, width)
     if not kept:
         raise ValueError(f"no polygon of three or more points among {len(polygons)}")
     if not all(np.isfinite(p).all() for p in kept):
@@ -241,7 +253,8 @@ def from_runs(runs: NDArray[np.int64], height: int, width: int) -> Mask:
     Raises:
         ValueError: when a run is negative or the runs do not fill the frame.
     """
-    if runs.size and (int(runs.min()) < 0 or int(runs.sum()) != height * width):
+    _check_frame(height, width)
+    if runs.size and (int(runs.min()) < 0 or int(runs.max()) > height * width or int(runs.sum()) != height * width):
         raise ValueError(f"RLE of the wrong size: its runs cover {int(runs.sum())} pixels, expected {height * width}")
     rle = coco.frPyObjects({"size": [height, width], "counts": [int(r) for r in runs]}, height, width)
     return Mask(height, width, bytes(rle["counts"]))
@@ -281,6 +294,7 @@ class LabelMap:
     lengths: bytes
 
     def __post_init__(self) -> None:
+        _check_frame(self.height, self.width)
         total = int(np.frombuffer(self.lengths, "<u4").sum(dtype=np.int64))
         if len(self.lengths) != 4 * len(self.values) or total != self.height * self.width:
             raise ValueError(f"label runs cover {total} pixels, expected {self.height}x{self.width}")

@@ -1,0 +1,18 @@
+"""How much a foreign file may ask for: everything that comes from outside is measured against these before it is read.
+
+A file of a few kilobytes can claim terabytes (pictures, RLE, compressed tables and archives). Limits are far above what
+the real datasets hold; what is larger is refused with a reason, and never allocated.
+"""
+
+from __future__ import annotations
+
+#: Pixels of a picture, of a mask's frame, of a label map: 16 times a 12-megapixel photo.
+MAX_PIXELS = 200_000_000
+#: Bytes of one picture file.
+MAX_PICTURE_BYTES = 512 * 2**20
+#: Bytes of one JSON file that is read whole (what the sources bring is read as a stream).
+MAX_JSON_BYTES = 2**30
+#: Rows, and bytes of a column chunk as its footer states it, of a table that somebody else made.
+MAX_TABLE_ROWS, MAX_COLUMN_BYTES = 50_000_000, 2**30
+#: Bytes of a MATLAB file once unpacked (SBD's hold one label map of a photo).
+MAX_MAT_BYTES = 256 * 2**20
