@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from . import dry, log, store, timing
-from .engines import imap
+from .engines import Engine, Task, Work, using
 from .progress import Progress
 from .records import Dropped
+from .tables import to_table
 
 MAIN = ""  # the name of a stage's own table: its parts lie in the stage's folder itself
 
@@ -41,7 +42,7 @@ class Job:
     """One stage run. ``key`` holds all that its result depends on: options, input digests, code (see `code_digest`).
 
     ``growing`` shards double in size every eight, up to 32 times ``shard_size``: small inputs fill all workers, large
-    ones do not make too many files.
+    ones do not make too many files. ``network``: the function runs a network, which an engine may give a GPU.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Job:
     shard_size: int = 32
     growing: bool = False
     unit: str = "record"
+    network: bool = False
 
     def size_of(self, number: int) -> int:
         """Items in shard ``number``."""
@@ -105,14 +107,16 @@ def run(
     total: int | None = None,
     quiet: bool = False,
     carry: Result | None = None,
+    engine: Engine | None = None,
 ) -> Result:
     """Run a stage to its end, or go on with it, or do nothing when it is finished.
 
     Args:
         items: gives the items anew at each call, in a fixed order; cut into shards.
-        workers: processes; 1 runs in this one.
+        workers: processes, where no engine is given; 1 runs in this one.
         total: number of items, when known, for the progress bar.
         carry: an inner stage whose drops and counts (those named ``what/source``) belong to this one's account.
+        engine: where the shards are worked on; it is left open.
 
     Raises:
         UserError: what a stage function or an input says a user must mend.
@@ -125,10 +129,10 @@ def run(
     start = time.monotonic()
     _forget_stale(job)
     job.partial.mkdir(parents=True, exist_ok=True)
-    with Progress(job.name, total, job.unit, quiet) as bar:
-        tasks = _pending(job, items(), bar)
-        for n in imap(_Shard(job.fn, dict(job.tables), job.partial, job.name), tasks, workers):
+    with Progress(job.name, total, job.unit, quiet) as bar, using(engine, workers) as own:
+        for n in own.imap(_work(job), _pending(job, items(), bar)):
             bar.update(n)
+        workers = own.workers
     result = _finish(job, carry, start, workers)
     _tell(result, time.monotonic() - start)
     return result
@@ -140,31 +144,55 @@ def _tell(r: Result, seconds: float = 0.0) -> None:
 
 
 @dataclass(frozen=True)
+class _Made:
+    """One shard as files: (path below the stage's folder, bytes), the completion mark last."""
+
+    items: int
+    files: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
 class _Shard:
-    """The picklable unit of work: run the stage function, write its tables, then the completion mark."""
+    """The picklable unit of work: run the stage function and make its files; whoever keeps them writes them."""
 
     fn: Callable[[Sequence[Any]], Output]
     tables: dict[str, type]
     folder: Path
     stage: str
 
-    def __call__(self, task: tuple[int, Sequence[Any]]) -> int:
+    def make(self, task: Task) -> _Made:
+        """Run the stage function over one shard."""
         number, items = task
         start = time.monotonic()
         out = self.fn(items)
         unknown = set(out.tables) - set(self.tables)
         if unknown:
             raise ValueError(f"stage {self.stage} made tables it did not declare: {sorted(unknown)}")
-        for name, cls in self.tables.items():
-            store.write_records(part_path(self.folder, name, number), out.tables.get(name, []), cls)
-        store.write_records(self.folder / "dropped" / f"part-{number:05d}.parquet", out.dropped, Dropped)
+        files = [_table(n, number, out.tables.get(n, []), cls) for n, cls in self.tables.items()]
+        files.append(_table("dropped", number, out.dropped, Dropped))
         made = {f"out{'/' + n if n else ''}": len(out.tables.get(n, [])) for n in self.tables}
         counts = Counter({"in": len(items)} | made)
         counts.update(out.counts)
         reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
         mark = {"counts": counts, "dropped": reasons, "seconds": log.seconds(start)}
-        store.write_json(_mark(self.folder, number), mark)
-        return len(items)
+        return _Made(len(items), [*files, (_mark(Path(), number).name, store.json_bytes(mark))])
+
+    def keep(self, made: _Made) -> int:
+        """Write the files, the mark last; returns the number of items."""
+        for name, data in made.files:
+            store.write_bytes(self.folder / name, data)
+        return made.items
+
+
+def _work(job: Job) -> Work[_Made, int]:
+    shard = _Shard(job.fn, dict(job.tables), job.partial, job.name)
+    roots = getattr(job.fn, "roots", {})  # of the stage functions that read photos
+    sees = (str(job.partial), *map(str, roots.values()))
+    return Work(job.name, shard.make, shard.keep, job.network, sees)
+
+
+def _table(name: str, number: int, records: Sequence[Any], cls: type) -> tuple[str, bytes]:
+    return part_path(Path(), name, number).as_posix(), store.table_bytes(to_table(records, cls))
 
 
 def part_path(folder: Path, table: str, number: int) -> Path:
