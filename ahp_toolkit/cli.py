@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from . import __version__
+from .core import exits, log
 from .core.errors import UserError
 
 Table = dict[str, tuple[str, str]]
@@ -29,6 +29,7 @@ COMMANDS: Table = {
     "bench": ("ahp_toolkit.cli:bench", "Train, predict and score: the de-occlusion benchmark."),
     "predict": ("baselines.commands:predict_photo", "Complete the occluded people of a photo."),
     "doctor": ("ahp_toolkit.commands:doctor", "Say what is installed, what is missing, and how to get the rest."),
+    "completion": ("ahp_toolkit.completion:completion", "Complete commands and names in your shell by the Tab key."),
 }
 
 
@@ -53,13 +54,22 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names and help lines without importing anything."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
+            own = [(n, c.get_short_help_str(formatter.width)) for n, c in self.commands.items() if not c.hidden]
+            formatter.write_dl([*((name, line) for name, (_, line) in self.table.items()), *own])
 
 
-@click.group(cls=Lazy, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ahp")
-def ahp() -> None:
+EPILOG = "\b\nExit status:\n" + "\n".join(f"  {n:<4} {when}" for n, when in exits.STATUSES.items())
+
+
+@click.group(cls=Lazy, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ahp-toolkit", prog_name="ahp")
+@click.option("--log-json", metavar="FILE", help="Append what happens to FILE, one JSON object a line; - is stdout.")
+def ahp(log_json: str | None) -> None:
     """Amodal Human Perception: build, review and benchmark occluded people with exact ground truth."""
+    if log_json:
+        from . import __version__
+
+        log.open_log(log_json, __version__)
 
 
 @click.group(cls=Lazy, table=BENCH, context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,20 +78,36 @@ def bench() -> None:
 
 
 def main() -> None:
-    """The console script: a user's error is one line on stderr and exit status 2, without a traceback."""
+    """The console script: every end has its status (`exits.STATUSES`), every error one line on stderr."""
+    exits.on_sigterm()
+    status = _run()
+    log.close_log(status)
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
-        ahp(standalone_mode=False)
-    except click.ClickException as e:
+        value = ahp(prog_name="ahp", standalone_mode=False)
+        return value if type(value) is int else exits.OK  # a command's ctx.exit(n)
+    except click.exceptions.Abort as e:  # click's name for Ctrl+C, and for an end of input
+        cause = e.__cause__ or e
+        return exits.failed(cause) if isinstance(cause, EOFError) else exits.stopped(cause)
+    except KeyboardInterrupt as e:
+        return exits.stopped(e)
+    except click.UsageError as e:
         e.show()
-        sys.exit(2)
-    except click.exceptions.Abort:
-        sys.stderr.write("stopped; the same command goes on from here\n")
-        sys.exit(130)
+        log.event("error", "error", kind="user", message=e.format_message())
+        return exits.USER
+    except click.ClickException as e:
+        return exits.user(e.format_message())
     except UserError as e:
-        sys.stderr.write(f"ahp: {e}\n")
-        sys.exit(2)
+        return exits.user(str(e))
     except BrokenPipeError:
-        sys.exit(0)
+        return exits.broken_pipe()
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else exits.OK if e.code is None else exits.INTERNAL
+    except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole
+        return exits.failed(e)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,20 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from annotation.review_commands import merge_options
 
 from .core.errors import UserError
-from .core.pipeline import Result
+from .core.registry import Registry, completes, pairs
+from .parsers import PARSERS
+from .segmenters import SEGMENTERS
 from .sources import SOURCES
+
+if TYPE_CHECKING:
+    from .core.pipeline import Result
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -37,6 +42,8 @@ def _source(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 
 
 def _densities(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    if not values:
+        return {}
     from .occlusion.densities import parse
 
     out = {}
@@ -60,6 +67,7 @@ def _say(text: str) -> None:
     multiple=True,
     callback=_source,
     metavar="NAME=PATH",
+    shell_complete=pairs(SOURCES.names),
     help="A source dataset: " + ", ".join(SOURCES.names()) + ".  Repeatable.",
 )
 @click.option("--out", type=FOLDER, help="The build folder.")
@@ -85,10 +93,20 @@ def _say(text: str) -> None:
     show_default=True,
     help="Processes. The bytes made do not depend on it.",
 )
-@click.option("--segmenter", default="source_mask", show_default=True, help="Who segments humans that have a box only.")
+@click.option(
+    "--segmenter",
+    default="source_mask",
+    show_default=True,
+    shell_complete=completes(SEGMENTERS.names),
+    help="Who segments humans that have a box only.",
+)
 @click.option("--segmenter-weights", help="Checkpoint, folder or model name for the segmenter.")
 @click.option(
-    "--parser", default="source_parsing", show_default=True, help="Who labels body parts where the source does not."
+    "--parser",
+    default="source_parsing",
+    show_default=True,
+    shell_complete=completes(PARSERS.names),
+    help="Who labels body parts where the source does not.",
 )
 @click.option("--parser-weights", help="Checkpoint for the parser.")
 @click.option(
@@ -157,6 +175,7 @@ def _say(text: str) -> None:
     "--initial",
     default="simulated",
     show_default=True,
+    shell_complete=completes(lambda: ["simulated", *SEGMENTERS.names()]),
     help="Who makes the frozen initial masks: simulated, or a segmenter's name.",
 )
 @click.option("--initial-weights", help="Checkpoint for that segmenter.")
@@ -221,7 +240,13 @@ def _result(result: Result, words: str) -> None:
 
 @build.command()
 @click.option("--root", type=FOLDER, required=True, help="The build folder.")
-@click.option("--format", "fmt", required=True, help="cocoa, kins, ahp or webdataset.")
+@click.option(
+    "--format",
+    "fmt",
+    required=True,
+    shell_complete=completes(Registry("export format", "ahp_toolkit.stages.exports").names),
+    help="cocoa, kins, ahp or webdataset.",
+)
 @click.option("--out", type=FOLDER, help="Where to; default ROOT/export/FORMAT.")
 @click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Default: all.")
 @click.option(

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.registry import completes
+from ahp_toolkit.segmenters import SEGMENTERS
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -186,7 +188,9 @@ def triage(
 
 @click.command(context_settings=HELP)
 @root_option
-@click.option("--segmenter", default="sam", show_default=True, help="Who looks again.")
+@click.option(
+    "--segmenter", default="sam", show_default=True, shell_complete=completes(SEGMENTERS.names), help="Who looks again."
+)
 @click.option("--weights", help="Its checkpoint, folder or model name.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)

@@ -10,10 +10,13 @@ from typing import Any
 import click
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.registry import Registry, completes
+from ahp_toolkit.segmenters import SEGMENTERS
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True)
 TRAINING = ("steps", "batch", "precision", "iou", "ema", "accumulate", "compile", "save_every")
+RECIPE_NAMES = ("paper", "small", "debug")  # of recipes.py, which imports torch
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 
@@ -49,11 +52,17 @@ def settings_of(pairs: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=completes(Registry("model", "baselines.models").names))
 @click.option("--task", type=click.Choice(["mask", "content"]), required=True)
 @click.option("--root", type=FOLDER, required=True, help="The build folder whose train split is used.")
 @click.option("--out", type=FOLDER, help="Where runs/ is; default ROOT.")
-@click.option("--recipe", default="debug", show_default=True, help="paper, small or debug.")
+@click.option(
+    "--recipe",
+    default="debug",
+    show_default=True,
+    shell_complete=completes(lambda: RECIPE_NAMES),
+    help="paper, small or debug.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the model, or train.KEY.")
 @DEVICE
@@ -123,7 +132,13 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
 @click.option("--mask-run", type=EXISTING, required=True, help="A run for masks (stage 1).")
 @click.option("--content-run", type=EXISTING, required=True, help="A run for content (stage 2).")
 @click.option("--out", type=FOLDER, required=True)
-@click.option("--segmenter", default="mask_rcnn", show_default=True, help="Who makes the mask of a box.")
+@click.option(
+    "--segmenter",
+    default="mask_rcnn",
+    show_default=True,
+    shell_complete=completes(SEGMENTERS.names),
+    help="Who makes the mask of a box.",
+)
 @click.option("--segmenter-weights", help="Its checkpoint; default: the published one.")
 @DEVICE
 def predict_photo(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from .errors import UserError
 
@@ -38,3 +40,24 @@ class Registry:
             hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(names)
             raise UserError(f"no {self.kind} is named {name!r}; {hint}")
         return importlib.import_module(f"{self.package}.{name}")
+
+
+Complete = Callable[[Any, Any, str], list[Any]]
+
+
+def completes(names: Callable[[], Iterable[str]]) -> Complete:
+    """A click ``shell_complete`` of names, read when the shell asks; plug-ins are not imported for it."""
+    return lambda _, __, start: [n for n in names() if n.startswith(start)]
+
+
+def pairs(names: Callable[[], Iterable[str]]) -> Complete:
+    """A click ``shell_complete`` of NAME=FOLDER: the name with its equals sign, then folders."""
+
+    def complete(_: Any, __: Any, start: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        if "=" in start:
+            return [CompletionItem(start.partition("=")[2], type="dir")]
+        return [f"{n}=" for n in names() if n.startswith(start)]
+
+    return complete
