@@ -28,7 +28,7 @@ class Progress:
 
     def __init__(self, label: str, total: int | None = None, unit: str = "it", quiet: bool = False) -> None:
         self.label, self.total, self.unit, self.quiet = label, total, unit, quiet
-        self.n = self._stood = 0
+        self.n = self._stood = self._told = 0
         self._start = self._last = time.monotonic()
         bar = draws(sys.stderr) and not quiet
         self._bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True) if bar else None
@@ -63,12 +63,12 @@ class Progress:
     def _left(self) -> float | None:
         """Seconds to go at the pace so far."""
         made = self.n - self._stood
-        if not self.total or made <= 0 or self.n > self.total:
+        if not self.total or made <= 0 or self.n >= self.total:
             return None
         return round((time.monotonic() - self._start) / made * (self.total - self.n), 1)
 
     def _line(self, note: str) -> None:
-        left = self._left()
+        left, self._told = self._left(), self.n
         of = f"/{self.total}" if self.total is not None else ""
         to_go = f", {left:.0f} s left" if left is not None else ""
         spent = time.monotonic() - self._start
@@ -82,5 +82,5 @@ class Progress:
         log.event("stage_end", "info" if kind is None else "error", stage=self.label, **about)
         if self._bar is not None:
             self._bar.close()
-        elif not self.quiet and spent >= 2.0:
+        elif not self.quiet and spent >= 2.0 and (self.n > self._told or kind is not None):
             self._line("" if kind is None else "(stopped)")
