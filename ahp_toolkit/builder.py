@@ -177,7 +177,7 @@ def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
 
     said = status_html(root) if logs_of(root) else ""
     made = write_report(root, render=renderer_of(root), seed=seed, review=said)
-    store.write_json(mark, key)
+    store.write_bytes(mark, store.sealed(key | {"page": store.digest_file(made)}))
     return made
 
 

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from annotation import provisional
 from annotation.merge import Merge, logs_of, outcome
 from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_on, forget, thresholds
@@ -79,15 +77,21 @@ def harvest(o: Options) -> Result:
     job = Job("harvest", o.out / "harvest", Unite(str(raw), str(found)), tables, key, shard_size=1, unit="part")
     done = finished(job.folder, job.key_digest)
     if done is not None:
+        _forget(raw, found)
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
     first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo")
     read = run(first, lambda: _entries(o), workers=o.workers, total=_total(o), quiet=o.quiet)
     find_duplicates(raw / "photos").save(found)
     result = o.run(job, [p.name for p in store.parts(raw)], carry=read)
-    shutil.rmtree(raw)
-    found.unlink()
+    _forget(raw, found)
     return result
+
+
+def _forget(raw: Path, found: Path) -> None:
+    """The raw harvest has served; a kill may have left a part of it."""
+    shutil.rmtree(raw, ignore_errors=True)
+    found.unlink(missing_ok=True)
 
 
 def _total(o: Options) -> int | None:
@@ -215,7 +219,7 @@ def _preserved_photos(
     columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
     for part, decisions in zip(parts, ruled, strict=True):
         rule = {d.candidate_id: d for d in store.read_records(Path(decisions), Decision)} if decisions else {}
-        for row in pq.ParquetFile(part).read(columns=columns).to_pylist():
+        for row in store.read_table(Path(part), columns).to_pylist():
             c = row["candidate"]
             stands = merge(decisions_on(c["candidate_id"], rule, logs, triage))
             if stands is not None and outcome(stands) == "preserve":

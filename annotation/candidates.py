@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.records import Segmented
@@ -97,7 +96,7 @@ def auto_discarded(folder: Path) -> frozenset[str]:
 
 
 def _ids(path: Path) -> list[str]:
-    columns = pq.ParquetFile(path).read(columns=["candidate"]).column("candidate").combine_chunks()
+    columns = store.read_table(path, ["candidate"]).column("candidate").combine_chunks()
     return [str(v) for v in columns.field("candidate_id").to_pylist()]
 
 
@@ -106,5 +105,5 @@ def _optional(folder: Path) -> list[Path]:
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
-    table = pq.ParquetFile(path).read(columns=columns)
+    table = store.read_table(path, columns)
     return zip(*(table.column(c).to_pylist() for c in columns), strict=True)

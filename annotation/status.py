@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.records import VERDICTS, Decision
@@ -73,7 +72,7 @@ def status(root: Path, merge: Merge | None = None) -> Status:
     report = report_of(root)
     audited = [t.candidate_id for t in store.read_records(root / "triage", Triage) if t.audit] if report else []
     decide = sorted((root / "decide").glob("part-*.parquet"))
-    ruled = (c for p in decide for c in pq.ParquetFile(p).read(["candidate_id"])["candidate_id"].to_pylist())
+    ruled = (c for p in decide for c in store.read_table(p, ["candidate_id"])["candidate_id"].to_pylist())
     settled = settle(last_words(words), merge or Merge())
     return Status(
         _sources(root), words, settled, frozenset(ruled), frozenset(reopened(root)), report, frozenset(audited)
@@ -83,7 +82,7 @@ def status(root: Path, merge: Merge | None = None) -> Status:
 def _sources(root: Path) -> dict[str, str]:
     out = {}
     for part in store.parts(root / "parse"):
-        column = pq.ParquetFile(part).read(["candidate.candidate_id", "candidate.image.source"])["candidate"]
+        column = store.read_table(part, ["candidate.candidate_id", "candidate.image.source"])["candidate"]
         out.update({c["candidate_id"]: c["image"]["source"] for c in column.to_pylist()})
     return out
 

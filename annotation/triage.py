@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ahp_toolkit.core import store
@@ -280,7 +279,7 @@ def ordered(root: Path) -> list[str]:
     return [
         row["candidate_id"]
         for part in store.parts(root / "parse")
-        for row in pq.ParquetFile(part).read(["candidate.candidate_id"])["candidate"].to_pylist()
+        for row in store.read_table(part, ["candidate.candidate_id"])["candidate"].to_pylist()
     ]
 
 

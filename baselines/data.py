@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numba import njit
 from numpy.typing import NDArray
@@ -267,7 +266,7 @@ def worker_init(_: int) -> None:
 
 def _ids(folder: Path, column: str) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.glob("part-*.parquet")):
-        for row in pq.read_table(path, columns=[column, "image"]).to_pylist():
+        for row in store.read_table(path, [column, "image"]).to_pylist():
             yield row[column], row["image"]["photo"] or row["image"]["image_id"]
 
 

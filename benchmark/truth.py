@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.crops import crop_mask
@@ -35,10 +34,7 @@ def sample_pairs(split: Path) -> list[tuple[str, str]]:
     """
     pairs: list[tuple[str, str]] = []
     for path in store.parts(split):
-        try:
-            table = pq.ParquetFile(path).read(columns=["sample_id", "digest"])
-        except (OSError, ValueError) as e:
-            raise UserError(f"{path}: expected a table of samples ({e}); build the split again") from e
+        table = store.read_table(path, ["sample_id", "digest"])
         pairs += zip(table["sample_id"].to_pylist(), table["digest"].to_pylist(), strict=True)
     if not pairs:
         raise UserError(f"{split}: expected samples, the table is empty; build the split again")

@@ -3,19 +3,22 @@
 A stage is a plain function over one shard of items; what it returns is written as ``part-NNNNN.parquet`` of each of its
 tables. Shards are cut by position, never by the number of workers, and random numbers come from record ids, so the
 bytes do not depend on who ran what. Work in progress lies in ``.<stage>-<key>`` beside the stage's folder; a shard is
-done when its ``shard-NNNNN.json`` stands there; the finished folder replaces the old one by rename. Killed at any
-moment, the same call goes on from the last whole shard.
+done when its ``shard-NNNNN.json`` stands there and the files that it names have the content it names; the finished
+folder replaces the old one by rename. Killed at any moment, the same call goes on from the last whole shard; a stage
+that was damaged after its end is made anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import itertools
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +92,41 @@ def code_digest(*modules: str) -> str:
 
 
 def finished(folder: Path, key_digest: str | None = None) -> Result | None:
-    """The result of a finished stage folder, or None (also when it was made with another key)."""
+    """The result of a finished stage folder, or None (also when it was made with another key).
+
+    With a key, None too when the folder is not what the stage left: the one who holds the key can make it anew.
+
+    Raises:
+        UserError: without a key, when ``stage.json`` is damaged.
+    """
     mark = folder / "stage.json"
     if not mark.exists():
         return None
-    said = store.read_json(mark)
-    if key_digest is not None and said["key_digest"] != key_digest:
+    said = store.read_sealed(mark)
+    if key_digest is None:
+        said = said or store.read_json(mark)
+        if "files" in said and store.read_sealed(mark) is None:
+            raise UserError(f"{mark}: damaged since it was made; run the command that made it again")
+    elif said is None or said["key_digest"] != key_digest or not _stands(folder, said["files"]):
         return None
     return Result(said["name"], folder, said["counts"], said["dropped"], said["digest"], False)
+
+
+def _stands(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether a stage's files are what it left; says which is not: the stage is then made anew."""
+    for name, digest in files.items():
+        if not _is(folder / name, digest):
+            log.event("damaged", "warning", path=str(folder / name))
+            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; made anew\n")
+            return False
+    return True
+
+
+def _is(path: Path, digest: str) -> bool:
+    try:
+        return store.digest_file(path) == digest
+    except OSError:
+        return False
 
 
 def run(
@@ -121,7 +151,7 @@ def run(
     Raises:
         UserError: what a stage function or an input says a user must mend.
     """
-    done = finished(job.folder, job.key_digest)
+    done = finished(job.folder, job.key_digest) or _ended(job)
     if done is not None:
         _tell(done)
         return done
@@ -174,8 +204,9 @@ class _Shard:
         counts = Counter({"in": len(items)} | made)
         counts.update(out.counts)
         reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
-        mark = {"counts": counts, "dropped": reasons, "seconds": log.seconds(start)}
-        return _Made(len(items), [*files, (_mark(Path(), number).name, store.json_bytes(mark))])
+        digests = {n: hashlib.sha256(data).hexdigest() for n, data in files}
+        mark = {"counts": counts, "dropped": reasons, "seconds": log.seconds(start), "files": digests}
+        return _Made(len(items), [*files, (_mark(Path(), number).name, store.sealed(mark))])
 
     def keep(self, made: _Made) -> int:
         """Write the files, the mark last; returns the number of items."""
@@ -211,12 +242,19 @@ def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[in
         shard = list(itertools.islice(stream, job.size_of(number)))
         if not shard and number > 0:
             return
-        if _mark(job.partial, number).exists():
+        if _made(_mark(job.partial, number)) is not None:
             bar.skip(len(shard))
         else:
             yield number, shard
         if not shard:
             return
+
+
+def _made(mark: Path) -> dict[str, Any] | None:
+    """What a shard's mark says; None where it is not there, or it or a file that it names is not what was written."""
+    said = store.read_sealed(mark) if mark.exists() else None
+    whole = said is not None and all(_is(mark.parent / name, digest) for name, digest in said["files"].items())
+    return said if whole else None
 
 
 def _forget_stale(job: Job) -> None:
@@ -230,21 +268,27 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     spent: list[float] = []
+    files: dict[str, str] = {}
     marks = sorted(job.partial.glob("shard-*.json"))
     for mark in marks:
-        said = store.read_json(mark)
+        said = _made(mark)
+        if said is None:  # written a moment ago
+            raise UserError(f"{mark}: not what was written; look at the disk, then run the same command again")
         counts.update(said["counts"])
         reasons.update(said["dropped"])
-        spent.append(said.get("seconds", 0.0))
+        spent.append(said["seconds"])
+        files.update(said["files"])
     inherited = []
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
         reasons.update(carry.dropped)
         inherited = [carry.folder / "dropped.parquet"]
-    if not (job.partial / "dropped.parquet").exists():
-        store.concat([*inherited, *store.parts(job.partial / "dropped")], job.partial / "dropped.parquet")
+    dropped = job.partial / "dropped.parquet"
+    store.concat([*inherited, *store.parts(job.partial / "dropped")], dropped)
     counts["dropped"] = sum(reasons.values())
-    digest = store.digest_files(sorted(job.partial.glob("**/part-*.parquet")))
+    parts = sorted(job.partial / name for name in files)
+    digest = store.digest_value([[p.name, files[p.relative_to(job.partial).as_posix()]] for p in parts])
+    kept = {n: d for n, d in files.items() if not n.startswith("dropped/")} | {dropped.name: store.digest_file(dropped)}
     said = {
         "name": job.name,
         "key_digest": job.key_digest,
@@ -253,15 +297,30 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
         "dropped": dict(sorted(reasons.items())),
         "digest": digest,
         "shards": len(marks),
+        "files": kept,
     }
     before = carry.folder if carry else None
     timing.write(job.partial, counts["in"], spent, time.monotonic() - start, workers, before)
-    store.write_json(job.partial / "stage.json", said)
-    _replace(job.folder, job.partial)
-    shutil.rmtree(job.folder / "dropped", ignore_errors=True)
-    for mark in job.folder.glob("shard-*.json"):
-        mark.unlink()
+    store.write_bytes(job.partial / "stage.json", store.sealed(said))
+    _settle(job)
     return Result(job.name, job.folder, said["counts"], said["dropped"], digest, True)
+
+
+def _ended(job: Job) -> Result | None:
+    """The result of a stage that was killed between its end and the move of its folder: the move is made up for."""
+    done = finished(job.partial, job.key_digest) if (job.partial / "stage.json").exists() else None
+    if done is None:
+        return None
+    _settle(job)
+    return replace(done, folder=job.folder)
+
+
+def _settle(job: Job) -> None:
+    """Put a whole folder in its place, without what only its making needed."""
+    shutil.rmtree(job.partial / "dropped", ignore_errors=True)
+    for left in (*job.partial.glob("shard-*.json"), *job.partial.rglob(".*.tmp")):
+        left.unlink()
+    _replace(job.folder, job.partial)
 
 
 def _replace(folder: Path, new: Path) -> None:

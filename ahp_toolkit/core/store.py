@@ -44,9 +44,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """One Parquet file; the same table gives the same bytes."""
+    """One Parquet file; the same table gives the same bytes. Each page carries its checksum."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_statistics=False)
+    pq.write_table(table, sink, compression="zstd", write_statistics=False, write_page_checksum=True)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
@@ -82,30 +82,46 @@ def read_records(folder: Path, cls: type[R]) -> Iterator[R]:
         yield from from_table(read_table(path), cls)
 
 
-def read_table(path: Path) -> pa.Table:
-    """One Parquet file.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """One Parquet file, or some columns of it (dotted names reach into structs).
 
     Raises:
-        UserError: when the file is missing or damaged.
+        UserError: when the file is missing, damaged, or lacks a column.
     """
+    with _readable(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        return file.read(columns=None if columns is None else list(columns))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return pq.ParquetFile(path).read()
-    except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{path}: cannot be read as Parquet ({e}); delete it and run the same command again") from e
+        yield
+    except (pa.ArrowException, OSError, ValueError) as e:
+        why = " ".join(str(e).split())[:200]
+        raise UserError(f"{path}: cannot be read as Parquet ({why}); run the command that made it again") from e
 
 
 def count_records(folder: Path) -> int:
-    """Number of records in a table folder, from the files' footers."""
-    return sum(pq.ParquetFile(p).metadata.num_rows for p in parts(folder))
+    """Number of records in a table folder, from the files' footers.
+
+    Raises:
+        UserError: when there is no such table or a file of it cannot be read.
+    """
+    count = 0
+    for path in parts(folder):
+        with _readable(path):
+            count += pq.ParquetFile(path).metadata.num_rows
+    return count
 
 
 def concat(paths: Sequence[Path], to: Path) -> None:
     """Join Parquet files of one schema into one, atomically, one of them in memory at a time."""
-    with (
-        atomic(to) as f,
-        pq.ParquetWriter(f, pq.read_schema(paths[0]), compression="zstd", write_statistics=False) as w,
-    ):
-        for path in paths:
+    first = read_table(paths[0])
+    more = {"compression": "zstd", "write_statistics": False, "write_page_checksum": True}
+    with atomic(to) as f, pq.ParquetWriter(f, first.schema, **more) as w:
+        w.write_table(first)
+        for path in paths[1:]:
             w.write_table(read_table(path))
 
 
@@ -119,6 +135,22 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def sealed(value: Any) -> bytes:
+    """A JSON object with a digest of the rest of it under ``check``: see `read_sealed`."""
+    plain = json.loads(json_bytes(value))
+    return json_bytes(plain | {"check": digest_value(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `sealed` made, without the digest; None when the file is missing, damaged, or was changed."""
+    try:
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    check = said.pop("check", None) if isinstance(said, dict) else None
+    return said if check is not None and check == digest_value(said) else None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of ours.
 
@@ -128,7 +160,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as e:
-        raise UserError(f"{path}: cannot be read as JSON ({e})") from e
+        raise UserError(f"{path}: cannot be read as JSON ({e}); run the command that made it again") from e
 
 
 def digest_bytes(*chunks: bytes) -> str:
@@ -182,7 +214,16 @@ def safe_join(root: Path, relative: str) -> Path:
     pure = PurePosixPath(relative.replace("\\", "/"))
     if not pure.parts or "\x00" in relative or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
         raise ValueError(f"path leaves its data root: {relative!r}")
-    path = root / pure
+    return pure
+
+
+def safe_join(root: Path, relative: str) -> Path:
+    """Join a path from data below ``root``; links are followed and must stay inside too.
+
+    Raises:
+        ValueError: when the path is absolute, empty, holds ``..`` or a NUL, or leads out of the root.
+    """
+    path = root / below(relative)
     base = os.path.realpath(root)
     real = os.path.realpath(path)
     if real != base and not real.startswith(base.rstrip("/") + "/"):

@@ -15,10 +15,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..core import images, store
+from ..core import images, places, store
 from ..core.errors import UserError
 from ..core.records import SPLITS, Dropped, Human, ImageRef, Sample
 from ..core.tables import from_table
@@ -83,7 +82,7 @@ class Build:
     @cached_property
     def roots(self) -> dict[str, Path]:
         """Data root by source."""
-        return {k: Path(v) for k, v in dict(self.about.get("roots", {})).items()}
+        return {k: places.place(v) for k, v in dict(self.about.get("roots", {})).items()}
 
     def has(self, table: str) -> bool:
         """Whether the table's folder holds at least one part."""
@@ -169,7 +168,7 @@ class Build:
         if root is None:
             raise images.ImageError("no_root", f"build.json names no data root for source {image.source!r}")
         try:
-            return store.safe_join(root, image.path)
+            return places.find(root, image.path)
         except ValueError as e:
             raise images.ImageError("unsafe_path", str(e)) from e
 
@@ -193,10 +192,7 @@ def source_of(record_id: str) -> str:
 
 
 def _columns(path: Path, names: Sequence[str]) -> pa.Table:
-    try:
-        table = pq.ParquetFile(path).read(columns=list(names))
-    except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{path}: cannot be read as Parquet ({e}); delete it and run the same command again") from e
+    table = store.read_table(path, names)
     while any(pa.types.is_struct(f.type) for f in table.schema):
         table = table.flatten()
     return table.select([n for n in names if n in table.column_names])

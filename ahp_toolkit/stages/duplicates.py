@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numba import njit
 
 from ..core import store
@@ -52,7 +51,7 @@ def find_duplicates(photos: Path) -> Duplicates:
     """Group the photos of a harvest (table of `harvest.Photo`) and choose the one to keep of each group."""
     paths = store.parts(photos)
     columns = ["image_id", "source", "keys", "phash", "people", "masks"]
-    rows = [r for p in paths for r in pq.read_table(p, columns=columns).to_pylist()]
+    rows = [r for p in paths for r in store.read_table(p, columns).to_pylist()]
     parent = list(range(len(rows)))
     _join_by_keys(rows, parent)
     pairs = _near_pairs([r["phash"] for r in rows])
@@ -119,7 +118,7 @@ def _thumbs(paths: Iterable[Path], wanted: set[int]) -> dict[int, np.ndarray]:
     out: dict[int, np.ndarray] = {}
     start = 0
     for path in paths if wanted else ():
-        column = pq.read_table(path, columns=["thumb"])["thumb"]
+        column = store.read_table(path, ["thumb"])["thumb"]
         for i in range(len(column)):
             if start + i in wanted:
                 out[start + i] = np.frombuffer(column[i].as_py(), np.uint8).astype(np.float32)

@@ -14,7 +14,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from ..core import images, store
 from ..core.context import kept_inside
@@ -49,7 +48,7 @@ def chosen(parts: Sequence[str], split: str, most: int | None) -> list[str]:
     """Ids of the preserved humans of a split, at most ``most`` (the first by hash), sorted."""
     ids = []
     for part in parts:
-        table = pq.read_table(part, columns=["human_id", "split", "verdict"])
+        table = store.read_table(Path(part), ["human_id", "split", "verdict"])
         ids += [r["human_id"] for r in table.to_pylist() if r["split"] == split and r["verdict"] == "preserve"]
     by_hash = sorted(ids, key=lambda i: store.unit_hash("human", i))
     return sorted(by_hash[:most])
