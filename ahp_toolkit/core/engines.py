@@ -24,6 +24,8 @@ S = TypeVar("S")
 Task = tuple[int, Any]
 #: Every worker computes on one thread: shards are what runs side by side.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+#: Files that begin so in a working folder are marks for workers to see; they mean nothing once their command has ended.
+SEEN = ".seen-"
 ENGINES = {"local": f"{__name__}:local", "ray": "ahp_toolkit.core.ray_engine:connect"}
 
 
@@ -41,13 +43,15 @@ class Work(Generic[R, S]):
         fn: runs in a worker; picklable.
         keep: stores what ``fn`` made: in the same worker on ``local``, where the command runs on ``ray`` (one writer).
         network: whether ``fn`` runs a network, so that an engine may give its workers a GPU.
-        sees: files and folders that every worker must see under the same path.
+        folder: where the command writes; workers must see it under the same path.
+        sees: files and folders that are read, to be seen likewise.
     """
 
     label: str
     fn: Callable[[Task], R]
     keep: Callable[[R], S] = same
     network: bool = False
+    folder: str = ""
     sees: tuple[str, ...] = ()
 
     def whole(self, task: Task) -> S:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from . import dry, log, store, timing
-from .engines import Engine, Task, Work, using
+from .engines import SEEN, Engine, Task, Work, using
+from .errors import UserError
 from .progress import Progress
 from .records import Dropped
 from .tables import to_table
@@ -218,8 +219,7 @@ class _Shard:
 def _work(job: Job) -> Work[_Made, int]:
     shard = _Shard(job.fn, dict(job.tables), job.partial, job.name)
     roots = getattr(job.fn, "roots", {})  # of the stage functions that read photos
-    sees = (str(job.partial), *map(str, roots.values()))
-    return Work(job.name, shard.make, shard.keep, job.network, sees)
+    return Work(job.name, shard.make, shard.keep, job.network, str(job.partial), tuple(map(str, roots.values())))
 
 
 def _table(name: str, number: int, records: Sequence[Any], cls: type) -> tuple[str, bytes]:
@@ -318,7 +318,7 @@ def _ended(job: Job) -> Result | None:
 def _settle(job: Job) -> None:
     """Put a whole folder in its place, without what only its making needed."""
     shutil.rmtree(job.partial / "dropped", ignore_errors=True)
-    for left in (*job.partial.glob("shard-*.json"), *job.partial.rglob(".*.tmp")):
+    for left in (*job.partial.glob("shard-*.json"), *job.partial.rglob(".*.tmp"), *job.partial.glob(f"{SEEN}*")):
         left.unlink()
     _replace(job.folder, job.partial)
 
