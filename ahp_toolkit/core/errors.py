@@ -12,6 +12,13 @@ class UserError(ValueError):
     """
 
 
+class StorageError(Exception):
+    """A store that refuses or does not answer, or an archive that cannot be entered: one line, like a `UserError`.
+
+    No ValueError and no OSError, on purpose: code that counts bad records must not take it for one and go on.
+    """
+
+
 def require(package: str, needed_for: str, install: str | None = None) -> None:
     """Check that an importable ``package`` is installed.
 

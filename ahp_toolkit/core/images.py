@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .limits import MAX_PICTURE_BYTES as MAX_BYTES
 from .limits import MAX_PIXELS
+from .places import Foreign
 from .store import atomic
 
 Rgb = NDArray[np.uint8]
@@ -83,6 +84,11 @@ def read_bytes(path: Path) -> bytes:
 
 def _plain_file(path: Path) -> IO[bytes]:
     """Open a picture file; a pipe or a device of that name would never end, or never begin."""
+    if isinstance(path, Foreign):
+        data = path.read(MAX_BYTES)
+        if len(data) > MAX_BYTES:
+            raise ImageError("too_large", f"{path.name}: more than {MAX_BYTES} bytes")
+        return io.BytesIO(data)
     f = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: PTH123, SIM115  a descriptor; the caller closes
     said = os.fstat(f.fileno())
     if not stat.S_ISREG(said.st_mode):

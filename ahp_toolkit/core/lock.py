@@ -40,6 +40,18 @@ def lock(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``, waiting for whoever holds it: for work that one process does for many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _owner(fd: int) -> str:
     try:
         said = json.loads(os.pread(fd, 4096, 0))

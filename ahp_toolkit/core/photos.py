@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import store
+from . import places
 from .errors import UserError
 from .images import ImageError, Rgb, read
 from .records import ImageRef
@@ -29,7 +29,7 @@ class Photos:
             raise UserError(f"{image.image_id}: no data root is given for the source {image.source!r}")
         key = f"{image.source}\n{image.path}"
         if self._last is None or self._last[0] != key:
-            self._last = key, _load(Path(self._roots[image.source]), image)
+            self._last = key, _load(places.place(self._roots[image.source]), image)
         if isinstance(self._last[1], ImageError):
             raise self._last[1]
         return self._last[1]
@@ -37,7 +37,7 @@ class Photos:
 
 def _load(root: Path, image: ImageRef) -> Rgb | ImageError:
     try:
-        path = store.safe_join(root, image.path)
+        path = places.find(root, image.path)
         return read(path, (image.width, image.height) if image.width else None)
     except ImageError as e:
         return e

@@ -205,11 +205,18 @@ def seed_of(*keys: object) -> int:
     return int.from_bytes(h[:8], "big") >> 1
 
 
-def safe_join(root: Path, relative: str) -> Path:
-    """Join a path from data below ``root``; links are followed and must stay inside too.
+def cache_folder() -> Path:
+    """Where what can be made or fetched again is kept: ``AHP_CACHE``, else ``ahp-toolkit`` in the user's cache."""
+    given = os.environ.get("AHP_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ahp-toolkit"
+    return Path(given) if given else base
+
+
+def below(relative: str) -> PurePosixPath:
+    """A path from data that stays below whatever root it is joined to.
 
     Raises:
-        ValueError: when the path is absolute, empty, holds ``..`` or a NUL, or leads out of the root.
+        ValueError: when it is absolute, empty, holds ``..`` or a NUL.
     """
     pure = PurePosixPath(relative.replace("\\", "/"))
     if not pure.parts or "\x00" in relative or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import images, store
+from ..core import images, places
 from ..core.errors import UserError
 from ..core.masks import Bool2D, Box, Label2D
 from ..core.records import Dropped
@@ -35,13 +35,13 @@ def labelled(detail: str, label: str) -> str:
 
 
 def inside(root: Path, relative: str) -> Path:
-    """``relative`` below ``root``.
+    """``relative`` below ``root``: a file, an address, or a member of an archive.
 
     Raises:
         Bad: ``unsafe_path`` when it leaves the root, links followed.
     """
     try:
-        return store.safe_join(root, relative)
+        return places.find(root, relative)
     except (ValueError, OSError, IndexError) as e:
         raise Bad("unsafe_path", f"not a path below the data root: {relative!r} ({e})") from e
 

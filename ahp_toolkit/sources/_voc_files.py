@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,10 +145,12 @@ def sbd_outlines(path: Path, width: int, height: int) -> list[Outlined]:
 def _gt_inst(path: Path) -> tuple[Label2D, NDArray[np.int64]]:
     from scipy.io import loadmat  # 0.1 s to import, and only SBD needs it
 
-    if not path.is_file():
-        raise Bad("mask_missing", f"{path.name}: no such file")
     try:
-        record = loadmat(str(path), mat_dtype=False, variable_names=["GTinst"])["GTinst"][0, 0]
+        data = io.BytesIO(images.read_bytes(path))
+    except images.ImageError as e:
+        raise Bad("mask_corrupt" if e.reason == "empty" else f"mask_{e.reason}", str(e)) from e
+    try:
+        record = loadmat(data, mat_dtype=False, variable_names=["GTinst"])["GTinst"][0, 0]
         segmentation = np.ascontiguousarray(record["Segmentation"])
         categories = np.asarray(record["Categories"]).ravel().astype(np.int64)
     except Exception as e:  # SciPy's reader raises anything at all on a damaged file

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import images, masks, store
+from ..core import images, masks, places, store
 from ..core.errors import UserError
 from ..core.masks import LabelMap
 from ..core.records import Dropped, ImageRef, Instance, SourceImage
@@ -102,7 +102,7 @@ def load(root: Path, entry: Entry) -> Loaded:
 
 
 def _parsing(path: Path, image: ImageRef) -> tuple[LabelMap | None, tuple[Dropped, ...]]:
-    if not path.exists():
+    if not places.is_picture(path):
         return None, ()
     try:
         labels = labels_of(path, image.width, image.height)

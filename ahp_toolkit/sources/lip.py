@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import images, masks, store
+from ..core import images, masks, places, store
 from ..core.errors import UserError
 from ..core.records import ImageRef, Instance, SourceImage
 from ._shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
@@ -57,11 +57,11 @@ def _list_of(root: Path, split: str) -> Path | None:
     return next((p for p in places if p.is_file()), None)
 
 
-def _folder(root: Path, places: tuple[str, ...], name: str) -> str:
-    for place in places:
-        if (root / place / name).is_dir():
-            return f"{place}{name}"
-    raise UserError(f"{root}: expected the folder {name} of LIP there or in {places[1]}, found none")
+def _folder(root: Path, folders: tuple[str, ...], name: str) -> str:
+    for folder in folders:
+        if places.has_folder(root, f"{folder}{name}"):
+            return f"{folder}{name}"
+    raise UserError(f"{root}: expected the folder {name} of LIP there or in {folders[1]}, found none")
 
 
 def total(root: Path) -> int:

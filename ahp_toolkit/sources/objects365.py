@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import images, store
+from ..core import images, places, store
 from ..core.errors import UserError
 from ..core.masks import Box, box_from_xywh
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
@@ -165,11 +165,10 @@ def _photo(root: Path, split: str, file_name: str) -> Path:
     Raises:
         ValueError: when the name leads out of ``root``.
     """
-    store.safe_join(root, file_name)
+    store.below(file_name)
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
-    places = [f"{split}/{'/'.join(parts[-2:])}", f"{split}/{parts[-1]}", f"images/{split}/{parts[-1]}"]
-    paths = [store.safe_join(root, place) for place in places]
-    return next((path for path in paths if path.is_file()), paths[0])
+    tail = "/".join(parts[-2:])
+    return places.first(root, [f"{split}/{tail}", f"{split}/{parts[-1]}", f"images/{split}/{parts[-1]}"])
 
 
 def _instances(ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]) -> tuple[list[Instance], list[Dropped]]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import images, masks, store
+from ..core import images, masks, places
 from ..core.masks import Box, Mask
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from . import _openimages_index as index
@@ -149,7 +149,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         return Loaded(None, (_drop(p.id, p.reason, p.detail),))
     key = entry.image_id.split("/", 1)[1]
     try:
-        path = _first(root, [f"{place}/{key}.jpg" for place in (p.split, f"images/{p.split}", f"{p.split}/data")])
+        path = places.first(root, [f"{folder}/{key}.jpg" for folder in _folders(p.split, key)])
         head = images.header(path)
     except images.ImageError as e:
         return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),))
@@ -167,14 +167,9 @@ def load(root: Path, entry: Entry) -> Loaded:
     return Loaded(SourceImage(ref, instances), tuple(dropped))
 
 
-def _first(root: Path, places: Sequence[str]) -> Path:
-    """The first of these files that exists, else the first name.
-
-    Raises:
-        ValueError: when a name leads out of ``root``.
-    """
-    paths = [store.safe_join(root, place) for place in places]
-    return next((path for path in paths if path.is_file()), paths[0])
+def _folders(split: str, key: str) -> tuple[str, ...]:
+    """Where photos lie; train comes as archives by the first digit of the ImageID (``train_0``)."""
+    return split, f"images/{split}", f"{split}/data", f"{split}_{key[0]}"
 
 
 def instance_id(image_id: str, mid: str, box: Sequence[float]) -> str:
@@ -296,8 +291,9 @@ def _mask(root: Path, split: str, name: str, ref: ImageRef) -> Mask:
         ImageError: when it is missing, unreadable or empty.
         ValueError: when its name leads out of ``root``.
     """
-    folders = (f"{split}-masks/{split}-masks-{name[0].lower()}", f"{split}-masks", f"{split}/masks", "masks")
-    values = images.read_labels(_first(root, [f"{folder}/{name}" for folder in folders]))
+    part = f"{split}-masks-{name[0].lower()}"
+    folders = (f"{split}-masks/{part}", f"{split}-masks", f"{split}/masks", "masks", part)
+    values = images.read_labels(places.first(root, [f"{folder}/{name}" for folder in folders]))
     grey = 122 if values.max(initial=0) > 1 else 0  # 8-bit masks are 0 and 255, 1-bit ones 0 and 1
     ys = ((2 * np.arange(ref.height) + 1) * values.shape[0]) // (2 * ref.height)
     xs = ((2 * np.arange(ref.width) + 1) * values.shape[1]) // (2 * ref.width)

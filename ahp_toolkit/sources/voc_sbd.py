@@ -109,16 +109,15 @@ def load(root: Path, entry: Entry) -> Loaded:
     photo: _Photo = entry.payload
     dropped: list[Dropped] = []
     try:
-        for path in filter(None, photo):
-            inside(root, path)
-        said = _voc_files.annotation(root / photo.xml) if photo.xml else None
-        size = said.size if said and said.size else stored_size(root / photo.image)
+        files = {path: inside(root, path) for path in photo if path}
+        said = _voc_files.annotation(files[photo.xml]) if photo.xml else None
+        size = said.size if said and said.size else stored_size(files[photo.image])
         width, height = usable_size(*size)
     except Bad as bad:
         return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
     stem = entry.image_id.partition("/")[2]
     image = ImageRef(entry.image_id, _NAME, photo.image, width, height, f"voc/{stem}")
-    outlined, boxed = _outlines(root, photo, image, dropped), _boxes(said, image, dropped)
+    outlined, boxed = _outlines(files, photo, image, dropped), _boxes(said, image, dropped)
     pairs = _pairs(boxed, outlined)
     instances = [_with_outline(i, outlined[pairs[k]] if k in pairs else None) for k, i in boxed.items()]
     used = set(pairs.values())
@@ -145,16 +144,16 @@ def _boxes(said: Annotated | None, image: ImageRef, dropped: list[Dropped]) -> d
     return found
 
 
-def _outlines(root: Path, photo: _Photo, image: ImageRef, dropped: list[Dropped]) -> list[Outlined]:
+def _outlines(files: dict[str, Path], photo: _Photo, image: ImageRef, dropped: list[Dropped]) -> list[Outlined]:
     """VOC's masks; SBD's where VOC has none or has one that cannot be used."""
     size = (image.width, image.height)
     try:
         if photo.voc_mask:
-            return _voc_files.voc_outlines(root / photo.voc_mask, root / photo.voc_class, *size)
+            return _voc_files.voc_outlines(files[photo.voc_mask], files[photo.voc_class], *size)
     except Bad as bad:
         dropped.append(bad.dropped(f"{image.image_id}/mask", _NAME))
     try:
-        return _voc_files.sbd_outlines(root / photo.sbd, *size) if photo.sbd else []
+        return _voc_files.sbd_outlines(files[photo.sbd], *size) if photo.sbd else []
     except Bad as bad:
         dropped.append(bad.dropped(f"{image.image_id}/sbd", _NAME))
         return []

@@ -16,7 +16,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ..core import images, store
+from ..core import images, places, store
 from ..core.pipeline import MAIN, Output
 from ..core.records import Candidate, Dropped, ImageRef, Instance, Occluder
 from ..sources import SOURCES
@@ -71,7 +71,7 @@ class Harvest:
         return out
 
     def _photo(self, source: str, entry: Entry, out: Output) -> None:
-        root = Path(self.roots[source])
+        root = places.place(self.roots[source])
         loaded = SOURCES.get(source).load(root, entry)
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
@@ -121,7 +121,7 @@ class Harvest:
         return None
 
     def _verify(self, root: Path, image: ImageRef) -> tuple[ImageRef, bytes, bytes]:
-        path = store.safe_join(root, image.path)
+        path = places.find(root, image.path)
         if not self.rules.verify:
             images.header(path).frame((image.width, image.height))
             return image, b"", b""

@@ -1,0 +1,217 @@
+"""Pictures inside tar and zip archives, read in place: an index of names and offsets, built once and kept in the cache.
+
+Nothing is ever unpacked to disk. Members that are no plain files (links, devices), that are encrypted, or whose names
+are absolute or hold ``..`` are not in the index. A compressed tar has no places to enter at: it is refused by name.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, cast
+
+import pyarrow as pa
+
+from . import remote, store
+from .errors import StorageError
+from .limits import MAX_PICTURE_BYTES
+from .lock import waiting
+
+#: What stands for a folder, in the order of the search; the last four only to say why they cannot.
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_SEEKABLE = (".zip", ".tar")
+_VERSION = 1
+_LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, lengths of name and extra field
+_EXTRA = 256  # bytes of extra field read on speculation, so that a member is one request
+_MAX_NAME, _MAX_READ = 4096, 512 * 2**20
+_SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("stored", pa.int64()), ("size", pa.int64()),
+                     ("deflated", pa.bool_()), ("crc", pa.int64())])  # fmt: skip
+
+
+class Entry(NamedTuple):
+    """A member: where its bytes (in a zip: its local header) begin, how many lie there, and how many they make.
+
+    ``crc`` is -1 where the archive has none (tar).
+    """
+
+    name: str
+    offset: int
+    stored: int
+    size: int
+    deflated: bool
+    crc: int
+
+
+class Archive:
+    """One archive with its index, which lies in the cache as a memory-mapped table sorted by name."""
+
+    def __init__(self, path: Path, index: pa.Table) -> None:
+        self.path = path
+        self._index = index
+        self._names = cast(Any, index["name"])
+
+    @staticmethod
+    def at(path: Path) -> Archive:
+        """The archive at a local path or an address; its index is built unless this very version's lies in the cache.
+
+        Raises:
+            StorageError: for a compressed tar, or when it is damaged.
+        """
+        if not path.name.endswith(_SEEKABLE):
+            raise StorageError(
+                f"{path}: a compressed tar cannot be entered in the middle; unpack it, or make a plain tar of it once "
+                f"(gzip -d, bzip2 -d, xz -d)"
+            )
+        said = path.stat()
+        return _opened(path, said.st_size, said.st_mtime_ns)
+
+    def names_of(self, rest: str) -> tuple[str, str]:
+        """The names under which a file ``rest`` of the archive's folder may stand in it."""
+        return f"{self.path.name.rpartition('.')[0]}/{rest}", rest
+
+    def entry(self, name: str) -> Entry | None:
+        """The member of a name, or None."""
+        at = bisect_left(range(len(self._names)), name, key=lambda i: self._names[i].as_py())
+        if at >= len(self._names) or self._names[at].as_py() != name:
+            return None
+        return Entry(*(self._index[c][at].as_py() for c in _SCHEMA.names))
+
+    def read(self, entry: Entry) -> bytes:
+        """A member's content.
+
+        Raises:
+            OSError: when it is damaged or unpacks to more or less than the index says.
+        """
+        data = _range(self.path, entry.offset, entry.offset + entry.stored + self._ahead(entry))
+        if entry.crc >= 0:
+            data = self._behind_header(entry, data)
+        if entry.deflated:
+            data = _inflate(entry, data)
+        if len(data) != entry.size or (entry.crc >= 0 and zlib.crc32(data) != entry.crc):
+            raise OSError(None, f"{entry.name} is damaged in {self.path.name}")
+        return data
+
+    @staticmethod
+    def _ahead(entry: Entry) -> int:
+        return 30 + len(entry.name.encode()) + _EXTRA if entry.crc >= 0 else 0
+
+    def _behind_header(self, entry: Entry, data: bytes) -> bytes:
+        """The bytes behind a zip member's local header, whose extra field is told nowhere else."""
+        if len(data) < 30 or data[:4] != b"PK\x03\x04":
+            raise OSError(None, f"{entry.name} is damaged in {self.path.name}")
+        _, name, extra = _LOCAL.unpack_from(data)
+        start = 30 + name + extra
+        if start + entry.stored > len(data):
+            return _range(self.path, entry.offset + start, entry.offset + start + entry.stored)
+        return data[start : start + entry.stored]
+
+
+def _inflate(entry: Entry, data: bytes) -> bytes:
+    engine = zlib.decompressobj(-15)
+    try:
+        return engine.decompress(data, min(entry.size, MAX_PICTURE_BYTES) + 1)
+    except zlib.error as e:
+        raise OSError(None, f"{entry.name} is damaged ({e})") from e
+
+
+def _range(path: Path, start: int, end: int) -> bytes:
+    if remote.scheme_of(str(path)):
+        return remote.read(str(path), start, end)
+    with path.open("rb") as f:
+        f.seek(start)
+        return f.read(end - start)
+
+
+@lru_cache(maxsize=512)
+def _opened(path: Path, size: int, changed: int) -> Archive:
+    key = store.digest_value([str(path.resolve()), size, changed, _VERSION])
+    folder = store.cache_folder() / "archives"
+    kept = folder / f"{key[:32]}.arrow"
+    if not kept.exists():
+        with waiting(folder / f"{key[:32]}.lock"):  # one process of many builds it
+            if not kept.exists():
+                _build(path, size, kept)
+    with pa.memory_map(str(kept)) as index:
+        return Archive(path, pa.ipc.open_file(index).read_all())
+
+
+def _build(path: Path, size: int, to: Path) -> None:
+    try:
+        with io.BufferedReader(_Ranges(path, size), 8 * 2**20 if remote.scheme_of(str(path)) else 2**16) as f:
+            found = list((_zipped if path.name.endswith(".zip") else _tarred)(cast(IO[bytes], f)))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, struct.error, NotImplementedError) as e:
+        raise StorageError(f"{path}: cannot be read as an archive ({e}); fetch it again") from e
+    last = {e.name: e for e in found if e.offset >= 0 and e.offset + e.stored <= size}  # as if unpacked in order
+    rows = [last[name] for name in sorted(last)]
+    columns = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)] if rows else None
+    table = pa.table(columns, schema=_SCHEMA) if columns else _SCHEMA.empty_table()
+    with store.atomic(to) as out, pa.ipc.new_file(out, _SCHEMA) as w:
+        w.write_table(table.combine_chunks())
+
+
+def safe_name(name: str) -> str:
+    """A member's name as a relative path; '' for one that would leave its folder, or that no file can have."""
+    plain = name.replace("\\", "/")
+    parts = PurePosixPath(plain).parts
+    bad = plain.startswith("/") or ".." in parts or "\x00" in plain or not parts or ":" in parts[0]
+    if bad or len(plain) > _MAX_NAME or any(0xD800 <= ord(c) < 0xE000 for c in plain):
+        return ""
+    return "/".join(parts)
+
+
+def _zipped(f: IO[bytes]) -> Iterator[Entry]:
+    with zipfile.ZipFile(f) as z:
+        for i in z.infolist():
+            name, kind = safe_name(i.filename), stat.S_IFMT(i.external_attr >> 16)
+            plain = not i.is_dir() and kind in (0, stat.S_IFREG) and not i.flag_bits & 1
+            if name and plain and i.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                deflated = i.compress_type == zipfile.ZIP_DEFLATED
+                yield Entry(name, i.header_offset, i.compress_size, i.file_size, deflated, i.CRC)
+
+
+def _tarred(f: IO[bytes]) -> Iterator[Entry]:
+    with tarfile.open(fileobj=f, mode="r:", errorlevel=2) as t:
+        while (m := t.next()) is not None:
+            t.members = []  # type: ignore[attr-defined]  # millions of members are not kept twice
+            if m.isreg() and not m.issparse() and (name := safe_name(m.name)):
+                yield Entry(name, m.offset_data, m.size, m.size, False, -1)
+        f.seek(t.offset)
+        if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile stops in silence at a cut or broken header
+            raise ValueError(f"cut short or damaged at byte {t.offset}")
+
+
+class _Ranges(io.RawIOBase):
+    """An archive as a seekable stream over ranges of its bytes; asks for gigabytes in one piece are refused."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size, self._at = path, size, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(0, (0, self._at, self._size)[whence] + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if len(buffer) > _MAX_READ:
+            raise ValueError(f"a header of {len(buffer)} bytes")
+        end = min(self._at + len(buffer), self._size)
+        data = _range(self._path, self._at, end) if end > self._at else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
