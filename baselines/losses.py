@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.torch_io import load_torch
 
 VGG16_SHA256 = "397923af"  # the prefix that torchvision's file name carries: vgg16-397923af.pth
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
@@ -119,8 +120,9 @@ def _official_vgg(path: Path) -> Vgg:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     if not digest.startswith(VGG16_SHA256):
         raise UserError(f"{path}: its sha256 is {digest[:8]}..., VGG16's official weights have {VGG16_SHA256}...")
+    state = load_torch(path, "VGG16's official weights")
     net = torchvision.models.vgg16(weights=None)
-    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    net.load_state_dict(state)
     return Vgg(net.features[:17], "vgg16")
 
 
@@ -194,6 +196,11 @@ def parsing_ce(logits: Tensor, labels: Tensor, parsed: Tensor) -> Tensor:
 def masked_l1(ours: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """Mean over all pixels and channels of |ours - truth| inside the mask (Liu et al. 2018: L_hole, L_valid)."""
     return ((ours - truth).abs() * mask).mean()
+
+
+def inside_l1(ours: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Mean of |ours - truth| over the pixels and channels inside the mask; 0 where there are none."""
+    return ((ours - truth).abs() * mask).sum() / (ours.shape[1] * mask.sum()).clamp(min=1)
 
 
 def total_variation(picture: Tensor, hole: Tensor) -> Tensor:

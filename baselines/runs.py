@@ -13,13 +13,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS
-from ahp_toolkit.core.torch_io import Checkpoint, fill, load_checkpoint, load_torch, save_checkpoint, save_torch
+from ahp_toolkit.core.torch_io import (
+    Checkpoint,
+    build_to_fit,
+    fill,
+    load_checkpoint,
+    load_torch,
+    save_checkpoint,
+    save_torch,
+)
 
 from .base import Baseline, build_model
 
@@ -35,7 +42,7 @@ def split_digest(folder: Path) -> str:
     """The identity of a split: sha256 over its (sample_id, digest) pairs, sorted; the judge computes the same."""
     pairs: list[list[str]] = []
     for path in store.parts(folder):
-        table = pq.ParquetFile(path).read(columns=["sample_id", "digest"])
+        table = store.read_table(path, ["sample_id", "digest"])
         pairs += map(list, zip(table["sample_id"].to_pylist(), table["digest"].to_pylist(), strict=True))
     return store.digest_value(sorted(pairs))
 
@@ -141,11 +148,16 @@ def load_model(run: Path, task: str | None = None, device: torch.device | str = 
     name, its = str(made.arch.get("model")), str(made.arch.get("task"))
     if task is not None and its != task:
         raise UserError(f"{path}: expected a model for {task}, it is {name} for {its}")
-    net = build_model(name, its, **made.arch["settings"])
-    fill(net, made.state, path)
+    settings = made.arch.get("settings")
+    if not isinstance(settings, dict) or not isinstance(settings.get("size"), int):
+        raise UserError(f"{path}: expected a model file with settings and their size; train it again")
+    # its own weights come right after: nothing is fetched to be thrown away
+    quiet = {k: type(v)() for k, v in settings.items() if k in ("pretrained", "encoder_weights")}
+    net = build_to_fit(lambda: build_model(name, its, **{**settings, **quiet}), made.state, path)
+    assert isinstance(net, Baseline)
     about = path.parent / "run.json"
     said = dict(store.read_json(about)) if about.exists() else {}
-    return Loaded(net.to(device).eval(), name, its, dict(made.arch["settings"]), made.digest, said)
+    return Loaded(net.to(device).eval(), name, its, dict(settings), made.digest, said)
 
 
 def take_weights(net: Baseline, path: Path, name: str, task: str) -> None:
@@ -179,7 +191,7 @@ def load_state(path: Path, key: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     said = load_torch(path, "an unfinished training run (delete it to begin anew)")
-    if not isinstance(said, dict) or said.get("format") != STATE_FORMAT:
+    if not isinstance(said, dict) or said.get("format") != STATE_FORMAT or "key" not in said:
         raise UserError(f"{path}: expected an unfinished training run, got another kind of file; delete it")
     if said["key"] != key:
         raise UserError(

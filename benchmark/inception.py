@@ -147,9 +147,9 @@ def open_inception(context: Context) -> Extractor:
         UserError: when the file named is not the official one.
     """
     path = find_weights(context.inception)
-    import torch
+    from ahp_toolkit.core.torch_io import load_torch
 
-    forward = inception_network(torch.load(path, map_location="cpu", weights_only=True))
+    forward = inception_network(load_torch(path, "pytorch-fid's official weights"))
     forward.network.to(context.device)
     return Extractor(f"inception-{WEIGHTS_SHA256[:8]}", forward, context.cache, context.device)
 

@@ -28,7 +28,7 @@ def linear_weights() -> list[Any]:
     Raises:
         Absent: when neither torchmetrics nor lpips is installed.
     """
-    import torch
+    from ahp_toolkit.core.torch_io import load_torch
 
     for package, inside in (
         ("torchmetrics", "functional/image/lpips_models/alex.pth"),
@@ -37,7 +37,7 @@ def linear_weights() -> list[Any]:
         spec = importlib.util.find_spec(package)
         folder = Path(spec.origin).parent if spec and spec.origin else None
         if folder is not None and (folder / inside).is_file():
-            state = torch.load(folder / inside, map_location="cpu", weights_only=True)
+            state = load_torch(folder / inside, "LPIPS' linear weights")
             return [state[f"lin{k}.model.1.weight"] for k in range(5)]
     raise Absent("LPIPS' linear weights not found: pip install torchmetrics")
 
@@ -126,9 +126,9 @@ def open_lpips(context: Context) -> Lpips:
         Absent: when weights are not found.
     """
     lins, path = linear_weights(), find_backbone(context.lpips)
-    import torch
+    from ahp_toolkit.core.torch_io import load_torch
 
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_torch(path, f"torchvision's {BACKBONE}")
     features = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
     return Lpips(features, lins, context.device)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import pickle
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ T = TypeVar("T")
 PRECISIONS = ("fp32", "bf16", "auto")
 #: ImageNet's mean and standard deviation, RGB in [0, 1]: what the encoders' published weights were trained with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: The largest whole number in a checkpoint's architecture: sides, widths and counts of networks are far below.
+MAX_NUMBER = 4096
 _MALLOC = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
@@ -182,21 +184,31 @@ def save_checkpoint(path: Path, kind: str, made: Checkpoint) -> None:
 
 
 def load_torch(path: Path, expected: str) -> Any:
-    """Load a torch file without running code from it (``weights_only``).
+    """Load a torch file without running code from it (``weights_only``): the one place where weights are read.
 
     Args:
         expected: what the file should be, for the error line.
 
     Raises:
-        UserError: when it is missing, cut short, or no such file.
+        UserError: when it is missing, cut short, no such file, or would unpack to more than it is.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: expected {expected}, there is no such file")
     try:
+        _check_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError) as e:
-        raise UserError(f"{path}: expected {expected}, there is no such file") from e
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as e:
+    except Exception as e:  # torch's reader raises anything at all on a damaged or hostile file
         why = (str(e).splitlines() or [type(e).__name__])[0][:100]
         raise UserError(f"{path}: expected {expected}, the file is damaged or of another kind ({why})") from e
+
+
+def _check_stored(path: Path) -> None:
+    """torch stores tensors as they are; a packed one is not torch's and may unpack to a thousand times its size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as z:
+            packed = [i.filename for i in z.infolist() if i.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise ValueError(f"{packed[0][:60]!r} in it is compressed, torch's files are not")
 
 
 def load_checkpoint(path: Path, kind: str) -> Checkpoint:
@@ -209,8 +221,71 @@ def load_checkpoint(path: Path, kind: str) -> Checkpoint:
     if not isinstance(said, dict) or "format" not in said:
         raise UserError(f"{path}: expected a checkpoint {kind}, got a torch file without a format")
     if said["format"] != kind:
-        raise UserError(f"{path}: expected a checkpoint {kind}, got {said['format']!r}")
-    return Checkpoint(dict(said["arch"]), dict(said["state"]), dict(said["meta"]))
+        raise UserError(f"{path}: expected a checkpoint {kind}, got {said['format']!r:.60}")
+    parts = [said.get(name) for name in ("arch", "state", "meta")]
+    if not all(isinstance(p, dict) and all(isinstance(k, str) for k in p) for p in parts):
+        raise UserError(f"{path}: expected a checkpoint {kind} with arch, state and meta, got {sorted(map(str, said))}")
+    arch, state, meta = parts
+    _check_arch(arch, path)
+    check_tensors(state, path)
+    return Checkpoint(arch, state, meta)
+
+
+def _check_arch(values: Mapping[str, Any], where: Path) -> None:
+    """Only plain values, and no number that alone would fill the memory or the time."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _check_arch(value, where)
+        elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise UserError(f"{where}: its architecture says {name}={value!r:.40}; at most {MAX_NUMBER} is built")
+        elif isinstance(value, str) and ("hub:" in value or "dir:" in value or len(value) > 512):
+            raise UserError(f"{where}: its architecture says {name}={value!r:.60}, which is fetched from elsewhere")
+        elif not isinstance(value, (int, float, str, list, tuple, type(None))):
+            raise UserError(f"{where}: its architecture says {name}, a {type(value).__name__}; expected a plain value")
+
+
+def check_tensors(state: Mapping[str, Any], where: object) -> None:
+    """Dense tensors that own their values: a view can claim terabytes over one number.
+
+    Raises:
+        UserError: naming the first that is none.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+            raise UserError(f"{where}: expected {name[:80]!r} to be a dense tensor, got {type(value).__name__}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(f"{where}: {name[:80]!r} claims {tuple(value.shape)}, the file does not hold as much")
+
+
+def arch_of(cls: Callable[..., T], made: Checkpoint, where: object) -> T:
+    """The architecture that a checkpoint names, as ``cls``.
+
+    Raises:
+        UserError: for fields that ``cls`` does not have, or values of another type than its defaults.
+    """
+    default = cls()
+    wrong = [k for k, v in made.arch.items() if type(v) is not type(getattr(default, k, None))]
+    if wrong:
+        raise UserError(
+            f"{where}: its architecture says {wrong[0]}={made.arch[wrong[0]]!r:.60}, which is not known here"
+        )
+    return cls(**made.arch)
+
+
+def build_to_fit(make: Callable[[], torch.nn.Module], state: Mapping[str, Tensor], where: object) -> torch.nn.Module:
+    """The network that ``make`` makes, with ``state`` in it; its memory is taken only when all shapes are the file's.
+
+    Raises:
+        UserError: when names or shapes differ, naming the first.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        skeleton = make()
+    wanted = {k: tuple(v.shape) for k, v in skeleton.state_dict().items()}
+    if wanted != {k: tuple(v.shape) for k, v in state.items()}:  # says what differs, in the words of `fill`
+        fill(skeleton, {k: v.to("meta") for k, v in state.items()}, where)
+    net = make()
+    fill(net, state, where)
+    return net
 
 
 def fill(net: torch.nn.Module, state: Mapping[str, Tensor], where: object) -> None:

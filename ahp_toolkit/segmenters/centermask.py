@@ -240,9 +240,8 @@ def build(
             net, _ = net_of(arch)
         return ready(net, arch, "centermask@random", where, batch_size, precision)
     said = torch_io.load_checkpoint(Path(weights), KIND)
-    arch = Arch(**said.arch)
-    net, _ = net_of(arch)
-    torch_io.fill(net, said.state, weights)
+    arch = torch_io.arch_of(Arch, said, weights)
+    net = torch_io.build_to_fit(lambda: net_of(arch)[0], said.state, weights)
     return ready(net, arch, torch_io.short_name("centermask", said.digest), where, batch_size, precision)
 
 

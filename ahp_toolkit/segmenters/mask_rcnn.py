@@ -41,8 +41,9 @@ def build(
         with torch_io.seeded(0):
             return MaskRcnn(_net(2, size, proposals), "mask_rcnn@random", where, batch_size, size, precision)
     state = _published() if weights is None else torch_io.load_torch(Path(weights), "a Mask R-CNN state dict (.pth)")
-    if not isinstance(state, dict) or _HEAD not in state:
+    if not isinstance(state, dict) or getattr(state.get(_HEAD), "ndim", 0) != 2 or len(state[_HEAD]) > 1000:
         raise UserError(f"{weights}: expected a state dict of torchvision's maskrcnn_resnet50_fpn_v2, got another one")
+    torch_io.check_tensors(state, weights or "mask_rcnn")
     net = _net(int(state[_HEAD].shape[0]), size, proposals)
     torch_io.fill(net, state, weights or "mask_rcnn")
     name = torch_io.short_name("mask_rcnn", torch_io.state_digest(state))

@@ -73,10 +73,11 @@ def _loaded(weights: str) -> tuple[Any, Any]:
     }
     logging.disable_progress_bar()
     try:
-        kind = AutoConfig.from_pretrained(weights).model_type
+        kind = AutoConfig.from_pretrained(weights, trust_remote_code=False).model_type
         model, processor = kinds.get(kind, (None, None))
-        if model is not None:
-            return model.from_pretrained(weights), processor.from_pretrained(weights)
+        if model is not None:  # safetensors only: a folder from somebody else may bring a pickle or code of its own
+            net = model.from_pretrained(weights, use_safetensors=True, trust_remote_code=False)
+            return net, processor.from_pretrained(weights, trust_remote_code=False)
     except (OSError, RuntimeError, ValueError) as e:  # nothing there, no network, no model's folder, a damaged file
         line = str(e).splitlines()[0]
         way = "" if Path(weights).exists() else "; fetch the model elsewhere, give its folder with --segmenter-weights"

@@ -7,7 +7,6 @@ with its ``categories_places365.txt``; it is loaded with ``weights_only=True``, 
 from __future__ import annotations
 
 import csv
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,15 +126,9 @@ def places365(weights: Path, categories: Path, device: str = "cpu") -> SceneClas
 
 
 def _state(weights: Path) -> dict[str, Any]:
-    import torch
+    from ..core.torch_io import load_torch
 
-    try:
-        said = torch.load(weights, map_location="cpu", weights_only=True)
-    except FileNotFoundError as e:
-        raise UserError(f"{weights}: no such checkpoint; give the path of resnet18_places365.pth.tar") from e
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as e:
-        line = " ".join(str(e).split())[:120]
-        raise UserError(f"{weights}: cannot be read as a checkpoint of tensors ({line}); download it again") from e
+    said = load_torch(weights, "the checkpoint resnet18_places365.pth.tar")
     state = said.get("state_dict", said) if isinstance(said, dict) else None
     if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
         raise UserError(f"{weights}: expected a 'state_dict' of tensors, got {type(said).__name__}; download it again")
