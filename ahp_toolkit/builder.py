@@ -13,7 +13,7 @@ from annotation.merge import Merge, logs_of
 from annotation.review import SplitSizes
 
 from . import flow, flow_splits
-from .core import store
+from .core import dry, store
 from .core.errors import UserError
 from .core.pipeline import Result
 from .core.records import SPLITS
@@ -85,13 +85,15 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
         return None
     flow_splits.bank(o, cut, s)
     for name in SPLITS:
-        r = _split(o, s, name)
+        r = split_of(o, s, name)
         bins = ", ".join(str(r.counts.get(f"bin{i}", 0)) for i in range(_bins(s, name)))
         say(r, f"{r.counts['in']} people -> {r.counts['out']} samples (by bin: {bins})")
+    if stop_after == "splits":
+        return None
     return report(o.out, s.seed, anew=False)
 
 
-def _split(o: Options, s: Synthesis, name: str) -> Result:
+def split_of(o: Options, s: Synthesis, name: str) -> Result:
     """One split; test holds real composites alone as soon as voters have passed some (spec §2)."""
     if name == "test" and (o.out / "compose").exists():
         from annotation.votes import passed, write_test
@@ -169,8 +171,9 @@ def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
         "words": [[p.name, store.digest_file(p)] for p in logs_of(root)],
         "code": [store.digest_file(p) for m in REPORT for p in [Path(__file__).parent / "stages" / m]],
     }
-    if not anew and page.exists() and mark.exists() and store.read_json(mark) == key:
+    if not anew and page.exists() and store.read_sealed(mark) == key | {"page": store.digest_file(page)}:
         return page
+    dry.stop("report", root / "report")
     from annotation.status import status_html
 
     from .stages.report import write_report

@@ -16,7 +16,7 @@ from annotation import provisional
 from annotation.merge import Merge, logs_of, outcome
 from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_on, forget, thresholds
 
-from .core import store
+from .core import dry, store
 from .core.errors import UserError
 from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
 from .core.records import Candidate, Decision, Human, Occluder
@@ -191,11 +191,14 @@ def _scenes(o: Options) -> str:
     if o.scenes is not None:
         from .stages.scenes import read_scenes
 
-        store.write_json(path, read_scenes(o.scenes))
+        scenes = read_scenes(o.scenes)
     elif o.places365 is not None:
-        store.write_json(path, classify_scenes(o, o.places365))
+        scenes = classify_scenes(o, o.places365)
     else:
         return ""
+    if not path.exists() or store.read_json(path) != scenes:
+        dry.stop("scenes", path)
+        store.write_json(path, scenes)
     return str(path.resolve())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .core import store
+from .core import dry, store
 from .core.errors import UserError
 
 
@@ -26,6 +26,8 @@ def train_segmenter(
     Raises:
         UserError: when there is no harvest, or too few humans with masks.
     """
+    if not out.exists():
+        dry.stop("segmenter", out)
     from .stages.train import TRAINERS
 
     presets, train = TRAINERS[name]
@@ -41,6 +43,8 @@ def train_parser(
     Raises:
         UserError: when there is no harvest, or too few humans with parsings.
     """
+    if not out.exists():
+        dry.stop("parser", out)
     from .stages.train import PARSER, train_parser
 
     parts = [*_parts(root), *store.parts(root / "harvest" / "duplicates")]

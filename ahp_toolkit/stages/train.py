@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core import torch_io
+from ..core import dry, timing, torch_io
 from ..core.errors import UserError
 from ..core.images import ImageError
 from ..core.photos import Photos
 from ..core.records import Candidate
-from ..core.store import digest_files, digest_value, seed_of
+from ..core.store import digest_files, digest_value, seed_of, write_json
 from ..parsers import hrnet
 from ..parsers._crop import body_of
 from ..segmenters import centermask, deeplab
@@ -204,7 +205,12 @@ def _train(
         return _trained(out, task, done)
     partial = out.with_name(f".{out.name}.partial")
     run = Run(task.label, partial, key, seed, device, quiet)
+    dry.stop(task.label, out, settings.steps)
+    start, before = time.monotonic(), partial.exists()
     fit(job.net, Samples(training, roots, job.cut(training), seed), job.loss, settings, run)
+    if not before:  # gone on with, the time of the steps made before is not known
+        about = {"steps": settings.steps, "seconds": time.monotonic() - start, "settings": said}
+        write_json(out.with_suffix(".timing.json"), about | {"device": device.type, "machine": timing.machine()})
     value, judged = job.judge(job.net, held[: settings.judge])
     meta = {"key": key, "settings": said, "seed": seed, "imagenet": job.imagenet, "humans": len(training)}
     meta |= {"metric": task.metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
