@@ -7,9 +7,7 @@ last standing word on a candidate back: the one before it stands again, and both
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -19,6 +17,8 @@ from typing import Any
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Decision
+
+from .jsonl import append_line, read_bytes, whole
 
 #: From strict to lenient: of verdicts with as many voices the stricter one stands.
 STRICT = ("discard", "refine", "preserve")
@@ -85,37 +85,8 @@ def _check(d: dict[str, Any], known: set[str], needed: tuple[str, ...]) -> None:
 
 
 def append(path: Path, entry: Entry, sync: bool = True) -> None:
-    """Append one entry whole or not at all; with ``sync`` it is on the disk when this returns.
-
-    A last line that a crash cut short is removed first (it never was a decision), so that it cannot spoil this one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = (to_json(entry) + "\n").encode()
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        end = _mend(fd)
-        try:
-            if os.write(fd, line) != len(line):
-                raise OSError("the disk took only a part of the line; is it full?")
-        except OSError:
-            os.ftruncate(fd, end)
-            raise
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _mend(fd: int) -> int:
-    """Cut the file after its last line end; returns its size in bytes."""
-    end = size = os.fstat(fd).st_size
-    while end and os.pread(fd, 1, end - 1) != b"\n":
-        start = max(0, end - 4096)
-        end = start + os.pread(fd, end - start, start).rfind(b"\n") + 1
-    if end != size:
-        os.ftruncate(fd, end)
-    return end
+    """Append one entry whole or not at all; with ``sync`` it is on the disk when this returns (`jsonl.append_line`)."""
+    append_line(path, to_json(entry), sync)
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
@@ -125,7 +96,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
         UserError: naming the file and the line.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = whole(read_bytes(path)).split(b"\n")
     except OSError as e:
         raise UserError(f"{path}: decisions cannot be read ({e})") from e
     for number, line in enumerate(lines, 1):
@@ -134,8 +105,6 @@ def read_entries(path: Path) -> Iterator[Entry]:
         try:
             yield entry_from_json(line.decode())
         except (ValueError, TypeError, KeyError, AttributeError) as e:
-            if number == len(lines):  # no line end after it: the crash came in the middle of the write
-                return
             raise UserError(
                 f"{path}, line {number}: expected one decision as JSON ({e}); mend or remove the line"
             ) from e

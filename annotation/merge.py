@@ -15,6 +15,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
 from .decisions import last_words, majority, read_log
+from .jsonl import logs
 from .words import SETTLED
 
 RULES = ("majority", "unanimous", "senior")
@@ -103,8 +104,12 @@ def settle(words: Mapping[str, Sequence[Decision]], merge: Merge) -> Settled:
 
 
 def logs_of(root: Path) -> tuple[Path, ...]:
-    """All reviewers' logs of a build folder, sorted by name."""
-    return tuple(sorted((root / FOLDER).glob("*.jsonl")))
+    """All reviewers' logs of a build folder, sorted by name.
+
+    Raises:
+        UserError: when one is gone.
+    """
+    return tuple(logs(root / FOLDER))
 
 
 def read_logs(logs: Iterable[Path]) -> Iterator[Decision]:

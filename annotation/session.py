@@ -178,7 +178,7 @@ class Session:
         entry = self._entry(candidate_id, verdict, reason, seconds, at, SETTLED if settle else "")
         with self._lock:
             self.words.refresh()
-            if not at or (candidate_id, self.reviewer, entry.at, verdict == "") not in self.words.entries:
+            if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
                 self._append(entry)
             mine = self.words.mine(self.reviewer).get(candidate_id)
         return {"mine": _word(mine) if mine else None, "progress": self.progress()}

@@ -11,6 +11,7 @@ from ahp_toolkit.core.records import Decision
 
 from .candidates import Ruled
 from .decisions import Entry, entry_from_json, majority
+from .jsonl import logs, read_bytes, whole
 
 #: The note of a word that settles a disagreement: after it nobody is asked again.
 SETTLED = "settled"
@@ -26,7 +27,13 @@ class _Log:
     line: int = 0
 
     def fresh(self) -> list[Entry] | None:
-        """Entries since the last look; None when the file is another one or shorter, and must be read anew."""
+        """Entries since the last look; None when the file is another one or shorter, and must be read anew.
+
+        Raises:
+            UserError: at the first look, when acknowledged lines are missing or changed.
+        """
+        if not self.offset:
+            read_bytes(self.path)
         with self.path.open("rb") as f:
             inode = self.path.stat().st_ino
             end = f.seek(0, 2)
@@ -35,10 +42,10 @@ class _Log:
             self.inode = inode
             f.seek(self.offset)
             data = f.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
+        data = whole(data)
+        self.offset += len(data)
         entries = []
-        for line in whole.split(b"\n")[:-1]:
+        for line in data.removesuffix(b"\n").split(b"\n"):
             self.line += 1
             if line.strip():
                 entries.append(self._entry(line))
@@ -64,8 +71,8 @@ class Words:
     by_reviewer: dict[str, dict[str, Decision]] = field(default_factory=dict)
     #: candidate id -> {reviewer: last word}
     by_candidate: dict[str, dict[str, Decision]] = field(default_factory=dict)
-    #: (candidate id, reviewer, at, whether a retraction) of every entry ever read
-    entries: set[tuple[str, str, str, bool]] = field(default_factory=set)
+    #: (candidate id, reviewer, at, verdict, '' for a retraction) of every entry ever read
+    entries: set[tuple[str, str, str, str]] = field(default_factory=set)
     _divided: set[str] = field(default_factory=set)
 
     def refresh(self) -> set[str]:
@@ -75,7 +82,7 @@ class Words:
             UserError: when a log has a line that is no decision.
         """
         changed: set[str] = set()
-        for path in sorted(self.folder.glob("*.jsonl")):
+        for path in logs(self.folder):
             log = self._logs.setdefault(path, _Log(path))
             entries = log.fresh()
             if entries is None:
@@ -99,7 +106,7 @@ class Words:
             stack.append(entry)
         elif stack:
             stack.pop()
-        self.entries.add((cid, reviewer, entry.at, not isinstance(entry, Decision)))
+        self.entries.add((cid, reviewer, entry.at, entry.verdict if isinstance(entry, Decision) else ""))
         mine = self.by_reviewer.setdefault(reviewer, {})
         mine.pop(cid, None)
         theirs = self.by_candidate.setdefault(cid, {})

@@ -228,6 +228,9 @@ def test_the_log_survives_a_crash_in_the_middle_of_a_line(tmp_path):
     jsonl.append(log, {"a": "é\n"})
     assert list(jsonl.read(log)) == [{"a": 1}, {"a": "é\n"}]
     log.write_text("[]\n")
+    with pytest.raises(UserError, match="cut short or changed"):
+        list(jsonl.read(log))
+    (tmp_path / ".words.jsonl.end").unlink()
     with pytest.raises(UserError, match="line 1: expected a JSON object"):
         list(jsonl.read(log))
     log.write_text("{\n")

@@ -1,0 +1,66 @@
+"""The logs of what people said: nothing that was acknowledged goes without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Decision
+from annotation import decisions, jsonl
+from annotation.merge import logs_of
+from annotation.words import Words
+
+
+def spoken(log: Path, n: int = 4) -> None:
+    for i in range(n):
+        decisions.append(log, Decision(f"c{i}", "discard", "ann"))
+
+
+@pytest.mark.parametrize("cut", ["line", "middle", "all"])
+def test_a_log_cut_short_is_told_by_every_reader_and_by_the_next_word(tmp_path, cut):
+    log = tmp_path / "decisions" / "ann.jsonl"
+    spoken(log)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes({"line": b"".join(lines[:2]), "middle": b"".join(lines[:2]) + lines[2][:9], "all": b""}[cut])
+    readers = (
+        lambda: list(decisions.read_log(log)),
+        lambda: Words(log.parent).refresh(),
+        lambda: decisions.append(log, Decision("d", "discard", "ann")),
+    )
+    for reader in readers:
+        with pytest.raises(UserError, match=r"acknowledged: cut short or changed.*\.ann\.jsonl\.end"):
+            reader()
+    log.with_name(".ann.jsonl.end").unlink()  # the way out that the line names
+    decisions.append(log, Decision("d", "discard", "ann"))
+    assert [d.candidate_id for d in decisions.read_log(log)][-1] == "d"
+
+
+def test_a_changed_or_deleted_log_is_told(tmp_path):
+    log = tmp_path / "decisions" / "ann.jsonl"
+    spoken(log)
+    log.write_bytes(log.read_bytes().replace(b'"c1"', b'"c7"'))
+    with pytest.raises(UserError, match="cut short or changed"):
+        list(decisions.read_log(log))
+    log.unlink()
+    with pytest.raises(UserError, match="is gone; bring it back"):
+        logs_of(tmp_path)
+
+
+def test_a_last_line_without_its_end_counts_everywhere_when_it_is_whole(tmp_path):
+    log = tmp_path / "decisions" / "ann.jsonl"
+    log.parent.mkdir()
+    log.write_text(decisions.to_json(Decision("a", "discard", "ann")))  # an editor's file
+    words = Words(log.parent)
+    assert words.refresh() == {"a"} and [d.candidate_id for d in decisions.read_log(log)] == ["a"]
+    decisions.append(log, Decision("b", "discard", "ann"))
+    assert words.refresh() == {"b"} and [d.candidate_id for d in decisions.read_log(log)] == ["a", "b"]
+
+
+def test_two_processes_share_what_is_known_of_a_log(tmp_path):
+    log = tmp_path / "words.jsonl"
+    jsonl.append(log, {"a": 1})
+    jsonl._KNOWN.clear()  # another process
+    jsonl.append(log, {"a": 2})
+    assert list(jsonl.read(log)) == [{"a": 1}, {"a": 2}]
