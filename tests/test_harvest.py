@@ -12,8 +12,8 @@ from ahp_toolkit import flow
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Candidate, Dropped, Flags, Instance, Occluder
-from ahp_toolkit.stages import duplicates, neighbours
-from ahp_toolkit.stages.harvest import Rules, fingerprint
+from ahp_toolkit.stages import _near, duplicates, neighbours
+from ahp_toolkit.stages.harvest import Photo, Rules, fingerprint
 
 
 def photo(seed: int, size: tuple[int, int] = (120, 160)) -> images.Rgb:
@@ -129,21 +129,61 @@ def test_two_files_of_one_photograph_in_one_source_share_a_key(tmp_path):
     assert keys[0] == keys[2] != keys[1]
 
 
-def test_near_pairs_find_every_pair_within_four_bits():
+@pytest.mark.parametrize("bands", [5, 6, 7])
+def test_near_pairs_find_every_pair_within_four_bits(bands):
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2**63, 60, dtype=np.int64).astype(np.uint64)
     values = list(base)
     for v in base[:30]:
         bits = rng.choice(64, rng.integers(0, 7), replace=False)
         values.append(np.uint64(int(v) ^ sum(1 << int(b) for b in bits)))
-    hashes = [int(v).to_bytes(8, "big") for v in values]
     brute = {
         (i, j)
         for i in range(len(values))
         for j in range(i + 1, len(values))
-        if (int(values[i]) ^ int(values[j])).bit_count() <= duplicates.HAMMING
+        if (int(values[i]) ^ int(values[j])).bit_count() <= _near.HAMMING
     }
-    assert set(duplicates._near_pairs(hashes)) == brute and len(brute) > 10
+    a, b = _near.near_pairs(np.array(values, np.uint64), bands)
+    assert list(zip(a.tolist(), b.tolist(), strict=True)) == sorted(brute) and len(brute) > 10
+
+
+def test_grouping_of_photos_is_that_of_comparing_all_pairs(tmp_path):
+    rng = np.random.default_rng(1)
+    made = []
+    for i in range(300):
+        base = np.random.default_rng([2, i % 60])  # sixty pictures, some changed by bits and by grey levels
+        phash, thumb = base.integers(0, 256, 8, np.uint8), base.integers(0, 245, 256, np.uint8)
+        phash[0] ^= np.uint8((1 << int(rng.integers(0, 7))) - 1)
+        thumb += np.uint8(rng.integers(0, 3) * 4)
+        key = f"coco/{i // 2}" if i % 17 == 0 else f"p/{i}"
+        source = ("coco", "openimages", "objects365")[i % 7 % 3]
+        said = b"" if i % 11 == 0 else phash.tobytes()
+        made.append(Photo(f"{source}/{i}", source, key, said, thumb.tobytes(), 1, i % 2))
+    for part, first in enumerate(range(0, 300, 100)):
+        store.write_records(tmp_path / f"part-{part:05d}.parquet", made[first : first + 100], Photo)
+    found = duplicates.find_duplicates(tmp_path)
+    assert (found.group, found.lost) == _all_pairs(made)
+    assert len(found.lost) > 20
+
+
+def _all_pairs(photos):
+    """What `find_duplicates` must find, the slow way."""
+    group_of = list(range(len(photos)))
+    for i, a in enumerate(photos):
+        for j, b in enumerate(photos[:i]):
+            bits = (int.from_bytes(a.phash, "big") ^ int.from_bytes(b.phash, "big")).bit_count()
+            near = np.abs(np.frombuffer(a.thumb, np.uint8).astype(int) - np.frombuffer(b.thumb, np.uint8)).mean() <= 8
+            if a.keys == b.keys or (a.phash and b.phash and bits <= 4 and near):
+                low, high = sorted((group_of[i], group_of[j]))
+                group_of = [low if g == high else g for g in group_of]
+    group, lost = {}, {}
+    for g in set(group_of):
+        ids = [i for i in range(len(photos)) if group_of[i] == g]
+        key = lambda i: (photos[i].masks < 1, duplicates.RANK.index(photos[i].source), photos[i].image_id)  # noqa: E731
+        best = photos[min(ids, key=key)]
+        group |= {photos[i].image_id: best.image_id for i in ids if photos[i] is not best}
+        lost |= {photos[i].image_id: best.image_id for i in ids if photos[i].source != best.source}
+    return group, lost
 
 
 def test_fingerprint_survives_jpeg_and_tells_photos_apart():

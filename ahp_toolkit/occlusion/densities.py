@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import accumulate
+from typing import NamedTuple, overload
+
+import numpy as np
 
 from ..core.errors import UserError
 from ..core.store import unit_hash
@@ -130,15 +134,45 @@ def quota(density: Density, n: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def assign(density: Density, n: int, seed: int) -> list[Target]:
+class Targets(Sequence[Target]):
+    """The targets of a split, made as they are asked for: four bytes a sample are held, whatever their number."""
+
+    def __init__(self, density: Density, n: int, seed: int) -> None:
+        self._bounds = [density.interval(i) for i in range(len(density.bins))]
+        self._counts = quota(density, n)
+        self._ends = list(accumulate(self._counts))
+        hashes = np.fromiter((unit_hash("density", seed, k) for k in range(n)), np.float64, n)
+        self._order = np.argsort(hashes, kind="stable").astype(np.uint32 if n < 2**32 else np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, key: int) -> Target: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Target]: ...
+    def __getitem__(self, key: int | slice) -> Target | list[Target]:
+        if isinstance(key, slice):
+            return [self._of(k) for k in self._order[key].tolist()]
+        return self._of(int(self._order[key]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Targets) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _of(self, k: int) -> Target:
+        i = bisect_right(self._ends, k)
+        low, high = self._bounds[i]
+        count = self._counts[i]
+        at = k - self._ends[i] + count
+        end = low + (high - low) * (at + 1) / count if at + 1 < count else high
+        return Target(i, low + (high - low) * at / count, end)
+
+
+def assign(density: Density, n: int, seed: int) -> Targets:
     """One target for each of ``n`` samples: each bin's quota cut into equal slices, one a sample, shuffled by seed."""
-    targets = []
-    for i, count in enumerate(quota(density, n)):
-        low, high = density.interval(i)
-        edges = [low + (high - low) * k / count for k in range(count)] + [high]
-        targets += [Target(i, a, b) for a, b in pairwise(edges)]
-    order = sorted(range(n), key=lambda k: unit_hash("density", seed, k))
-    return [targets[k] for k in order]
+    return Targets(density, n, seed)
 
 
 def widen(target: Target, density: Density, share: float) -> tuple[float, float]:

@@ -7,23 +7,27 @@ photo key, so that they never fall into two splits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numba import njit
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ..core import store
 from ..core.pipeline import MAIN, Output
 from ..core.records import Candidate, Dropped, ImageRef, Occluder
+from ..core.tables import schema_of
 from ..sources.base import PERSON
-from .harvest import STAGE
+from ._near import Int, near_pairs, roots, union
+from .harvest import STAGE, Photo
 
-HAMMING = 4
 THUMB_DIFFERENCE = 8.0  # mean absolute grey level; two JPEG qualities of one photo differ by 1 to 3
+_PAIRS = 100_000  # thumbnails compared at a time
+_TYPES = {field.name: field.type for field in schema_of(Photo)}
 #: Where two sources annotate a photo equally well, the earlier in this list wins (whole photos before crops).
 RANK = ("coco", "voc_sbd", "openimages", "objects365", "lip", "ahp")
 
@@ -48,88 +52,97 @@ def _load(path: str) -> Duplicates:
 
 
 def find_duplicates(photos: Path) -> Duplicates:
-    """Group the photos of a harvest (table of `harvest.Photo`) and choose the one to keep of each group."""
+    """Group the photos of a harvest (table of `harvest.Photo`) and choose the one to keep of each group.
+
+    Memory: some 150 bytes a photo; names are read of photos that have a double only.
+    """
     paths = store.parts(photos)
-    columns = ["image_id", "source", "keys", "phash", "people", "masks"]
-    rows = [r for p in paths for r in store.read_table(p, columns).to_pylist()]
-    parent = list(range(len(rows)))
-    _join_by_keys(rows, parent)
-    pairs = _near_pairs([r["phash"] for r in rows])
-    thumbs = _thumbs(paths, {i for pair in pairs for i in pair})
-    for a, b in pairs:
-        if np.abs(thumbs[a] - thumbs[b]).mean() <= THUMB_DIFFERENCE:
-            _union(parent, a, b)
-    return _choose(rows, parent)
+    parent = _joined_by_keys(paths)
+    index, values = _hashes(paths)
+    same = _same_pixels(paths, index, values, parent)
+    if same.any():  # what is one picture to the last bit needs no comparing
+        index, values = index[~same], values[~same]
+    a, b = (index[side] for side in near_pairs(values))
+    alike = _alike(paths, a, b)
+    union(parent, a[alike], b[alike])
+    return _choose(paths, roots(parent))
 
 
-def _find(parent: list[int], i: int) -> int:
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
+def _column(paths: Sequence[Path], name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([c for p in paths for c in store.read_table(p, [name])[name].chunks], _TYPES[name])
 
 
-def _union(parent: list[int], a: int, b: int) -> None:
-    a, b = sorted((_find(parent, a), _find(parent, b)))
-    parent[b] = a
+def _joined_by_keys(paths: Sequence[Path]) -> Int:
+    """Each photo's parent after joining those that share a key: int64 [N]."""
+    said = pc.utf8_split_whitespace(_column(paths, "keys")).combine_chunks()
+    parent = np.arange(len(said), dtype=np.int64)
+    owner = pc.list_parent_indices(said).to_numpy()
+    code = pc.list_flatten(said).dictionary_encode().indices.to_numpy()
+    order = np.argsort(code, kind="stable")
+    again = np.flatnonzero(code[order][1:] == code[order][:-1])
+    union(parent, owner[order[again]].astype(np.int64), owner[order[again + 1]].astype(np.int64))
+    return parent
 
 
-def _join_by_keys(rows: Sequence[dict[str, object]], parent: list[int]) -> None:
-    first: dict[str, int] = {}
-    for i, row in enumerate(rows):
-        for key in str(row["keys"]).split():
-            _union(parent, first.setdefault(key, i), i)
+def _hashes(paths: Sequence[Path]) -> tuple[Int, NDArray[np.uint64]]:
+    """(index, hash) of the photos that have one."""
+    found = _column(paths, "phash")
+    known = pc.equal(pc.binary_length(found), 8).to_numpy()
+    data = b"".join(c.as_py() for c in found.filter(pa.array(known)))
+    return np.flatnonzero(known), np.frombuffer(data, ">u8").astype(np.uint64)
 
 
-@njit(cache=True)
-def _pairs_in_bands(values, order, band):  # type: ignore[no-untyped-def]
-    """Pairs of a band-sorted order that share their band's bits and differ in at most HAMMING bits in all."""
-    found = []
-    n = order.size
-    for i in range(n):
-        a = values[order[i]]
-        j = i + 1
-        while j < n and band[order[j]] == band[order[i]]:
-            x = a ^ values[order[j]]
-            x -= (x >> np.uint64(1)) & np.uint64(0x5555555555555555)
-            x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-            x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-            if (x * np.uint64(0x0101010101010101)) >> np.uint64(56) <= np.uint64(HAMMING):
-                found.append((order[i], order[j]))
-            j += 1
-    return found
+def _same_pixels(paths: Sequence[Path], index: Int, values: NDArray[np.uint64], parent: Int) -> NDArray[np.bool_]:
+    """Join photos of one hash and one thumbnail; True for all but the first of each such group."""
+    order = np.argsort(values, kind="stable")
+    met = values[order][1:] == values[order][:-1]
+    several = np.zeros(values.size, np.bool_)
+    several[order[1:][met]] = several[order[:-1][met]] = True
+    wanted = np.flatnonzero(several)
+    same = np.zeros(values.size, np.bool_)
+    if wanted.size:
+        both = np.hstack([values[wanted, None].view(np.uint8), _thumbs(paths, index[wanted])])
+        _, first, group = np.unique(both.view("V264").ravel(), return_index=True, return_inverse=True)
+        union(parent, index[wanted[first[group]]], index[wanted])
+        same[wanted] = True
+        same[wanted[first]] = False
+    return same
 
 
-def _near_pairs(hashes: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Index pairs at Hamming distance <= HAMMING: they agree in one of HAMMING + 1 bands of the 64 bits."""
-    index = np.asarray([i for i, h in enumerate(hashes) if len(h) == 8], np.int64)
-    if index.size < 2:
-        return []
-    values = np.frombuffer(b"".join(hashes[i] for i in index), ">u8").astype(np.uint64)
-    found: set[tuple[int, int]] = set()
-    for low, high in pairwise(round(64 * k / (HAMMING + 1)) for k in range(HAMMING + 2)):
-        band = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        for a, b in _pairs_in_bands(values, np.argsort(band, kind="stable"), band):
-            found.add((int(index[min(a, b)]), int(index[max(a, b)])))
-    return sorted(found)
-
-
-def _thumbs(paths: Iterable[Path], wanted: set[int]) -> dict[int, np.ndarray]:
-    out: dict[int, np.ndarray] = {}
+def _thumbs(paths: Sequence[Path], wanted: Int) -> NDArray[np.uint8]:
+    """The thumbnails of photos, given by rising index: uint8 [n, 256]."""
+    out = np.zeros((wanted.size, 256), np.uint8)
     start = 0
-    for path in paths if wanted else ():
+    for path in paths:
         column = store.read_table(path, ["thumb"])["thumb"]
-        for i in range(len(column)):
-            if start + i in wanted:
-                out[start + i] = np.frombuffer(column[i].as_py(), np.uint8).astype(np.float32)
+        low, high = np.searchsorted(wanted, (start, start + len(column)))
+        some = column.take(pa.array(wanted[low:high] - start))
+        for k, thumb in enumerate(some, int(low)):
+            out[k] = np.frombuffer(thumb.as_py(), np.uint8)
         start += len(column)
     return out
 
 
-def _choose(rows: Sequence[dict[str, object]], parent: list[int]) -> Duplicates:
+def _alike(paths: Sequence[Path], a: Int, b: Int) -> NDArray[np.bool_]:
+    """Which pairs have thumbnails of one photograph."""
+    wanted = np.unique(np.concatenate([a, b]))
+    if not wanted.size:
+        return np.zeros(0, np.bool_)
+    thumbs = _thumbs(paths, wanted)
+    out = np.zeros(a.size, np.bool_)
+    for k in range(0, a.size, _PAIRS):
+        x, y = (thumbs[np.searchsorted(wanted, side[k : k + _PAIRS])].astype(np.int32) for side in (a, b))
+        out[k : k + _PAIRS] = np.abs(x - y).sum(1) <= THUMB_DIFFERENCE * 256
+    return out
+
+
+def _choose(paths: Sequence[Path], root: Int) -> Duplicates:
+    """The best photo of each group of several, and what it replaces."""
+    sizes = np.bincount(root, minlength=root.size)
+    rows = _rows(paths, np.flatnonzero(sizes[root] > 1))
     members: dict[int, list[int]] = {}
-    for i in range(len(rows)):
-        members.setdefault(_find(parent, i), []).append(i)
+    for i in rows:
+        members.setdefault(int(root[i]), []).append(i)
     group: dict[str, str] = {}
     lost: dict[str, str] = {}
     for ids in members.values():
@@ -141,6 +154,19 @@ def _choose(rows: Sequence[dict[str, object]], parent: list[int]) -> Duplicates:
             if rows[i]["source"] != rows[best]["source"]:
                 lost[image_id] = str(rows[best]["image_id"])
     return Duplicates(group, lost)
+
+
+def _rows(paths: Sequence[Path], wanted: Int) -> dict[int, dict[str, object]]:
+    """index -> who a photo is and how well it is annotated, for photos given by rising index."""
+    out: dict[int, dict[str, object]] = {}
+    start = 0
+    for path in paths:
+        table = store.read_table(path, ["image_id", "source", "people", "masks"])
+        low, high = np.searchsorted(wanted, (start, start + len(table)))
+        found = table.take(pa.array(wanted[low:high] - start)).to_pylist()
+        out |= dict(zip(wanted[low:high].tolist(), found, strict=True))
+        start += len(table)
+    return out
 
 
 def _preference(row: dict[str, object]) -> tuple[bool, int, str]:

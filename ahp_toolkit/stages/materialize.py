@@ -49,8 +49,8 @@ class Materialize:
     def __call__(self, items: Sequence[str]) -> Output:
         """One part of the split."""
         out = Output({MAIN: []})
-        render = Renderer(self.roots, Path(self.split))
         for part in items:
+            render = Renderer(self.roots, Path(self.split), part)
             for sample in store.read_records(Path(self.split) / part, Sample):
                 try:
                     pasted = render(sample)

@@ -16,13 +16,16 @@ from ..occlusion.paste import Cutout, Pasted, cut_out, paste, sample_digest
 class Renderer:
     """Regenerates samples. ``roots`` maps a source's name to its data root.
 
-    ``folder`` is a split's folder (its ``occluders`` table is read when a sample is asked for).
+    ``folder`` is a split's folder; its ``occluders`` are read when a sample is asked for: those of ``part`` alone
+    where one is given, since a shard of samples lies beside its own occluders.
     """
 
-    def __init__(self, roots: dict[str, str], folder: Path | None = None) -> None:
+    def __init__(self, roots: dict[str, str], folder: Path | None = None, part: str = "") -> None:
         self._photos = Photos(roots)
-        self._folder = folder
-        self._occluders: dict[str, Occluder] | None = None
+        every = [folder / "occluders"] if folder else []
+        own = [table / part for table in every if part and (table / part).exists()]
+        self._tables = [*own, *every]  # still to be read, the nearest first
+        self._occluders: dict[str, Occluder] = {}
         self._cutouts = lru_cache(maxsize=256)(self._cut)
         self._bad: set[str] = set()
 
@@ -65,7 +68,7 @@ class Renderer:
         return pasted
 
     def _occluder(self, occluder_id: str) -> Occluder:
-        if self._occluders is None:
-            records = store.read_records(self._folder / "occluders", Occluder) if self._folder else iter(())
-            self._occluders = {o.occluder_id: o for o in records}
+        while occluder_id not in self._occluders and self._tables:
+            table = self._tables.pop(0)
+            self._occluders |= {o.occluder_id: o for o in store.read_records(table, Occluder)}
         return self._occluders[occluder_id]

@@ -7,13 +7,15 @@ widens to the whole bin as occluders fail. The recorded ratio is counted on the 
 
 from __future__ import annotations
 
-import random
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core import images, store
 from ..core.context import kept_inside
@@ -29,6 +31,7 @@ from ..occlusion.place import Placed, Settings, place_target
 from ..segmenters import SEGMENTERS
 from ..segmenters._crop import ENLARGE, ask_of
 from ..segmenters.base import Segmenter
+from ._shuffle import shuffled
 from .bank import occluder_by_id, read_bank
 from .render import Renderer
 
@@ -44,23 +47,43 @@ class Task:
     targets: tuple[Target, ...]
 
 
-def chosen(parts: Sequence[str], split: str, most: int | None) -> list[str]:
-    """Ids of the preserved humans of a split, at most ``most`` (the first by hash), sorted."""
-    ids = []
-    for part in parts:
-        table = store.read_table(Path(part), ["human_id", "split", "verdict"])
-        ids += [r["human_id"] for r in table.to_pylist() if r["split"] == split and r["verdict"] == "preserve"]
-    by_hash = sorted(ids, key=lambda i: store.unit_hash("human", i))
-    return sorted(by_hash[:most])
+@dataclass(frozen=True)
+class Chosen:
+    """The preserved humans that a split's samples are made of: ``count`` of them; ``ids``, where not all are taken."""
+
+    split: str
+    count: int
+    ids: frozenset[str] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __contains__(self, human: Human) -> bool:
+        if self.ids is not None:
+            return human.human_id in self.ids
+        return human.split == self.split and human.verdict == "preserve"
 
 
-def tasks(parts: Sequence[str], ids: Sequence[str], targets: Sequence[Target]) -> Iterator[Task]:
+def chosen(parts: Sequence[str], split: str, most: int | None) -> Chosen:
+    """The preserved humans of a split, at most ``most`` of them (the first by hash); all take no memory."""
+    if most is None:
+        return Chosen(split, sum(len(_preserved(p, split)) for p in parts))
+    ids = (i for p in parts for i in _preserved(p, split).to_pylist())
+    by_hash = heapq.nsmallest(most, ids, key=lambda i: store.unit_hash("human", i))
+    return Chosen(split, len(by_hash), frozenset(by_hash))
+
+
+def _preserved(part: str, split: str) -> pa.ChunkedArray:
+    table = store.read_table(Path(part), ["human_id", "split", "verdict"])
+    return table.filter(pc.and_(pc.equal(table["split"], split), pc.equal(table["verdict"], "preserve")))["human_id"]
+
+
+def tasks(parts: Sequence[str], humans: Chosen, targets: Sequence[Target]) -> Iterator[Task]:
     """The chosen humans in table order, each with its share of the targets."""
-    wanted, each = set(ids), len(targets) // max(len(ids), 1)
-    at = 0
+    each, at = len(targets) // max(len(humans), 1), 0
     for part in parts:
         for human in store.read_records(Path(part), Human):
-            if human.human_id in wanted:
+            if human in humans:
                 yield Task(human, tuple(targets[at : at + each]))
                 at += each
 
@@ -123,9 +146,7 @@ class Synth:
     def _occluders(self, human: Human, seed: int, used: set[str], renderer: Renderer) -> Iterator[tuple[str, Packed]]:
         """The split's occluders in seeded order: not used for this human yet, not of its own photo, and readable."""
         bank = read_bank(self.bank)
-        order = list(range(len(bank)))
-        random.Random(seed).shuffle(order)
-        for o in (bank[i] for i in order):
+        for o in (bank[i] for i in shuffled(len(bank), seed)):
             if o.occluder_id not in used and o.image.photo != human.image.photo and renderer.usable(o):
                 yield o.occluder_id, _packed(o.mask)
 

@@ -1,0 +1,313 @@
+"""The points that are measured: what each needs first (not measured), and the work itself.
+
+A point is ``stage/subject/size``: an annotation fraction for what reads a source's annotations, a number of humans for
+the stages behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ahp_toolkit import flow, flow_splits
+from ahp_toolkit.core import store
+from ahp_toolkit.core.records import SPLITS
+from ahp_toolkit.stages.harvest import Rules
+from tests.scale import generate, pictures
+
+FRACTIONS = (0.01, 0.1, 1.0)
+HUMANS = (1_000, 10_000, 100_000)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing to measure, at one size."""
+
+    stage: str
+    subject: str
+    size: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.subject}/{self.size:g}"
+
+    @classmethod
+    def of(cls, name: str) -> Point:
+        stage, subject, size = name.split("/")
+        return cls(stage, subject, float(size))
+
+
+# -- what reads annotations -------------------------------------------------------------------------------------------
+def _annotations(work: Path, p: Point) -> Path:
+    root = work / "annotations" / f"{p.subject}-{p.size:g}"
+    if not (root / "made.json").exists():
+        generate.write(p.subject, root, p.size)
+    return root
+
+
+def _linked(work: Path, p: Point) -> Path:
+    root = _annotations(work, p)
+    mark = root / "photos.json"
+    if not mark.exists():
+        n, mean = pictures.link_all(root, pictures.photos_of(p.subject, root))
+        mark.write_text(json.dumps({"photos": n, "bytes": mean}))
+    return root
+
+
+def _made(root: Path) -> dict[str, Any]:
+    return dict(json.loads((root / "made.json").read_text()))
+
+
+def _bare(work: Path, p: Point) -> dict[str, Any]:
+    from tests.bench import bench_harvest
+
+    way = {"objects365": bench_harvest.bare_msgspec, "openimages": bench_harvest.bare_pyarrow}[p.subject]
+    root = _annotations(work, p)
+    return {"kept": way(root), **_made(root)}
+
+
+def _scan(work: Path, p: Point) -> dict[str, Any]:
+    root = _annotations(work, p)
+    entries = sum(1 for _ in flow.SOURCES.get(p.subject).scan(root))
+    return {"entries": entries, **_made(root)}
+
+
+def _harvest(work: Path, p: Point, verify: bool = False) -> dict[str, Any]:
+    root, out = _linked(work, p), work / "out" / p.name.replace("/", "-")
+    shutil.rmtree(out, ignore_errors=True)
+    o = flow.Options(out, {p.subject: root}, rules=Rules(verify=verify), quiet=True)
+    counts = flow.harvest(o).counts
+    said = {"humans": counts["out"], "persons": counts[f"persons/{p.subject}"], "photos": counts["in"]}
+    said |= {"table_bytes": _bytes(out / "harvest"), "files": _files(out / "harvest")}
+    shutil.rmtree(out)
+    return said | _made(root)
+
+
+def _verified(work: Path, p: Point) -> dict[str, Any]:
+    return _harvest(work, p, verify=True) | json.loads((_linked(work, p) / "photos.json").read_text())
+
+
+# -- what works on humans ---------------------------------------------------------------------------------------------
+def options(work: Path, n: int) -> flow.Options:
+    """The build of ``n`` humans."""
+    root = work / "people" / str(n)
+    out = work / "builds" / str(n)
+    return flow.Options(out, {"coco": root}, rules=Rules(verify=False), review="provisional", quiet=True)
+
+
+def build_upto(work: Path, n: int, last: str) -> tuple[flow.Options, Any]:
+    """The build of ``n`` humans with all stages up to ``last``; what stands is left alone."""
+    from ahp_toolkit import builder
+    from tests.scale.people import write_people
+
+    o, s = options(work, n), flow_splits.Synthesis()
+    root = o.roots["coco"]
+    if not (root / "made.json").exists():
+        mean = write_people(root, n)
+        (root / "made.json").write_text(json.dumps({"bytes": mean}))
+    o.out.mkdir(parents=True, exist_ok=True)
+    builder.write_about(o, s)
+    cut = None
+    for stage in ("harvest", "segment", "parse", "review", "bank", "synth"):
+        if stage == "review":
+            _, cut = flow.review(o)
+        elif stage == "bank":
+            assert cut is not None
+            flow_splits.bank(o, cut, s)
+        elif stage == "synth":
+            for split in SPLITS:
+                flow_splits.split(o, s, split)
+        else:
+            getattr(flow, stage)(o)
+        if stage == last:
+            break
+    return o, s
+
+
+_BEFORE = {"segment": "harvest", "synth": "bank", "materialize": "synth", "report": "synth"}
+
+
+def _segment(work: Path, p: Point) -> dict[str, Any]:
+    o = options(work, int(p.size))
+    r = flow.segment(o)
+    return {"humans": r.counts["out"], "table_bytes": _bytes(r.folder), "files": _files(r.folder)}
+
+
+def _synth(work: Path, p: Point) -> dict[str, Any]:
+    o, s = options(work, int(p.size)), flow_splits.Synthesis()
+    counts = {split: flow_splits.split(o, s, split).counts for split in SPLITS}
+    folder = o.out / "splits"
+    return {
+        "humans": sum(c["in"] for c in counts.values()),
+        "samples": sum(c["out"] for c in counts.values()),
+        "table_bytes": _bytes(folder),
+        "files": _files(folder),
+    }
+
+
+def _materialize(work: Path, p: Point) -> dict[str, Any]:
+    from ahp_toolkit import builder
+
+    o = options(work, int(p.size))
+    done = builder.materialize(o.out, o.out, SPLITS, "crops", 1)
+    crops = [f for split in SPLITS for f in (o.out / "splits" / split / "crops").iterdir()]
+    humans = sum(store.count_records(o.out / "splits" / split / "humans") for split in SPLITS)
+    samples = sum(r.counts.get("written", 0) for r in done)
+    return {
+        "humans": humans,
+        "samples": samples,
+        "pixel_bytes": sum(f.stat().st_size for f in crops),
+        "files": len(crops),
+    }
+
+
+def _report(work: Path, p: Point) -> dict[str, Any]:
+    from ahp_toolkit import builder
+
+    o = options(work, int(p.size))
+    page = builder.report(o.out)
+    return {"humans": store.count_records(o.out / "parse"), "page_bytes": page.stat().st_size}
+
+
+def _network(work: Path, p: Point) -> dict[str, Any]:
+    """A segmenting network on this machine's CPU, over the first humans of the smallest build, boxes only."""
+    from dataclasses import replace
+
+    from ahp_toolkit.core.records import Candidate
+    from ahp_toolkit.stages.segment import Segment
+
+    o = options(work, HUMANS[0])
+    some = [c for c, _ in zip(store.read_records(o.out / "harvest", Candidate), range(int(p.size)), strict=False)]
+    part = work / "network" / "part-00000.parquet"
+    store.write_records(part, [replace(c, mask=None) for c in some], Candidate)
+    weights = None if p.subject == "mask_rcnn" else _untrained(work)
+    stage = Segment(p.subject, weights, "cpu", o.names)
+    out = stage([str(part)])
+    return {"humans": len(some), "found": len(out.tables[""])}
+
+
+def _untrained(work: Path) -> str:
+    """A DeepLabV3+ of the paper's size with random weights: as fast as a trained one."""
+    from dataclasses import asdict
+
+    from ahp_toolkit.core import torch_io
+    from ahp_toolkit.segmenters import deeplab
+
+    path = work / "network" / "deeplab.pt"
+    if not path.exists():
+        net, _ = deeplab.net_of(deeplab.Arch())
+        torch_io.save_checkpoint(path, deeplab.KIND, torch_io.Checkpoint(asdict(deeplab.Arch()), net.state_dict(), {}))
+    return str(path)
+
+
+def _duplicates(work: Path, p: Point) -> dict[str, Any]:
+    from ahp_toolkit.stages.duplicates import find_duplicates
+
+    found = find_duplicates(_photo_table(work, int(p.size)))
+    return {"photos": int(p.size), "groups": len(found.group), "lost": len(found.lost)}
+
+
+def _photo_table(work: Path, n: int) -> Path:
+    """Photos of two sources with random hashes; a thousandth stands in both, every 5,000th is one plain picture."""
+    import numpy as np
+
+    from ahp_toolkit.stages.harvest import Photo
+
+    folder = work / "photos" / str(n)
+    if (folder / "part-00000.parquet").exists():
+        return folder
+    rng = np.random.default_rng(7)
+    for part, first in enumerate(range(0, n, 50_000)):
+        rows = []
+        for k in range(first, min(n, first + 50_000)):
+            of = k - 1 if k % 1000 == 999 else k
+            seeded = np.random.default_rng([9, 0 if k % 5000 == 17 else of])
+            thumb = seeded.integers(0, 256, 256, np.uint8)
+            source = ("coco", "openimages")[k % 2]
+            key = f"{source}/{k:012d}"
+            phash = seeded.integers(0, 256, 8, np.uint8).tobytes()
+            rows.append(Photo(key, source, key, phash, thumb.tobytes(), int(rng.integers(1, 9)), 0))
+        store.write_records(folder / f"part-{part:05d}.parquet", rows, Photo)
+    return folder
+
+
+def _push(work: Path, p: Point) -> dict[str, Any]:
+    from tests.scale.review_app import push
+
+    return push(work, int(p.size))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def _files(folder: Path) -> int:
+    return sum(1 for f in folder.rglob("*") if f.is_file())
+
+
+WORK: dict[str, Callable[[Path, Point], dict[str, Any]]] = {
+    "bare": _bare,
+    "scan": _scan,
+    "harvest": _harvest,
+    "verify": _verified,
+    "duplicates": _duplicates,
+    "segment": _segment,
+    "network": _network,
+    "synth": _synth,
+    "materialize": _materialize,
+    "report": _report,
+    "push": _push,
+}
+
+
+def prepare(work: Path, p: Point) -> None:
+    """Make what a point needs, and clear what it makes."""
+    if p.stage in ("bare", "scan"):
+        _annotations(work, p)
+    elif p.stage in ("harvest", "verify"):
+        _linked(work, p)
+    elif p.stage == "duplicates":
+        _photo_table(work, int(p.size))
+    elif p.stage == "network":
+        build_upto(work, HUMANS[0], "harvest")
+        _untrained(work)
+    elif p.stage == "push":
+        from tests.review import tiny_build
+
+        root = work / "review" / f"{p.size:g}"
+        if not (root / "build.json").exists():
+            tiny_build.write(root, int(p.size), photos=40)
+    else:
+        _prepare_build(work, p)
+
+
+def _prepare_build(work: Path, p: Point) -> None:
+    build_upto(work, int(p.size), _BEFORE[p.stage])
+    out = options(work, int(p.size)).out
+    clear = {"segment": ["segment"], "synth": ["splits"], "report": ["report"], "materialize": []}[p.stage]
+    for name in clear:
+        shutil.rmtree(out / name, ignore_errors=True)
+    if p.stage == "materialize":
+        for split in SPLITS:
+            shutil.rmtree(out / "splits" / split / "crops", ignore_errors=True)
+            shutil.rmtree(out / "splits" / split / ".crops.written", ignore_errors=True)
+
+
+def points(quick: bool, full: bool) -> Iterator[Point]:
+    """The points of a run, small ones first: ``quick`` for minutes, ``full`` with the largest."""
+    n = 1 if quick else 3 if full else 2
+    for k in range(n):
+        for source in ("objects365", "openimages", "coco"):
+            ways = ("scan", "harvest") if source == "coco" else ("bare", "scan", "harvest")
+            yield from (Point(way, source, FRACTIONS[k]) for way in ways)
+        if k == 0:
+            yield Point("verify", "objects365", FRACTIONS[0])
+            yield Point("network", "deeplab", 8 if quick else 32)
+        for stage in ("segment", "synth", "materialize", "report"):
+            yield Point(stage, "people", HUMANS[k])
+        yield Point("duplicates", "photos", 20_000 * 10**k)
+        yield Point("push", "candidates", 1_000 * 10**k)

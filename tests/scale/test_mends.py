@@ -1,0 +1,57 @@
+"""What was mended for scale gives what the plain way gives, to the last record."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.records import Human
+from ahp_toolkit.occlusion.densities import PRESETS, Target, assign, quota
+from ahp_toolkit.stages import synth
+from ahp_toolkit.stages._shuffle import shuffled
+from tests import fake_build
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.one_of(st.integers(0, 70), st.sampled_from([1023, 1024, 1025, 20_000])), seed=st.integers(0, 2**63 - 1))
+def test_the_quick_shuffle_is_pythons(n, seed):
+    plain = list(range(n))
+    random.Random(seed).shuffle(plain)
+    assert shuffled(n, seed).tolist() == plain
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 100])
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_targets_made_on_demand_are_those_of_the_whole_list(n, name):
+    density, whole = PRESETS[name], []
+    for i, count in enumerate(quota(density, n)):
+        low, high = density.interval(i)
+        edges = [low + (high - low) * k / count for k in range(count)] + [high]
+        whole += [Target(i, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    order = sorted(range(n), key=lambda k: store.unit_hash("density", 3, k))
+    made = assign(density, n, 3)
+    assert list(made) == [whole[k] for k in order] == made[0:n] and len(made) == n
+    assert all(math.isfinite(t.high) for t in made)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    return fake_build.make(tmp_path_factory.mktemp("mends"), photos=12, split="train")
+
+
+@pytest.mark.parametrize("most", [None, 0, 3, 100])
+def test_the_chosen_humans_are_the_first_by_hash(build, most):
+    parts = [str(p) for p in store.parts(build / "review")]
+    every = [h for h in store.read_records(build / "review", Human) if h.verdict == "preserve" and h.split == "train"]
+    by_hash = sorted(every, key=lambda h: store.unit_hash("human", h.human_id))[:most]
+    chosen = synth.chosen(parts, "train", most)
+    got = [t.human.human_id for t in synth.tasks(parts, chosen, assign(PRESETS["val"], 3 * len(chosen), 0))]
+    assert sorted(got) == sorted(h.human_id for h in by_hash) and len(chosen) == len(by_hash)
+    assert not synth.chosen(parts, "val", most)
+    assert np.all(np.diff([[h.human_id for h in every].index(i) for i in got]) > 0) if got else True
