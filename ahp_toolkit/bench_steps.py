@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import builder
 from .core import store
 from .core.crops import crop_mask
+from .core.engines import LocalEngine
 from .core.errors import UserError
 from .core.masks import encode
 from .core.records import Prediction, Sample, Score
@@ -196,7 +197,8 @@ def write_crops(root: Path, split: str, workers: int = 1) -> Path:
     folder = root / "splits" / split
     if not any(folder.glob("part-*.parquet")):
         raise UserError(f"{folder}: expected a split of a finished build, found none; run ahp build --out {root}")
-    builder.materialize(root, folder, [split], "crops", workers)
+    with LocalEngine(workers) as engine:
+        builder.materialize(root, folder, [split], "crops", engine)
     return folder
 
 

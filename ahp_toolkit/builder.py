@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from annotation.review import SplitSizes
 
 from . import flow, flow_splits
 from .core import dry, store
+from .core.engines import Engine
 from .core.errors import UserError
 from .core.pipeline import Result
 from .core.records import SPLITS
@@ -34,9 +36,10 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
     if given["initial"] != "simulated":
         SEGMENTERS.get(given["initial"])
     rules = Rules(min_area=given["min_area"], gutter=given["gutter"], verify=given["verify"])
-    same = ("out", "roots", "workers", "segmenter", "segmenter_weights", "parser", "parser_weights", "train", "device")
+    same = ("out", "roots", "segmenter", "segmenter_weights", "parser", "parser_weights", "train", "device")
     o = Options(
         **{k: given[k] for k in same},
+        workers=given["workers"] or os.cpu_count() or 1,
         rules=rules,
         review=given["review"],
         merge=Merge(given["rule"], tuple(given["seniors"]), given["least"]),
@@ -52,7 +55,8 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
 
 def write_about(o: Options, s: Synthesis) -> None:
     """``build.json``: what this build is, and where its photos are."""
-    said = {k: v for k, v in asdict(o).items() if k not in ("out", "roots", "workers", "quiet")}
+    where = ("out", "roots", "workers", "quiet", "engine")
+    said = {k: v for k, v in asdict(replace(o, engine=None)).items() if k not in where}
     densities = {name: s.density_of(name) for name in SPLITS}
     files = {"decisions": [p.name for p in o.decisions], "scenes": o.scenes.name if o.scenes else None}
     files |= {"places365": [p.name for p in o.places365] if o.places365 else None}
@@ -184,9 +188,9 @@ def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
     return made
 
 
-def materialize(root: Path, out: Path, splits: Sequence[str], what: str, workers: int) -> list[Result]:
+def materialize(root: Path, out: Path, splits: Sequence[str], what: str, engine: Engine) -> list[Result]:
     """The pixels of splits as files."""
-    return flow_splits.materialize(root, roots_of(root), out, splits, what, workers)
+    return flow_splits.materialize(root, roots_of(root), out, splits, what, engine)
 
 
 def export(root: Path, out: Path, fmt: str, splits: Sequence[str], what: str, images: bool) -> list[Path]:

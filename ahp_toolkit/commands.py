@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from annotation.review_commands import merge_options
 
+from .core.engine_options import engine_of, engine_options
 from .core.errors import UserError
 from .core.registry import Registry, completes, pairs
 from .parsers import PARSERS
@@ -86,13 +88,7 @@ def _say(text: str) -> None:
 )
 @merge_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the splits' samples, and nothing else.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default=True,
-    help="Processes. The bytes made do not depend on it.",
-)
+@engine_options
 @click.option(
     "--segmenter",
     default="source_mask",
@@ -216,7 +212,8 @@ def run_build(options: dict[str, Any]) -> Path:
 
     start = time.monotonic()
     made, synthesis = builder.options_from(options)
-    with lock(made.out):
+    with lock(made.out), engine_of(options) as engine:
+        made = replace(made, engine=engine)
         builder.write_about(made, synthesis)
         page = builder.build(made, synthesis, _result, stop_after=options["stop_after"])
     if page is not None:
@@ -279,17 +276,18 @@ def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what
     show_default=True,
     help="Whole photos with masks, or the protocol's 256x256 crops (into splits/SPLIT/crops).",
 )
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
-def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str, workers: int) -> None:
+@engine_options
+def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str, **options: Any) -> None:
     """Write the pixels of samples: occluded and recovered picture, amodal, modal and invisible mask.
 
     Every picture is checked against the digest of its recipe.
     """
     from . import builder
 
-    for result in builder.materialize(root, out or root / "materialized", splits or ("val", "test"), what, workers):
-        _result(result, f"{result.counts.get('in', 0)} samples -> {result.counts.get('written', 0)} written")
-        click.echo(result.folder)
+    with engine_of(options) as engine:
+        for result in builder.materialize(root, out or root / "materialized", splits or ("val", "test"), what, engine):
+            _result(result, f"{result.counts.get('in', 0)} samples -> {result.counts.get('written', 0)} written")
+            click.echo(result.folder)
 
 
 @build.command()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from .builder import build, write_about
 from .core import store
+from .core.engines import LocalEngine
 from .core.lock import lock
 from .core.pipeline import Result
 from .core.progress import Progress
@@ -53,7 +55,8 @@ def run_demo(
     def tell(result: Result, words: str) -> None:
         say(f"{result.name:10s} {words}{'' if result.fresh else '  (stands already)'}")
 
-    with lock(out):
+    with lock(out), LocalEngine(workers) as engine:
+        options = replace(options, engine=engine)
         write_about(options, synthesis)
         page = build(options, synthesis, tell)
     assert page is not None

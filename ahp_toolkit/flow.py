@@ -7,7 +7,7 @@ same code, is left alone. Only the flow and the commands know two stages.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from annotation.merge import Merge, logs_of, outcome
 from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_on, forget, thresholds
 
 from .core import dry, store
+from .core.engines import Engine
 from .core.errors import UserError
 from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
 from .core.records import Candidate, Decision, Human, Occluder
@@ -50,6 +51,7 @@ class Options:
     scenes: Path | None = None
     places365: tuple[Path, Path] | None = None
     quiet: bool = False
+    engine: Engine | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -57,8 +59,15 @@ class Options:
         return {name: str(root.resolve()) for name, root in sorted(self.roots.items())}
 
     def run(self, job: Job, items: list[Any], carry: Result | None = None) -> Result:
-        """Run a job over a list of items with this build's workers and progress."""
-        return run(job, lambda: items, workers=self.workers, total=len(items), quiet=self.quiet, carry=carry)
+        """Run a job over a list of items with this build's engine and progress."""
+        return self.stream(job, lambda: items, len(items), carry)
+
+    def stream(
+        self, job: Job, items: Callable[[], Iterable[Any]], total: int | None, carry: Result | None = None
+    ) -> Result:
+        """The same over items that come one after the other."""
+        with_ = {"workers": self.workers, "engine": self.engine, "quiet": self.quiet}
+        return run(job, items, total=total, carry=carry, **with_)  # type: ignore[arg-type]
 
 
 def parts_of(folder: Path) -> list[str]:
@@ -81,7 +90,7 @@ def harvest(o: Options) -> Result:
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
     first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo")
-    read = run(first, lambda: _entries(o), workers=o.workers, total=_total(o), quiet=o.quiet)
+    read = o.stream(first, lambda: _entries(o), _total(o))
     find_duplicates(raw / "photos").save(found)
     result = o.run(job, [p.name for p in store.parts(raw)], carry=read)
     _forget(raw, found)
@@ -210,7 +219,7 @@ def classify_scenes(o: Options, places: tuple[Path, Path]) -> dict[str, str]:
     key = {"files": [store.digest_file(p) for p in places], "input": digest_of(o.out / "parse")}
     key |= {"code": code_digest("ahp_toolkit.stages.scenes", "ahp_toolkit.stages.scene_labels")}
     fn = Classify(weights, categories, o.device, o.names)
-    job = Job("scenes", o.out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part")
+    job = Job("scenes", o.out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part", network=True)
     o.run(job, parts_of(o.out / "parse"))
     return {s.image_id: s.scene for s in store.read_records(job.folder, SceneLabel)}
 

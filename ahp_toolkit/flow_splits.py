@@ -11,6 +11,7 @@ from typing import Any
 from annotation.review import Thresholds
 
 from .core import store
+from .core.engines import Engine
 from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
 from .core.records import SPLITS, Human, Occluder, Sample
 from .flow import GROUND, Options, digest_of, parts_of
@@ -89,13 +90,14 @@ def split(o: Options, s: Synthesis, name: str) -> Result:
     inputs = [digest_of(o.out / "review"), digest_of(o.out / "bank")]
     key = {"options": options, "inputs": inputs, "code": code, "density": str(density)}
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
-    job = Job(name, o.out / "splits" / name, fn, tables, key, shard_size=16, unit="human")
+    network = s.initial != "simulated"
+    job = Job(name, o.out / "splits" / name, fn, tables, key, shard_size=16, unit="human", network=network)
     items = lambda: synth.tasks(humans, ids, targets)  # noqa: E731
-    return run(job, items, workers=o.workers, total=len(ids), quiet=o.quiet)
+    return o.stream(job, items, len(ids))
 
 
 def materialize(
-    root: Path, roots: dict[str, str], out: Path, splits: Sequence[str], what: str, workers: int
+    root: Path, roots: dict[str, str], out: Path, splits: Sequence[str], what: str, engine: Engine
 ) -> list[Result]:
     """Write the pixels of splits: whole photos to ``out``/SPLIT, or crops beside the split's tables."""
     results = []
@@ -112,5 +114,5 @@ def materialize(
         marks = to.parent / f".{to.name}.written"
         job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
         items = [p.name for p in store.parts(folder)]
-        results.append(run(job, lambda items=items: items, workers=workers, total=len(items)))  # type: ignore[misc]
+        results.append(run(job, lambda items=items: items, engine=engine, total=len(items)))  # type: ignore[misc]
     return results

@@ -41,29 +41,33 @@ _MIB = 2**20
 
 
 def connect(workers: int | None, address: str | None, gpus_per_actor: float | None) -> RayEngine:
-    """Join the Ray cluster at ``address`` (else $RAY_ADDRESS), or start one on this machine; see `make_engine`.
+    """The engine on the Ray cluster at ``address`` (else $RAY_ADDRESS, else one of this machine's own).
+
+    The cluster is joined or started when there is something to do.
 
     Raises:
-        UserError: when Ray is not installed, or the cluster cannot be reached.
+        UserError: when Ray is not installed.
     """
     require("ray", "--engine ray", "'ahp-toolkit[ray]'")
-    closing = ExitStack()
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    return RayEngine(workers, address or os.environ.get("RAY_ADDRESS") or None, gpus_per_actor)
+
+
+def _joined(closing: ExitStack, address: str | None, workers: int | None) -> Any:
+    """Ray itself, initialised; ``closing`` undoes what was done for it."""
     closing.enter_context(environment(_QUIET if address else _QUIET | _private()))
     ray = importlib.import_module("ray")  # after the environment: Ray reads it when it is imported
     try:
         if not ray.is_initialized():
             _init(ray, closing, address, workers)
-    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
+    except Exception as e:  # Ray's start raises whatever it comes upon, a bare Exception too
         closing.close()
         if isinstance(e, UserError):
             raise
-        line = (str(e).splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"--ray-address {address or '(none)'}: cannot join or start a Ray cluster ({line}); "
-            "start one with: ray start --head --include-dashboard=false"
+            f"cannot {f'join the Ray cluster at {address}' if address else 'start a Ray cluster'} ({_line(e)}); "
+            "a cluster is started by: ray start --head --include-dashboard=false"
         ) from e
-    return RayEngine(ray, workers, gpus_per_actor, {"env_vars": ONE_THREAD} if address else {}, closing)
+    return ray
 
 
 def _private() -> dict[str, str]:
@@ -82,20 +86,24 @@ def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None
         cpus = workers or os.cpu_count() or 1
         said |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": temp}
         said["object_store_memory"] = min(2048, max(128, 32 * cpus)) * _MIB
-    ray.init(address=address or "local", **said)
     closing.callback(ray.shutdown)
+    ray.init(address=address or "local", **said)
 
 
 class RayEngine:
-    """See the module's first lines. ``runtime`` is the runtime environment of the actors."""
+    """See the module's first lines."""
 
-    def __init__(
-        self, ray: Any, workers: int | None, gpus_per_actor: float | None, runtime: dict[str, Any], closing: ExitStack
-    ) -> None:
-        self._ray, self._given, self._gpus_per_actor = ray, workers, gpus_per_actor
-        self._runtime, self._closing = runtime, closing
+    def __init__(self, workers: int | None, address: str | None, gpus_per_actor: float | None) -> None:
+        self._given, self._address, self._gpus_per_actor = workers, address, gpus_per_actor
+        self._closing = ExitStack()
+        self._known: Any = None
         self._crew: list[Any] = []
         self._kind = 0.0
+
+    @property
+    def _ray(self) -> Any:
+        self._known = self._known or _joined(self._closing, self._address, self._given)
+        return self._known
 
     @property
     def workers(self) -> int:
@@ -111,8 +119,9 @@ class RayEngine:
         if gpus != self._kind:
             self._dismiss()  # two crews at once would wait for each other's CPUs
             self._kind = gpus
+        runtime = {"env_vars": ONE_THREAD} if self._address else {}  # our own cluster was born with it
         actor = self._ray.remote(Worker).options(
-            num_cpus=1, num_gpus=gpus, runtime_env=self._runtime, scheduling_strategy="SPREAD", max_restarts=0
+            num_cpus=1, num_gpus=gpus, runtime_env=runtime, scheduling_strategy="SPREAD", max_restarts=0
         )
         with check_of(work) as check:
             stage: _Stage[R, S] = _Stage(self._ray, work, actor, self._crew, count, check)
@@ -138,8 +147,9 @@ class RayEngine:
 
     def close(self) -> None:
         """Let the workers go; end the cluster, if it was started here."""
-        if self._ray.is_initialized():
+        if self._known is not None and self._known.is_initialized():
             self._dismiss()
+        self._known = None
         self._closing.close()
 
     def __enter__(self) -> Self:

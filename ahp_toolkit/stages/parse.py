@@ -144,4 +144,6 @@ def job(folder: Path, segment: Path, stage: Parse) -> tuple[pipeline.Job, list[s
     parts = store.parts(segment)
     key = stage.key() | {"parts": store.digest_files(parts)}
     tables = {pipeline.MAIN: Segmented}
-    return pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part"), [str(p) for p in parts]
+    network = getattr(PARSERS.get(stage.parser), "NEEDS_PIXELS", True)
+    made = pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part", network=network)
+    return made, [str(p) for p in parts]

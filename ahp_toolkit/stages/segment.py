@@ -145,4 +145,6 @@ def job(folder: Path, harvest: Path, stage: Segment) -> tuple[pipeline.Job, list
     parts = store.parts(harvest)
     key = stage.key() | {"parts": store.digest_files(parts)}
     tables = {pipeline.MAIN: Segmented}
-    return pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part"), [str(p) for p in parts]
+    network = getattr(SEGMENTERS.get(stage.segmenter), "NEEDS_PIXELS", True)
+    made = pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part", network=network)
+    return made, [str(p) for p in parts]
