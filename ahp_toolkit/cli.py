@@ -8,7 +8,7 @@ import sys
 import click
 
 from .core import exits, log
-from .core.errors import UserError
+from .core.errors import StorageError, UserError
 
 Table = dict[str, tuple[str, str]]
 
@@ -100,7 +100,7 @@ def _run() -> int:
         return exits.USER
     except click.ClickException as e:
         return exits.user(e.format_message())
-    except UserError as e:
+    except (UserError, StorageError) as e:
         return exits.user(str(e))
     except BrokenPipeError:
         return exits.broken_pipe()

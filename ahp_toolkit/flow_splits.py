@@ -108,7 +108,7 @@ def materialize(
         key = {
             "what": what,
             "input": digest_of(folder),
-            "to": str(to),
+            "to": to.name,
             "code": code_digest("ahp_toolkit.stages.render", *OCCLUSION),
         }
         marks = to.parent / f".{to.name}.written"

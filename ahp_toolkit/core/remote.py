@@ -14,6 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
@@ -225,10 +226,7 @@ def copy(source: str, to: str) -> None:
 
 
 def delete(addresses: Sequence[str]) -> None:
-    """Take objects of one bucket away; what is gone already is no error."""
-    for n in range(0, len(addresses), 1000):
-        some = [a.partition("://")[2] for a in addresses[n : n + 1000]]
-        try:
-            _ask(addresses[n], lambda system, _, some=some: system.rm(some))  # type: ignore[misc]
-        except FileNotFoundError:
-            continue
+    """Take objects away, one request each (a store's bulk request may fail in part); what is gone is no error."""
+    for address in addresses:
+        with suppress(FileNotFoundError):
+            _ask(address, lambda system, path: system.rm_file(path))

@@ -1,0 +1,119 @@
+"""Output roots in object stores: the work is done in a local folder, and what is finished there is published.
+
+While a build works in its folder as ever, a thread publishes it (`mirror`) and another keeps the lease (`lease`). Who
+only reads fetches what is finished. Local roots are handed through.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from . import lease, places, store
+from .errors import StorageError, UserError
+from .lock import lock
+from .mirror import HOLD, Mirror
+
+
+@contextmanager
+def working(out: Path, work: Path | None = None) -> Iterator[Path]:
+    """The folder to write for an output root: a local one itself; for an address, a folder that is published to it.
+
+    Args:
+        out: a local path or an address.
+        work: the working folder of an address; default: one in the cache.
+
+    Raises:
+        UserError: when somebody else writes there, or ``work`` belongs to something else.
+        StorageError: when the store fails for good; what is in the working folder stays.
+    """
+    if not isinstance(out, places.Remote):
+        if work is not None:
+            raise UserError(f"--work {work}: is for an --out in an object store, {out} is a local folder")
+        yield out
+        return
+    folder = work or folder_of(out)
+    with lock(folder / HOLD):
+        mirror = Mirror(str(out), folder)
+        mine, before = lease.acquire(str(out), mirror.id)
+        try:
+            mirror.bring_back(before)
+            with _published(mirror, mine):
+                yield folder
+        finally:
+            with suppress(StorageError):  # else it ends by itself
+                mine.release()
+
+
+def reading(root: Path) -> Path:
+    """The local folder to read for a root: a local one itself; for an address, what is finished there, fetched.
+
+    Raises:
+        UserError: when there is nothing, or it changes all the time.
+    """
+    if not isinstance(root, places.Remote):
+        return root
+    folder = folder_of(root)
+    mirror, held = Mirror(str(root), folder), lease.newest(str(root))
+    if held is not None and mirror.stands(held):
+        return folder
+    with lock(folder / HOLD):
+        mirror.fetch_finished()
+    return folder
+
+
+def folder_of(out: Path) -> Path:
+    """The working folder of an address in the cache."""
+    return store.cache_folder() / "work" / f"{out.name}-{store.digest_value(str(out))[:16]}"
+
+
+@contextmanager
+def _published(mirror: Mirror, mine: lease.Lease) -> Iterator[None]:
+    """Publish and renew in the background; a failure there interrupts the work, and is raised in its place."""
+    failed: list[Exception] = []
+    stop = threading.Event()
+
+    def run(step: Callable[[], float]) -> None:
+        pause = 0.0
+        while not stop.wait(pause):
+            try:
+                pause = step()
+            except Exception as e:  # noqa: BLE001  whatever it is, the work must not go on unpublished
+                failed.append(e)
+                if not stop.is_set():
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+
+    def renew() -> float:
+        mine.renew()
+        return lease.RENEW_S
+
+    threads = [threading.Thread(target=run, args=(s,), daemon=True) for s in (mirror.step, renew)]
+    for t in threads:
+        t.start()
+    done = False
+    try:
+        yield
+        done = True
+    except KeyboardInterrupt:
+        if not failed:
+            raise
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+        if done and not failed:
+            mirror.finish()
+        elif not failed:
+            with suppress(StorageError):  # what stopped the work is the error to show
+                mirror.sync()
+    if failed:
+        raise failed[0]
+
+
+def shown(out: Path, folder: Path, path: Path) -> Path:
+    """Where somebody finds a file of the working ``folder`` of ``out``: in a store, its address."""
+    return out / path.relative_to(folder) if isinstance(out, places.Remote) else path
