@@ -25,7 +25,8 @@ from tests.scale.points import WORK, Point, points, prepare
 #: Annotation file, links and temporary index of the full Objects365; tables and crops of 100,000 humans.
 NEEDS_GB = {"quick": 3, "": 8, "full": 30}
 _SAID = ("humans", "persons", "photos", "entries", "kept", "boxes", "images", "bytes", "samples", "table_bytes",
-         "pixel_bytes", "files", "found", "groups", "candidates", "seconds", "mongo_mb", "mongo_disk", "session_mb")  # fmt: skip
+         "pixel_bytes", "files", "found", "groups", "candidates", "seconds", "mongo_mb", "mongo_disk",
+         "session_mb")  # fmt: skip
 
 
 def child(name: str, work: Path) -> None:

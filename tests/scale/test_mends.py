@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_targets_made_on_demand_are_those_of_the_whole_list(n, name):
     for i, count in enumerate(quota(density, n)):
         low, high = density.interval(i)
         edges = [low + (high - low) * k / count for k in range(count)] + [high]
-        whole += [Target(i, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        whole += [Target(i, a, b) for a, b in pairwise(edges)]
     order = sorted(range(n), key=lambda k: store.unit_hash("density", 3, k))
     made = assign(density, n, 3)
     assert list(made) == [whole[k] for k in order] == made[0:n] and len(made) == n
