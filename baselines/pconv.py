@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import Masked, PartialConv2d, upsampled
+from .nets import Masked, PartialConv2d, halvings, upsampled
 
 Hook = Callable[[str, Masked], Masked]  # given a level's name ("enc3", "dec5") and its feature; returns it enriched
+
+FIRST_PICTURE = 0.1  # factor of the last convolution's He weights
 
 
 class _Level(nn.Module):
@@ -26,25 +29,37 @@ class _Level(nn.Module):
         return F.leaky_relu(self.norm(y), self.slope), mask
 
 
+def partial_levels(size: int) -> int:
+    """The depth that leaves the innermost map what it is at 256 px, 2x2: 7 at 256 px, 5 at 64.
+
+    A map of one pixel has nothing to normalise but the batch: its batch norm then ties each picture to its neighbours
+    in training and is another function at test time.
+    """
+    return halvings(size) - 1
+
+
 class PartialUNet(nn.Module):
     """Seven halvings (kernels 7, 5, 5, 3...), nearest upsampling, skips; 25.8 M parameters at width 64 (published).
 
     Encoder level i works at stride 2^i; decoder level i gives stride 2^(i - 1). The last convolution is linear.
+    ``levels``: 7 at 256 px; see `partial_levels`.
     """
 
-    def __init__(self, inputs: int, outputs: int = 3, width: int = 64) -> None:
+    def __init__(self, inputs: int, outputs: int = 3, width: int = 64, levels: int = 7) -> None:
         super().__init__()
         w = width
         self.channels = {"enc3": 4 * w, "enc5": 8 * w, "dec5": 8 * w, "dec3": 2 * w}
-        chans = [inputs, w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w, 8 * w]
-        kernels = [7, 5, 5, 3, 3, 3, 3]
+        chans = [inputs, w, 2 * w, 4 * w, *[8 * w] * (levels - 3)]
+        kernels = [7, 5, 5, *[3] * (levels - 3)]
         self.enc = nn.ModuleList(
             _Level(chans[i], chans[i + 1], k, 2, norm=i > 0, slope=0.0) for i, k in enumerate(kernels)
         )
         self.dec = nn.ModuleList(
-            _Level(chans[i + 1] + chans[i], chans[i], 3, 1, norm=True, slope=0.2) for i in range(6, 0, -1)
+            _Level(chans[i + 1] + chans[i], chans[i], 3, 1, norm=True, slope=0.2) for i in range(levels - 1, 0, -1)
         )
         self.last = PartialConv2d(chans[1] + inputs, outputs, 3, 1, bias=True)
+        with torch.no_grad():  # no norm follows: the first picture is a pale one, not noise beyond [-1, 1]
+            self.last.conv.weight.mul_(FIRST_PICTURE)
 
     def forward(self, x: Tensor, valid: Tensor, hook: Hook | None = None) -> Tensor:
         """Paint.
@@ -63,7 +78,7 @@ class PartialUNet(nn.Module):
             here = hook(f"enc{i}", here) if hook else here
             skips.append(here)
         skips.pop()
-        for i, level in zip(range(7, 1, -1), self.dec, strict=True):
+        for i, level in zip(range(len(self.enc), 1, -1), self.dec, strict=True):
             here = level(*_joined(here, skips.pop()))
             here = hook(f"dec{i}", here) if hook else here
         return self.last(*_joined(here, skips.pop()))[0]

@@ -12,6 +12,7 @@ from .attention import Form, pairwise
 from .nets import squeeze_excite
 
 PARTS = 19  # without background
+SAME_PART = 2.0  # length of a part's share of q and k at first: two positions of one part begin e^4 times as related
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,18 @@ def one_hot_parts(labels: Tensor) -> Tensor:
     return F.one_hot(labels, PARTS + 1)[..., 1:].permute(0, 3, 1, 2).float()
 
 
+@torch.no_grad()
+def _pass_through(join: nn.Conv2d) -> None:
+    """Let a convolution that joins a feature with its streams begin as that feature with the streams added to it.
+
+    Scrambled, four of them in a row would hide the encoder's features from the decoder.
+    """
+    count = join.out_channels
+    nn.init.dirac_(join.weight[:, :count])
+    if join.bias is not None:
+        nn.init.zeros_(join.bias)
+
+
 class PartsAttention(nn.Module):
     """Attention.B: the feature in 19 channels, distributed over the parts of both parsings, and put back together."""
 
@@ -50,6 +63,7 @@ class PartsAttention(nn.Module):
         self.amodal = nn.Conv2d(channels, PARTS, 3, padding=1)
         self.join = nn.Conv2d(channels + 2 * PARTS, channels, kernel, padding=kernel // 2)
         self.squeeze = squeeze_excite(channels, 8)
+        _pass_through(self.join)
 
     def forward(self, x: Tensor, guide: Guide) -> Tensor:
         """[B, C, h, w] to the same shape; ``guide`` at the feature's resolution."""
@@ -58,7 +72,11 @@ class PartsAttention(nn.Module):
 
 
 class TokenAttention(nn.Module):
-    """Attention.T: the pairwise relation of visible and invisible positions (eq. 6), with d = C / 8."""
+    """Attention.T: the pairwise relation of visible and invisible positions (eq. 6), with d = C / 8.
+
+    q and k begin as one and the same map, so that they differ "mainly in the invisible points" (supplement), whose
+    parsing differs; the parsing's share of it begins large enough for a hidden part to find its visible rest.
+    """
 
     def __init__(self, channels: int, form: Form = "eq6", kernel: int = 1) -> None:
         super().__init__()
@@ -69,6 +87,9 @@ class TokenAttention(nn.Module):
         self.q = nn.Conv2d(channels + PARTS, d, kernel, padding=pad)
         self.k = nn.Conv2d(channels + PARTS, d, kernel, padding=pad)
         self.v = nn.Conv2d(channels, channels, kernel, padding=pad)
+        with torch.no_grad():
+            self.q.weight[:, channels:].normal_(0, SAME_PART / (d**0.5 * kernel))
+            self.k.load_state_dict(self.q.state_dict())
 
     def forward(self, x: Tensor, guide: Guide) -> Tensor:
         """[B, C, h, w] to [B, outputs, h, w]; ``guide`` at the feature's resolution."""
@@ -110,6 +131,8 @@ class ParsingGuidedAttention(nn.Module):
         if self.tokens is not None:
             joined += self.tokens.outputs
         self.join = nn.Conv2d(joined, channels, kernel, padding=kernel // 2)
+        if skip:
+            _pass_through(self.join)
 
     def forward(self, x: Tensor, guide: Guide) -> Tensor:
         """Feature [B, C, h, w] to the same shape; ``guide`` at full resolution."""

@@ -7,8 +7,10 @@ Every row of Tables 4, 5 and 6 is a setting: see TABLE4, TABLE5, TABLE6. Where t
   (``adversarial="log"`` gives eq. 3 to the letter).
 - "PatchGAN of four convolution layers" is C64-C128-C256-C512 and a last convolution to the patch logits.
 - L_gen (l1 and perceptual) stays on in the ablations: the column "discriminator" of Table 4 is the critic alone.
-- Dimming is done on [-1, 1] values; l1 compares the prediction with the equally dimmed truth, so the network is not
-  asked to undo the dimming. Perceptual, style and adversarial terms see the composite, that is, what is shown.
+- Dimming is done on [-1, 1] values. All four terms of eq. 7 see one picture, the composite: what is shown. l1 is its
+  mean over the invisible pixels, since it is 0 elsewhere: over the whole crop, of which a few percent are hidden, it
+  would be drowned by the other terms.
+- The U-Net is as deep as leaves its innermost map 2x2, as at 256 px: 5 levels at 64 px (see `pconv.partial_levels`).
 - Positions that Attention.T filled count as known to the partial convolutions from there on: else the next layer
   would erase them.
 - PGA's convolutions are 1x1, as the paper and listing 1 say; the published code has 3x3 (``pga_kernel=3``, with
@@ -44,7 +46,7 @@ from ..base import (
 )
 from ..completion import MaskCompletion
 from ..nets import Masked, PatchCritic
-from ..pconv import PartialUNet
+from ..pconv import PartialUNet, partial_levels
 from ..pga import Guide, ParsingGuidedAttention, one_hot_parts
 from ..templates import fit_templates
 
@@ -67,6 +69,7 @@ class MaskSettings(Settings):
     adversarial: str = "bce"
     l_seg: float = 1.0
     l_adv: float = 1.0
+    l_share: float = 0.1
     l_gen: float = 0.1
     threshold: float = 0.5
 
@@ -179,7 +182,9 @@ class MaskModel(Baseline):
             terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed)
             terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed)
         if self.settings.discriminator:
-            terms["adversarial"] = self.adversarial.maker(self.critic(soft))
+            share = self.settings.l_share
+            heard = soft if share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
+            terms["adversarial"] = self.adversarial.maker(self.critic(heard))
         terms["l1"] = F.l1_loss(soft, truth)
         terms["perceptual"] = L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth)
         return terms
@@ -201,7 +206,7 @@ class ContentModel(Baseline):
     def __init__(self, s: ContentSettings) -> None:
         weights = {"adversarial": s.b_adv, "l1": s.b_l1, "perceptual": s.b_perceptual, "style": s.b_style}
         super().__init__("content", s, weights | {"critic": 1.0})
-        self.net = PartialUNet(5, 3, s.width)
+        self.net = PartialUNet(5, 3, s.width, partial_levels(s.size))
         self.pga = torch.nn.ModuleDict()
         if s.attention_b or s.attention_t:
             for name, channels in self.net.channels.items():
@@ -230,7 +235,7 @@ class ContentModel(Baseline):
         return image * (amodal + (1 - amodal) * self.settings.w)
 
     def forward(self, batch: Batch) -> Output:
-        """Paint; ``image`` is the raw, dimmed prediction."""
+        """Paint; ``image`` is the raw prediction, of which only the hole counts."""
         self.check_input(batch)
         modal, amodal, hole = batch.need("modal"), batch.need("amodal"), batch.invisible
         x = torch.cat([self.dimmed(batch.image, amodal), modal, amodal], 1)
@@ -258,7 +263,7 @@ class ContentModel(Baseline):
         perceptual, style = L.perceptual(L.vgg16(self.settings.vgg), shown, truth)
         return {
             "adversarial": self.adversarial.maker(self.critic(shown)),
-            "l1": F.l1_loss(raw, self.dimmed(truth, batch.need("amodal"))),
+            "l1": L.inside_l1(shown, truth, batch.invisible),
             "perceptual": perceptual,
             "style": style,
         }

@@ -78,8 +78,7 @@ def _painted(object_: Tensor, whole: Tensor) -> Tensor:
 
 
 def _l1_pair(object_: Tensor, whole: Tensor, truth: Tensor, amodal: Tensor) -> dict[str, Tensor]:
-    inside = ((object_ - truth).abs() * amodal).sum() / (3 * amodal.sum().clamp(min=1))
-    return {"l1_object": inside, "l1_whole": F.l1_loss(whole, truth)}
+    return {"l1_object": L.inside_l1(object_, truth, amodal), "l1_whole": F.l1_loss(whole, truth)}
 
 
 class OvsrMask(Baseline):

@@ -37,7 +37,7 @@ from ..base import (
     union,
 )
 from ..nets import PatchCritic, UNet
-from ..pconv import PartialUNet
+from ..pconv import PartialUNet, partial_levels
 
 PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
 TASKS = ("mask", "content")
@@ -122,7 +122,7 @@ class PCNetC(Baseline):
     def __init__(self, s: ContentSettings) -> None:
         weights = {k: getattr(s, k) for k in ("hole", "valid", "tv", "perceptual", "style", "adversarial")}
         super().__init__("content", s, weights | {"critic": 1.0})
-        self.net = PartialUNet(4, 3, s.width)
+        self.net = PartialUNet(4, 3, s.width, partial_levels(s.size))
         self.critic = PatchCritic(4, s.critic_width, norm="spectral")
         self.gan = L.Adversarial("bce")
 

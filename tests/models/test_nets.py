@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ahp_toolkit.core.errors import UserError
 from baselines import losses as L
 from baselines.attention import ContextualAttention, attend, pairwise
-from baselines.nets import GatedConv2d, PartialConv2d, PatchCritic, SkipUNet, UNet, halvings
-from baselines.pconv import PartialUNet
+from baselines.nets import GatedConv2d, Masked, PartialConv2d, PatchCritic, SkipUNet, UNet, halvings
+from baselines.pconv import PartialUNet, partial_levels
 from baselines.pga import Guide, ParsingGuidedAttention, one_hot_parts
 from baselines.templates import fit_templates, template_weights
 
@@ -93,6 +93,23 @@ def test_depth_follows_the_crop(size: int, depth: int) -> None:
     assert halvings(size) == depth
 
 
+@pytest.mark.parametrize(("size", "depth"), [(64, 5), (128, 6), (256, 7), (512, 7)])
+def test_the_painters_innermost_map_is_2x2_up_to_256_px(size: int, depth: int) -> None:
+    assert partial_levels(size) == depth
+    net = PartialUNet(5, width=4, levels=depth).eval()
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def note(level: str, here: Masked) -> Masked:
+        seen[level] = tuple(here[0].shape[2:])
+        return here
+
+    with torch.no_grad():
+        made = net(torch.zeros(1, 5, size, size), torch.ones(1, 1, size, size), note)
+    assert made.shape == (1, 3, size, size) and {"enc3", "enc5", "dec5", "dec3"} <= set(seen)
+    assert [seen[k][0] for k in ("enc3", "enc5", "dec5", "dec3")] == [size // s for s in (8, 32, 16, 4)]
+    assert seen[f"enc{depth}"][0] == max(2, size // 128)
+
+
 def plain_eq6(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, invisible: Tensor) -> Tensor:
     """Eq. 6 with the whole matrix: rows visible, columns invisible, softmax over the rows (dim 0 of R)."""
     r = q @ k.transpose(1, 2)
@@ -159,6 +176,18 @@ def test_pga_streams(structure: str, parts: bool, tokens: bool) -> None:
     x = torch.randn(2, 16, 8, 8)
     assert module(x, guide()).shape == x.shape
     assert torch.isfinite(module(x, guide(hidden=False))).all()
+
+
+def test_attention_begins_as_the_feature_with_its_streams_added() -> None:
+    torch.manual_seed(0)
+    x, here = torch.randn(2, 16, 16, 16), guide()
+    for module in (ParsingGuidedAttention(16), ParsingGuidedAttention(16, structure="cascade")):
+        assert module.tokens is not None
+        torch.testing.assert_close(module.tokens.q.weight, module.tokens.k.weight)
+    module = ParsingGuidedAttention(16, parts=False)
+    with torch.no_grad():
+        module.join.weight[:, 16:] = 0
+    torch.testing.assert_close(module(x, here), x)
 
 
 def test_contextual_attention_copies_the_right_patch() -> None:
