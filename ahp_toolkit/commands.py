@@ -13,8 +13,10 @@ import click
 
 from annotation.review_commands import merge_options
 
+from .cli import Lazy
 from .core.engine_options import engine_of, engine_options
 from .core.errors import UserError
+from .core.options import Folder
 from .core.registry import Registry, completes, pairs
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
@@ -23,7 +25,7 @@ from .sources import SOURCES
 if TYPE_CHECKING:
     from .core.pipeline import Result
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = Folder()
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -37,9 +39,9 @@ def _source(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
         SOURCES.get(name)
         if name in out:
             raise UserError(f"--source {name} is given twice; one data root a source")
-        if not Path(path).is_dir():
+        out[name] = FOLDER.convert(path, None, None)
+        if not out[name].is_dir():
             raise UserError(f"--source {name}: expected the dataset's folder, {path} is none")
-        out[name] = Path(path)
     return out
 
 
@@ -62,7 +64,16 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Lazy,
+    table={
+        "plan": ("ahp_toolkit.plan_commands:plan", "Say what would run, how long and how large; make nothing."),
+        "segmenter": ("ahp_toolkit.training_commands:segmenter", "Train a human segmenter on the harvest."),
+        "parser": ("ahp_toolkit.training_commands:parser", "Train the HRNet body-part parser on the harvest."),
+    },
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--source",
     "roots",
@@ -72,7 +83,10 @@ def _say(text: str) -> None:
     shell_complete=pairs(SOURCES.names),
     help="A source dataset: " + ", ".join(SOURCES.names()) + ".  Repeatable.",
 )
-@click.option("--out", type=FOLDER, help="The build folder.")
+@click.option("--out", type=FOLDER, help="The build folder, or an address for it (s3://, gs://, az://).")
+@click.option(
+    "--work", type=FOLDER, help="Local folder to work in, for an --out at an address.  [default: in the cache]"
+)
 @click.option(
     "--review",
     type=click.Choice(["provisional", "oracle", "none"]),
@@ -209,16 +223,18 @@ def run_build(options: dict[str, Any]) -> Path:
     """Run the stages in order, say what each made, and end with the page."""
     from . import builder
     from .core.lock import lock
+    from .core.publish import shown, working
 
     start = time.monotonic()
     made, synthesis = builder.options_from(options)
-    with lock(made.out), engine_of(options) as engine:
-        made = replace(made, engine=engine)
+    out = made.out
+    with working(out, options.get("work")) as folder, lock(folder), engine_of(options) as engine:
+        made = replace(made, out=folder, engine=engine)
         builder.write_about(made, synthesis)
         page = builder.build(made, synthesis, _result, stop_after=options["stop_after"])
     if page is not None:
         _say(f"done in {time.monotonic() - start:.0f} s; the report:")
-        click.echo(page.resolve())
+        click.echo(shown(out, made.out, page).resolve())
     return made.out
 
 
@@ -257,10 +273,12 @@ def _result(result: Result, words: str) -> None:
 def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what: str, images: bool) -> None:
     """Write the humans or the samples in another format: COCO amodal (COCOA, KINS), the AHP layout, WebDataset."""
     from . import builder
+    from .core.publish import reading, shown, working
 
-    folder = out or root / "export" / fmt
-    for path in builder.export(root, folder, fmt, splits or ("train", "val", "test"), what, images):
-        click.echo(path)
+    with working(out or root) as folder:
+        read, to = (reading(root), folder) if out else (folder, folder / "export" / fmt)
+        for path in builder.export(read, to, fmt, splits or ("train", "val", "test"), what, images):
+            click.echo(shown(out or root, folder, path))
 
 
 @build.command()
@@ -283,11 +301,14 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     Every picture is checked against the digest of its recipe.
     """
     from . import builder
+    from .core.publish import reading, shown, working
 
-    with engine_of(options) as engine:
-        for result in builder.materialize(root, out or root / "materialized", splits or ("val", "test"), what, engine):
+    place = out if out and what == "full" else root  # crops lie beside the split's tables
+    with working(place) as folder, engine_of(options) as engine:
+        read, to = (reading(root), folder) if place is out else (folder, folder / "materialized")
+        for result in builder.materialize(read, to, splits or ("val", "test"), what, engine):
             _result(result, f"{result.counts.get('in', 0)} samples -> {result.counts.get('written', 0)} written")
-            click.echo(result.folder)
+            click.echo(shown(place, folder, result.folder))
 
 
 @build.command()
@@ -296,56 +317,10 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 def report(root: Path, seed: int) -> None:
     """Make the HTML page, tables and pictures of a build anew."""
     from . import builder
+    from .core.publish import shown, working
 
-    click.echo(builder.report(root, seed).resolve())
-
-
-@build.command()
-@click.option("--root", type=FOLDER, required=True, help="A build folder with a finished harvest.")
-@click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/NAME.pt.")
-@click.option(
-    "--name",
-    type=click.Choice(["deeplab", "centermask"]),
-    default="deeplab",
-    show_default=True,
-    help="deeplab: masks of box-only people; centermask: the paper's network for initial masks.",
-)
-@click.option(
-    "--preset",
-    type=click.Choice(["debug", "full"]),
-    default="full",
-    show_default=True,
-    help="debug: a minute on 2 CPU cores; full: the paper's kind, for a GPU.",
-)
-@click.option("--device", default="auto", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-def segmenter(root: Path, out: Path | None, name: str, preset: str, device: str, seed: int) -> None:
-    """Train a human segmenter on the harvested humans that have masks."""
-    from . import builder, training
-
-    to = out or root / "weights" / f"{name}.pt"
-    click.echo(training.train_segmenter(root, to, builder.roots_of(root), preset, device, seed, name=name))
-
-
-@build.command()
-@click.option("--root", type=FOLDER, required=True, help="A build folder with a finished harvest.")
-@click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/hrnet.pt.")
-@click.option(
-    "--preset",
-    type=click.Choice(["debug", "full"]),
-    default="full",
-    show_default=True,
-    help="debug: a minute on 2 CPU cores; full: the paper's kind, for a GPU.",
-)
-@click.option("--device", default="auto", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-def parser(root: Path, out: Path | None, preset: str, device: str, seed: int) -> None:
-    """Train the HRNet body-part parser on the harvested humans that have a parsing (LIP)."""
-    from . import builder, training
-
-    click.echo(
-        training.train_parser(root, out or root / "weights" / "hrnet.pt", builder.roots_of(root), preset, device, seed)
-    )
+    with working(root) as folder:
+        click.echo(shown(root, folder, builder.report(folder, seed)).resolve())
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
