@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from .core import store
+from .core import store, text
 from .core.records import Score
 from .paper import TITLES, Measured, Setup, Table
 
@@ -127,10 +127,11 @@ def _order(table: Table, measured: Sequence[Measured], metric: str, theirs: str)
 def table_1(root: Path) -> Shown:
     """Table 1 from the build's own statistics."""
     from .stages.build_folder import Build
+    from .stages.stats import people
     from .stages.stats import table_1 as counted
 
     build = Build(root)
-    frame = counted(build, build.humans())
+    frame = counted(build, people(build))
     heads = ("source", "humans", "preserved", "ratio", "humans (paper)", "preserved (paper)", "ratio (paper)")
     columns = ("source", "count", "preserved", "ratio", "paper_count", "paper_preserved", "paper_ratio")
     records = frame[["kind", *columns]].to_dict("records")
@@ -158,9 +159,9 @@ def write(root: Path, out: Path, tables: Sequence[Shown]) -> Path:
     """Write ``table_N.md`` and ``table_N.csv`` of each table and ``index.html`` of all; returns the page."""
     warning = SAMPLE if (root / "world" / "world.json").exists() else ""
     for table in tables:
-        for suffix, text in (("md", markdown(table, warning)), ("csv", to_csv(table))):
+        for suffix, said in (("md", markdown(table, warning)), ("csv", to_csv(table))):
             with store.atomic(out / f"table_{table.number}.{suffix}") as f:
-                f.write(text.encode())
+                f.write(said.encode())
     env = Environment(loader=PackageLoader("ahp_toolkit", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     with store.atomic(out / "index.html") as f:
         f.write(env.get_template("paper.html").render(tables=tables, warning=warning).encode())
@@ -169,13 +170,13 @@ def write(root: Path, out: Path, tables: Sequence[Shown]) -> Path:
 
 def markdown(table: Shown, warning: str = "") -> str:
     """One table with its notes."""
-    lines = [f"# {table.title}", "", *([f"**{warning}**", ""] if warning else [])]
+    lines = [f"# {text.markdown(table.title)}", "", *([f"**{warning}**", ""] if warning else [])]
     lines += [_line(table.heads), _line(["---"] * len(table.heads)), *map(_line, table.rows), ""]
-    return "\n".join([*lines, *(f"- {n}" for n in table.notes)]) + "\n"
+    return "\n".join([*lines, *(f"- {text.markdown(n)}" for n in table.notes)]) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+    return "| " + " | ".join(map(text.markdown, cells)) + " |"
 
 
 def to_csv(table: Shown) -> str:
@@ -184,5 +185,5 @@ def to_csv(table: Shown) -> str:
     names = list(dict.fromkeys(k for r in table.records for k in r))
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None or v != v else v for k, v in r.items()} for r in table.records)
+    writer.writerows({k: "" if v is None or v != v else text.to_cell(v) for k, v in r.items()} for r in table.records)
     return out.getvalue()

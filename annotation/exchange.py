@@ -20,6 +20,7 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, Decision
+from ahp_toolkit.core.text import from_cell, to_cell
 
 from .candidates import Candidates
 from .decisions import append, now
@@ -92,7 +93,7 @@ def _csv(words: Iterable[Decision]) -> str:
     writer = csv.writer(text, lineterminator="\r\n")  # a lone line feed in a note must not look like a row's end
     writer.writerow(COLUMNS)
     for d in words:
-        writer.writerow([_cell(getattr(d, name)) for name in COLUMNS])
+        writer.writerow([to_cell(_cell(getattr(d, name))) for name in COLUMNS])
     return text.getvalue()
 
 
@@ -132,7 +133,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     csv.field_size_limit(2**31 - 1)  # masks are long
     try:
         for row in reader:
-            yield f"line {reader.line_num}", row
+            yield f"line {reader.line_num}", {k: from_cell(v) if isinstance(v, str) else v for k, v in row.items()}
     except csv.Error as e:
         raise UserError(f"{path}, line {reader.line_num}: no CSV ({e})") from e
 

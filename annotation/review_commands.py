@@ -10,6 +10,7 @@ import click
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import completes
+from ahp_toolkit.core.text import one_line
 from ahp_toolkit.segmenters import SEGMENTERS
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -142,7 +143,7 @@ def import_(ctx: click.Context, root: Path, path: Path, reviewer: str, use: str)
     else:
         done = exchange.import_decisions(root, path, reviewer)
     for bad in done.bad:
-        click.echo(f"{path}, {bad.where}: {bad.why}", err=True)
+        click.echo(one_line(f"{path}, {bad.where}: {bad.why}"), err=True)
     click.echo(done.words)
     if done.bad:
         ctx.exit(1)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.records import VERDICTS, Decision
+from ahp_toolkit.core.text import one_line
 
 from . import agreement
 from .agreement import Agreement
@@ -225,7 +226,8 @@ def status_text(s: Status) -> str:
 
 
 def _lines(t: Table) -> Iterator[str]:
-    table = [t.columns, *t.rows] if any(t.columns) else list(t.rows)
+    rows = [tuple(map(one_line, row)) for row in t.rows]
+    table = [t.columns, *rows] if any(t.columns) else rows
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lefts = [i == 0 or _wordy(t, i) for i in range(len(widths))]
     yield t.title
@@ -252,8 +254,9 @@ def status_html(root: Path, merge: Merge | None = None, page: bool = False) -> s
         "table{border-collapse:collapse}th,td{padding:4px 12px;text-align:left;border-bottom:1px solid #8884}"
         ".n{text-align:right;font-variant-numeric:tabular-nums}.muted{opacity:.7}"
     )
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>AHP review</title><style>{style}</style>'
-    return f"{head}</head><body>{section}</body></html>\n"
+    policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8">{policy}<title>AHP review</title>'
+    return f"{head}<style>{style}</style></head><body>{section}</body></html>\n"
 
 
 def _html(t: Table) -> str:

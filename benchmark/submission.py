@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask, from_rle
+from ahp_toolkit.core.text import one_line
 
 from .metric import SIDE, Bytes
 
@@ -39,7 +40,7 @@ class Problem:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.kind}: {self.sample_id}: {self.detail}"
+        return one_line(f"{self.where}: {self.kind}: {self.sample_id}: {self.detail}")
 
 
 @dataclass(slots=True)
@@ -59,8 +60,10 @@ class Submission:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.root = path if path.is_dir() else path.parent
-        self.files = _files(path)
         self.run = _run_of(path)
+        self.files = _files(path)
+        if self.run.get("parts") not in (None, store.digest_files(self.files)):
+            raise UserError(f"{path}: its tables are not those that run.json was written with; predict again")
         self._json: list[Row] | None = None
         if self.files[0].suffix == ".json":
             self._json, about = _read_json(self.files[0])
@@ -69,7 +72,7 @@ class Submission:
     @property
     def model(self) -> str:
         """The method's name: run.json's ``model``, else the name of the folder or file."""
-        return str(self.run.get("model") or self.path.stem)
+        return one_line(self.run.get("model") or self.path.stem)[:200]
 
     @property
     def digest(self) -> str:
@@ -159,6 +162,8 @@ def _run_of(path: Path) -> dict[str, Any]:
     run = store.read_json(file)
     if not isinstance(run, dict):
         raise UserError(f"{file}: expected one JSON object, got {type(run).__name__}")
+    if run.get("unfinished"):
+        raise UserError(f"{path}: the predictions were not finished; predict again")
     return run
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ahp_toolkit.core import text
+
 from .leaderboards import Board, Run
 from .metric import Metric
 from .reported import Reported, reported
@@ -83,10 +85,10 @@ def title(board: Board) -> str:
 def markdown(board: Board) -> str:
     """The board with intervals, its definitions, and the reported rows apart."""
     head = ["#", "method", "n", *(label(m) for m in board.metrics)]
-    lines = [f"## {title(board)}", "", _row(head), _row(["---"] * len(head))]
+    lines = [f"## {text.markdown(title(board))}", "", _row(head), _row(["---"] * len(head))]
     for k, run in enumerate(board.runs):
         body = [_md_cell(c) for c in cells(board, k)]
-        lines.append(_row([rank_text(board, k), run.model, scored_of(board, run), *body]))
+        lines.append(_row([rank_text(board, k), text.markdown(run.model), scored_of(board, run), *body]))
     lines += [
         "",
         "`=`: a tie with the run above by the paired bootstrap (by human). Best in bold.",
@@ -97,7 +99,9 @@ def markdown(board: Board) -> str:
     lines += [f"- `{m.name}` ({bounds_text(m)}): {m.definition}" for m in board.metrics]
     lines += ["", "### Reported by papers, by protocols of their own: not comparable with the rows above", ""]
     lines += [_row(["method", "data", "figures", "source"]), _row(["---"] * 4)]
-    lines += [_row([r.method, r.data, _figures(r), r.source]) for r in reported(board.board)]
+    lines += [
+        _row([text.markdown(v) for v in (r.method, r.data, _figures(r), r.source)]) for r in reported(board.board)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -110,14 +114,14 @@ def bounds_text(metric: type[Metric]) -> str:
 
 
 def _row(items: list[str]) -> str:
-    return "| " + " | ".join(i.replace("|", "\\|") for i in items) + " |"
+    return "| " + " | ".join(items) + " |"
 
 
 def _md_cell(c: Cell) -> str:
     if c.value is None:
         return "–"
-    text = f"**{c.text}**" if c.place == 1 else c.text
-    return f"{text}{'=' if c.tied else ''} [{c.low}, {c.high}]"
+    shown = f"**{c.text}**" if c.place == 1 else c.text
+    return f"{shown}{'=' if c.tied else ''} [{c.low}, {c.high}]"
 
 
 def _figures(r: Reported) -> str:
@@ -147,7 +151,7 @@ def to_csv(board: Board) -> str:
     for run in board.runs:
         for s in run.scores.values():
             if s.board == board.board:
-                writer.writerow([getattr(s, n) for n in names])
+                writer.writerow([text.to_cell(getattr(s, n)) for n in names])
     return out.getvalue()
 
 
@@ -165,16 +169,16 @@ _TEX = {
 }
 
 
-def tex(text: str) -> str:
-    """Text with TeX's special characters escaped."""
-    return "".join(_TEX.get(c, c) for c in text)
+def tex(said: str) -> str:
+    """Text with TeX's special characters escaped, on one line."""
+    return "".join(_TEX.get(c, c) for c in text.one_line(said))
 
 
 def latex(board: Board) -> str:
     """A booktabs table: best in bold, second underlined."""
     arrows = [tex(m.name) + (r" $\uparrow$" if m.higher_is_better else r" $\downarrow$") for m in board.metrics]
     lines = [
-        f"% {title(board)}; needs \\usepackage{{booktabs}}",
+        f"% {text.one_line(title(board))}; needs \\usepackage{{booktabs}}",
         f"\\begin{{tabular}}{{l{'r' * len(board.metrics)}}}",
         "\\toprule",
         " & ".join(["Method", *arrows]) + r" \\",
@@ -233,7 +237,7 @@ def speed_rows(runs: list[Run]) -> list[dict[str, str]]:
         for key, (_, _, scale) in SPEED.items():
             value = said.get(key)
             row[key] = f"{value * scale:.4g}" if isinstance(value, (int, float)) else "–"
-        row["device"] = str(said.get("device") or run.about["run"].get("device") or "not said")
-        row["precision"] = str(said.get("precision") or "not said")
+        row["device"] = text.one_line(said.get("device") or run.about["run"].get("device") or "not said")
+        row["precision"] = text.one_line(said.get("precision") or "not said")
         out.append(row)
     return out

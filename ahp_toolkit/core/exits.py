@@ -12,6 +12,7 @@ import traceback
 from types import FrameType
 
 from . import log
+from .text import one_line
 
 OK, INTERNAL, USER, INTERRUPTED, TERMINATED = 0, 1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
 
@@ -64,6 +65,7 @@ def stopped(e: BaseException) -> int:
 
 def user(message: str) -> int:
     """The end by what a user did."""
+    message = one_line(message)  # file names and records may hold a terminal's escape sequences
     log.event("error", "error", kind="user", message=message)
     sys.stderr.write(f"ahp: {message}\n")
     return USER
