@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from ahp_toolkit.core.errors import UserError
 
@@ -21,13 +24,18 @@ from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settin
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
 TASKS = ("mask",)
+CLASSES, BOX_PX = 2, 7  # background and person; side of the pooled box
 _TERMS = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 
 
 @dataclass(frozen=True)
 class MaskRcnnSettings(Settings):
-    """``backbone``: a torchvision ResNet; ``min_size``: shorter side that the network sees, px."""
+    """``backbone``: a torchvision ResNet; ``min_size``: shorter side that the network sees, px.
 
+    ``width``: channels of the feature pyramid and of both heads; the published 256 is the default.
+    """
+
+    width: int = 256
     backbone: str = "resnet50"
     pretrained: bool = False
     min_size: int = 512
@@ -54,14 +62,20 @@ class MaskRcnn(Baseline):
             trainable_layers=5,
             norm_layer=torch.nn.BatchNorm2d,
         )
+        levels = [block[0].in_channels for block in backbone.fpn.inner_blocks]
+        backbone.fpn = FeaturePyramidNetwork(levels, s.width, LastLevelMaxPool())
+        backbone.out_channels = s.width
         self.net = MaskRCNN(
             backbone,
-            num_classes=2,
             min_size=s.min_size,
             max_size=4 * s.min_size,
             rpn_post_nms_top_n_train=s.proposals,
             rpn_post_nms_top_n_test=s.proposals,
             box_detections_per_img=10,
+            box_head=TwoMLPHead(s.width * BOX_PX**2, 4 * s.width),
+            box_predictor=FastRCNNPredictor(4 * s.width, CLASSES),
+            mask_head=MaskRCNNHeads(s.width, (s.width,) * 4, 1),
+            mask_predictor=MaskRCNNPredictor(s.width, s.width, CLASSES),
         )
 
     def optimizers(self) -> dict[str, Optimizer]:
