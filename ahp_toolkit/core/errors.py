@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 
+from .text import short_line
+
 
 class UserError(ValueError):
     """What a user did, in one line: what was expected, what came, in which file and record, and the way out.
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(short_line(message))
 
 
 class StorageError(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .masks import Box, LabelMap, Mask, intersection_union
+from .text import LONGEST_LINE, short_line
 
 SPLITS = ("train", "val", "test")
 VERDICTS = ("discard", "preserve", "refine")
@@ -274,3 +275,10 @@ class Dropped:
     reason: str
     detail: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        # both come from the data: what UTF-8 cannot write, or what has no end, would stop the table
+        for name in ("id", "detail"):
+            said = getattr(self, name)
+            if len(said) > LONGEST_LINE or not said.isprintable():
+                object.__setattr__(self, name, short_line(said))

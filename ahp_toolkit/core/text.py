@@ -17,6 +17,7 @@ _AFTER_BRACKET = re.compile(r"\](?=[(\[:])")
 #: What a cell that a spreadsheet takes for a formula begins with (also in full width).
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _QUOTE = "'"
+LONGEST_LINE = 2000
 
 
 def one_line(text: object) -> str:
@@ -25,6 +26,12 @@ def one_line(text: object) -> str:
     if said.isascii() and said.isprintable():
         return said
     return "".join(_shown(c) for c in said)
+
+
+def short_line(text: object) -> str:
+    """`one_line`, the middle of what is longer than LONGEST_LINE characters left out: a name in data may have no end."""
+    said, half = str(text), LONGEST_LINE // 2
+    return one_line(said if len(said) <= LONGEST_LINE else f"{said[: half - 2]} … {said[-half:]}")
 
 
 def _shown(c: str) -> str:

@@ -20,10 +20,12 @@ import msgspec
 from ..core.errors import UserError
 
 BLOCK = 4 * 2**20
-MAX_RECORD = 512 * 2**20  # one element of a list larger than this is no annotation record
+MAX_RECORD = 16 * 2**20  # one record or text larger than this is no annotation (plain values take 30 times as much)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[\[\]{},]', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\[\]{}":]*')
+#: What a typed decoder says of text that does not fit, is no UTF-8, or is nested too deep: `loads` tells which.
+_MISFIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _CLOSES = {b"}": 0x7B, b"]": 0x5B}
 
 
@@ -85,6 +87,15 @@ class _Walker:
         size = self.base + len(self.buf)
         raise UserError(f"{self.path}: cut short, the JSON is not closed at byte {size}; fetch the file again")
 
+    def grow(self) -> None:
+        """Read on, as what begins at the cursor is longer than the buffer."""
+        if self.end:
+            self.cut_short()
+        held = len(self.buf) - self.pos
+        if held > MAX_RECORD:
+            self.broken(self.pos, f"a record or text of more than {MAX_RECORD} bytes")
+        self.fill(2 * held + 1)
+
     def peek(self) -> bytes:
         """The next byte that is no white space; at the end of the file a UserError."""
         while True:
@@ -145,9 +156,7 @@ class _Walker:
             found = _TOKEN.match(self.buf, self.pos)
             if found and found.group(1):
                 return found
-            if self.end:
-                self.cut_short()
-            self.fill(2 * (len(self.buf) - self.pos) + 1)
+            self.grow()
 
     def string(self) -> str:
         if self.peek() != b'"':
@@ -184,9 +193,7 @@ class _Walker:
             stop = found.end() if found else self.pos
             if stop < len(self.buf):
                 break
-            if self.end:
-                self.cut_short()
-            self.fill(2 * (len(self.buf) - self.pos) + 1)
+            self.grow()
         self.loads(self.buf[self.pos : stop], self.pos)
         self.pos = stop
 
@@ -237,7 +244,7 @@ class _Walker:
                 return None
             try:
                 typed = decoder.decode(b"".join((b"[", memoryview(self.buf)[self.pos : stop + 1], b"]")))
-            except msgspec.DecodeError:
+            except _MISFIT:
                 continue
             self.pos, self.misses = stop + 1, 0
             return Batch(key, typed, [])
@@ -249,16 +256,12 @@ class _Walker:
             stop, closed = self.border()
             if stop > self.pos or closed:
                 break
-            if self.end:
-                self.cut_short()
-            if len(self.buf) - self.pos > MAX_RECORD:
-                self.broken(self.pos, f"a record of more than {MAX_RECORD} bytes")
-            self.fill(2 * (len(self.buf) - self.pos))
+            self.grow()
         at, self.pos = self.pos, stop
         text = b"".join((b"[", memoryview(self.buf)[at:stop], b"]"))
         try:
             typed = decoder.decode(text)
-        except msgspec.DecodeError:
+        except _MISFIT:
             return Batch(key, None, self.loads(text, at - 1))
         self.misses += not closed  # the records fit: it was the border that the trial missed
         return Batch(key, typed, [])

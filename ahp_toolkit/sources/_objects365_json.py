@@ -6,7 +6,6 @@ every record has the same width and a whole block becomes one numpy array withou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import UserError
+from ..core.text import one_line
 from ._chunks import batches
 from ._grouping import Grouper
 from .base import PERSON
@@ -25,6 +25,7 @@ from .base import PERSON
 BAD = ("", "bad_record", "bad_box", "bad_flag")
 NO_LABEL = 0  # index 0 of the names: a category that the file does not list
 MAX_NAME = 1024
+_MAX_NAMES = 60_000
 _EXACT = 2.0**53  # below it a float holds every integer
 IMAGE = np.dtype([("key", "i8"), ("width", "i4"), ("height", "i4"), ("licence", "i4"), ("end", "i8")])
 ANNOTATION = np.dtype(
@@ -126,7 +127,8 @@ def pass_over(path: Path, sink: Sink) -> Iterator[tuple[str, str, str]]:
         elif batch.key == "images":
             yield from _images(sink, batch.typed, batch.loose)
         else:
-            _names(sink.categories if batch.key == "categories" else sink.licences, batch.typed or batch.loose)
+            into = sink.categories if batch.key == "categories" else sink.licences
+            _names(into, batch.typed or batch.loose, path)
     missing = [key for key in ("images", "annotations", "categories") if key not in seen]
     if missing:
         raise UserError(f"{path}: no Objects365 annotation file, its list {missing[0]!r} is missing")
@@ -142,8 +144,10 @@ def _rows(records: list[_Annotation]) -> NDArray[np.void] | None:
     rows = np.zeros(count, ANNOTATION)
     for to, of in (("key", "image_id"), ("id", "id"), ("category", "category_id")):
         value = flat[of].astype(np.float64)
+        if not np.abs(value).max(initial=0) < _EXACT:
+            return None
         rows[to] = value
-        if not np.array_equal(rows[to], value) or np.abs(value).max(initial=0) >= _EXACT:
+        if not np.array_equal(rows[to], value):
             return None
     for to, of in (("crowd", "iscrowd"), ("fake", "isfake"), ("reflected", "isreflected")):
         value = flat[of].astype(np.float64)
@@ -250,9 +254,15 @@ def _image(record: Any) -> tuple[tuple[int, ...], bytes]:
     return (record.id, *sizes, 0), text
 
 
-def _names(into: dict[int, str], records: Iterable[Any]) -> None:
-    """``id`` and ``name`` of categories or licences; what has none is no use to anybody and passed over."""
+def _names(into: dict[int, str], records: Iterable[Any], path: Path) -> None:
+    """``id`` and ``name`` of categories or licences; what has none is no use to anybody and passed over.
+
+    Raises:
+        UserError: when there are more than any file can have.
+    """
     for record in records:
         number, name = (record.get("id"), record.get("name")) if isinstance(record, dict) else (None, None)
-        if isinstance(number, int) and isinstance(name, str) and not math.isinf(number):
-            into.setdefault(number, name)
+        if isinstance(number, int) and isinstance(name, str) and abs(number) < 2**63 and len(name) <= MAX_NAME:
+            into.setdefault(number, one_line(name))
+    if len(into) > _MAX_NAMES:
+        raise UserError(f"{path}: more than {_MAX_NAMES} categories or licences; this is no Objects365 annotation file")
