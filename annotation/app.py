@@ -40,7 +40,26 @@ def set_environment(root: Path) -> None:
     os.environ.setdefault("FIFTYONE_PLUGINS_CACHE_ENABLED", "true")
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
     os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("FIFTYONE_PLUGINS_DIR", str(root.resolve() / ".review" / "plugins"))
+    if not os.environ.get("FIFTYONE_PLUGINS_DIR"):
+        os.environ["FIFTYONE_PLUGINS_DIR"] = str(plugins_folder())
+
+
+def plugins_folder() -> Path:
+    """This user's own folder for our plugin, one a version of it.
+
+    Never below a build folder: FiftyOne runs every plugin it finds, and a build folder may come from somebody else.
+
+    Raises:
+        UserError: when others may write in it.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ahp-toolkit"
+    files = sorted(p for p in _PLUGIN.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    folder = base / f"plugins-{store.digest_files(files)[:12]}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    said = folder.stat()
+    if said.st_uid != os.getuid() or said.st_mode & 0o022:
+        raise UserError(f"{folder}: others may write in it, and its code is run; chmod 700, or set XDG_CACHE_HOME")
+    return folder
 
 
 def install_plugin() -> Path:
