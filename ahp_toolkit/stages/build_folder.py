@@ -103,7 +103,7 @@ class Build:
 
     def columns(self, table: str, *names: str) -> pa.Table:
         """Only some columns of a table (dotted names reach into structs), flattened to their dotted names."""
-        found = [_columns(p, names) for p in store.parts(self.root / table)] if self.has(table) else []
+        found = [columns_of(p, names) for p in store.parts(self.root / table)] if self.has(table) else []
         return pa.concat_tables(found) if found else pa.table({n: pa.array([], pa.string()) for n in names})
 
     def pick(self, table: str, cls: type[R], id_column: str, ids: Collection[str]) -> list[R]:
@@ -111,7 +111,7 @@ class Build:
         wanted = pa.array(sorted(ids), pa.string())
         out: list[R] = []
         for part in store.parts(self.root / table) if self.has(table) and len(wanted) else []:
-            hits = pc.is_in(_columns(part, (id_column,))[id_column], value_set=wanted)
+            hits = pc.is_in(columns_of(part, (id_column,))[id_column], value_set=wanted)
             if pc.any(hits).as_py():
                 out.extend(from_table(store.read_table(part).filter(hits), cls))
         return out
@@ -191,7 +191,8 @@ def source_of(record_id: str) -> str:
     return record_id.split("/", 1)[0] if "/" in record_id else ""
 
 
-def _columns(path: Path, names: Sequence[str]) -> pa.Table:
+def columns_of(path: Path, names: Sequence[str]) -> pa.Table:
+    """Some columns of one part, flattened to their dotted names."""
     table = store.read_table(path, names)
     while any(pa.types.is_struct(f.type) for f in table.schema):
         table = table.flatten()

@@ -5,6 +5,7 @@ Every table has a column ``status``: ``provisional`` as soon as one decision beh
 
 from __future__ import annotations
 
+import heapq
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..core import store
 from ..core.errors import UserError
+from ..core.masks import Mask
 from ..core.records import SPLITS, Human
+from ..core.text import to_cell
 from ..occlusion import densities
-from .build_folder import STAGES, Build, source_of
+from .build_folder import STAGES, Build, columns_of, source_of
 
 #: Table 1 of the paper (spec §1): group, its sources here, human count, preserved.
 PAPER_TABLE_1: tuple[tuple[str, tuple[str, ...], int, int], ...] = (
@@ -37,8 +41,8 @@ Tables = dict[str, pd.DataFrame]
 
 def tables(build: Build) -> Tables:
     """Every table of the report by name; tables of stages that have not run are empty frames with their columns."""
-    humans = build.humans()
-    preserved = [h for h in humans if h.verdict == "preserve"]
+    humans = people(build)
+    preserved = humans[humans["verdict"] == "preserve"]
     made = {
         "funnel": funnel(build),
         "table_1": table_1(build, humans),
@@ -48,11 +52,44 @@ def tables(build: Build) -> Tables:
         "scenes": scenes(preserved),
         "occlusion": occlusion(build),
         "size": size(humans),
-        "parsing": parsing(humans),
+        "parsing": parsing(build, humans),
         "tools": tools(build),
     }
-    status = "provisional" if build.provisional else "reviewed" if humans else "not reviewed"
+    status = "provisional" if build.provisional else "reviewed" if len(humans) else "not reviewed"
     return {name: frame.assign(status=status) for name, frame in made.items()}
+
+
+_OF_HUMANS = ("human_id", "image.source", "image.image_id", "box", "mask.height", "mask.width", "mask.counts",
+              "parsing.height", "scene", "split", "verdict", "provisional")  # fmt: skip
+
+
+def people(build: Build) -> pd.DataFrame:
+    """What the tables need of every human, one row each: some 40 bytes, whatever the masks and parsings weigh."""
+    tables = ["review"] if build.has("review") else [f"splits/{s}/humans" for s in SPLITS]
+    found = [_people_of(part) for t in tables if build.has(t) for part in store.parts(build.root / t)]
+    frame = pd.concat([_people_of(None), *found], ignore_index=True)
+    return frame.astype(dict.fromkeys(("source", "scene", "split", "verdict"), "category"))
+
+
+def _people_of(part: Path | None) -> pd.DataFrame:
+    """The rows of one part; of none: no rows, the columns."""
+    table = columns_of(part, _OF_HUMANS) if part else pa.table({n: pa.array([], pa.null()) for n in _OF_HUMANS})
+    read = {name: table[name].to_pylist() for name in _OF_HUMANS}
+    masks = zip(read["mask.height"], read["mask.width"], read["mask.counts"], strict=True)
+    boxes = np.array(read["box"], np.float64).reshape(-1, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    ratio = np.divide(sides[:, 1], sides[:, 0], where=sides[:, 0] > 0, out=np.full(len(sides), np.nan))
+    made = {name: np.array(read[name], object) for name in ("scene", "split", "verdict")}
+    made |= {"source": np.array(read["image.source"], object), "provisional": np.array(read["provisional"], np.bool_)}
+    made |= {"photo": pd.util.hash_array(np.array(read["image.image_id"], object)), "ratio": ratio}
+    made |= {"area": np.array([Mask(*m).area for m in masks], np.int64)}
+    made |= {"parsed": np.array([h is not None for h in read["parsing.height"]], np.bool_)}
+    return pd.DataFrame(made)
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """No cell that a spreadsheet would take for a formula."""
+    return frame.map(to_cell)
 
 
 def write_tables(made: Tables, folder: Path) -> list[Path]:
@@ -60,7 +97,7 @@ def write_tables(made: Tables, folder: Path) -> list[Path]:
     written = []
     for name, frame in made.items():
         text = io.StringIO()
-        frame.to_csv(text, index=False, lineterminator="\n", float_format="%.6g")
+        _plain(frame).to_csv(text, index=False, lineterminator="\n", float_format="%.6g")
         with store.atomic(folder / f"{name}.csv", "w") as f:
             f.write(text.getvalue())
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
@@ -94,15 +131,15 @@ def _human_drops(build: Build) -> int:
     return sum(not d.detail.startswith("label=") or d.detail.startswith("label=person") for d in ids)
 
 
-def table_1(build: Build, humans: Sequence[Human]) -> pd.DataFrame:
+def table_1(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
     """Table 1: per source, per group of the paper and in all; drop reasons as ``drop:<stage>:<reason>`` columns.
 
     ``count`` is the humans that harvest kept (the paper's human count), ``preserved`` those a reviewer found not
     occluded with a fine mask, ``ratio`` the one divided by the other.
     """
     rows = {s: _source_row(build, s) for s in _sources(build, humans)}
-    for human in humans:
-        rows[human.image.source]["preserved" if human.verdict == "preserve" else "refined"] += 1
+    for (source, verdict), n in Counter(zip(humans["source"], humans["verdict"], strict=True)).items():
+        rows[source]["preserved" if verdict == "preserve" else "refined"] += n
     lines = [{"source": s, "kind": "source", **row} for s, row in rows.items()]
     lines += [
         {"source": name, "kind": "group", **_sum(rows[s] for s in members if s in rows), **_paper(count, kept)}
@@ -120,17 +157,17 @@ def table_1(build: Build, humans: Sequence[Human]) -> pd.DataFrame:
     return frame[[*first, "paper_count", "paper_preserved", "paper_ratio", *reasons]]
 
 
-def _sources(build: Build, humans: Sequence[Human]) -> list[str]:
+def _sources(build: Build, humans: pd.DataFrame) -> list[str]:
     said = {k.split("/", 1)[1] for k in build.said("harvest").counts if k.startswith(("persons/", "candidates/"))}
     counted = set(build.columns("harvest", "image.source")["image.source"].unique().to_pylist())
-    return sorted(said | counted | {h.image.source for h in humans} | set(build.roots))
+    return sorted(said | counted | set(humans["source"].unique()) | set(build.roots))
 
 
 def _source_row(build: Build, source: str) -> Counter[str]:
     said = build.said("harvest").counts
     row = Counter({"persons": said.get(f"persons/{source}", 0), "count": said.get(f"candidates/{source}", 0)})
     if not row["count"]:
-        row["count"] = build.columns("harvest", "image.source")["image.source"].to_pylist().count(source)
+        row["count"] = pc.sum(pc.equal(build.columns("harvest", "image.source")["image.source"], source)).as_py() or 0
     for stage in STAGES[:4]:
         for (of, reason), n in build.drop_counts(stage).items():
             if of == source:
@@ -155,14 +192,14 @@ def drops(build: Build) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "source", "reason", "count"])
 
 
-def splits(build: Build, humans: Sequence[Human]) -> pd.DataFrame:
+def splits(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
     """Humans, samples, photos and provisional records of each split."""
     rows = []
     for split in SPLITS:
-        mine = [h for h in humans if h.split == split]
-        marked = build.columns(f"splits/{split}", "provisional")["provisional"].to_pylist()
-        row = (split, len(mine), len({h.image.image_id for h in mine}), sum(h.provisional for h in mine))
-        rows.append((*row, len(marked), sum(marked)))
+        mine = humans[humans["split"] == split]
+        marked = build.columns(f"splits/{split}", "provisional")["provisional"]
+        row = (split, len(mine), mine["photo"].nunique(), int(mine["provisional"].sum()))
+        rows.append((*row, len(marked), (pc.sum(marked).as_py() or 0) if len(marked) else 0))
     names = ["split", "humans", "photos", "provisional_humans", "samples", "provisional_samples"]
     return pd.DataFrame(rows, columns=names)
 
@@ -175,15 +212,15 @@ def _histogram(values: Sequence[float] | NDArray[np.float64], edges: NDArray[np.
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": counts, "share": share})
 
 
-def aspect_ratio(humans: Sequence[Human]) -> pd.DataFrame:
+def aspect_ratio(humans: pd.DataFrame) -> pd.DataFrame:
     """Figure 5a: height / width of the humans' boxes in bins of 0.25; the last bin holds all from 5.75 up."""
-    return _histogram([h.box.height / h.box.width for h in humans if h.box.width > 0], np.arange(25) / 4)
+    return _histogram(humans["ratio"].dropna().to_numpy(), np.arange(25) / 4)
 
 
-def scenes(humans: Sequence[Human]) -> pd.DataFrame:
+def scenes(humans: pd.DataFrame) -> pd.DataFrame:
     """Figure 5b: humans by scene category, most first; empty where no scene is known."""
-    found = Counter(h.scene for h in humans if h.scene)
-    rows = sorted(found.items(), key=lambda kv: (-kv[1], kv[0]))
+    found = humans["scene"].value_counts()
+    rows = sorted(((k, n) for k, n in found.items() if k and n), key=lambda kv: (-kv[1], kv[0]))
     frame = pd.DataFrame(rows, columns=["scene", "count"]).astype({"count": "int64"})
     return frame.assign(share=frame["count"] / max(1, len(humans)))
 
@@ -224,22 +261,37 @@ def _part(a: float, b: float, low: float, high: float) -> float:
     return max(0.0, min(b, high) - max(a, low)) / (b - a) if b > a else 0.0
 
 
-def size(humans: Sequence[Human]) -> pd.DataFrame:
+def size(humans: pd.DataFrame) -> pd.DataFrame:
     """Square root of the humans' mask area in px, in bins that double."""
-    return _histogram([h.mask.area**0.5 for h in humans], np.array([0.0, *(2.0**k for k in range(4, 13))]))
+    return _histogram(humans["area"].to_numpy() ** 0.5, np.array([0.0, *(2.0**k for k in range(4, 13))]))
 
 
-def parsing(humans: Sequence[Human]) -> pd.DataFrame:
+def parsing(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
     """Per split: humans with a parsing, and the mean share of their mask that it labels (of `PARSING_SAMPLE`)."""
     rows = []
     for split in SPLITS:
-        mine = [h for h in humans if h.split == split]
-        known = [h for h in mine if h.parsing is not None]
-        some = sorted(known, key=lambda h: store.unit_hash("parsing", h.human_id))[:PARSING_SAMPLE]
+        mine = humans[humans["split"] == split]
+        known = int(mine["parsed"].sum())
+        some = _parsed_sample(build, split) if known else []
         cover = float(np.mean([_labelled(h) for h in some])) if some else np.nan
-        rows.append((split, len(mine), len(known), len(known) / len(mine) if mine else np.nan, cover, len(some)))
+        rows.append((split, len(mine), known, known / len(mine) if len(mine) else np.nan, cover, len(some)))
     names = ["split", "humans", "with_parsing", "share", "labelled_share_of_mask", "measured_on"]
     return pd.DataFrame(rows, columns=names)
+
+
+def _parsed_sample(build: Build, split: str) -> list[Human]:
+    """The first humans of a split with a parsing, by hash."""
+    table = "review" if build.has("review") else f"splits/{split}/humans"
+    ids = (i for part in store.parts(build.root / table) for i in _parsed(part, split))
+    by_hash = heapq.nsmallest(PARSING_SAMPLE, ids, key=lambda i: store.unit_hash("parsing", i))
+    found = {h.human_id: h for h in build.pick(table, Human, "human_id", by_hash)}
+    return [found[i] for i in by_hash]
+
+
+def _parsed(part: Path, split: str) -> list[str]:
+    table = columns_of(part, ("human_id", "split", "parsing.height"))
+    chosen = pc.and_(pc.equal(table["split"], split), pc.is_valid(table["parsing.height"]))
+    return [str(i) for i in table["human_id"].filter(chosen).to_pylist()]
 
 
 def _labelled(human: Human) -> float:
