@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint pictures bench clean
+.PHONY: help install demo test lint pictures bench scale clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ pictures: demo  ## the README's pictures, made on the sample world
 
 bench: .venv/.installed  ## speed and memory, as ratios against a peer or a floor measured in the same run
 	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python -m $$(echo $${b%.py} | tr / .) || exit 1; done
+
+scale: .venv/.installed  ## time, memory and bytes a human at growing sizes, and what a build costs (SCALE=--quick or --full)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale.run $(SCALE)
 
 clean:  ## remove .venv and caches; nothing in out/ is touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

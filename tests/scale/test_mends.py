@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahp_toolkit.core import store
-from ahp_toolkit.core.records import Human
+from ahp_toolkit.core import masks, store
+from ahp_toolkit.core.records import Human, ImageRef, Occluder
 from ahp_toolkit.occlusion.densities import PRESETS, Target, assign, quota
 from ahp_toolkit.stages import synth
 from ahp_toolkit.stages._shuffle import shuffled
+from ahp_toolkit.stages.render import Renderer
 from tests import fake_build
 
 
@@ -56,3 +57,18 @@ def test_the_chosen_humans_are_the_first_by_hash(build, most):
     assert sorted(got) == sorted(h.human_id for h in by_hash) and len(chosen) == len(by_hash)
     assert not synth.chosen(parts, "val", most)
     assert np.all(np.diff([[h.human_id for h in every].index(i) for i in got]) > 0) if got else True
+
+
+def test_a_part_is_rendered_from_its_own_occluders(tmp_path, monkeypatch):
+    mask = masks.encode(np.ones((4, 4), np.bool_))
+    image = ImageRef("coco/1", "coco", "1.jpg", 4, 4)
+    for part in range(3):
+        one = Occluder(f"coco/1#{part}", image, "cup", mask.box, mask, 16)
+        store.write_records(tmp_path / "occluders" / f"part-{part:05d}.parquet", [one], Occluder)
+    read, plain = [], store.read_records
+    monkeypatch.setattr(store, "read_records", lambda path, cls: (read.append(path.name), plain(path, cls))[1])
+    render = Renderer({}, tmp_path, "part-00001.parquet")
+    assert render._occluder("coco/1#1").occluder_id == "coco/1#1" and read == ["part-00001.parquet"]
+    assert render._occluder("coco/1#2").occluder_id == "coco/1#2" and read[1:] == ["occluders"]
+    with pytest.raises(KeyError):
+        render._occluder("coco/1#9")
