@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .core import log
 from .core.errors import UserError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -101,4 +102,5 @@ def time_of(seconds: float) -> str:
 
 
 def _say(text: str) -> None:
+    log.event("message", message=text)
     click.echo(text, err=True)

@@ -14,6 +14,8 @@ from ahp_toolkit.core.records import Sample
 from ahp_toolkit.sample_world import gallery
 from annotation.guide import guide_pictures
 
+from .story_pictures import story_pictures
+
 SIZE, ROWS = 150, 4
 
 
@@ -36,10 +38,11 @@ def samples(root: Path) -> images.Rgb:
 
 
 def main() -> None:
-    """Write .pictures/world.png, .pictures/samples.png (from the demo's folder) and the guide's pictures."""
+    """Write .pictures/world.png, samples.png and story_*.png (from the demo) and the guide's pictures."""
     guide_pictures(Path("annotation/guide"))
     demo = Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo")
     out = Path(".pictures")
+    story_pictures(demo, out)
     gallery(out / "world.png")
     world = images.read(out / "world.png")
     small = cv2.resize(world, (1000, round(world.shape[0] * 1000 / world.shape[1])), interpolation=cv2.INTER_AREA)

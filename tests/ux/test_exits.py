@@ -1,0 +1,109 @@
+"""How commands end, as a shell sees it: statuses, one line on stderr, and what a stopped build leaves behind."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from ahp_toolkit.core import exits
+
+from .small import ahp, data, events, start, words
+
+#: A harvest whose third photo takes for ever, in the middle of the build; the mark says that it has come to that.
+SLOW = """
+import time, pathlib
+from ahp_toolkit.stages import harvest
+whole = harvest.Harvest.__call__
+def slow(self, items):
+    out = whole(self, items)
+    pathlib.Path({mark!r}).touch()
+    time.sleep(60)
+    return out
+harvest.Harvest.__call__ = slow
+"""
+BROKEN = (
+    "from ahp_toolkit import doctor\ndef examine():\n    raise RuntimeError('no such gear')\ndoctor.examine = examine"
+)
+
+
+def test_a_users_error_is_one_line_and_status_2(tmp_path):
+    out = ahp("build", "--source", f"coco={tmp_path}", "--out", tmp_path / "o")
+    assert out.returncode == exits.USER == 2 and not out.stdout
+    assert re.fullmatch(r"ahp: .*expected a COCO folder.*\n", out.stderr)
+
+
+@pytest.mark.parametrize("args", [("--no-such-option",), ("nothing",), ("build", "--workers", "x")])
+def test_a_mistyped_command_is_status_2(args):
+    out = ahp(*args)
+    assert out.returncode == 2 and "Error: " in out.stderr and "Traceback" not in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_stopped_build_says_how_to_go_on_and_goes_on(tmp_path, sent, status, said):
+    source, out, mark = data(tmp_path / "coco"), tmp_path / "o", tmp_path / "there"
+    log = tmp_path / "log.jsonl"
+    args = words(source, out, "--stop-after", "harvest")
+    child = start("--log-json", log, *args, before=SLOW.format(mark=str(mark)))
+    _wait_for(mark)
+    child.send_signal(sent)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == status
+    assert err.splitlines()[-1] == f"ahp: {said}; the same command goes on from here"
+    assert "Traceback" not in err
+    assert [e["event"] for e in events(log)][-2:] == ["error", "run_end"]
+    assert events(log)[-1]["status"] == status
+    assert not (out / "harvest").exists()
+    again = ahp(*args)
+    assert again.returncode == 0 and (out / "harvest" / "stage.json").exists(), again.stderr
+
+
+def _wait_for(mark: Path) -> None:
+    end = time.monotonic() + 120
+    while not mark.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_our_own_fault_is_one_line_that_asks_for_a_report_and_keeps_the_traceback(tmp_path):
+    log = tmp_path / "log.jsonl"
+    out = ahp("--log-json", log, "doctor", before=BROKEN)
+    assert out.returncode == exits.INTERNAL == 1
+    (line,) = out.stderr.splitlines()
+    assert line.startswith("ahp: internal error: RuntimeError: no such gear") and "please report" in line
+    error = next(e for e in events(log) if e["event"] == "error")
+    assert error["kind"] == "internal" and "in examine" in error["traceback"]
+    assert "in examine" in ahp("doctor", before=BROKEN, AHP_DEBUG="1").stderr
+
+
+def test_a_full_disk_is_no_fault_of_ours():
+    full = BROKEN.replace("RuntimeError('no such gear')", "OSError(28, 'No space left on device', '/disk/x')")
+    out = ahp("doctor", before=full)
+    assert out.returncode == 2
+    assert out.stderr == "ahp: /disk/x: No space left on device; free some space, then run the same command again\n"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    child = start("doctor", before="import os, sys\nr, w = os.pipe()\nos.dup2(w, 1)\nos.close(w)\nos.close(r)")
+    _, err = child.communicate(timeout=120)
+    assert "BrokenPipe" not in err and "Traceback" not in err
+
+
+def test_statuses_are_documented_in_help_and_readme():
+    said = ahp("--help").stdout
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for status in exits.STATUSES:
+        assert re.search(rf"^\s+{status}\s", said, re.MULTILINE), status
+        assert f"| {status} |" in readme, status
+
+
+def test_the_version_is_written_once():
+    import tomllib
+
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert ahp("--version").stdout == f"ahp, version {pyproject['project']['version']}\n"
