@@ -29,7 +29,7 @@ def one_line(text: object) -> str:
 
 
 def short_line(text: object) -> str:
-    """`one_line`, the middle of what is longer than LONGEST_LINE characters left out: a name in data may have no end."""
+    """`one_line`, with the middle of what is longer than LONGEST_LINE characters left out."""
     said, half = str(text), LONGEST_LINE // 2
     return one_line(said if len(said) <= LONGEST_LINE else f"{said[: half - 2]} … {said[-half:]}")
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ET
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core import images
-from ..core.masks import Bool2D, Box, Label2D
+from ..core.limits import MAX_MAT_BYTES
+from ..core.masks import Bool2D, Box, Label2D, Mask, encode
 from ._shared import Bad, labels_of, same_size
 
 #: VOC's class order; the index in a mask is the position here, 0 is background (formats §2).
@@ -21,9 +23,12 @@ CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 VOID = 255
+_COMPRESSED = 15  # MATLAB's miCOMPRESSED
 _FLAGS = ("occluded", "truncated", "difficult")
-_MAX_XML = 8 * 2**20
-_MAX_INSTANCES = 4096  # a label map of noise would else make millions of masks
+_MAX_XML = 2 * 2**20
+#: A label map of noise, or an XML of nothing but objects, would else take hours; real photos hold at most dozens.
+_MAX_INSTANCES = 1024
+_MAX_WORK = 2**32  # px times instances: 16 instances of the largest picture, all of any photo
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,11 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Outlined:
-    """One mask, bool [H, W], with its number in the file and its class ('' for none of the 20)."""
+    """One mask with its number in the file and its class ('' for none of the 20)."""
 
     number: int
     label: str
-    mask: Bool2D
+    mask: Mask
 
 
 def annotation(path: Path) -> Annotated:
@@ -62,7 +67,7 @@ def annotation(path: Path) -> Annotated:
         data = images.read_bytes(path)
         if len(data) > _MAX_XML:
             raise Bad("annotation_too_large", f"{path.name}: {len(data)} bytes, at most {_MAX_XML} are read")
-        tree = ET.fromstring(data)
+        tree = ET.fromstring(data, ET.XMLParser(target=_NoDoctype()))
     except images.ImageError as e:
         raise Bad(f"annotation_{e.reason}", str(e)) from e
     except (ET.ParseError, ValueError, LookupError) as e:
@@ -71,7 +76,17 @@ def annotation(path: Path) -> Annotated:
         raise Bad("annotation_corrupt", f"{path.name}: not XML: {e}") from e
     if tree.tag != "annotation":
         raise Bad("annotation_corrupt", f"{path.name}: expected <annotation>, got <{tree.tag}>")
-    return Annotated(_size(tree), tuple(_object(o) for o in tree.findall("object")))
+    objects = tree.findall("object")
+    if len(objects) > _MAX_INSTANCES:
+        raise Bad("annotation_too_large", f"{path.name}: {len(objects)} objects, at most {_MAX_INSTANCES} are read")
+    return Annotated(_size(tree), tuple(map(_object, objects)))
+
+
+class _NoDoctype(ET.TreeBuilder):
+    """Refuses a document type: VOC's files have none, and entities declared there can grow without end."""
+
+    def doctype(self, name: str, *_: object) -> None:
+        raise Bad("annotation_corrupt", f"a document type {name[:60]!r}, which no annotation has")
 
 
 def _size(tree: ET.Element) -> tuple[int, int] | None:
@@ -107,13 +122,17 @@ def voc_outlines(object_png: Path, class_png: Path, width: int, height: int) -> 
     """
     objects = labels_of(object_png, width, height)
     classes = labels_of(class_png, width, height)
-    return [Outlined(int(k), _majority(classes, objects == k), objects == k) for k in _numbers(objects)]
+    found = []
+    for k in _numbers(objects):
+        own = objects == k
+        found.append(Outlined(k, _majority(classes, own), encode(own)))
+    return found
 
 
 def _numbers(labels: Label2D | NDArray[np.integer[Any]]) -> list[int]:
     numbers = [int(k) for k in np.unique(labels) if k not in (0, VOID)]
-    if len(numbers) > _MAX_INSTANCES:
-        raise Bad("mask_corrupt", f"{len(numbers)} instances in one photo")
+    if len(numbers) > _MAX_INSTANCES or len(numbers) * labels.size > _MAX_WORK:
+        raise Bad("mask_corrupt", f"{len(numbers)} instances in one photo of {labels.size} px")
     return numbers
 
 
@@ -138,19 +157,40 @@ def sbd_outlines(path: Path, width: int, height: int) -> list[Outlined]:
     found = []
     for k in _numbers(segmentation):
         label = _label(int(categories[k - 1])) if 0 < k <= categories.size else ""
-        found.append(Outlined(k, label, segmentation == k))
+        found.append(Outlined(k, label, encode(segmentation == k)))
     return found
+
+
+def _unpacked(data: bytes) -> bytes:
+    """A MATLAB 5 file with its elements unpacked: a packed one may hold a thousand times its size.
+
+    Raises:
+        ValueError: when they hold more than MAX_MAT_BYTES.
+    """
+    order: Literal["big", "little"] = "big" if data[126:128] == b"MI" else "little"
+    out, at, left = [data[:128]], 128, MAX_MAT_BYTES
+    while at + 8 <= len(data):
+        kind, size = (int.from_bytes(data[p : p + 4], order) for p in (at, at + 4))
+        packed = kind == _COMPRESSED
+        out.append(zlib.decompressobj().decompress(data[at + 8 : at + 8 + size], left + 1) if packed else data[at:])
+        left -= len(out[-1])
+        if left < 0:
+            raise ValueError(f"more than {MAX_MAT_BYTES} bytes once unpacked")
+        if not packed:
+            break
+        at += 8 + size
+    return b"".join(out)
 
 
 def _gt_inst(path: Path) -> tuple[Label2D, NDArray[np.int64]]:
     from scipy.io import loadmat  # 0.1 s to import, and only SBD needs it
 
     try:
-        data = io.BytesIO(images.read_bytes(path))
+        data = images.read_bytes(path)
     except images.ImageError as e:
         raise Bad("mask_corrupt" if e.reason == "empty" else f"mask_{e.reason}", str(e)) from e
     try:
-        record = loadmat(data, mat_dtype=False, variable_names=["GTinst"])["GTinst"][0, 0]
+        record = loadmat(io.BytesIO(_unpacked(data)), mat_dtype=False, variable_names=["GTinst"])["GTinst"][0, 0]
         segmentation = np.ascontiguousarray(record["Segmentation"])
         categories = np.asarray(record["Categories"]).ravel().astype(np.int64)
     except Exception as e:  # SciPy's reader raises anything at all on a damaged file

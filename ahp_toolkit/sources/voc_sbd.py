@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import masks
 from ..core.errors import UserError
-from ..core.masks import Box
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from . import _voc_files, _voc_write
-from ._shared import Bad, inside, stored_size, tight_box, usable_box, usable_size
+from ._shared import Bad, inside, stored_size, usable_box, usable_size
 from ._voc_files import CLASSES, Annotated, Outlined
 from .base import PERSON, Entry, Loaded, Scene, read_all
 
@@ -163,7 +161,7 @@ def _pairs(boxed: dict[int, Instance], outlined: list[Outlined]) -> dict[int, in
     """Object place -> position of its outline: the k-th of both first, then best IoU first; each once, same class."""
     scored: list[tuple[bool, float, int, int]] = []
     for n, outline in enumerate(outlined):
-        around = tight_box(outline.mask)
+        around = outline.mask.box
         for k, instance in boxed.items():
             iou = around.iou(instance.box)
             same_place = outline.number == k
@@ -185,8 +183,7 @@ def _same_class(label: str, other: str) -> bool:
 def _with_outline(instance: Instance, outline: Outlined | None) -> Instance:
     if outline is None:
         return instance
-    mask = masks.encode(outline.mask)
-    return Instance(instance.instance_id, instance.label, instance.box, mask, None, instance.flags)
+    return Instance(instance.instance_id, instance.label, instance.box, outline.mask, None, instance.flags)
 
 
 def _add_alone(
@@ -200,8 +197,7 @@ def _add_alone(
         bad = Bad("unknown_category", "the mask is of none of the 20 classes")
         dropped.append(bad.dropped(instance_id, _NAME, "?"))
         return
-    box: Box = tight_box(outline.mask)
-    instances.append(Instance(instance_id, outline.label, box, masks.encode(outline.mask)))
+    instances.append(Instance(instance_id, outline.label, outline.mask.box, outline.mask))
 
 
 def read(root: Path) -> Iterator[SourceImage]:
