@@ -64,7 +64,7 @@ def scheme_of(address: str) -> str:
     scheme, mark, rest = address.partition("://")
     if not mark:
         return ""
-    if scheme not in PACKAGES or not rest.strip("/"):
+    if scheme not in PACKAGES or not rest or rest.startswith("/"):
         known = ", ".join(f"{s}://BUCKET/..." for s in PACKAGES)
         raise UserError(f"{address}: expected a local path or one of {known}")
     return scheme

@@ -1,0 +1,177 @@
+"""Pictures in archives: read in place, the same as files; nothing leaves the archive's folder or is unpacked."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ahp_toolkit.core import archives, images, places, store
+from ahp_toolkit.core.errors import StorageError
+
+from ..test_build import people
+from ..test_harvest import coco, harvest, photo
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AHP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(places, "_RECENT", places._Recent())
+
+
+def pack(kind: str, folder: Path, inside: str) -> Path:
+    """An archive in place of ``folder``, whose members' names begin with ``inside``."""
+    to = folder.with_name(f"{folder.name}{kind}")
+    files = [(p, f"{inside}{p.relative_to(folder).as_posix()}") for p in sorted(folder.rglob("*")) if p.is_file()]
+    if kind == ".zip":
+        with zipfile.ZipFile(to, "w") as z:
+            for n, (path, name) in enumerate(files):
+                z.write(path, name, zipfile.ZIP_DEFLATED if n % 2 else zipfile.ZIP_STORED)
+    else:
+        with tarfile.open(to, "w" if kind == ".tar" else "w:gz") as t:
+            for path, name in files:
+                t.add(path, name)
+    shutil.rmtree(folder)
+    return to
+
+
+def tables(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): store.digest_file(p) for p in folder.rglob("*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """(a COCO folder, the tables of its harvest)."""
+    base = tmp_path_factory.mktemp("scene")
+    root = coco(base / "coco", {i: people(i) for i in range(1, 6)}, {i: photo(100 + i) for i in range(1, 6)})
+    result, kept, _ = harvest(base, {"coco": root})
+    assert len(kept) == 10
+    return root, tables(result.folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside"), [(".zip", "train2017/"), (".zip", ""), (".tar", "./train2017/"), (".tar", "")]
+)
+def test_an_archive_gives_the_same_harvest_as_files(scene, tmp_path, kind, inside):
+    root = shutil.copytree(scene[0], tmp_path / "coco")
+    pack(kind, root / "train2017", inside)
+    result, _, _ = harvest(tmp_path, {"coco": root})
+    assert tables(result.folder) == scene[1]
+    assert sorted(p.name for p in root.iterdir()) == ["annotations", f"train2017{kind}"]  # nothing was unpacked
+    assert len(list((tmp_path / "cache" / "archives").glob("*.arrow"))) == 1
+
+
+def test_a_compressed_tar_is_refused_in_one_line(scene, tmp_path):
+    root = shutil.copytree(scene[0], tmp_path / "coco")
+    pack(".tar.gz", root / "train2017", "train2017/")
+    with pytest.raises(StorageError, match=r"train2017\.tar\.gz: a compressed tar cannot be entered.*gzip -d"):
+        harvest(tmp_path, {"coco": root})
+
+
+def test_patches_are_found_each_in_its_own_archive(tmp_path):
+    for n in (0, 1):
+        images.write_png(tmp_path / "train" / f"patch{n}" / "x.png", photo(n)[:8, :8])
+        pack((".zip", ".tar")[n], tmp_path / "train" / f"patch{n}", f"patch{n}/")
+    for n in (0, 1):
+        found = places.find(tmp_path, f"train/patch{n}/x.png")
+        assert isinstance(found, places.Member) and found.is_file()
+        assert found.relative_to(tmp_path).as_posix() == f"train/patch{n}/x.png"
+        assert (images.read(found) == photo(n)[:8, :8]).all()
+        assert images.header(found).width == 8
+    with pytest.raises(images.ImageError) as e:
+        images.read(places.find(tmp_path, "train/patch0/none.png"))
+    assert e.value.reason == "missing"
+
+
+def test_a_folder_wins_over_an_archive_of_its_name(tmp_path):
+    images.write_png(tmp_path / "p" / "x.png", photo(1)[:8, :8])
+    pack(".zip", tmp_path / "p", "")
+    images.write_png(tmp_path / "p" / "x.png", photo(2)[:8, :8])
+    assert not isinstance(places.find(tmp_path, "p/x.png"), places.Member)
+
+
+HOSTILE = ["/etc/x.png", "../x.png", "p/../../x.png", "..\\x.png", "c:/x.png", "a\x00.png", "", "x" * 5000]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_leave_the_archive_are_not_in_its_index(name):
+    assert archives.safe_name(name) == ""
+
+
+def test_links_devices_and_hostile_names_in_a_tar(tmp_path):
+    with tarfile.open(tmp_path / "p.tar", "w") as t:
+        for name, kind in (
+            ("link.png", tarfile.SYMTYPE),
+            ("hard.png", tarfile.LNKTYPE),
+            ("pipe.png", tarfile.FIFOTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/hostname"
+            t.addfile(info)
+        for name in ("../up.png", "/abs.png", "good.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            t.addfile(info, io.BytesIO(b"abc"))
+    archive = archives.Archive.at(tmp_path / "p.tar")
+    assert archive.read(archive.entry("good.png")) == b"abc"
+    for name in ("link.png", "hard.png", "pipe.png", "up.png", "../up.png", "abs.png", "/abs.png"):
+        assert archive.entry(name) is None
+
+
+def test_links_in_a_zip_and_sizes_that_lie(tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as z:
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        z.writestr(link, "/etc/hostname")
+        z.writestr("bomb.png", bytes(50_000_000))
+    data = (tmp_path / "p.zip").read_bytes()
+    at = data.rindex(b"PK\x01\x02")  # the bomb's record: it says that it is small
+    (tmp_path / "p.zip").write_bytes(data[: at + 24] + (1000).to_bytes(4, "little") + data[at + 28 :])
+    archive = archives.Archive.at(tmp_path / "p.zip")
+    assert archive.entry("link.png") is None
+    with pytest.raises(images.ImageError) as e:
+        images.read_bytes(places.find(tmp_path, "p/bomb.png"))
+    assert e.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("kind", [".zip", ".tar"])
+def test_a_cut_archive_is_one_line_and_a_changed_member_is_one_reject(tmp_path, kind):
+    for n in range(3):
+        images.write_png(tmp_path / "p" / f"{n}.png", photo(n))
+    path = pack(kind, tmp_path / "p", "")
+    whole = path.read_bytes()
+    member = places.find(tmp_path, "p/1.png")
+    good = images.read(member)
+    places._RECENT._kept.clear()
+    damaged = bytearray(whole)
+    damaged[member.entry.offset + 600 : member.entry.offset + 640] = bytes(40)
+    path.write_bytes(damaged)
+    with pytest.raises(images.ImageError):
+        images.read(member)
+    assert good.shape == (120, 160, 3)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StorageError, match="cannot be read as an archive.*fetch it again"):
+        archives.Archive.at(path)
+
+
+def test_an_archive_in_a_store_is_read_by_ranges_and_indexed_once(s3, tmp_path):
+    front, bucket, root = s3
+    for n in range(4):
+        images.write_png(tmp_path / "p" / f"{n}.png", photo(n))
+    path = pack(".zip", tmp_path / "p", "p/")
+    prefix = root.removeprefix("s3://ahp/")
+    bucket.put(f"{prefix}/p.zip", path.read_bytes())
+    front.fault = lambda method, key, n: (0, 0, 0, 503)[n % 4]
+    base = places.place(root)
+    assert all((images.read(places.find(base, f"p/{n}.png")) == photo(n)).all() for n in range(4))
+    assert places.has_folder(base, "p") and not places.has_folder(base, "q")
+    front.forget()
+    archives._opened.cache_clear()
+    places._mounted.cache_clear()
+    assert images.header(places.find(base, "p/3.png")).width == 160
+    assert sum(m == "GET" and k.endswith("p.zip") for m, k in front.done) == 0  # kept: the index, and the picture
