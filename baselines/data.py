@@ -190,22 +190,25 @@ class EvalData(Dataset[Item]):
     Args:
         root: a build folder.
         most: keep so many, evenly spread over the split; None: all.
+        part: one part's file name, for a worker; empty: the whole split.
 
     Items may raise `core.images.ImageError` where a photo is missing or has changed.
     """
 
-    def __init__(self, root: Path, split: str, size: int, most: int | None = None) -> None:
+    def __init__(self, root: Path, split: str, size: int, most: int | None = None, part: str = "") -> None:
         folder = root / "splits" / split
-        self.samples = list(store.read_records(folder, Sample))
+        self.samples = list(store.read_records(folder / part, Sample))
         if most is not None and len(self.samples) > most:
             keep = sorted(self.samples, key=lambda s: store.unit_hash("eval", s.sample_id))[:most]
             chosen = {s.sample_id for s in keep}
             self.samples = [s for s in self.samples if s.sample_id in chosen]
         wanted = {s.human_id for s in self.samples}
-        people = store.read_records(folder / "humans", Human) if (folder / "humans").is_dir() else iter(())
+        table = folder / "humans"
+        table = table / part if (table / part).exists() else table
+        people = store.read_records(table, Human) if table.exists() else iter(())
         self.parsings = {h.human_id: h.parsing for h in people if h.human_id in wanted}
         roots = dict(store.read_json(root / "build.json")["roots"])
-        self.render, self.size = Renderer(roots, folder), size
+        self.render, self.size = Renderer(roots, folder, part), size
 
     def __len__(self) -> int:
         return len(self.samples)

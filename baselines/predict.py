@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import torch
 from torch import Tensor
 
 from ahp_toolkit.core import images, store
+from ahp_toolkit.core.engines import Engine, Task, Work, using
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.progress import Progress
 from ahp_toolkit.core.records import Dropped, Prediction, Sample
-from ahp_toolkit.core.torch_io import batches, keep_memory, pick_device
+from ahp_toolkit.core.torch_io import batches, keep_memory, pick_device, steady
 from ahp_toolkit.stages.materialize import file_name
 
 from .cascade import SIDE, Masks, complete_masks, fed_by, paint
 from .data import Bytes, EvalData, collate, to_batch
-from .runs import Loaded, device_name, load_model, split_digest
+from .runs import Loaded, device_name, load_model, split_digest, weights_file
 
 PART = 256  # predictions a Parquet file
 
@@ -55,6 +57,59 @@ class _Chunk:
         return collate([(torch.from_numpy(p[which]), b) for p, b in zip(self.planes, self.parsed, strict=True)])
 
 
+@dataclass(frozen=True)
+class Made:
+    """What came of one part of a split; ``device`` in words."""
+
+    number: int
+    samples: int
+    predictions: list[Prediction]
+    dropped: list[Dropped]
+    device: str
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The work on one part of a split, picklable: its fields are those of `predict_run`, paths absolute.
+
+    ``stamp`` changes with the weights' files, so that a process does not go on with old ones.
+    """
+
+    run: Path
+    mask_run: Path | None
+    split_dir: Path
+    out: Path
+    device: str
+    batch: int
+    precision: str
+    which: str
+    stamp: str
+
+    def __call__(self, task: Task) -> Made:
+        """Predict one part; batches are cut by position, and a CPU runs them on one thread."""
+        job, (number, part) = _loaded(self), task
+        root = self.split_dir.parent.parent
+        data = EvalData(root, self.split_dir.name, SIDE, part=part)
+        made, dropped = list[Prediction](), list[Dropped]()
+        with steady(job.device):
+            for group in batches(data.samples, self.batch):
+                chunk = _chunk(data, group, job.sizes, dropped)
+                made += _predicted(job, chunk, self.out) if chunk.samples else []
+            return Made(number, len(data), made, dropped, device_name(job.device))
+
+
+@lru_cache(maxsize=2)
+def _loaded(p: Predict) -> Job:
+    """The networks of this process, loaded once."""
+    keep_memory()
+    on = pick_device(p.device)
+    model = load_model(p.run, None, on, p.which)
+    if p.mask_run is not None and model.task == "mask":
+        raise UserError(f"{p.run}: it is a mask run, so nothing feeds it; --mask-run goes with a content run")
+    feeder = load_model(p.mask_run, "mask", on, p.which) if p.mask_run is not None else None
+    return Job(model, feeder, on, p.batch, p.precision)
+
+
 def predict_run(
     run: Path,
     split_dir: Path,
@@ -65,6 +120,7 @@ def predict_run(
     precision: str = "fp32",
     which: str = "best",
     quiet: bool = False,
+    engine: Engine | None = None,
 ) -> Path:
     """Write a prediction folder: ``part-*.parquet`` (records.Prediction), ``images/``, ``run.json``.
 
@@ -73,36 +129,42 @@ def predict_run(
         split_dir: a split of a build, such as ROOT/splits/val.
         mask_run: for a content run: feed it this mask run's own outputs (the cascade); None: the true masks.
         which: ``best`` by val, or ``last``.
+        engine: where the parts of the split are worked on; None: in this process.
 
     Samples whose pixels cannot be regenerated are in ``dropped.parquet``, with the reason.
 
     Raises:
         UserError: when a run, the split or the combination is not usable.
     """
-    keep_memory()
-    on = pick_device(device)
-    model = load_model(run, None, on, which)
-    if mask_run is not None and model.task == "mask":
-        raise UserError(f"{run}: it is a mask run, so nothing feeds it; --mask-run goes with a content run")
-    feeder = load_model(mask_run, "mask", on, which) if mask_run is not None else None
     root, split = split_dir.resolve().parent.parent, split_dir.name
     if not (root / "build.json").exists():
         raise UserError(f"{split_dir}: expected a split of a build, such as ROOT/splits/val, with ROOT/build.json")
-    job = Job(model, feeder, on, batch, precision)
-    data = EvalData(root, split, SIDE)
-    made, dropped = list[Prediction](), list[Dropped]()
-    with Progress(f"predict {model.name}", len(data), "sample", quiet) as bar:
-        for group in batches(data.samples, batch):
-            chunk = _chunk(data, group, job.sizes, dropped)
-            made += _predicted(job, chunk, out) if chunk.samples else []
-            bar.update(len(group))
+    weights = [weights_file(r, which).absolute() for r in (run, mask_run) if r is not None]
+    where = (run.absolute(), mask_run.absolute() if mask_run else None, root / "splits" / split, out.absolute())
+    fn = Predict(*where, device, batch, precision, which, str(store.stamp(weights)))
+    # on another engine this process may lack the device: the facts are the same on any
+    job = _loaded(fn if engine is None else replace(fn, device="cpu"))
+    parts = [p.name for p in store.parts(split_dir)]
+    total = store.count_records(split_dir)
+    done: list[Made] = []
+    work = Work("predict", fn, network=True, folder=str(out), sees=(str(root), *map(str, weights)))
+    with Progress(f"predict {job.model.name}", total, "sample", quiet) as bar, using(engine, 1) as own:
+        for shard in own.imap(work, enumerate(parts)):
+            done.append(shard)
+            bar.update(shard.samples)
+    done.sort(key=lambda m: m.number)
+    _write(out, done, lambda made, missed: _about(job, run, mask_run, split_dir, made, missed, done[0].device))
+    return out
+
+
+def _write(out: Path, done: Sequence[Made], about: Callable[[list[Prediction], int], dict[str, Any]]) -> None:
+    made, dropped = [p for m in done for p in m.predictions], [d for m in done for d in m.dropped]
     for old in out.glob("part-*.parquet"):
         old.unlink()
     for number, part in enumerate(batches(made, PART) if made else [[]]):
         store.write_records(out / f"part-{number:05d}.parquet", list(part), Prediction)
     store.write_records(out / "dropped.parquet", dropped, Dropped)
-    store.write_json(out / "run.json", _about(job, run, mask_run, split_dir, made, len(dropped)))
-    return out
+    store.write_json(out / "run.json", about(made, len(dropped)))
 
 
 def _chunk(data: EvalData, group: Any, sizes: tuple[int, int, int], dropped: list[Dropped]) -> _Chunk:
@@ -151,13 +213,13 @@ def _records(
 
 
 def _about(
-    job: Job, run: Path, mask_run: Path | None, split_dir: Path, made: list[Prediction], missed: int
+    job: Job, run: Path, mask_run: Path | None, split_dir: Path, made: list[Prediction], missed: int, on: str
 ) -> dict[str, Any]:
     """run.json: the run's own, and what was predicted with it."""
     steady = sorted(p.seconds or 0.0 for p in made)
     speed = {
         "ms_per_person": 1000 * steady[len(steady) // 2] if steady else None,
-        "batch": job.batch, "device": device_name(job.device), "precision": job.precision,
+        "batch": job.batch, "device": on, "precision": job.precision,
     }  # fmt: skip
     fed = "nothing" if job.model.task == "mask" else "truth" if job.feeder is None else job.feeder.label
     return job.model.run | {
