@@ -28,13 +28,12 @@ def data(tmp_path_factory) -> Path:
 def local(data, tmp_path_factory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("local")
     build(data, out, "--stop-after", "splits")
-    return {p.relative_to(out).as_posix(): store.digest_file(p) for p in tables(out)}
+    return digests(out)
 
 
-def tables(out: Path) -> list[Path]:
-    return sorted(
-        p for p in out.rglob("*.parquet") if not any(part.startswith(".") for part in p.relative_to(out).parts)
-    )
+def digests(out: Path) -> dict[str, str]:
+    found = (p for p in sorted(out.rglob("*.parquet")) if "/." not in f"/{p.relative_to(out).as_posix()}")
+    return {p.relative_to(out).as_posix(): store.digest_file(p) for p in found}
 
 
 def start(root: str, cache: Path) -> subprocess.Popen[bytes]:
@@ -87,14 +86,10 @@ def reads_back(root: str, tmp_path: Path, local: dict[str, str], front) -> None:
     words = ("build", "--source", f"coco={root}/data", "--out", f"{root}/out", "--review", "provisional", "-q")
     ahp(*words, "--workers", 1, "--stop-after", "splits", "--work", tmp_path / "third")
     assert not front.puts()
-    assert {
-        p.relative_to(tmp_path / "third").as_posix(): store.digest_file(p) for p in tables(tmp_path / "third")
-    } == local
-    said = ahp(
-        "build", "export", "--root", f"{root}/out", "--format", "cocoa", "--out", f"{root}/cocoa", "--split", "val"
-    )
+    assert digests(tmp_path / "third") == local
+    words = ("build", "export", "--root", f"{root}/out", "--format", "cocoa", "--split", "val")
+    said = ahp(*words, "--out", f"{root}/cocoa")
     assert f"{root}/cocoa/" in said
     assert {p.name for p in places.place(f"{root}/cocoa").iterdir()} >= {"dropped.parquet", "export.json"}
     ahp("build", "materialize", "--root", f"{root}/out", "--out", f"{root}/px", "--split", "test", "--workers", 1)
-    pictures = [p for p in places.place(f"{root}/px/test").glob("*/*.png")]
-    assert len(pictures) % 6 == 0
+    assert len(list(places.place(f"{root}/px/test").glob("*/*.png"))) % 6 == 0
