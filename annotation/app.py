@@ -22,9 +22,9 @@ from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.masks import Mask
 
 from . import samples
-from .candidates import Candidates
+from .candidates import WHOLE, Candidates, Slice
 from .mirror import Mirror
-from .session import REVIEWER_VARIABLE, ROOT_VARIABLE, Session, check_name
+from .session import REVIEWER_VARIABLE, ROOT_VARIABLE, SLICE_VARIABLE, Session, check_name
 from .units import mask_of
 from .words import Words, state, verdict_field
 
@@ -102,18 +102,35 @@ def _first_line(e: Exception) -> str:
     return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
 
 
-def push(root: Path, name: str, say: Say = lambda text: None) -> Any:
-    """Bring all candidates of a build folder into the dataset ``name``; what is there already is left alone.
+@contextmanager
+def _answering() -> Iterator[None]:
+    """A database that goes away in the middle is told in one line.
+
+    Raises:
+        UserError: in the place of the driver's errors.
+    """
+    from pymongo.errors import PyMongoError
+
+    try:
+        yield
+    except PyMongoError as e:
+        said = f"FiftyOne's database stopped answering ({_first_line(e)})"
+        raise UserError(f"{said}; start it again and run the same command: it goes on, and no decision is lost") from e
+
+
+@_answering()
+def push(root: Path, name: str, say: Say = lambda text: None, piece: Slice = WHOLE) -> Any:
+    """Bring the candidates of a build folder, or a ``piece`` of them, into the dataset ``name``; what is there stays.
 
     One sample a candidate: `human` (box and mask crop), `parsing`, flags, neighbours, scores, verdicts. Stopped at any
     moment, the next call goes on.
     """
     fo = connect(root)
-    candidates = Candidates(root)
+    candidates = Candidates(root, piece)
     dataset = fo.load_dataset(name) if fo.dataset_exists(name) else fo.Dataset(name, persistent=True)
     samples.shape(fo, dataset)
     have = set(dataset.values("candidate_id"))
-    words = Words(root / "decisions")
+    words = Words(root / "decisions", piece)
     words.refresh()
     roots = store.read_json(root / "build.json")["roots"]
     missing = (s for s in candidates.records() if s.candidate.candidate_id not in have)
@@ -149,24 +166,25 @@ def _painted(human: Any, candidates: Candidates, cid: str) -> Mask | None:
 def painted(root: Path, candidates: Candidates, candidate_id: str) -> Mask | None:
     """The mask that was painted in the App for one candidate; None where nobody has painted."""
     fo = connect(root)
-    sample = fo.load_dataset(dataset_name(root)).one(fo.ViewField("candidate_id") == candidate_id)
+    sample = fo.load_dataset(dataset_name(root, candidates.piece)).one(fo.ViewField("candidate_id") == candidate_id)
     sample.reload()
     return _painted(sample["human"], candidates, candidate_id)
 
 
-def sample_id(root: Path, candidate_id: str) -> str:
+def sample_id(root: Path, candidate_id: str, piece: Slice = WHOLE) -> str:
     """The database's id of a candidate's sample."""
     fo = connect(root)
-    dataset = fo.load_dataset(dataset_name(root))
+    dataset = fo.load_dataset(dataset_name(root, piece))
     return str(dataset.match(fo.ViewField("candidate_id") == candidate_id).first().id)
 
 
-def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = ()) -> int:
+@_answering()
+def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = (), piece: Slice = WHOLE) -> int:
     """Write what the logs say over what the database holds; returns how many samples differed.
 
     ``reviewers`` get their field and their view ("mine (name)") even before their first word.
     """
-    candidates, words = Candidates(root), Words(root / "decisions")
+    candidates, words = Candidates(root, piece), Words(root / "decisions", piece)
     words.refresh()
     known = sorted(set(reviewers) | set(words.by_reviewer))
     changed = write_back(dataset, candidates, lambda c: state(words.said(c), candidates.ruled.get(c)), known)
@@ -215,9 +233,12 @@ def _write(dataset: Any, wanted: Mapping[str, dict[str, Any]], shown: set[str]) 
     return len(writes)
 
 
-def dataset_name(root: Path) -> str:
-    """The dataset of a build folder: its name and a piece of its path's digest, so that two folders never share one."""
-    return f"ahp-{root.resolve().name}-{store.digest_value(str(root.resolve()))[:8]}"
+def dataset_name(root: Path, piece: Slice = WHOLE) -> str:
+    """The dataset of a build folder: its name and a part of its path's digest, so that two folders never share one.
+
+    Each piece of a build has a dataset of its own.
+    """
+    return f"ahp-{root.resolve().name}-{store.digest_value(str(root.resolve()))[:8]}{piece.tail}"
 
 
 def free_port(address: str, port: int | None) -> int:
@@ -242,12 +263,12 @@ def free_port(address: str, port: int | None) -> int:
     raise UserError(f"{address}: {wanted} cannot be used ({reason}); give a free one with --port")
 
 
-def prepare(root: Path, reviewer: str, say: Say = lambda text: None) -> Any:
+def prepare(root: Path, reviewer: str, say: Say = lambda text: None, piece: Slice = WHOLE) -> Any:
     """Push and reconcile, one process at a time; returns the dataset."""
     connect(root)
     with _turn(root / ".review" / "prepare.lock"):
-        dataset = push(root, dataset_name(root), say)
-        changed = reconcile(root, dataset, [reviewer])
+        dataset = push(root, dataset_name(root, piece), say, piece)
+        changed = reconcile(root, dataset, [reviewer], piece)
     if changed:
         say(f"{changed} samples of the database were behind the logs and have been brought up")
     return dataset
@@ -262,7 +283,12 @@ def _turn(path: Path) -> Iterator[None]:
 
 
 def launch(
-    root: Path, reviewer: str, port: int | None = None, address: str = "127.0.0.1", say: Say = lambda text: None
+    root: Path,
+    reviewer: str,
+    port: int | None = None,
+    address: str = "127.0.0.1",
+    say: Say = lambda text: None,
+    piece: Slice = WHOLE,
 ) -> Any:
     """Push, reconcile, and start the App for one reviewer with our panel open; returns FiftyOne's session.
 
@@ -271,10 +297,11 @@ def launch(
     set_environment(root)
     install_plugin()
     os.environ |= {ROOT_VARIABLE: str(root.resolve()), REVIEWER_VARIABLE: check_name(reviewer)}
+    os.environ[SLICE_VARIABLE] = f"{piece.number}/{piece.of}"
     fo = connect(root)
     port = free_port(address, port)
     server = _start_server(port, address)  # it starts up while the candidates are pushed
-    dataset = prepare(root, reviewer, say)
+    dataset = prepare(root, reviewer, say, piece)
     _wait_for(server, address, port)
     panel = fo.Panel(type="ahp_review", pinned=True)
     spaces = fo.Space(children=[panel, fo.Panel(type="Samples", pinned=True)], active_child=panel.component_id)
@@ -303,14 +330,14 @@ def _wait_for(server: Any, address: str, port: int) -> None:
 
 
 @contextmanager
-def serving(root: Path, reviewer: str, port: int | None, address: str, say: Say) -> Iterator[Any]:
+def serving(root: Path, reviewer: str, port: int | None, address: str, say: Say, piece: Slice = WHOLE) -> Iterator[Any]:
     """`launch`, with one process a reviewer and root, and the App closed at the end.
 
     Raises:
         UserError: when this reviewer's App runs already.
     """
     with lock(root / ".review" / check_name(reviewer)):
-        session = launch(root, reviewer, port, address, say)
+        session = launch(root, reviewer, port, address, say, piece)
         try:
             yield session
         finally:
@@ -319,7 +346,7 @@ def serving(root: Path, reviewer: str, port: int | None, address: str, say: Say)
 
 def mirror_for(session: Session) -> Mirror:
     """The thread that tells the database what the session has logged (in the App's server process)."""
-    name = dataset_name(session.root)
+    name = dataset_name(session.root, session.candidates.piece)
 
     def write(ids: set[str]) -> None:
         import fiftyone as fo

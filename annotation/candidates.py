@@ -5,18 +5,60 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pyarrow as pa
 
 from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Segmented
 from ahp_toolkit.core.tables import from_table
 
 _PARTS_KEPT = 32
 #: The triage's folder, and its name as the one that discards unseen.
 TRIAGE = "triage"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One of ``of`` even pieces of a build's candidates, by the hash of their photo: what one App is given to hold.
+
+    Raises:
+        UserError: when there is no such piece.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise UserError(f"--slice {self.number}/{self.of}: expected K/N with K from 1 to N, such as 3/20")
+
+    @classmethod
+    def parse(cls, text: str) -> Slice:
+        """``K/N``.
+
+        Raises:
+            UserError: for anything else.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isascii() and number.isdecimal() and of.isascii() and of.isdecimal()):
+            raise UserError(f"--slice {text}: expected K/N with K from 1 to N, such as 3/20")
+        return cls(int(number), int(of))
+
+    @property
+    def tail(self) -> str:
+        """What a name gets added to tell the piece; nothing for the whole."""
+        return f"-{self.number}of{self.of}" if self.of > 1 else ""
+
+    def holds(self, candidate_id: str) -> bool:
+        """Whether a candidate belongs to this piece; the people of one photo stay together."""
+        photo = candidate_id.rpartition("#")[0]
+        return self.of == 1 or int(store.unit_hash("slice", photo) * self.of) == self.number - 1
+
+
+WHOLE = Slice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +70,21 @@ class Ruled:
 
 
 class Candidates:
-    """Random access to the Segmented records of ``root/parse``; a few parts of the table are kept in memory."""
+    """Random access to the Segmented records of ``root/parse``; a few parts of the table are kept in memory.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    With a ``piece`` there are no others than its own.
+    """
+
+    def __init__(self, root: Path, piece: Slice = WHOLE) -> None:
+        self.root, self.piece = root, piece
         self._parts = store.parts(root / "parse")
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
-        self._where = {cid: (p, row) for p, path in enumerate(self._parts) for row, cid in enumerate(_ids(path))}
+        self._where = {
+            cid: (p, row)
+            for p, path in enumerate(self._parts)
+            for row, cid in enumerate(_ids(path))
+            if piece.holds(cid)
+        }
 
     def __len__(self) -> int:
         return len(self._where)
@@ -57,7 +107,9 @@ class Candidates:
     def records(self) -> Iterator[Segmented]:
         """All records in the tables' order."""
         for path in self._parts:
-            yield from store.read_records(path, Segmented)
+            mine = [cid in self._where for cid in _ids(path)]
+            if any(mine):
+                yield from from_table(store.read_table(path).filter(pa.array(mine)), Segmented)
 
     def _table(self, part: int) -> pa.Table:
         if part not in self._tables:
@@ -71,9 +123,11 @@ class Candidates:
     def ruled(self) -> dict[str, Ruled]:
         """candidate id -> the provisional decision, where the build has made any, or the triage's discard."""
         columns = ["candidate_id", "verdict", "reason", "provisional"]
-        rows = [row for path in _optional(self.root / "decide") for row in _rows(path, columns)]
-        ruled = {cid: Ruled(verdict, reason) for cid, verdict, reason, _ in rows}
-        known = {cid for cid, _, _, provisional in rows if not provisional}
+        found = (row for path in _optional(self.root / "decide") for row in _rows(path, columns))
+        rows = [row for row in found if row[0] in self._where]
+        word = cache(Ruled)  # a few verdicts, however many candidates
+        ruled = {cid: word(verdict, reason) for cid, verdict, reason, _ in rows}
+        known = {cid for cid, *_, provisional in rows if not provisional}
         unseen = (auto_discarded(self.root / TRIAGE) - known) & self._where.keys()
         return ruled | dict.fromkeys(unseen, Ruled("discard", TRIAGE))
 
@@ -81,7 +135,7 @@ class Candidates:
     def scores(self) -> dict[str, float]:
         """candidate id -> triage score (``triage/part-*.parquet``; higher: more likely kept), where triage has run."""
         rows = (row for path in _optional(self.root / TRIAGE) for row in _rows(path, ["candidate_id", "score"]))
-        return {cid: float(score) for cid, score in rows}
+        return {cid: float(score) for cid, score in rows if cid in self._where}
 
     @cached_property
     def ordered(self) -> list[str]:
@@ -96,7 +150,7 @@ def auto_discarded(folder: Path) -> frozenset[str]:
 
 
 def _ids(path: Path) -> list[str]:
-    columns = store.read_table(path, ["candidate"]).column("candidate").combine_chunks()
+    columns = store.read_table(path, ["candidate.candidate_id"]).column("candidate").combine_chunks()
     return [str(v) for v in columns.field("candidate_id").to_pylist()]
 
 

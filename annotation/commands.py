@@ -29,6 +29,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     ),
 }
 FOLDER = click.Path(file_okay=False, path_type=Path)
+#: Candidates in one App: more are warned of; what is proposed then.
+MOST, GOOD = 50_000, 20_000
 
 
 @click.group(
@@ -49,6 +51,14 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--overlap", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share seen by several.")
 @click.option("--copies", type=click.IntRange(2), default=2, show_default=True, help="Reviewers of an overlapping one.")
 @click.option("--shard", "shards", multiple=True, metavar="NAME", help="Divide by hash among these; else one queue.")
+@click.option(
+    "--slice",
+    "piece",
+    default="1/1",
+    show_default=True,
+    metavar="K/N",
+    help="Hold the K-th of N pieces of the candidates; all words go to the same logs. For more than 50,000.",
+)
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
 @click.option("--check", is_flag=True, help="Bring the candidates into the database, reconcile, and stop.")
 @click.pass_context
@@ -61,6 +71,7 @@ def review(
     overlap: float,
     copies: int,
     shards: tuple[str, ...],
+    piece: str,
     no_browser: bool,
     check: bool,
 ) -> None:
@@ -71,19 +82,22 @@ def review(
         raise UserError("ahp review: expected --root with a build folder (the --out of ahp build)")
     _check_build(root)
     from . import app
+    from .candidates import Slice
     from .queue import Plan
     from .session import PLAN_VARIABLE, check_name
 
     name = check_name(reviewer or default_reviewer())
     plan = Plan("shards" if shards else "shared", shards, overlap, copies)
     os.environ[PLAN_VARIABLE] = json.dumps(asdict(plan))
+    held = Slice.parse(piece)
+    _hint(root, held.of)
     if check:
-        dataset = app.prepare(root, name, click.echo)
+        dataset = app.prepare(root, name, click.echo, held)
         click.echo(f"{dataset.name}: {len(dataset)} candidates")
         return
     if not _loopback(address):
         click.echo(f"The App listens on {address}: whoever reaches this port can read the photos and review.", err=True)
-    with app.serving(root, name, port, address, click.echo) as session:
+    with app.serving(root, name, port, address, click.echo, held) as session:
         url = f"http://{address}:{session.server_port}/datasets/{session.dataset.name}"
         click.echo(f"{name} reviews {root} at {url} (Ctrl+C ends)")
         if not no_browser:
@@ -95,6 +109,20 @@ def default_reviewer() -> str:
     """The user's name, made fit for a file and a field."""
     name = re.sub(r"[^A-Za-z0-9_-]", "_", getpass.getuser())
     return name if name[:1].isalpha() else f"u{name}"
+
+
+def _hint(root: Path, pieces: int) -> None:
+    """Say when one App is given more than it answers quickly with."""
+    from ahp_toolkit.core.store import count_records
+
+    total = count_records(root / "parse")
+    if total > MOST * pieces:
+        few = -(-total // GOOD)
+        click.echo(
+            f"{total // pieces} candidates for one App, which slows down beyond {MOST}: give --slice 1/{few}, and "
+            f"others --slice 2/{few} and so on; all words go to the same logs",
+            err=True,
+        )
 
 
 def _check_build(root: Path) -> None:

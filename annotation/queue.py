@@ -20,7 +20,7 @@ from typing import Literal
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 
-from .candidates import Candidates
+from .candidates import WHOLE, Candidates, Slice
 from .merge import FOLDER
 from .words import Words
 
@@ -228,14 +228,15 @@ class Queue:
 class Handed:
     """A session's queue (`session.Order`): by triage where it has run, handed out by the plan.
 
-    Candidates are leased as they are taken from the iterator, a few at a time.
+    Candidates are leased as they are taken from the iterator, a few at a time; with a ``piece``, of it alone.
     """
 
-    def __init__(self, root: Path, plan: Plan | None = None) -> None:
+    def __init__(self, root: Path, plan: Plan | None = None, piece: Slice = WHOLE) -> None:
         from .proposals import reopened
         from .triage import ordered
 
-        self._queue = Queue(root, ordered(root), plan, reopened(root))
+        order = [cid for cid in ordered(root) if piece.holds(cid)]
+        self._queue = Queue(root, order, plan, reopened(root))
         self._before: dict[str, list[tuple[str, str]]] = {}
 
     def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:

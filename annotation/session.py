@@ -26,7 +26,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision, Segmented
 
-from .candidates import TRIAGE, Candidates
+from .candidates import TRIAGE, WHOLE, Candidates, Slice
 from .decisions import Retraction, append, now
 from .guide import page
 from .pictures import Pictures
@@ -35,7 +35,7 @@ from .proposals import Proposal, newest, with_proposal
 from .words import MENDED, SETTLED, Words, outcome, state
 
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
-PLAN_VARIABLE = "AHP_REVIEW_PLAN"
+PLAN_VARIABLE, SLICE_VARIABLE = "AHP_REVIEW_PLAN", "AHP_REVIEW_SLICE"
 VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisional")
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -88,15 +88,17 @@ class Session:
     """What one reviewer's panel talks to. Safe to call from several threads.
 
     ``sync`` is ``decision`` (one fsync each) or ``second`` (one a second). ``mirror`` gets the ids on which something
-    new was said; it must not block.
+    new was said; it must not block. ``piece`` is what this App holds of the build.
     """
 
-    def __init__(self, root: Path, reviewer: str, order: Order | None = None, sync: str = "decision") -> None:
+    def __init__(
+        self, root: Path, reviewer: str, order: Order | None = None, sync: str = "decision", piece: Slice = WHOLE
+    ) -> None:
         if sync not in ("decision", "second"):
             raise UserError(f"{SYNC_VARIABLE}={sync!r}: expected 'decision' or 'second'")
         self.root, self.reviewer = root, check_name(reviewer)
-        self.candidates = Candidates(root)
-        self.words = Words(root / "decisions")
+        self.candidates = Candidates(root, piece)
+        self.words = Words(root / "decisions", piece)
         self.words.refresh()
         self.mirror: Callable[[Iterable[str]], None] = lambda ids: None
         self.mirror_state: Callable[[], str] = lambda: ""
@@ -304,4 +306,5 @@ def current() -> Session:
     root = Path(os.environ[ROOT_VARIABLE])
     plan = Plan(**json.loads(os.environ.get(PLAN_VARIABLE, "{}")))
     sync = os.environ.get(SYNC_VARIABLE, "decision")
-    return Session(root, os.environ[REVIEWER_VARIABLE], Handed(root, plan), sync)
+    piece = Slice.parse(os.environ.get(SLICE_VARIABLE, "1/1"))
+    return Session(root, os.environ[REVIEWER_VARIABLE], Handed(root, plan, piece), sync, piece)

@@ -9,7 +9,7 @@ from typing import Any
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
-from .candidates import Ruled
+from .candidates import WHOLE, Ruled, Slice
 from .decisions import Entry, entry_from_json, majority
 from .jsonl import logs, read_bytes, whole
 
@@ -65,6 +65,8 @@ class Words:
     """Standing words by candidate and reviewer. ``refresh`` reads what the logs have gained."""
 
     folder: Path
+    #: whose candidates count; words on others are read and passed over
+    piece: Slice = WHOLE
     _logs: dict[Path, _Log] = field(default_factory=dict)
     _stacks: dict[tuple[str, str], list[Decision]] = field(default_factory=dict)
     #: reviewer -> {candidate id: last word}, oldest word first
@@ -88,8 +90,9 @@ class Words:
             if entries is None:
                 return self._anew()
             for entry in entries:
-                self._take(entry)
-                changed.add(entry.candidate_id)
+                if self.piece.holds(entry.candidate_id):
+                    self._take(entry)
+                    changed.add(entry.candidate_id)
         return changed
 
     def _anew(self) -> set[str]:

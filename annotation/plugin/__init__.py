@@ -85,7 +85,7 @@ class Find(_Quiet):
 
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: candidate_id."""
-        return {"sample": app.sample_id(sitting.root, p["candidate_id"])}
+        return {"sample": app.sample_id(sitting.root, p["candidate_id"], sitting.candidates.piece)}
 
 
 class Mended(_Quiet):

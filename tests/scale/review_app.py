@@ -40,15 +40,35 @@ def _figures(root: Path, n: int, mongo: app_server.Mongo) -> dict[str, Any]:
     opened = time.perf_counter() - start
     start = time.perf_counter()
     session.queue(n=8)
-    return {
+    first = time.perf_counter() - start
+    del session
+    return _more(root) | {
         "candidates": n,
         "seconds": pushed,
         "reconcile_s": reconciled,
         "open_s": opened,
-        "first_queue_s": time.perf_counter() - start,
+        "first_queue_s": first,
         "mongo_mb": pss_of(mongo.process.pid) / 1e6,
         "mongo_disk": int(stats["storageSize"]) + int(stats["totalIndexSize"]),
         "mongo_data": int(stats["size"]),
         "mongo_indexes": int(stats["totalIndexSize"]),
         "session_mb": (pss_of(os.getpid()) - before) / 1e6,
     }
+
+
+def _more(root: Path) -> dict[str, Any]:
+    """What a key costs when half the queue is done, and what a tenth of the build costs a session of its own."""
+    from annotation.candidates import Candidates, Slice
+    from annotation.queue import Plan, Queue
+    from annotation.session import Session
+
+    ids = list(Candidates(root))
+    queue, seen = Queue(root, ids, Plan()), dict.fromkeys(ids[: len(ids) // 2], ("bob",))
+    start = time.perf_counter()
+    queue.next_for("ann", 4, seen)
+    key = time.perf_counter() - start
+    before, start = pss_of(os.getpid()), time.perf_counter()
+    session = Session(root, "ann", piece=Slice(1, 10))
+    opened = time.perf_counter() - start
+    said = {"half_done_key_s": key, "slice_candidates": len(session.candidates), "slice_open_s": opened}
+    return said | {"slice_session_mb": (pss_of(os.getpid()) - before) / 1e6}

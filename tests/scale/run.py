@@ -110,7 +110,7 @@ def main() -> None:
         if to.exists() and not a.again:
             continue
         try:
-            r = one(p.name, a.work, a.out / "last.log")
+            r = one(p.name, a.work, to.with_suffix(".log"))
         except RuntimeError as e:
             failed.append(p.name)
             print(e, file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ from ahp_toolkit.occlusion.densities import PRESETS, Target, assign, quota
 from ahp_toolkit.stages import synth
 from ahp_toolkit.stages._shuffle import shuffled
 from ahp_toolkit.stages.render import Renderer
+from annotation.review import SplitSizes, Thresholds, _cut, photo_hash, thresholds
 from tests import fake_build
 
 
@@ -72,3 +74,15 @@ def test_a_part_is_rendered_from_its_own_occluders(tmp_path, monkeypatch):
     assert render._occluder("coco/1#2").occluder_id == "coco/1#2" and read[1:] == ["occluders"]
     with pytest.raises(KeyError):
         render._occluder("coco/1#9")
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(0, 400), val=st.integers(0, 12), test=st.integers(0, 6), each=st.integers(1, 4))
+def test_thresholds_need_only_the_lowest_photos(n, val, test, each):
+    photos = [f"p{k // each}" for k in range(n)]
+    sizes = SplitSizes(val, test)
+    per_hash = Counter(map(photo_hash, photos))
+    ordered = sorted(per_hash)
+    low, i = _cut(ordered, 0, per_hash, min(val, int(n * sizes.max_val)))
+    high, _ = _cut(ordered, i, per_hash, min(test, int(n * sizes.max_test)))
+    assert thresholds(iter(photos), sizes) == Thresholds(low, max(low, high))
