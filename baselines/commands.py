@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ahp_toolkit.core.engine_options import engine_of, engine_options
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import Registry, completes
 from ahp_toolkit.segmenters import SEGMENTERS
@@ -104,9 +105,12 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or auto.")
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
 @DEVICE
+@engine_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run: Path | None, **options: Any) -> None:
     """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
+    from ahp_toolkit.core.torch_io import pick_device
+
     from .predict import predict_run
 
     folder = Path(split) if Path(split).is_dir() else (root or run.parent.parent) / "splits" / split
@@ -114,7 +118,10 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         raise UserError(f"--split {split}: {folder} is no folder; give --root, or the split's own folder")
     base = run if run.is_dir() else run.parent
     to = out or base / "predictions" / (folder.name + ("-cascade" if mask_run else ""))
-    predict_run(run, folder, to, mask_run, **options)
+    alone = options["engine"] == "local" and pick_device(options["device"]).type != "cpu"
+    with engine_of(options, workers=1 if alone else None) as engine:
+        options.pop("workers")
+        predict_run(run, folder, to, mask_run, engine=engine, **options)
     said = json.loads((to / "run.json").read_text())
     click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
     click.echo(to)

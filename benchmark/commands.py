@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from ahp_toolkit.core.engine_options import engine_of, engine_options
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _ANY = click.Path(exists=True, path_type=Path)
@@ -20,8 +23,15 @@ _SPLIT = click.option("--split", required=True, type=_FOLDER, help="Folder of th
 @click.option("--inception", type=_ANY, help="pytorch-fid's weights (else AHP_INCEPTION_WEIGHTS, torch's hub cache).")
 @click.option("--lpips", type=_ANY, help="torchvision's AlexNet weights (else AHP_LPIPS_WEIGHTS, torch's hub cache).")
 @click.option("--device", default="cpu", show_default=True, help="Where features are extracted: cpu, cuda, cuda:1.")
+@engine_options
 def score(
-    predictions: tuple[Path, ...], split: Path, out: Path, inception: Path | None, lpips: Path | None, device: str
+    predictions: tuple[Path, ...],
+    split: Path,
+    out: Path,
+    inception: Path | None,
+    lpips: Path | None,
+    device: str,
+    **options: Any,
 ) -> None:
     """Score submissions (folders or JSON files) against a split."""
     from .context import Context
@@ -29,16 +39,16 @@ def score(
     from .score import score as run
 
     context = Context(inception, lpips, out / "cache", device)
-    for path in predictions:
-        scored = run(path, split, out, context)
-        click.echo(f"{scored.model}  ->  {scored.folder}")
-        click.echo(_figures(list(figures(scored.scores))))
-        for name, reason in scored.absent.items():
-            click.echo(f"  {name:<22} absent: {reason}")
-        if scored.problems:
-            click.echo(
-                f"  {len(scored.problems)} problems: {_kinds(scored.problems)}; see score.json or ahp bench validate"
-            )
+    with engine_of(options, workers=1) as engine:
+        for path in predictions:
+            scored = run(path, split, out, context, engine=engine)
+            click.echo(f"{scored.model}  ->  {scored.folder}")
+            click.echo(_figures(list(figures(scored.scores))))
+            for name, reason in scored.absent.items():
+                click.echo(f"  {name:<22} absent: {reason}")
+            if scored.problems:
+                kinds = _kinds(scored.problems)
+                click.echo(f"  {len(scored.problems)} problems: {kinds}; see score.json or ahp bench validate")
 
 
 def _figures(rows: list) -> str:  # type: ignore[type-arg]

@@ -121,6 +121,10 @@ class Metric(ABC):
         """Take a batch in."""
         self._chunks.append(self.rows_of(batch))
 
+    def take(self, rows: Rows) -> None:
+        """Take in rows that another process has measured."""
+        self._chunks.append(rows)
+
     def merge(self, other: Metric) -> None:
         """Take in what another metric of this kind has seen."""
         self._chunks.extend(other._chunks)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from ahp_toolkit.core import store
+from ahp_toolkit.core.engines import Engine, Task, Work, using
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample, Score
 
 from .bootstrap import Estimate, estimate, groups_of
 from .context import Context
-from .metric import METRICS, SIDE, Absent, Bools, Bytes, MaskBatch, Metric, PictureBatch
+from .metric import METRICS, SIDE, Absent, Bools, Bytes, MaskBatch, Metric, PictureBatch, Rows
 from .submission import Parsed, Problem, Submission, check_ids, counted, parse, read_picture
 from .truth import CHUNK, Facts, chunks, crop_of, facts_of, picture_path, sample_pairs, slices, split_digest
 from .truth import truth_pictures as truth_pictures
@@ -43,7 +45,7 @@ class Scored:
 
 @dataclass
 class _Run:
-    """Everything gathered in the one pass over the samples."""
+    """Everything gathered in one pass over samples."""
 
     metrics: dict[str, Metric]
     absent: dict[str, str]
@@ -81,8 +83,11 @@ def score(
     out: Path,
     context: Context | None = None,
     progress: Callable[[int], None] = lambda n: None,
+    engine: Engine | None = None,
 ) -> Scored:
     """Score a submission (a folder or a JSON) against a split folder and write its run folder below ``out``.
+
+    ``engine`` is where the samples are measured, `CHUNK` at a time; None: in this process.
 
     Raises:
         UserError: for a submission of another split, or files that cannot be read at all.
@@ -99,10 +104,66 @@ def score(
         run.absent["content"] = f"no true pictures: {split / 'crops'} is not there"
     if not boards:
         raise UserError(f"{predictions}: nothing to score: {run.absent.get('content', 'no amodal mask, no picture')}")
-    for samples in chunks(split, CHUNK):
-        _take(run, samples, submission, split, digests or {})
-        progress(len(samples))
+    given = frozenset(boards), submission.gives("modal"), context or Context()
+    fn = Measure(predictions.absolute(), submission.digest, split.absolute(), *given)
+    sees = (str(predictions), str(split))
+    found: list[Measured] = []
+    with using(engine, 1) as own:
+        for part in own.imap(Work("score", fn, network="content" in boards, sees=sees), enumerate(chunks(split, CHUNK))):
+            found.append(part)
+            progress(len(part.facts))
+    for part in sorted(found, key=lambda m: m.number):
+        part.into(run)
     return _write(run, submission, split, digest, out)
+
+
+@dataclass
+class Measured:
+    """What one chunk of samples gave: rows by metric, and the rest as in `_Run`."""
+
+    number: int
+    rows: dict[str, Rows]
+    problems: list[Problem]
+    facts: list[Facts]
+    has: dict[str, list[bool]]
+    seconds: list[float]
+
+    def into(self, run: _Run) -> None:
+        """Add this to a run; chunks come in order."""
+        for name, rows in self.rows.items():
+            run.metrics[name].take(rows)
+        run.problems += self.problems
+        run.facts += self.facts
+        run.seconds += self.seconds
+        for board, has in self.has.items():
+            run.has[board] += has
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The work on one chunk of samples, picklable; networks are opened once a process. ``digest`` is the submission's."""
+
+    predictions: Path
+    digest: str
+    split: Path
+    boards: frozenset[str]
+    modal: bool
+    context: Context
+
+    def __call__(self, task: Task) -> Measured:
+        """Measure the samples of one chunk."""
+        number, samples = task
+        submission, digests = _opened(self.predictions, self.digest), truth_pictures(self.split)
+        metrics, absent = open_metrics(set(self.boards), self.modal, self.context)
+        run = _Run(metrics, absent, set(self.boards), [])
+        _take(run, samples, submission, self.split, digests or {})
+        rows = {name: metric.rows for name, metric in metrics.items()}
+        return Measured(number, rows, run.problems, run.facts, run.has, run.seconds)
+
+
+@lru_cache(maxsize=1)
+def _opened(predictions: Path, _digest: str) -> Submission:
+    return Submission(predictions)
 
 
 def _take(run: _Run, samples: list[Sample], submission: Submission, split: Path, digests: Mapping[str, str]) -> None:
