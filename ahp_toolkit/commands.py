@@ -14,6 +14,7 @@ import click
 from annotation.review_commands import merge_options
 
 from .cli import Lazy
+from .core import log
 from .core.engine_options import engine_of, engine_options
 from .core.errors import UserError
 from .core.options import Folder
@@ -61,6 +62,7 @@ def _densities(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 
 
 def _say(text: str) -> None:
+    log.event("message", message=text)
     click.echo(text, err=True)
 
 
