@@ -108,8 +108,9 @@ def score(
     fn = Measure(predictions.absolute(), submission.digest, split.absolute(), *given)
     sees = (str(predictions), str(split))
     found: list[Measured] = []
+    work = Work("score", fn, network="content" in boards, sees=sees)
     with using(engine, 1) as own:
-        for part in own.imap(Work("score", fn, network="content" in boards, sees=sees), enumerate(chunks(split, CHUNK))):
+        for part in own.imap(work, enumerate(chunks(split, CHUNK))):
             found.append(part)
             progress(len(part.facts))
     for part in sorted(found, key=lambda m: m.number):
@@ -141,7 +142,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measure:
-    """The work on one chunk of samples, picklable; networks are opened once a process. ``digest`` is the submission's."""
+    """The work on one chunk of samples, picklable; ``digest`` is the submission's. A process opens networks once."""
 
     predictions: Path
     digest: str
