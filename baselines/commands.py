@@ -11,10 +11,11 @@ import click
 
 from ahp_toolkit.core.engine_options import engine_of, engine_options
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.options import Folder
 from ahp_toolkit.core.registry import Registry, completes
 from ahp_toolkit.segmenters import SEGMENTERS
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = Folder()
 EXISTING = click.Path(path_type=Path, exists=True)
 TRAINING = ("steps", "batch", "precision", "iou", "ema", "accumulate", "compile", "save_every")
 RECIPE_NAMES = ("paper", "small", "debug")  # of recipes.py, which imports torch
@@ -79,13 +80,18 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     ahp bench train human_deocclusion --task mask --root out/ahp --recipe small
     torchrun --nproc-per-node 8 -m ahp_toolkit.cli bench train pcnets --task content --root out/ahp --recipe paper
     """
+    from ahp_toolkit.core.publish import reading, shown, working
+
     from .train import Training
     from .train import train as run
 
     settings, training = settings_of(pairs)
-    job = Training(model=model, settings=settings, **options, **training)
-    folder = run(job)
-    said = json.loads((folder / "run.json").read_text())
+    root, out = options.pop("root"), options.pop("out")
+    with working(out or root) as to:
+        places = {"root": reading(root), "out": to} if out else {"root": to, "out": None}
+        folder = run(Training(model=model, settings=settings, **places, **options, **training))
+        said = json.loads((folder / "run.json").read_text())
+        folder = shown(out or root, to, folder)
     parsed, people = said["people_with_parsing"], said["people"]
     if parsed < people:
         click.echo(f"{people - parsed} of {people} people have no parsing: they trained the mask terms only", err=True)

@@ -8,18 +8,17 @@ from typing import Any
 import click
 
 from ahp_toolkit.core.engine_options import engine_of, engine_options
+from ahp_toolkit.core.options import Folder
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_ANY = click.Path(exists=True, path_type=Path)
+_FOLDER = Folder(exists=True)
+_ANY = Folder(exists=True, file_okay=True)
 _SPLIT = click.option("--split", required=True, type=_FOLDER, help="Folder of the split (part-*.parquet of samples).")
 
 
 @click.command()
 @click.argument("predictions", nargs=-1, required=True, type=_ANY)
 @_SPLIT
-@click.option(
-    "--out", default=Path("boards"), show_default=True, type=click.Path(path_type=Path), help="Boards folder."
-)
+@click.option("--out", default=Path("boards"), show_default=True, type=Folder(), help="Boards folder.")
 @click.option("--inception", type=_ANY, help="pytorch-fid's weights (else AHP_INCEPTION_WEIGHTS, torch's hub cache).")
 @click.option("--lpips", type=_ANY, help="torchvision's AlexNet weights (else AHP_LPIPS_WEIGHTS, torch's hub cache).")
 @click.option("--device", default="cpu", show_default=True, help="Where features are extracted: cpu, cuda, cuda:1.")
@@ -34,15 +33,17 @@ def score(
     **options: Any,
 ) -> None:
     """Score submissions (folders or JSON files) against a split."""
+    from ahp_toolkit.core.publish import reading, shown, working
+
     from .context import Context
     from .score import figures
     from .score import score as run
 
-    context = Context(inception, lpips, out / "cache", device)
-    with engine_of(options, workers=1) as engine:
+    with working(out) as boards, engine_of(options, workers=1) as engine:
+        context = Context(inception, lpips, boards / "cache", device)
         for path in predictions:
-            scored = run(path, split, out, context, engine=engine)
-            click.echo(f"{scored.model}  ->  {scored.folder}")
+            scored = run(reading(path), reading(split), boards, context, engine=engine)
+            click.echo(f"{scored.model}  ->  {shown(out, boards, scored.folder)}")
             click.echo(_figures(list(figures(scored.scores))))
             for name, reason in scored.absent.items():
                 click.echo(f"  {name:<22} absent: {reason}")

@@ -12,7 +12,7 @@ class Folder(click.Path):
     """A folder: a local path, or an address (``s3://bucket/prefix``), which is not asked for before it is used."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(file_okay=False, path_type=Path, **settings)
+        super().__init__(path_type=Path, **({"file_okay": False} | settings))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; addresses become `places.Remote`."""

@@ -149,7 +149,8 @@ def test_a_cut_archive_is_one_line_and_a_changed_member_is_one_reject(tmp_path, 
     good = images.read(member)
     places._RECENT._kept.clear()
     damaged = bytearray(whole)
-    damaged[member.entry.offset + 600 : member.entry.offset + 640] = bytes(40)
+    at = member.entry.offset + (600 if kind == ".zip" else 0)  # a zip knows its sums, in a tar the picture must
+    damaged[at : at + 40] = bytes(40)
     path.write_bytes(damaged)
     with pytest.raises(images.ImageError):
         images.read(member)
