@@ -21,12 +21,14 @@ import pyarrow.parquet as pq
 
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.limits import MAX_COLUMN_BYTES, MAX_JSON_BYTES, MAX_TABLE_ROWS
 from ahp_toolkit.core.masks import Mask, from_rle
 from ahp_toolkit.core.text import one_line
 
 from .metric import SIDE, Bytes
 
 Row = dict[str, Any]
+_BATCH, _LONGEST_ID = 512, 1024
 _FIELDS = ("sample_id", "amodal", "modal", "image", "seconds", "model")
 
 
@@ -90,28 +92,26 @@ class Submission:
         if self._json is not None:
             yield from self._json
             return
-        parquet = _parquet(path)
-        names = [n for n in _FIELDS if n in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(batch_size=512, columns=names):
+        names = [n for n in _FIELDS if n in _parquet(path).schema_arrow.names]
+        for batch in _batches(path, names):
             yield from batch.to_pylist()
 
     def ids(self) -> Iterator[tuple[str, str]]:
         """(where, sample_id) of every record, without its masks."""
         for path in self.files:
             if self._json is not None:
-                names: Sequence[object] = [r.get("sample_id") for r in self._json]
+                names: Iterator[object] = (r.get("sample_id") for r in self._json)
             else:
-                names = _parquet(path).read(columns=["sample_id"])["sample_id"].to_pylist()
+                names = (n for b in _batches(path, ["sample_id"]) for n in b["sample_id"].to_pylist())
             for number, name in enumerate(names, 1):
-                yield f"{path.name} record {number}", name if isinstance(name, str) else repr(name)
+                yield f"{path.name} record {number}", (name if isinstance(name, str) else repr(name))[:_LONGEST_ID]
 
     def gives(self, key: str) -> bool:
         """Whether any record has ``amodal``, ``modal`` or ``image``."""
         if self._json is not None:
             return any(r.get(key) is not None for r in self._json)
-        tables = (_parquet(f) for f in self.files)
-        columns = (t.read(columns=[key])[key] for t in tables if key in t.schema_arrow.names)
-        return any(c.null_count < len(c) for c in columns)
+        having = (f for f in self.files if key in _parquet(f).schema_arrow.names)
+        return any(b[key].null_count < len(b) for f in having for b in _batches(f, [key]))
 
     def fetch(self, wanted: Sequence[str]) -> dict[str, tuple[str, Row]]:
         """The first record of each wanted sample id; memory holds the wanted ones only (a JSON is held whole)."""
@@ -122,7 +122,10 @@ class Submission:
         else:
             names = [n for n in _FIELDS if n in _parquet(self.files[0]).schema_arrow.names]
             data = ds.dataset([str(f) for f in self.files], format="parquet")
-            batches = data.to_batches(columns=names, filter=ds.field("sample_id").isin(list(keys)), use_threads=False)
+            batches = data.to_batches(
+                columns=names, filter=ds.field("sample_id").isin(list(keys)), use_threads=False, batch_size=_BATCH,
+                batch_readahead=1, fragment_readahead=1,
+            )  # fmt: skip
             rows = (r for b in batches for r in b.to_pylist())
         found: dict[str, tuple[str, Row]] = {}
         for row in rows:
@@ -130,16 +133,33 @@ class Submission:
         return found
 
 
+def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a file in small batches: a value that a dictionary repeats costs as often as it stands in one."""
+    yield from _parquet(path).iter_batches(batch_size=_BATCH, columns=names)
+
+
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
         found = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as e:
         raise UserError(f"{path}: cannot be read as Parquet ({e}); write the predictions again") from e
+    _check_claims(path, found.metadata)
     if "sample_id" not in found.schema_arrow.names:
         raise UserError(
             f"{path}: expected a column sample_id, got {', '.join(found.schema_arrow.names)}; see SUBMIT.md"
         )
     return found
+
+
+def _check_claims(path: Path, said: pq.FileMetaData) -> None:
+    """A few kilobytes of Parquet can claim billions of rows."""
+    groups = [said.row_group(g) for g in range(said.num_row_groups)]
+    largest = max((g.column(c).total_uncompressed_size for g in groups for c in range(said.num_columns)), default=0)
+    if said.num_rows > MAX_TABLE_ROWS or largest > MAX_COLUMN_BYTES:
+        raise UserError(
+            f"{path}: {said.num_rows} rows and columns of up to {largest} bytes; at most {MAX_TABLE_ROWS} rows and "
+            f"{MAX_COLUMN_BYTES} bytes are read; write smaller row groups"
+        )
 
 
 def _files(path: Path) -> list[Path]:
@@ -149,17 +169,25 @@ def _files(path: Path) -> list[Path]:
         return [path]
     for pattern in ("predictions.parquet", "part-*.parquet", "predictions.json"):
         if found := sorted(path.glob(pattern)):
-            return found
+            return [_inside(path, p) for p in found]
     raise UserError(
         f"{path}: expected predictions.parquet, part-*.parquet or predictions.json in it, found none; see SUBMIT.md"
     )
+
+
+def _inside(root: Path, file: Path) -> Path:
+    """A file of a submission, no link out of it: what lies elsewhere was not submitted."""
+    try:
+        return store.safe_join(root, file.name)
+    except ValueError as e:
+        raise UserError(f"{file}: {e}; put the file itself there") from e
 
 
 def _run_of(path: Path) -> dict[str, Any]:
     file = path / "run.json"
     if not path.is_dir() or not file.is_file():
         return {}
-    run = store.read_json(file)
+    run = store.read_json(_inside(path, file))
     if not isinstance(run, dict):
         raise UserError(f"{file}: expected one JSON object, got {type(run).__name__}")
     if run.get("unfinished"):
@@ -173,6 +201,8 @@ def _not_finite(word: str) -> float:
 
 def _read_json(path: Path) -> tuple[list[Row], dict[str, Any]]:
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes; write Parquet")
         value = json.loads(path.read_bytes(), parse_constant=_not_finite)
     except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: cannot be read as JSON ({e}); see SUBMIT.md") from e

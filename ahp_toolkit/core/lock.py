@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,7 +23,7 @@ def lock(folder: Path) -> Iterator[None]:
         UserError: when another process holds it, with its host, pid and start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    fd = _opened(folder / ".lock")
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,12 +45,22 @@ def lock(folder: Path) -> Iterator[None]:
 def waiting(path: Path) -> Iterator[None]:
     """Hold the lock file ``path``, waiting for whoever holds it: for work that one process does for many."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    fd = _opened(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _opened(path: Path) -> int:
+    """The lock file; a link in its place would have its target cut to nothing."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise UserError(f"{path}: a link stands where the lock file belongs; remove it") from e
+        raise
 
 
 def _owner(fd: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import UserError
+from .limits import MAX_JSON_BYTES
 from .tables import from_table, to_table
 
 R = TypeVar("R")
@@ -24,17 +25,23 @@ R = TypeVar("R")
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``; on success flush, fsync and rename it there, else leave nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temp = Path(name)
+    temp = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    # 644 less the user's umask: who asked for privacy gets it
+    fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(fd, mode) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        temp.chmod(0o644)
         temp.replace(path)
     finally:
         temp.unlink(missing_ok=True)
+
+
+def forget_unfinished(folder: Path) -> None:
+    """Remove what a killed `atomic` left in a folder; only who holds the folder's lock may."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -79,7 +86,12 @@ def read_records(folder: Path, cls: type[R]) -> Iterator[R]:
         UserError: when there is no such table or a file of it cannot be read.
     """
     for path in [folder] if folder.is_file() else parts(folder):
-        yield from from_table(read_table(path), cls)
+        table = read_table(path)
+        try:
+            yield from from_table(table, cls)
+        except (TypeError, KeyError, ValueError) as e:
+            why = " ".join(str(e).split())[:200]
+            raise UserError(f"{path}: no table of {cls.__name__} ({why}); run the command that made it again") from e
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -155,11 +167,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of ours.
 
     Raises:
-        UserError: when it is missing or damaged.
+        UserError: when it is missing, damaged, or too large to be read whole.
     """
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
         return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: cannot be read as JSON ({e}); run the command that made it again") from e
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -40,7 +42,12 @@ def test_the_server_process_is_started_with_the_address(monkeypatch: pytest.Monk
         def __init__(self, port: int, address: str, **options: object) -> None:
             asked.append((port, address))
 
-    monkeypatch.setattr("fiftyone.core.service.ServerService", Service)
+    service = SimpleNamespace(ServerService=Service)
+    session = SimpleNamespace(session=SimpleNamespace(_server_services={}))
+    monkeypatch.setitem(sys.modules, "fiftyone.core.service", service)  # fiftyone itself takes long to import
+    monkeypatch.setitem(sys.modules, "fiftyone.core.session", session)
+    for package in ("fiftyone", "fiftyone.core"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace())
     app._start_server(5151, "127.0.0.1")
     assert asked == [(5151, "127.0.0.1")]
 
@@ -59,6 +66,8 @@ def test_the_review_says_so_when_others_can_reach_it(tmp_path: Path, monkeypatch
         raise UserError("stopped here")
 
     monkeypatch.setattr(app, "serving", refuse)
+    monkeypatch.setattr(commands, "_check_build", lambda root: None)
+    monkeypatch.setattr(commands, "_hint", lambda *a: None)
     for address, said in (("0.0.0.0", True), ("127.0.0.1", False)):
         done = CliRunner().invoke(commands.review, ["--root", str(tmp_path), "--address", address, "--reviewer", "ann"])
         assert ("whoever reaches this port" in done.output) is said, done.output
