@@ -1,0 +1,51 @@
+"""Stage functions that workers import: what they do, they do once a shard, and some of it kills their process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ahp_toolkit.core.pipeline import MAIN, Job, Output
+from ahp_toolkit.core.records import Dropped
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Square:
+    """Squares numbers, drops every third; leaves a line with its process and node. ``kill``: shard -> deaths at it."""
+
+    trace: str
+    pause: float = 0.0
+    kill: dict[int, int] = field(default_factory=dict)
+    roots: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, items: Sequence[int]) -> Output:
+        with Path(self.trace).open("a") as f:
+            f.write(f"{items[0]} {os.getpid()} {os.environ.get('RAY_NODE_ID', '')}\n")
+        deaths = self.kill.get(items[0], 0)
+        if sum(line.split()[0] == str(items[0]) for line in Path(self.trace).read_text().splitlines()) <= deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.pause)
+        kept = [Item(f"n{i}", i * i) for i in items if i % 3]
+        return Output({MAIN: kept}, [Dropped(f"n{i}", "square", "third") for i in items if i % 3 == 0])
+
+
+def job(folder: Path, name: str = "square", **how) -> Job:
+    """A stage of two numbers a shard."""
+    fn = Square(str(folder / f"{name}.trace"), **how)
+    return Job(name, folder / name, fn, {MAIN: Item}, {"v": 1}, shard_size=2)
+
+
+def calls(folder: Path, name: str = "square") -> list[list[str]]:
+    """(first item, process, node) of every call so far."""
+    path = folder / f"{name}.trace"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
