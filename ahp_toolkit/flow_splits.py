@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,7 +19,7 @@ from .flow import GROUND, Options, digest_of, parts_of
 from .occlusion.densities import assign, parse
 from .occlusion.place import Settings
 from .stages.bank import Bank
-from .stages.materialize import Materialize, WrittenSample
+from .stages.materialize import Materialize, WrittenSample, files_digest
 
 OCCLUSION = tuple(f"ahp_toolkit.occlusion.{m}" for m in ("bits", "search", "place", "paste", "densities", "degrade"))
 
@@ -96,6 +97,11 @@ def split(o: Options, s: Synthesis, name: str) -> Result:
     return o.stream(job, items, len(ids))
 
 
+def _written(marks: Path, to: Path, what: str) -> bool:
+    """Whether every picture that was written is still what was written."""
+    return all(files_digest(to, w.name, what) == w.files for w in store.read_records(marks, WrittenSample))
+
+
 def materialize(
     root: Path, roots: dict[str, str], out: Path, splits: Sequence[str], what: str, engine: Engine
 ) -> list[Result]:
@@ -109,10 +115,15 @@ def materialize(
             "what": what,
             "input": digest_of(folder),
             "to": to.name,
-            "code": code_digest("ahp_toolkit.stages.render", *OCCLUSION),
+            "code": code_digest("ahp_toolkit.stages.render", "ahp_toolkit.stages.materialize", *OCCLUSION),
         }
         marks = to.parent / f".{to.name}.written"
         job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
         items = [p.name for p in store.parts(folder)]
-        results.append(run(job, lambda items=items: items, engine=engine, total=len(items)))  # type: ignore[misc]
+        result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
+        if not _written(marks, to, what):  # a picture was lost or damaged since
+            shutil.rmtree(marks)
+            result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
+        store.forget_unfinished(to)
+        results.append(result)
     return results

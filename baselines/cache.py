@@ -10,6 +10,7 @@ those at full resolution).
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,6 +60,7 @@ class HumanCrop:
     frame: Box  # the photo's frame in px of the crop
     runs: Runs
     parsed: bool
+    crc: int  # CRC-32 of its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class OccluderCut:
     file: str
     offset: int
     runs: Runs
+    crc: int
 
 
 def photo_of(image: ImageRef) -> str:
@@ -122,10 +125,11 @@ class Crops:
         runs, data = _runs(pack(mask))
         scale = size / box.width
         frame = Box(*((a - b) * scale for a, b in zip((0, 0, *photo.shape[1::-1]), 2 * box[:2], strict=True)))
+        data = crop_image(photo, box, size).tobytes() + labels.tobytes() + data
         record = HumanCrop(
-            h.human_id, photo_of(h.image), name, offset, size, box, frame, runs, h.parsing is not None
+            h.human_id, photo_of(h.image), name, offset, size, box, frame, runs, h.parsing is not None, zlib.crc32(data)
         )  # fmt: skip
-        return record, crop_image(photo, box, size).tobytes() + labels.tobytes() + data
+        return record, data
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,9 @@ class Cuts:
                 continue
             runs, data = _runs(pack(cutout.mask))
             pixels = cutout.mask.tobytes() + b"".join(level.tobytes() for level in cutout.levels)
-            out.tables[MAIN].append(OccluderCut(o.occluder_id, photo_of(o.image), name, offset, runs))
             chunks.append(_padded(pixels) + data)
+            crc = zlib.crc32(chunks[-1])
+            out.tables[MAIN].append(OccluderCut(o.occluder_id, photo_of(o.image), name, offset, runs, crc))
             offset += len(chunks[-1])
         _write(Path(self.pixels) / name, chunks)
         return out
@@ -181,9 +186,10 @@ class Cache:
     occluder_pixels: Path
     dropped: int = 0
     _open: dict[Path, Bytes] = field(default_factory=dict, repr=False)
+    _checked: set[tuple[Path, int]] = field(default_factory=set, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_open": {}}
+        return self.__dict__ | {"_open": {}, "_checked": set()}
 
     @cached_property
     def parsed(self) -> int:
@@ -195,29 +201,44 @@ class Cache:
             try:
                 self._open[path] = np.memmap(path, np.uint8, "r").view(np.ndarray)  # a memmap's own slices are slow
             except (OSError, ValueError) as e:
-                raise UserError(f"{path}: the crop cache is damaged ({e}); delete {self.folder} and run again") from e
+                raise self._damaged(path, e) from e
         return self._open[path]
+
+    def _damaged(self, path: Path, why: object) -> UserError:
+        return UserError(f"{path}: the crop cache is damaged ({why}); delete {self.folder} and run again")
+
+    def _bytes(self, path: Path, at: int, size: int, crc: int) -> Bytes:
+        """A record's bytes, from ``at`` on; the first time in this process they are checked."""
+        data = self._file(path)[at : at + size]
+        if (path, at) not in self._checked:
+            if zlib.crc32(data.tobytes()) != crc or len(data) != size:
+                raise self._damaged(path, f"the record at byte {at} is not what was written")
+            self._checked.add((path, at))
+        return data
 
     def human(self, index: int) -> tuple[Bytes, Bytes, Packed]:
         """RGB uint8 [size, size, 3], labels (parsing, AMODAL in bit 7), packed amodal mask, all in the crop's frame."""
         r = self.humans[index]
-        data = self._file(self.human_pixels / r.file)
-        at, area = r.offset, r.size * r.size
-        image, labels = data[at : at + 3 * area], data[at + 3 * area : at + 4 * area]
-        packed = _packed(r.runs, data[at + 4 * area :])
+        area = r.size * r.size
+        data = self._bytes(self.human_pixels / r.file, r.offset, 4 * area + _size(r.runs), r.crc)
+        image, labels = data[: 3 * area], data[3 * area : 4 * area]
+        packed = _packed(r.runs, data[4 * area :])
         return image.reshape(r.size, r.size, 3), labels.reshape(r.size, r.size), packed
 
     def occluder(self, index: int) -> tuple[Cutout, Packed]:
         """The cutout with its colour levels, and its packed mask."""
         r = self.occluders[index]
-        data, at = self._file(self.occluder_pixels / r.file), r.offset
         h, w = r.runs.height, r.runs.width
-        mask = data[at : at + h * w].reshape(h, w).view(np.bool_)
-        at, levels = at + h * w, []
-        for lh, lw in level_shapes(h, w):
+        shapes = level_shapes(h, w)
+        pixels = h * w + sum(3 * lh * lw for lh, lw in shapes)
+        size = pixels + -pixels % 4 + _size(r.runs)
+        data = self._bytes(self.occluder_pixels / r.file, r.offset, size, r.crc)
+        mask = data[: h * w].reshape(h, w).view(np.bool_)
+        at, levels = h * w, []
+        for lh, lw in shapes:
             levels.append(data[at : at + 3 * lh * lw].reshape(lh, lw, 3))
             at += 3 * lh * lw
-        at += -(at - r.offset) % 4
+        at += -at % 4
         return Cutout(mask, tuple(levels)), _packed(r.runs, data[at:])
 
     def amodal(self, index: int, size: int, factor: float = 1.325) -> NDArray[np.bool_]:
@@ -227,8 +248,13 @@ class Cache:
         return crop_labels(labels, square_around(tight, factor), size) >= AMODAL
 
 
+def _size(r: Runs) -> int:
+    """Bytes of a mask's runs."""
+    return 4 * (r.width + 1 + 2 * r.count)
+
+
 def _packed(r: Runs, data: Bytes) -> Packed:
-    numbers = data[: 4 * (r.width + 1 + 2 * r.count)].view(np.int32)
+    numbers = data[: _size(r)].view(np.int32)
     ptr, lows, highs = numbers[: r.width + 1], numbers[r.width + 1 : -r.count], numbers[-r.count :]
     words, columns, rows = fill(ptr, lows, highs, r.height)
     area = int(columns.sum())
@@ -268,6 +294,7 @@ def build_cache(root: Path, px: int, workers: int = 1, quiet: bool = False) -> C
                 _forget_others(pixels)
                 whole = Job(job.name, job.folder, fn, job.tables, job.key, job.shard_size, unit=job.unit)  # type: ignore[arg-type]
                 run(whole, items, workers=workers, quiet=quiet)  # type: ignore[arg-type]
+                store.forget_unfinished(pixels)
         dropped += finished(job.folder, job.key_digest).counts.get("dropped", 0)  # type: ignore[union-attr]
     humans = list(store.read_records(human_job.folder, HumanCrop))
     cuts = list(store.read_records(cut_job.folder, OccluderCut))

@@ -144,6 +144,8 @@ def predict_run(
     fn = Predict(*where, device, batch, precision, which, str(store.stamp(weights)))
     # on another engine this process may lack the device: the facts are the same on any
     job = _loaded(fn if engine is None else replace(fn, device="cpu"))
+    store.write_json(out / "run.json", {"model": job.model.name, "unfinished": True})  # until all is there
+    store.forget_unfinished(out)
     parts = [p.name for p in store.parts(split_dir)]
     total = store.count_records(split_dir)
     done: list[Made] = []
@@ -153,18 +155,21 @@ def predict_run(
             done.append(shard)
             bar.update(shard.samples)
     done.sort(key=lambda m: m.number)
-    _write(out, done, lambda made, missed: _about(job, run, mask_run, split_dir, made, missed, done[0].device))
+    _write(out, done, lambda made, missed: _about(job, run, mask_run, split_dir, made, missed, done[0].device), weights)
     return out
 
 
-def _write(out: Path, done: Sequence[Made], about: Callable[[list[Prediction], int], dict[str, Any]]) -> None:
+def _write(
+    out: Path, done: Sequence[Made], about: Callable[[list[Prediction], int], dict[str, Any]], weights: Sequence[Path]
+) -> None:
     made, dropped = [p for m in done for p in m.predictions], [d for m in done for d in m.dropped]
     for old in out.glob("part-*.parquet"):
         old.unlink()
     for number, part in enumerate(batches(made, PART) if made else [[]]):
         store.write_records(out / f"part-{number:05d}.parquet", list(part), Prediction)
     store.write_records(out / "dropped.parquet", dropped, Dropped)
-    store.write_json(out / "run.json", about(made, len(dropped)))
+    written = {"weights_files": [store.digest_file(w) for w in weights], "parts": store.digest_files(store.parts(out))}
+    store.write_json(out / "run.json", about(made, len(dropped)) | written)
 
 
 def _chunk(data: EvalData, group: Any, sizes: tuple[int, int, int], dropped: list[Dropped]) -> _Chunk:

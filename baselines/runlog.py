@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from ahp_toolkit.core.errors import UserError
 
 from .recipes import Recipe
 
+CSVS = ("losses.csv", "val.csv")
+
 
 class RunLog:
     """Collects loss terms on the device and writes their means; a run that goes on forgets what came after its state.
@@ -22,17 +25,23 @@ class RunLog:
     Files: ``losses.csv`` and ``val.csv`` (step, then a column a name), ``tensorboard/``, ``pictures/``.
     """
 
-    def __init__(self, folder: Path, start: int, writes: bool) -> None:
+    def __init__(self, folder: Path, start: int, writes: bool, saved: dict[str, Any] | None = None) -> None:
         self.folder, self.writes, self.note = folder, writes, ""
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
-        self._checked: list[dict[str, float]] = []
+        self._checked: list[dict[str, float]] = list((saved or {}).get("checked", []))
         self._board = None
         if writes:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
-            for name in ("losses.csv", "val.csv"):
+            restore(folder, saved or {})
+            for name in CSVS:
                 _cut(folder / name, start)
+
+    def state(self) -> dict[str, Any]:
+        """What a run that goes on needs: both tables as they are now, and the terms of no row yet."""
+        tables = {n: (self.folder / n).read_text() for n in CSVS if (self.folder / n).exists()}
+        return {"checked": self._checked, **tables}
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
         """The terms of a step (from 0), still on the device."""
@@ -92,6 +101,14 @@ class RunLog:
         """The end of the log."""
         if self._board is not None:
             self._board.close()
+
+
+def restore(folder: Path, saved: dict[str, Any]) -> None:
+    """Bring tables that were cut short or lost back to what they were when the state was saved."""
+    for name in CSVS:
+        path, text = folder / name, saved.get(name)
+        if text is not None and not (path.exists() and path.read_bytes().startswith(text.encode())):
+            store.write_bytes(path, text.encode())
 
 
 def _append(path: Path, row: dict[str, float]) -> None:

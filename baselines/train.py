@@ -27,10 +27,17 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.progress import Progress
-from ahp_toolkit.core.torch_io import compute_dtype, keep_memory, pick_device
+from ahp_toolkit.core.torch_io import (
+    Checkpoint,
+    compute_dtype,
+    keep_memory,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+)
 from ahp_toolkit.occlusion.densities import parse
 
-from . import runs
+from . import runlog, runs
 from .base import Baseline, Output, build_model, playing
 from .cache import Cache, build_cache
 from .data import Draw, TrainData, check_leakage, collate, to_batch, worker_init
@@ -177,24 +184,54 @@ class _Loop:
         self.cache = cache
         self.arch = {k: about[k] for k in ("model", "task", "settings")}
         self.best: float | None = None
+        self.found: dict[str, Any] = {}  # of the model and of val, for run.json; goes with the state
         self.seconds: list[float] = []
 
     def run(self) -> Path:
         """To the last step; at once when the run is finished."""
+        if self.first:
+            store.forget_unfinished(self.folder)
         state = runs.load_state(self.folder / "state.pt", self.about["key"])
         if state is not None and state["step"] >= self.steps:
+            if self.first:
+                self._stands(state)
             return self.folder
         with torch.random.fork_rng():
             self._prepare(state)
             start = int(state["step"]) if state is not None else 0
             if self.first:
                 self._write_about("running")
-            self.log = RunLog(self.folder, start, self.first)
+            self.log = RunLog(self.folder, start, self.first, state and state.get("log"))
             with Progress(self.about["run_id"], self.steps, "step", self.job.quiet or not self.first) as bar:
                 bar.skip(start)
                 self._steps(start, bar)
             self.log.close()
         return self.folder
+
+    def _stands(self, state: dict[str, Any]) -> None:
+        """A finished run: what was cut short or damaged since is brought back, as far as its state holds it.
+
+        Raises:
+            UserError: when the best model is lost.
+        """
+        runlog.restore(self.folder, state.get("log", {}))
+        try:
+            load_checkpoint(self.folder / "last.pt", runs.MODEL_FORMAT)
+        except UserError:
+            weights = state["ema"] or state["net"]
+            made = Checkpoint(self.arch, weights, {"step": self.steps, "run": self.about["run_id"]})
+            save_checkpoint(self.folder / "last.pt", runs.MODEL_FORMAT, made)
+        self._check_best(state)
+        if "said" in state:
+            self.found = state["said"]
+            self._write_about("done", self.steps)
+
+    def _check_best(self, state: dict[str, Any]) -> None:
+        if self.first and state["best"] is not None:
+            try:
+                load_checkpoint(self.folder / "best.pt", runs.MODEL_FORMAT)
+            except UserError as e:
+                raise UserError(f"{e}; delete {self.folder / 'state.pt'} to train it again") from e
 
     def _prepare(self, state: dict[str, Any] | None) -> None:
         """The model with its players: from the state, or the weights of ``init``, or new, with its templates."""
@@ -206,8 +243,9 @@ class _Loop:
             masks = [self.cache.amodal(i, TEMPLATE_PX) for i in range(0, len(self.cache.humans), step)]
             net.prepare(torch.stack([torch.from_numpy(m) for m in masks]), self.job.seed)
         if state is not None:
+            self._check_best(state)
             runs.fill(net, state["net"], self.folder / "state.pt")
-        self.about |= net.facts()
+        self.found = dict(state.get("said", {}) if state is not None else {}) | net.facts()
         device = self.fabric.device
         # bf16 on a CPU is only asked for where it has the units for it; they want channels last, as CUDA does
         self.last = device.type == "cuda" or "bf16" in str(self.about["precision"])
@@ -326,10 +364,10 @@ class _Loop:
             net = self.ema.net if self.ema is not None else self.net
             found = self.judge(net)
             self.log.judged(done, found.values, found.picture)
-            self.about["val"] = {"step": done, **found.values}
+            self.found["val"] = {"step": done, **found.values}
             if found.value is not None and (self.best is None or found.value > self.best):
                 self.best = found.value
-                self.about["best"] = {"step": done, "by": found.by, **found.values}
+                self.found["best"] = {"step": done, "by": found.by, **found.values}
                 runs.save_model(self.folder / "best.pt", self.arch, net, {"step": done, "run": self.about["run_id"]})
         if self.fabric.world_size > 1:
             self.fabric.barrier()
@@ -343,16 +381,17 @@ class _Loop:
             "step": done, "best": self.best, "net": self.net.state_dict(),
             "optimizers": {t: o.state_dict() for t, o in self.optimizers.items()},
             "ema": self.ema.net.state_dict() if self.ema is not None else {},
+            "said": self._pace() | self.found, "log": self.log.state(),
         }  # fmt: skip
         self.log.flush()
         runs.save_state(self.folder / "state.pt", self.about["key"], state)
         self._write_about("done" if done == self.steps else "running", done)
 
     def _write_about(self, status: str, done: int = 0) -> None:
+        said = self.about | self._pace() | self.found | {"status": status, "step": done}
+        store.write_json(self.folder / "run.json", said)
+
+    def _pace(self) -> dict[str, Any]:
+        """The median time of a step, once the first tenth is behind."""
         steady = sorted(self.seconds[len(self.seconds) // 10 :])
-        pace = {"seconds_per_step": steady[len(steady) // 2]} if steady else {}
-        old = self.folder / "run.json"
-        kept = {}
-        if old.exists():
-            kept = {k: v for k, v in store.read_json(old).items() if k in ("best", "val")}
-        store.write_json(old, kept | self.about | pace | {"status": status, "step": done})
+        return {"seconds_per_step": steady[len(steady) // 2]} if steady else {}

@@ -258,6 +258,7 @@ def _write(run: _Run, submission: Submission, split: Path, digest: str, out: Pat
         columns[metric.name] = metric.each(rows)
     for board in sorted(run.boards):
         columns[f"has_{board}"] = np.array(run.has[board])[order]
+    (folder / "score.json").unlink(missing_ok=True)  # it says that the rest is whole
     store.write_records(folder / "scores.parquet", scores, Score)
     store.write_table(folder / "samples.parquet", pa.table(columns))
     store.write_table(folder / "replicates.parquet", pa.table({k: [v] for k, v in sorted(replicates.items())}))

@@ -21,15 +21,18 @@ from .render import Renderer
 
 STAGE = "materialize"
 CROP_SIZE = 256
+CROPS = ("occluded", "recovered")
+FULL = (*CROPS, "amodal", "modal", "invisible", "given")
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenSample:
-    """What was written of one sample, relative to the folder: its name and the sha256 of its pixels."""
+    """What was written of one sample, relative to the folder: its name, the sha256 of its pixels, and of its files."""
 
     sample_id: str
     name: str
     digest: str
+    files: str
 
 
 def file_name(sample_id: str) -> str:
@@ -61,9 +64,17 @@ class Materialize:
                 write = _write_full if self.what == "full" else _write_crops
                 write(Path(self.to), sample, pasted)
                 name = file_name(sample.sample_id)
-                out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest))
+                files = files_digest(Path(self.to), name, self.what)
+                out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, files))
                 out.counts["written"] += 1
         return out
+
+
+def files_digest(to: Path, name: str, what: str) -> str:
+    """sha256 over the files of one sample; '' where one is missing."""
+    names = [f"{name}.{n}" for n in CROPS] if what == "crops" else [f"{name}/{n}" for n in FULL]
+    paths = [to / f"{n}.png" for n in names]
+    return store.digest_files(paths) if all(p.is_file() for p in paths) else ""
 
 
 def _write_full(to: Path, sample: Sample, pasted: Pasted) -> None:
