@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint pictures bench scale clean
+.PHONY: help install demo test lint lock audit pictures bench scale clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,12 @@ bench: .venv/.installed  ## speed and memory, as ratios against a peer or a floo
 
 scale: .venv/.installed  ## time, memory and bytes a human at growing sizes, and what a build costs (SCALE=--quick or --full)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale.run $(SCALE)
+
+dist: .venv/.installed  ## a wheel and an sdist in dist/, built apart in a throwaway environment
+	rm -rf dist build && $(PYTHON) -m venv .venv/dist
+	.venv/dist/bin/pip install -q build
+	.venv/dist/bin/python -m build --outdir dist .
+	rm -rf .venv/dist build
 
 clean:  ## remove .venv and caches; nothing in out/ is touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -27,19 +27,33 @@ def plan(like: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     Times come from the timings of earlier builds in the same folder, or in those of --like; else from rates that were
     measured on named hardware. A count with ~ is estimated.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from . import builder
     from .plan import plan as made
 
     if not options["roots"] or options["out"] is None:
         raise UserError("ahp build plan: expected --source NAME=PATH (at least one) and --out DIR, as for ahp build")
-    found = made(*builder.options_from(options), stop_after=options["stop_after"], like=like)
+    o, synthesis = builder.options_from(options)
+    o = replace(o, out=_local(o.out, options.get("work")))
+    found = made(o, synthesis, stop_after=options["stop_after"], like=like)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
         return
     for line in lines(found):
         click.echo(line)
+
+
+def _local(out: Path, work: Path | None) -> Path:
+    """The folder whose tables are looked at: of an address the working folder, as far as it holds them."""
+    from .core.places import Remote
+    from .core.publish import folder_of
+
+    if not isinstance(out, Remote):
+        return out
+    folder = work or folder_of(out)
+    click.echo(f"{out}: what stands is told by its working folder {folder}, the store is not asked", err=True)
+    return folder
 
 
 def lines(p: Plan) -> list[str]:
