@@ -50,5 +50,8 @@ dist: .venv/.installed  ## a wheel and an sdist in dist/, built apart in a throw
 	.venv/dist/bin/python -m build --outdir dist .
 	rm -rf .venv/dist build
 
+faults: .venv/.installed  ## 50 seeded faults for every stage and kind of fault; goes on where it was stopped
+	$(BIN)/python -m tests.faults.run --out out/faults
+
 clean:  ## remove .venv and caches; nothing in out/ is touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
