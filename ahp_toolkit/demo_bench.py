@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from baselines.train import Training
 
 NOTE = (
-    "sample world: procedural people; nothing here is a result on people. Every model has the debug recipe (64 px, a "
-    "quarter of the width) and far too few steps"
+    "sample world: procedural people; nothing here is a result on people. Every model has the debug recipe (64 px, "
+    "half of the width) and far too few steps"
 )
 Say = Callable[[str], None]
 
