@@ -7,6 +7,7 @@ error. JPEG is decoded strictly: what a lenient decoder would patch over is an e
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -30,6 +31,8 @@ Rgb = NDArray[np.uint8]
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 #: The formats that are opened, told by content. Pillow knows forty more; one of them (EPS) runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+#: A disk or a mount that fails, too many open files: no fault of a picture, which must not be dropped for it.
+_MACHINE = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -69,6 +72,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         ImageError: ``missing``, ``empty``, ``too_large`` or ``unreadable``.
+        OSError: when the machine failed, not the picture.
     """
     try:
         with _plain_file(path) as f:
@@ -76,10 +80,16 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError as e:
         raise ImageError("missing", f"{path.name}: no such file") from e
     except OSError as e:
+        _not_the_machine(e)
         raise ImageError("unreadable", f"{path.name}: {e.strerror or e}") from e
     if not data:
         raise ImageError("empty", f"{path.name}: the file is empty")
     return data
+
+
+def _not_the_machine(e: OSError) -> None:
+    if e.errno in _MACHINE:
+        raise e
 
 
 def _plain_file(path: Path) -> IO[bytes]:
@@ -115,6 +125,7 @@ def header(data: bytes | Path) -> Header:
     except FileNotFoundError as e:
         raise ImageError("missing", f"{data.name}: no such file") from e
     except OSError as e:
+        _not_the_machine(e)
         raise ImageError("unreadable", f"{data.name}: {e.strerror or e}") from e
 
 

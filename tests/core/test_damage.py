@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ahp_toolkit.core import pipeline, store
+from ahp_toolkit.core import images, pipeline, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.pipeline import MAIN, Job, Output
 from ahp_toolkit.core.records import Dropped
@@ -124,3 +125,14 @@ def test_a_sealed_file_that_was_changed_is_none(tmp_path, change: Callable):
     assert store.read_sealed(path) == {"n": 1, "of": {"2": "x"}}
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     assert store.read_sealed(path) is None
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.EIO, OSError), (errno.EMFILE, OSError), (errno.EACCES, ValueError)])
+def test_a_disk_that_fails_drops_no_photo(tmp_path, monkeypatch, code, error):
+    def fails(_: Path):
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(images, "_plain_file", fails)
+    for read in (images.read_bytes, images.header):
+        with pytest.raises(error):
+            read(tmp_path / "a.jpg")

@@ -32,6 +32,8 @@ MODULES = (
     "torch.utils.tensorboard", "ahp_toolkit.stages.report", "ahp_toolkit.stages.plots",
     "ahp_toolkit.stages.exports.cocoa", "ahp_toolkit.stages.exports.webdataset",
 )  # fmt: skip
+BENCH = ("train", "predict", "score")
+READERS = ("harvest", "splits", "materialize", "report", "export cocoa", "export webdataset", *BENCH)
 APP = "App session"
 SHARD = 8  # items: a small world still has several shards a stage
 
@@ -96,12 +98,15 @@ class Bench:
     def has(self, name: str, fault: str) -> bool:
         """Whether a cell can meet a fault."""
         cell = self.cells[name]
+        if fault == "read":
+            return name in READERS
         return not (fault == "worker" and cell.pooled is None) and not (fault == "log" and not cell.logs)
 
     def stand(self, name: str) -> Stand:
         """A cell with its reference."""
         if name not in self._stands:
-            self._stands[name] = Stand(self.cells[name], self._base(name), self.work).ready()
+            photos = self.work / "b" if name in BENCH else self.sources
+            self._stands[name] = Stand(self.cells[name], self._base(name), self.work, photos).ready()
         return self._stands[name]
 
     def _base(self, name: str) -> Path:

@@ -30,9 +30,9 @@ YEAR = 365.25 * 86400
 class Plan:
     """What happens at event ``at`` (from 1; 0: nothing, events are only counted) of what is done below ``root``.
 
-    ``kind``: count, kill, worker (kill, counted in pool workers only), full (of a real small disk), nospace (each write
-    from there on fails as if it were), io, clock. ``log``: where the number of
-    events and the newest whole file are written.
+    ``kind``: count; kill; worker (kill, counted in pool workers only); full (of a real small disk); nospace (each write
+    from there on fails as if it were); io; read (files opened for reading are what counts, and fails); clock. ``log``:
+    where the number of events and the newest whole file are written.
     """
 
     root: Path
@@ -89,7 +89,7 @@ class Shim:
     def _next(self) -> int:
         fcntl.lockf(self._log, fcntl.LOCK_EX)
         try:
-            n = int(os.pread(self._log, 20, 0) or b"0") + 1
+            n = int(os.pread(self._log, 20, 0).strip(b"\0") or b"0") + 1
             _real["pwrite"](self._log, b"%020d" % n, 0)
         finally:
             fcntl.lockf(self._log, fcntl.LOCK_UN)
@@ -109,10 +109,10 @@ class Shim:
             for name, clock in _clocks.items():
                 back = YEAR if name == "time" else int(YEAR * 1e9)
                 setattr(time, name, lambda clock=clock, back=back: clock() - back)
-        elif kind in ("kill", "worker", "io"):
+        elif kind in ("kill", "worker", "io", "read"):
             if torn is not None:
                 torn()
-            if kind != "io":
+            if kind in ("kill", "worker"):
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(errno.EIO, os.strerror(errno.EIO), name)
 
@@ -151,18 +151,22 @@ def install(plan: Plan) -> Shim:
     def opened(file: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
         name = shim.full(file)
         if not set(mode) & set("wax+") or not name.startswith(shim.root):
+            if plan.kind == "read" and not isinstance(file, int):
+                shim.meet(name)
             return real_open(file, mode, *args, **more)
         if not isinstance(file, int):
             shim.meet(name)
         return _File(real_open(file, mode, *args, **more), name, shim)
 
     def low_open(path: Any, flags: int, *args: Any, **more: Any) -> int:
-        if flags & _WRITES and more.get("dir_fd") is None:
+        if (flags & _WRITES or plan.kind == "read") and more.get("dir_fd") is None:
             shim.meet(path)
         return int(_real["open"](path, flags, *args, **more))
 
     builtins.open = io.open = opened  # type: ignore[assignment]
     os.open = low_open
+    if plan.kind == "read":
+        return shim
     for name, which in _PATHS.items():
         setattr(os, name, _by_path(shim, _real[name], which))
     for name in _DESCRIPTORS:

@@ -14,7 +14,7 @@ from .cells import Cell, Digest, copy
 from .child import Ended
 from .shim import Plan
 
-FAULTS = ("kill", "worker", "full", "io", "corrupt", "log", "clock")
+FAULTS = ("kill", "worker", "full", "io", "read", "corrupt", "log", "clock")
 SAME, ERROR, FAILED = "same digest", "clear error", "FAILED"
 
 
@@ -25,9 +25,11 @@ class Stand:
     cell: Cell
     base: Path
     work: Path
+    photos: Path
     wanted: Digest = field(default_factory=dict)
     events: int = 0
     pool_events: int = 0
+    reads: int = 0
 
     @property
     def count_file(self) -> Path:
@@ -40,14 +42,15 @@ class Stand:
 
     def run(self, kind: str = "", at: int = 0) -> Ended:
         """One run, with a fault at event ``at`` if asked for."""
-        plan = Plan(self.work, self.count_file, kind, at) if kind else None
+        root = self.photos if kind == "read" else self.work
+        plan = Plan(root, self.count_file, kind, at) if kind else None
         work = self.cell.pooled if kind == "worker" or (kind == "count" and at < 0) else self.cell.work
         assert work is not None
         return child.run(work, self.work, plan if at >= 0 else Plan(self.work, self.count_file, "worker", 0))
 
     def counted(self) -> int:
         """Events of the last run."""
-        return int(self.count_file.read_bytes()[:20] or b"0")
+        return int(self.count_file.read_bytes()[:20].strip(b"\0") or b"0")
 
     def newest(self) -> Path | None:
         """The file that the last run put in its place last."""
@@ -74,8 +77,8 @@ def strike(stand: Stand, fault: str, seed: int) -> tuple[str, str]:
     """One point: (what came of it, in words what happened)."""
     rng = random.Random(f"{stand.cell.name}/{fault}/{seed}")
     points: dict[str, Callable[[Stand, random.Random], tuple[str, str]]] = {
-        "kill": _killed, "worker": _worker, "full": _full, "io": _io, "corrupt": _corrupt, "log": _log,
-        "clock": _clock,
+        "kill": _killed, "worker": _worker, "full": _full, "io": _io, "read": _read, "corrupt": _corrupt,
+        "log": _log, "clock": _clock,
     }  # fmt: skip
     stand.fresh()
     try:
@@ -135,6 +138,17 @@ def _io(stand: Stand, rng: random.Random) -> tuple[str, str]:
     at = rng.randint(1, stand.events)
     words = f"EIO at event {at} of {stand.events}"
     return _refused(stand, stand.run("io", at), words) or _after(stand, words)
+
+
+def _read(stand: Stand, rng: random.Random) -> tuple[str, str]:
+    """A photo that cannot be read just now is not dropped for it."""
+    if not stand.reads:
+        stand.run("read")
+        stand.reads = stand.counted()
+        stand.fresh()
+    at = rng.randint(1, max(1, stand.reads))
+    words = f"EIO when file {at} of {stand.reads} is read"
+    return _refused(stand, stand.run("read", at), words) or _after(stand, words)
 
 
 def damage(path: Path, rng: random.Random) -> str:

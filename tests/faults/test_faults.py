@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from .run import Bench, small_disk
-from .strikes import FAILED, strike
+from .strikes import FAILED, FAULTS, strike
 
 #: Cells of the suite (the rest differs in how long it takes, not in what could go wrong).
 STAGES = ("harvest", "review", "splits", "materialize", "export cocoa", "decisions", "train", "predict", "score")
-FAULTS = ("kill", "worker", "full", "io", "corrupt", "log", "clock")
 
 
 @pytest.fixture(scope="module")
