@@ -72,7 +72,7 @@ class _Limited(torch.autograd.Function):
 
 
 def no_louder(logits: Tensor, truth: Tensor, share: float) -> Tensor:
-    """``logits`` [B, 1, H, W] for a term whose gradient may be ``share`` of their cross-entropy's at most, by sample (L2).
+    """``logits`` [B, 1, H, W] whose gradient may be ``share`` of their cross-entropy's at most (L2, each sample).
 
     The cross-entropy's gradient is (sigmoid(logits) - truth) / n. A weight of one on an adversarial loss is otherwise
     15 to 60 times louder than the mean over pixels beside it (measured at 64 px), and the mask is drowned out; VQGAN
