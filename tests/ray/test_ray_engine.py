@@ -6,6 +6,8 @@ The tests share the cluster and run in order; the one that kills a raylet comes 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,13 +37,16 @@ def cluster() -> Iterator[object]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in here.items():
             patch.setenv(name, value)
-        small = {"num_cpus": 1, "object_store_memory": 100 * MIB, "include_dashboard": False}
+        temp = tempfile.mkdtemp(prefix="ahp-ray-")
+        small = {"num_cpus": 1, "object_store_memory": 100 * MIB}
+        first = small | {"num_gpus": 1, "include_dashboard": False, "temp_dir": temp}
         quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-        made = Cluster(initialize_head=True, head_node_args=small | {"num_gpus": 1, "_system_config": quick})
-        made.others = [made.add_node(num_cpus=1, object_store_memory=100 * MIB) for _ in range(2)]
+        made = Cluster(initialize_head=True, head_node_args=first | {"_system_config": quick})
+        made.others = [made.add_node(**small) for _ in range(2)]
         yield made
         ray.shutdown()
         made.shutdown()
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

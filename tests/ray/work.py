@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,13 +31,18 @@ class Square:
 
     def __call__(self, items: Sequence[int]) -> Output:
         with Path(self.trace).open("a") as f:
-            f.write(f"{items[0]} {os.getpid()} {os.environ.get('RAY_NODE_ID', '')}\n")
+            f.write(f"{items[0]} {os.getpid()} {_node()}\n")
         deaths = self.kill.get(items[0], 0)
         if sum(line.split()[0] == str(items[0]) for line in Path(self.trace).read_text().splitlines()) <= deaths:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.pause)
         kept = [Item(f"n{i}", i * i) for i in items if i % 3]
         return Output({MAIN: kept}, [Dropped(f"n{i}", "square", "third") for i in items if i % 3 == 0])
+
+
+def _node() -> str:
+    ray = sys.modules.get("ray")
+    return ray.get_runtime_context().get_node_id() if ray is not None and ray.is_initialized() else "-"
 
 
 def job(folder: Path, name: str = "square", **how) -> Job:
