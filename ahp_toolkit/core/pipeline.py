@@ -218,8 +218,10 @@ class _Shard:
 
 def _work(job: Job) -> Work[_Made, int]:
     shard = _Shard(job.fn, dict(job.tables), job.partial, job.name)
-    roots = getattr(job.fn, "roots", {})  # of the stage functions that read photos
-    return Work(job.name, shard.make, shard.keep, job.network, str(job.partial), tuple(map(str, roots.values())))
+    # what the stage functions that read photos or run networks call them
+    roots, weights = getattr(job.fn, "roots", {}), getattr(job.fn, "weights", None)
+    files = [weights] if weights and Path(weights).exists() else []  # else the name of published ones
+    return Work(job.name, shard.make, shard.keep, job.network, str(job.partial), (*map(str, roots.values()), *files))
 
 
 def _table(name: str, number: int, records: Sequence[Any], cls: type) -> tuple[str, bytes]:
