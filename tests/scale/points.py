@@ -15,6 +15,7 @@ from typing import Any
 
 from ahp_toolkit import flow, flow_splits
 from ahp_toolkit.core import store
+from ahp_toolkit.core.engines import LocalEngine
 from ahp_toolkit.core.records import SPLITS
 from ahp_toolkit.stages.harvest import Rules
 from tests.scale import generate, pictures
@@ -81,7 +82,7 @@ def _harvest(work: Path, p: Point, verify: bool = False) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     o = flow.Options(out, {p.subject: root}, rules=Rules(verify=verify), quiet=True)
     counts = flow.harvest(o).counts
-    said = {"humans": counts["out"], "persons": counts[f"persons/{p.subject}"], "photos": counts["in"]}
+    said = {"humans": counts["out"], "persons": counts[f"persons/{p.subject}"], "photos": counts[f"images/{p.subject}"]}
     said |= {"table_bytes": _bytes(out / "harvest"), "files": _files(out / "harvest")}
     shutil.rmtree(out)
     return said | _made(root)
@@ -153,7 +154,7 @@ def _materialize(work: Path, p: Point) -> dict[str, Any]:
     from ahp_toolkit import builder
 
     o = options(work, int(p.size))
-    done = builder.materialize(o.out, o.out, SPLITS, "crops", 1)
+    done = builder.materialize(o.out, o.out, SPLITS, "crops", LocalEngine(1))
     crops = [f for split in SPLITS for f in (o.out / "splits" / split / "crops").iterdir()]
     humans = sum(store.count_records(o.out / "splits" / split / "humans") for split in SPLITS)
     samples = sum(r.counts.get("written", 0) for r in done)

@@ -39,7 +39,7 @@ def test_readers_find_what_was_written(source, made):
     persons = sum(i.label == "person" for s in seen for i in s.instances)
     lost = sum(d.reason in ("duplicate", "duplicate_label", "zero_area") for x in loaded for d in x.dropped)
     assert said.people - lost <= persons <= said.people
-    assert 0.9 < said.people / (FULL[source].people * said.boxes) < 1.1
+    assert 0.75 < said.people / (FULL[source].people * said.boxes) < 1.33
 
 
 @pytest.mark.parametrize("source", sorted(FULL))
