@@ -44,7 +44,7 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
         review=given["review"],
         merge=Merge(given["rule"], tuple(given["seniors"]), given["least"]),
         decisions=tuple(given["decisions"]),
-        sizes=SplitSizes(val=given["val_humans"], test=given["test_humans"]),
+        sizes=SplitSizes(val=given["val_humans"], test=given["test_humans"], fold=given["fold"]),
         scenes=given["scenes"],
         places365=given["places365"] or None,
         quiet=given["quiet"],

@@ -61,6 +61,15 @@ def _densities(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     return out
 
 
+def _fold(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    k, slash, n = value.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n) and int(n) >= 2):
+        raise UserError(f"--fold {value}: expected K/N with N of 2 or more and K from 1 to N, such as 1/5")
+    return int(k), int(n)
+
+
 def _say(text: str) -> None:
     log.event("message", message=text)
     click.echo(text, err=True)
@@ -155,6 +164,12 @@ def _say(text: str) -> None:
     default=56,
     show_default=True,
     help="Humans in test, at most a tenth of all.",
+)
+@click.option(
+    "--fold",
+    callback=_fold,
+    metavar="K/N",
+    help="Cross-validation: val is the K-th of N parts of the photos, all else is train.",
 )
 @click.option(
     "--density",

@@ -27,25 +27,32 @@ STAGE = "review"
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Humans wanted in val and test (spec §1: 297 and 56), each at most its share of all."""
+    """Humans wanted in val and test (spec §1: 297 and 56), each at most its share of all.
+
+    ``fold`` (k, n), k from 1: cross-validation over the photos instead; val is the k-th of n parts, test is empty.
+    """
 
     val: int = 297
     test: int = 56
     max_val: float = 0.2
     max_test: float = 0.1
+    fold: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the hash of a photo falls: [0, val) val, [val, test) test, [test, 1) train."""
+    """Where the hash of a photo falls: [start, val) val, [val, test) test, all else train."""
 
     val: float
     test: float
+    start: float = 0.0
 
     def split(self, photo: str) -> str:
         """The split of a photo key: the same on every machine, for humans and occluders alike."""
         u = photo_hash(photo)
-        return "val" if u < self.val else "test" if u < self.test else "train"
+        if not self.start <= u < self.test:
+            return "train"
+        return "val" if u < self.val else "test"
 
 
 def photo_hash(photo: str) -> float:
@@ -54,9 +61,23 @@ def photo_hash(photo: str) -> float:
 
 
 def thresholds(photos: Iterable[str], sizes: SplitSizes) -> Thresholds:
-    """Cut the photos (one key a preserved human) so that val and test get the humans that were asked for."""
-    per_hash = Counter(map(photo_hash, photos))
-    total = sum(per_hash.values())
+    """Cut the photos (one key a preserved human) so that val and test get the humans that were asked for.
+
+    Only the photos of the lowest hashes are held: as many as val and test can use, whatever the number of humans.
+    """
+    if sizes.fold is not None:
+        k, n = sizes.fold
+        return Thresholds(k / n, k / n, (k - 1) / n)
+    enough = sizes.val + sizes.test + 2
+    per_hash: Counter[float] = Counter()
+    total, bound = 0, 1.0
+    for u in map(photo_hash, photos):
+        total += 1
+        if u <= bound:
+            per_hash[u] += 1
+        if len(per_hash) > 4 * enough:
+            per_hash = Counter({u: per_hash[u] for u in sorted(per_hash)[:enough]})
+            bound = max(per_hash)
     want_val = min(sizes.val, int(total * sizes.max_val))
     want_test = min(sizes.test, int(total * sizes.max_test))
     ordered = sorted(per_hash)

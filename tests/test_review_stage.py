@@ -97,6 +97,22 @@ def test_splits_give_the_asked_sizes_and_keep_photos_whole(photos):
         assert want <= got[name] <= want + max(most - 1, 0) or (want == 0 and got[name] == 0)
 
 
+def test_folds_show_every_photo_once_and_have_no_test():
+    keys = [f"coco/{i}" for i in range(400)]
+    cuts = [review.thresholds(keys, review.SplitSizes(fold=(k, 5))) for k in range(1, 6)]
+    for key in keys:
+        assert sorted(cut.split(key) for cut in cuts) == ["train"] * 4 + ["val"]
+    assert min(sum(cut.split(k) == "val" for k in keys) for cut in cuts) > 50
+
+
+@pytest.mark.parametrize("value", ["0/5", "6/5", "1/1", "a/b", "3", "-1/3"])
+def test_a_wrong_fold_is_one_line(value):
+    from ahp_toolkit.commands import _fold
+
+    with pytest.raises(UserError, match="expected K/N"):
+        _fold(None, None, value)
+
+
 def test_splits_do_not_depend_on_order():
     keys = [f"coco/{i}" for i in range(500)]
     assert review.thresholds(keys, review.SplitSizes()) == review.thresholds(keys[::-1], review.SplitSizes())
