@@ -17,6 +17,7 @@ from ahp_toolkit.segmenters import SEGMENTERS
 
 FOLDER = Folder()
 EXISTING = click.Path(path_type=Path, exists=True)
+RUN = Folder(exists=True, file_okay=True)
 TRAINING = ("steps", "batch", "precision", "iou", "ema", "accumulate", "compile", "save_every")
 RECIPE_NAMES = ("paper", "small", "debug")  # of recipes.py, which imports torch
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -102,11 +103,11 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
 
 
 @click.command()
-@click.argument("run", type=EXISTING)
+@click.argument("run", type=RUN)
 @click.option("--split", required=True, help="val, test or train of the run's build; or a split's folder.")
 @click.option("--root", type=FOLDER, help="The build folder; default: the one that holds the run.")
 @click.option("--out", type=FOLDER, help="Default: RUN/predictions/SPLIT (with -cascade where a mask run feeds it).")
-@click.option("--mask-run", type=EXISTING, help="Feed a content run this mask run's own outputs instead of the truth.")
+@click.option("--mask-run", type=RUN, help="Feed a content run this mask run's own outputs instead of the truth.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or auto.")
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
@@ -115,22 +116,27 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run: Path | None, **options: Any) -> None:
     """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
+    from ahp_toolkit.core.publish import local_to, shown, working
     from ahp_toolkit.core.torch_io import pick_device
 
     from .predict import predict_run
 
-    folder = Path(split) if Path(split).is_dir() else (root or run.parent.parent) / "splits" / split
-    if not folder.is_dir():
-        raise UserError(f"--split {split}: {folder} is no folder; give --root, or the split's own folder")
-    base = run if run.is_dir() else run.parent
-    to = out or base / "predictions" / (folder.name + ("-cascade" if mask_run else ""))
-    alone = options["engine"] == "local" and pick_device(options["device"]).type != "cpu"
-    with engine_of(options, workers=1 if alone else None) as engine:
-        options.pop("workers")
-        predict_run(run, folder, to, mask_run, engine=engine, **options)
-    said = json.loads((to / "run.json").read_text())
+    where = out or run.parent.parent  # what is written lies there
+    with working(where) as local:
+        here = local_to(where, local)
+        run, build, masks = here(run), here(root or run.parent.parent), here(mask_run) if mask_run else None
+        folder = Path(split) if Path(split).is_dir() else build / "splits" / split
+        if not folder.is_dir():
+            raise UserError(f"--split {split}: {folder} is no folder; give --root, or the split's own folder")
+        base = run if run.is_dir() else run.parent
+        to = local if out else base / "predictions" / (folder.name + ("-cascade" if masks else ""))
+        alone = options["engine"] == "local" and pick_device(options["device"]).type != "cpu"
+        with engine_of(options, workers=1 if alone else None) as engine:
+            options.pop("workers")
+            predict_run(run, folder, to, masks, engine=engine, **options)
+        said = json.loads((to / "run.json").read_text())
     click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
-    click.echo(to)
+    click.echo(shown(where, local, to))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

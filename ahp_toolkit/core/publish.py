@@ -114,6 +114,16 @@ def _published(mirror: Mirror, mine: lease.Lease) -> Iterator[None]:
         raise failed[0]
 
 
+def local_to(out: Path, folder: Path) -> Callable[[Path], Path]:
+    """Where a path lies locally while ``folder`` is the working folder of ``out``: inside it, or fetched to be read."""
+
+    def here(path: Path) -> Path:
+        inside = isinstance(path, places.Remote) and path.is_relative_to(out)
+        return folder / path.relative_to(out) if inside else reading(path)
+
+    return here
+
+
 def shown(out: Path, folder: Path, path: Path) -> Path:
     """Where somebody finds a file of the working ``folder`` of ``out``: in a store, its address."""
     return out / path.relative_to(folder) if isinstance(out, places.Remote) else path
