@@ -86,7 +86,8 @@ def harvest(o: Options) -> Result:
     job = Job("harvest", o.out / "harvest", Unite(str(raw), str(found)), tables, key, shard_size=1, unit="part")
     done = finished(job.folder, job.key_digest)
     if done is not None:
-        _forget(raw, found)
+        if not dry.running():
+            _forget(raw, found)
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
     first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo")

@@ -28,6 +28,11 @@ def dry_run() -> Iterator[None]:
         _dry.reset(token)
 
 
+def running() -> bool:
+    """Whether this is a dry run: then nothing may be tidied up either."""
+    return _dry.get()
+
+
 def stop(name: str, folder: Path, total: int | None = None, shards: int = 0) -> None:
     """Say that ``name`` is about to be made.
 

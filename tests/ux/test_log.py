@@ -36,7 +36,7 @@ def check(found: list[dict]) -> None:
     for e in found:
         assert datetime.fromisoformat(e["time"]).tzinfo is not None and e["level"] in ("info", "warning", "error")
         assert set(e) - {"time", "level", "event"} == FIELDS[e["event"]], e
-    assert [e["event"] for e in found][0] == "run_start" and found[-1]["event"] == "run_end"
+    assert found[0]["event"] == "run_start" and found[-1]["event"] == "run_end"
 
 
 def test_a_build_is_logged_stage_by_stage(tmp_path):
