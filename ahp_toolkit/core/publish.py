@@ -83,7 +83,7 @@ def _published(mirror: Mirror, mine: lease.Lease) -> Iterator[None]:
                 pause = step()
             except Exception as e:  # noqa: BLE001  whatever it is, the work must not go on unpublished
                 failed.append(e)
-                if not stop.is_set():
+                if len(failed) == 1 and not stop.is_set():
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
 
