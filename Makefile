@@ -26,10 +26,22 @@ install: .venv/.installed  ## create .venv with everything (about 7 GB, two to f
 demo: .venv/.installed  ## the whole pipeline on the sample world, from five sources to the HTML page
 	$(BIN)/ahp demo --out out/demo
 
-lint: .venv/.installed  ## ruff and mypy
+lint: .venv/.installed  ## ruff, mypy and bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r ahp_toolkit annotation baselines benchmark
+
+# Pins that stand are kept; delete the file to take the newest. The index is the public one whatever pip is set to.
+lock:  ## pin every dependency with its hashes in .lock/requirements.txt (Python 3.11, Linux x86_64, all extras)
+	@t=$$(mktemp -d) && trap 'rm -rf "$$t"' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q uv && mkdir -p .lock \
+	 && "$$t/bin/uv" pip compile pyproject.toml --no-config --all-extras --generate-hashes --python-version 3.11 \
+	 --python-platform x86_64-manylinux_2_28 --default-index https://pypi.org/simple --no-emit-index-url --no-annotate \
+	 --custom-compile-command 'make lock' -q -o .lock/requirements.txt
+
+audit:  ## ask PyPI and OSV for known holes in what is pinned (needs the internet)
+	@t=$$(mktemp -d) && trap 'rm -rf "$$t"' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q pip-audit \
+	 && "$$t/bin/pip-audit" --disable-pip --require-hashes --strict -r .lock/requirements.txt
 
 test: .venv/.installed lint  ## lint, then every test
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || echo "chromium not found: browser tests are left out (apt-get install chromium)"

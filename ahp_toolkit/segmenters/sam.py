@@ -73,7 +73,8 @@ def _loaded(weights: str) -> tuple[Any, Any]:
     }
     logging.disable_progress_bar()
     try:
-        kind = AutoConfig.from_pretrained(weights, trust_remote_code=False).model_type
+        # the user names the model, so no revision of it is pinned; its digest goes into every record
+        kind = AutoConfig.from_pretrained(weights, trust_remote_code=False).model_type  # nosec B615
         model, processor = kinds.get(kind, (None, None))
         if model is not None:  # safetensors only: a folder from somebody else may bring a pickle or code of its own
             net = model.from_pretrained(weights, use_safetensors=True, trust_remote_code=False)
