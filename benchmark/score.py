@@ -108,7 +108,7 @@ def score(
     fn = Measure(predictions.absolute(), submission.digest, split.absolute(), *given)
     sees = (str(predictions), str(split))
     found: list[Measured] = []
-    work = Work("score", fn, network="content" in boards, sees=sees)
+    work: Work[Measured, Measured] = Work("score", fn, network="content" in boards, sees=sees)
     with using(engine, 1) as own:
         for part in own.imap(work, enumerate(chunks(split, CHUNK))):
             found.append(part)
