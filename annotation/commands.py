@@ -96,7 +96,8 @@ def review(
         click.echo(f"{dataset.name}: {len(dataset)} candidates")
         return
     if not _loopback(address):
-        click.echo(f"The App listens on {address}: whoever reaches this port can read the photos and review.", err=True)
+        said = f"The App listens on {address}: whoever reaches this port can review as you"
+        click.echo(f"{said}, and read every file that you can read.", err=True)
     with app.serving(root, name, port, address, click.echo, held) as session:
         url = f"http://{address}:{session.server_port}/datasets/{session.dataset.name}"
         click.echo(f"{name} reviews {root} at {url} (Ctrl+C ends)")
