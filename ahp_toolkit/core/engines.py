@@ -9,6 +9,7 @@ import importlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -153,7 +154,10 @@ class LocalEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        if isinstance(error[1], KeyboardInterrupt):
+            for worker in multiprocessing.active_children():  # else the end waits for the shards they are at
+                worker.terminate()
         self.close()
 
 
@@ -173,7 +177,8 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """A worker whose command was killed would wait for work for ever, with all its memory."""
+    """A worker whose command was killed would wait for work for ever, with all its memory; Ctrl+C is the command's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ ENV = os.environ | {"OMP_NUM_THREADS": "1", "FIFTYONE_DO_NOT_TRACK": "1"}
 ENV.pop("AHP_DEBUG", None)
 #: A child that is ``ahp`` with something changed first.
 AHP = "import sys\nfrom ahp_toolkit import cli\nsys.argv[0] = 'ahp'\n{before}\ncli.main()\n"
+
+
+NAP = 600.0
+
+
+def nap(task: tuple[int, str]) -> int:
+    """A shard that takes very long; it leaves a mark where it begins."""
+    (Path(task[1]) / str(task[0])).touch()
+    time.sleep(NAP)
+    return 1
 
 
 def data(root: Path, photos: int = 12) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from ahp_toolkit.core import exits
 
-from .small import ahp, data, events, start, words
+from .small import NAP, ahp, data, events, start, words
 
 #: A harvest whose third photo takes for ever, in the middle of the build; the mark says that it has come to that.
 SLOW = """
@@ -61,6 +62,30 @@ def test_a_stopped_build_says_how_to_go_on_and_goes_on(tmp_path, sent, status, s
     assert not (out / "harvest").exists()
     again = ahp(*args)
     assert again.returncode == 0 and (out / "harvest" / "stage.json").exists(), again.stderr
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_workers_end_with_the_command_without_a_word(tmp_path, sent, status):
+    """Ctrl+C reaches the whole group, SIGTERM the command alone; shards that would take a minute hold up neither."""
+    before = f"""
+from ahp_toolkit.core.engines import LocalEngine, Work
+from tests.ux.small import nap
+def ahp(**_):
+    with LocalEngine(2) as engine:
+        list(engine.imap(Work("nap", nap), [(k, {str(tmp_path)!r}) for k in range(4)]))
+cli.ahp = ahp
+"""
+    child = start(before=before, start_new_session=True)
+    _wait_for(tmp_path / "0")
+    begun = time.monotonic()
+    if sent == signal.SIGINT:
+        os.killpg(child.pid, sent)
+    else:
+        child.send_signal(sent)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == status
+    assert time.monotonic() - begun < NAP / 2
+    assert len(err.splitlines()) == 1, err
 
 
 def _wait_for(mark: Path) -> None:
