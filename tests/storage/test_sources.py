@@ -18,7 +18,7 @@ SOURCES = ("coco", "lip", "objects365", "openimages", "voc_sbd")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("world")
-    write_world(root, scenes=26, size=(160, 160))
+    write_world(root, scenes=13, size=(160, 160))
     return root
 
 
