@@ -66,6 +66,7 @@ def write_about(o: Options, s: Synthesis) -> None:
         "options": said | asdict(s) | {"densities": densities} | files,
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
     }
+    store.forget_unfinished(o.out)
     store.write_json(o.out / "build.json", about)
 
 
@@ -178,6 +179,7 @@ def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
     if not anew and page.exists() and store.read_sealed(mark) == key | {"page": store.digest_file(page)}:
         return page
     dry.stop("report", root / "report")
+    store.forget_unfinished(root / "report", deep=True)
     from annotation.status import status_html
 
     from .stages.report import write_report

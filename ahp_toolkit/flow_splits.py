@@ -13,6 +13,7 @@ from annotation.review import Thresholds
 
 from .core import store
 from .core.engines import Engine
+from .core.lock import lock
 from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
 from .core.records import SPLITS, Human, Occluder, Sample
 from .flow import GROUND, Options, digest_of, parts_of
@@ -120,10 +121,11 @@ def materialize(
         marks = to.parent / f".{to.name}.written"
         job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
         items = [p.name for p in store.parts(folder)]
-        result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
-        if not _written(marks, to, what):  # a picture was lost or damaged since
-            shutil.rmtree(marks)
+        with lock(marks.parent):
             result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
-        store.forget_unfinished(to)
+            if not _written(marks, to, what):  # a picture was lost or damaged since
+                shutil.rmtree(marks)
+                result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
+            store.forget_unfinished(to)
         results.append(result)
     return results

@@ -15,6 +15,7 @@ from torch import Tensor
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.engines import Engine, Task, Work, using
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.progress import Progress
 from ahp_toolkit.core.records import Dropped, Prediction, Sample
@@ -144,18 +145,21 @@ def predict_run(
     fn = Predict(*where, device, batch, precision, which, str(store.stamp(weights)))
     # on another engine this process may lack the device: the facts are the same on any
     job = _loaded(fn if engine is None else replace(fn, device="cpu"))
-    store.write_json(out / "run.json", {"model": job.model.name, "unfinished": True})  # until all is there
-    store.forget_unfinished(out)
-    parts = [p.name for p in store.parts(split_dir)]
-    total = store.count_records(split_dir)
-    done: list[Made] = []
-    work = Work("predict", fn, network=True, folder=str(out), sees=(str(root), *map(str, weights)))
-    with Progress(f"predict {job.model.name}", total, "sample", quiet) as bar, using(engine, 1) as own:
-        for shard in own.imap(work, enumerate(parts)):
-            done.append(shard)
-            bar.update(shard.samples)
-    done.sort(key=lambda m: m.number)
-    _write(out, done, lambda made, missed: _about(job, run, mask_run, split_dir, made, missed, done[0].device), weights)
+    with lock(out):
+        store.write_json(out / "run.json", {"model": job.model.name, "unfinished": True})  # until all is there
+        store.forget_unfinished(out, deep=True)
+        parts = [p.name for p in store.parts(split_dir)]
+        total = store.count_records(split_dir)
+        done: list[Made] = []
+        work = Work("predict", fn, network=True, folder=str(out), sees=(str(root), *map(str, weights)))
+        with Progress(f"predict {job.model.name}", total, "sample", quiet) as bar, using(engine, 1) as own:
+            for shard in own.imap(work, enumerate(parts)):
+                done.append(shard)
+                bar.update(shard.samples)
+        done.sort(key=lambda m: m.number)
+        _write(
+            out, done, lambda made, missed: _about(job, run, mask_run, split_dir, made, missed, done[0].device), weights
+        )
     return out
 
 

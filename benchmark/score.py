@@ -20,6 +20,7 @@ import pyarrow as pa
 from ahp_toolkit.core import store
 from ahp_toolkit.core.engines import Engine, Task, Work, using
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.records import Sample, Score
 
 from .bootstrap import Estimate, estimate, groups_of
@@ -258,11 +259,13 @@ def _write(run: _Run, submission: Submission, split: Path, digest: str, out: Pat
         columns[metric.name] = metric.each(rows)
     for board in sorted(run.boards):
         columns[f"has_{board}"] = np.array(run.has[board])[order]
-    (folder / "score.json").unlink(missing_ok=True)  # it says that the rest is whole
-    store.write_records(folder / "scores.parquet", scores, Score)
-    store.write_table(folder / "samples.parquet", pa.table(columns))
-    store.write_table(folder / "replicates.parquet", pa.table({k: [v] for k, v in sorted(replicates.items())}))
-    store.write_json(folder / "score.json", _about(run, submission, split, digest, folder))
+    with lock(folder):
+        store.forget_unfinished(folder)
+        (folder / "score.json").unlink(missing_ok=True)  # it says that the rest is whole
+        store.write_records(folder / "scores.parquet", scores, Score)
+        store.write_table(folder / "samples.parquet", pa.table(columns))
+        store.write_table(folder / "replicates.parquet", pa.table({k: [v] for k, v in sorted(replicates.items())}))
+        store.write_json(folder / "score.json", _about(run, submission, split, digest, folder))
     return Scored(folder, submission.model, scores, run.problems, run.absent)
 
 

@@ -38,9 +38,9 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temp.unlink(missing_ok=True)
 
 
-def forget_unfinished(folder: Path) -> None:
-    """Remove what a killed `atomic` left in a folder; only who holds the folder's lock may."""
-    for left in folder.glob(".*.tmp"):
+def forget_unfinished(folder: Path, deep: bool = False) -> None:
+    """Remove what a killed `atomic` left in a folder (and in those below it); only who holds the folder's lock may."""
+    for left in folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core import store
 from ..core.errors import UserError
+from ..core.lock import lock
 from ..core.progress import Progress
 from ..core.records import SPLITS, Dropped
 from .build_folder import Build, Render
@@ -40,11 +42,28 @@ def export(
         render: makes the pixels of a sample; needed for pictures of samples.
 
     Raises:
-        UserError: for an unknown format, split or kind, and when there is nothing to export.
+        UserError: for an unknown format, split or kind, when there is nothing to export, and when another process is
+            writing to ``out``.
     """
     build, plugin = Build(root), FORMATS.get(fmt)
     images = images or fmt in PICTURE_FORMATS
     _check(build, splits, what, images, render)
+    with lock(out):
+        store.forget_unfinished(out, deep=True)
+        return _write(build, plugin, out, fmt, splits, what, images, render, quiet)
+
+
+def _write(
+    build: Build,
+    plugin: Any,
+    out: Path,
+    fmt: str,
+    splits: Sequence[str],
+    what: str,
+    images: bool,
+    render: Render | None,
+    quiet: bool,
+) -> list[Path]:
     counts: Counter[str] = Counter()
     dropped: list[Dropped] = []
     made: list[Path] = []
