@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from ..core.errors import UserError
 
 BLOCK = 4 * 2**20  # fits the caches: larger blocks parse more slowly
 MAX_ROW = 64 * 2**20
+_MAX_HEAD = 2**16
+_SMALL = 2**16
 _HEX = re.compile(r"[0-9a-fA-F]{16}")
 _NIBBLE = np.full(256, 255, np.uint8)
 _NIBBLE[list(b"0123456789abcdef")] = range(16)
@@ -31,10 +33,13 @@ _NIBBLE[list(b"ABCDEF")] = range(10, 16)
 
 
 class Block(NamedTuple):
-    """Neighbouring rows: ``table`` where all of them fit their types, else ``loose`` rows of strings by column."""
+    """Neighbouring rows: ``table`` where all of them fit their types, else ``loose`` rows of strings by column.
+
+    Loose rows are read as they are asked for, once: all of a block at a time would take 400 times its bytes.
+    """
 
     table: pa.Table | None
-    loose: list[dict[str, str | None]]
+    loose: Iterable[dict[str, str | None]]
 
 
 def blocks(
@@ -56,13 +61,14 @@ def blocks(
     """
     try:
         with path.open("rb") as file:
-            head = file.readline(MAX_ROW)
+            head = file.readline(_MAX_HEAD)
             names = _header(path, head, required)
             types = {n: t for n, t in {**required, **(optional or {})}.items() if n in names}
             with ThreadPoolExecutor(1) as pool:
                 ahead: deque[Future[Block]] = deque()  # the next blocks are parsed while this one is used
                 for text, at in _cut(path, file, size, len(head)):
-                    ahead.append(pool.submit(_parse, path, text, at, names, types))
+                    work = (path, text, at, names, types)  # a small block is not worth a thread
+                    ahead.append(_done(_parse(*work)) if len(text) < _SMALL else pool.submit(_parse, *work))
                     if len(ahead) > 2:
                         yield ahead.popleft().result()
                 while ahead:
@@ -71,14 +77,25 @@ def blocks(
         raise UserError(f"{path}: cannot be read ({e.strerror or e})") from e
 
 
+def _done(block: Block) -> Future[Block]:
+    future: Future[Block] = Future()
+    future.set_result(block)
+    return future
+
+
 def _header(path: Path, head: bytes, required: Mapping[str, pa.DataType]) -> list[str]:
-    names = next(csv.reader([head.decode("utf-8-sig", "replace")]), [])
-    names = [n.strip() for n in names]
+    try:
+        names = [n.strip() for n in next(csv.reader([head.decode("utf-8-sig", "replace")]), [])]
+    except csv.Error as e:
+        raise UserError(f"{path}: expected a CSV with a header ({e}); fetch the file again") from e
     missing = [n for n in required if n not in names]
     if missing:
         raise UserError(
             f"{path}: expected a CSV with a column {missing[0]!r}, its header has {', '.join(names)[:200]!r}"
         )
+    twice = next((n for n in required if names.count(n) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: its header has the column {twice!r} twice; fetch the file again")
     if not head.endswith(b"\n"):
         raise UserError(f"{path}: cut short in its header; fetch the file again")
     return names
@@ -127,7 +144,7 @@ def _parse(path: Path, text: bytes, at: int, names: list[str], types: Mapping[st
         )
         return Block(table, [])
     except pa.ArrowInvalid:
-        return Block(None, list(_loose(path, text, at, names, types)))
+        return Block(None, _loose(path, text, at, names, types))
 
 
 def _loose(

@@ -41,7 +41,8 @@ _MASK_COLUMNS = {
 }  # fmt: skip
 _INFO_COLUMNS = {"ImageID": pa.string(), "OriginalURL": pa.string()}
 _LICENCE_COLUMN = {"License": pa.string()}
-_FLICKR = re.compile(r"^https?://[^/]*flickr\.com/.*?(\d+)_[^/]*$")
+_FLICKR = re.compile(r"https?://[^/]*flickr\.com/")
+_NUMBER = re.compile(r"(?<!\d)(\d+)_")  # the look behind keeps a text of nothing but digits linear
 _MAX_LABELS = 60_000
 _MAX_TEXT = 1024
 
@@ -100,9 +101,9 @@ def humans(root: Path) -> dict[str, int]:
         return dict(HUMANS)
     try:
         person = _node(json.loads(path.read_text("utf-8")))
+        return _depths(person, 0) if person else dict(HUMANS)
     except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: cannot be read as JSON ({e}); fetch the file again") from e
-    return _depths(person, 0) if person else dict(HUMANS)
 
 
 def _subclasses(node: dict[str, Any]) -> list[dict[str, Any]]:
@@ -269,10 +270,13 @@ def pass_infos(path: Path, sink: Sink) -> None:
             has_licence = "License" in block.table.column_names
             licences = block.table["License"].to_pylist() if has_licence else [None] * len(urls)
         else:
-            plain = [hex_key(row["ImageID"]) for row in block.loose]
-            keys, good = np.array([k or 0 for k in plain], np.uint64), np.array([k is not None for k in plain], bool)
-            urls = [row["OriginalURL"] for row in block.loose]
-            licences = [row.get("License") for row in block.loose]
+            plain = [
+                (key, row["OriginalURL"], row.get("License"))
+                for row in block.loose
+                if (key := hex_key(row["ImageID"])) is not None
+            ]
+            keys, good = np.array([k for k, _, _ in plain], np.uint64), np.ones(len(plain), bool)
+            urls, licences = [u for _, u, _ in plain], [n for _, _, n in plain]
         rows = np.zeros(len(keys), INFO)
         rows["key"] = keys
         texts = [f"{flickr_number(u)}\t{n or ''}".encode()[:_MAX_TEXT] for u, n in zip(urls, licences, strict=True)]
@@ -281,5 +285,7 @@ def pass_infos(path: Path, sink: Sink) -> None:
 
 def flickr_number(url: str | None) -> str:
     """Flickr's photo number: the digits before the first ``_`` of the file name; empty for another host."""
-    found = _FLICKR.match(url) if url else None
-    return found.group(1) if found else ""
+    if not url or not _FLICKR.match(url):
+        return ""
+    found = _NUMBER.search(url[-_MAX_TEXT:].rpartition("/")[2])
+    return found[1] if found else ""

@@ -15,6 +15,8 @@ from .base import PERSON
 
 #: No side of a photo is longer (JPEG's own limit): it keeps rasterising from taking unbounded memory.
 MAX_SIDE = 65_535
+#: Annotations of one photo (real ones: below 1,000): each is compared with each, so more of them would take hours.
+MAX_INSTANCES = 4096
 
 
 class Bad(ValueError):

@@ -22,7 +22,7 @@ from ..core.masks import Box, Mask
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from . import _coco_json as js
 from . import _coco_write
-from ._shared import Bad, coco_key, inside, labelled, stored_size, usable_box, usable_size
+from ._shared import MAX_INSTANCES, Bad, coco_key, inside, labelled, stored_size, usable_box, usable_size
 from .base import Entry, Loaded, Scene, read_all
 
 LICENCE = "annotations CC BY 4.0; photos under Flickr's terms and each photo's own licence"
@@ -196,6 +196,8 @@ def load(root: Path, entry: Entry) -> Loaded:
         )
     photo: _Photo = entry.payload
     try:
+        if len(photo.annotations) > MAX_INSTANCES:
+            raise Bad("too_many", f"{len(photo.annotations)} annotations, at most {MAX_INSTANCES} are read")
         width, height = _frame(root, photo)
     except Bad as bad:
         return Loaded(None, (bad.dropped(entry.image_id, _NAME),))

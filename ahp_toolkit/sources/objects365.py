@@ -21,6 +21,7 @@ from ..core.masks import Box, box_from_xywh
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from ._grouping import Grouper, Range, bounds, starts
 from ._objects365_json import ANNOTATION, BAD, IMAGE, NO_LABEL, Categories, Sink, pass_over
+from ._shared import MAX_INSTANCES
 from .base import PERSON, Entry, Loaded, Scene, read_all
 
 NAME = "objects365"
@@ -146,6 +147,9 @@ def load(root: Path, entry: Entry) -> Loaded:
         return Loaded(
             None, (_drop(entry.image_id, "no_image_record", "boxes of an image that the file does not list"),)
         )
+    count = len(p.rows) // ROW.itemsize
+    if count > MAX_INSTANCES:
+        return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes, at most {MAX_INSTANCES} are read"),))
     try:
         path = _photo(root, p.split, p.file_name)
         head = images.header(path)
@@ -216,7 +220,7 @@ def _tri(value: int) -> bool | None:
 
 
 def _drop(id_: str, reason: str, detail: str) -> Dropped:
-    return Dropped(id_, "harvest", reason, detail, NAME)
+    return Dropped(id_ or "?", "harvest", reason, detail, NAME)
 
 
 def read(root: Path) -> Iterator[SourceImage]:

@@ -7,6 +7,7 @@ Boxes fit the stored pixels: EXIF and the Rotation column are never applied.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from . import _openimages_index as index
 from . import _openimages_write
 from ._grouping import Range, bounds, starts
 from ._openimages_index import BAD, BOX, CLASSES, HIERARCHY, Label
+from ._shared import MAX_INSTANCES
 from .base import Entry, Loaded, Scene, read_all
 
 NAME = "openimages"
@@ -30,6 +32,7 @@ HOMEPAGE = "https://storage.googleapis.com/openimages/web/index.html"
 #: What survives ``write`` and ``read``.
 CARRIES = frozenset({"mask", "label", "occluded", "truncated", "group", "depiction", "inside"})
 SAME_HUMAN_IOU = 0.9
+_FARTHEST = 1000.0  # photos away from the photo: no box at all
 MASK_TOLERANCE = 1e-3  # a mask's box is its box when no side differs by more (the two files round differently)
 _ROW = np.dtype([(n, BOX[n]) for n in ("label", "flags", "bad", "box")])
 
@@ -148,6 +151,9 @@ def load(root: Path, entry: Entry) -> Loaded:
     if isinstance(p, Bad):
         return Loaded(None, (_drop(p.id, p.reason, p.detail),))
     key = entry.image_id.split("/", 1)[1]
+    count = len(p.rows) // _ROW.itemsize + len(p.masks)
+    if count > MAX_INSTANCES:
+        return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes and masks, at most {MAX_INSTANCES}"),))
     try:
         path = places.first(root, [f"{folder}/{key}.jpg" for folder in _folders(p.split, key)])
         head = images.header(path)
@@ -185,6 +191,8 @@ def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropp
     items: dict[str, _Item] = {}
     for label, flags, bad, sides in rows.tolist():
         box = tuple(sides)
+        if not bad and max(map(abs, box)) > _FARTHEST:
+            bad = BAD.index("bad_box")
         id_ = instance_id(ref.image_id, labels[label].mid or "none", box) if not bad else f"{ref.image_id}#{BAD[bad]}"
         # nanopixels are noise of the division that made the CSV's numbers
         x0, x1, y0, y1 = (
@@ -228,7 +236,7 @@ def _match(items: list[_Item], p: Payload, image_id: str, dropped: list[Dropped]
         offsets = [
             (max(abs(a - b) for a, b in zip(item.box, mask.box, strict=True)), n)
             for n, item in enumerate(items)
-            if item.label == mask.label and not item.mask
+            if item.label == mask.label and not item.mask and not any(map(math.isnan, mask.box))
         ]
         offset, n = min(offsets, default=(1.0, -1))
         if offset <= MASK_TOLERANCE:
@@ -304,7 +312,7 @@ def _mask(root: Path, split: str, name: str, ref: ImageRef) -> Mask:
 
 
 def _drop(id_: str, reason: str, detail: str) -> Dropped:
-    return Dropped(id_, "harvest", reason, detail, NAME)
+    return Dropped(id_ or "?", "harvest", reason, detail, NAME)
 
 
 def read(root: Path) -> Iterator[SourceImage]:
