@@ -72,6 +72,10 @@ def entry_from_json(line: str) -> Entry:
     if mask:
         height, width = (int(v) for v in mask["size"])
         corrected = Mask(height, width, mask["counts"].encode("ascii"))
+    for name, kind in (("reason", str), ("note", str), ("at", str), ("seconds", (int, float)), ("provisional", bool)):
+        if name in d and not isinstance(d[name], kind):  # type: ignore[arg-type]
+            raise ValueError(f"field {name}: expected another type, got {d[name]!r:.60}")
+    json.dumps(d, ensure_ascii=False).encode()  # what cannot be written again is refused here
     return Decision(corrected=corrected, **d)
 
 
@@ -104,7 +108,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
             continue
         try:
             yield entry_from_json(line.decode())
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise UserError(
                 f"{path}, line {number}: expected one decision as JSON ({e}); mend or remove the line"
             ) from e

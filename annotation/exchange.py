@@ -165,7 +165,7 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
             key = (d.candidate_id, d.reviewer)
             if key in fresh and d.verdict != last[key].verdict:
                 raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {fresh[key]}")
-        except (ValueError, TypeError, KeyError) as e:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError) as e:
             out.bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"a mask lacks {e}"))
             continue
         if key in last and _same(last[key], d):
@@ -243,7 +243,10 @@ def _mask(value: Any) -> Mask | None:
     said = json.loads(value) if isinstance(value, str) else value
     if "size" in said:
         return Mask(int(said["size"][0]), int(said["size"][1]), str(said["counts"]).encode("ascii"))
-    return Mask(int(said["height"]), int(said["width"]), bytes(said["counts"]))
+    counts = said["counts"]
+    if isinstance(counts, int):  # bytes(n) would make n of them
+        raise ValueError("corrected: RLE counts must be bytes or text")
+    return Mask(int(said["height"]), int(said["width"]), bytes(counts))
 
 
 def _sync(root: Path, reviewers: Iterable[str]) -> None:

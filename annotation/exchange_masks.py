@@ -165,7 +165,7 @@ def import_masks(root: Path, path: Path, reviewer: str, use: Use = "proposal") -
             cid = owner.candidate.candidate_id
             if cid in owned:
                 raise ValueError(f"{cid}: a second mask, the first is {owned[cid]}")
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
             bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"lacks {e}"))
             continue
         owned[cid] = where

@@ -92,7 +92,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             said = json.loads(line)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise UserError(f"{path}, line {number}: expected JSON ({e}); mend or remove the line") from e
         if not isinstance(said, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object; mend or remove the line")
@@ -122,7 +122,7 @@ def whole(data: bytes) -> bytes:
 def _is_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -17,6 +17,8 @@ from pycocotools import mask as coco
 
 from .limits import MAX_PIXELS
 
+#: Length of the outlines of one mask, px: forty times around the largest picture.
+MAX_OUTLINE = 2_000_000
 Bool2D = NDArray[np.bool_]
 Label2D = NDArray[np.uint8]
 
@@ -219,6 +221,9 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
         raise ValueError("a polygon has a coordinate that is not a finite number")
     # pycocotools rasterises outside the frame into wrong memory for far-away points: keep them near it
     kept = [_bounded(p, height, width) for p in kept]
+    # it walks along every edge in steps of a fifth of a pixel, all of them in memory
+    if sum(float(np.abs(np.diff(np.asarray(p).reshape(-1, 2), axis=0)).max(1).sum()) for p in kept) > MAX_OUTLINE:
+        raise ValueError(f"outlines of more than {MAX_OUTLINE} px in all")
     rle = coco.merge(coco.frPyObjects(kept, height, width))
     return Mask(height, width, bytes(rle["counts"]))
 
@@ -244,7 +249,13 @@ def from_rle(size: Sequence[int], counts: object, height: int, width: int) -> Ma
         return Mask(height, width, counts)
     if not isinstance(counts, (list, tuple)):
         raise ValueError(f"RLE counts must be a string or a list of integers, got {type(counts).__name__}")
-    return from_runs(np.asarray(counts, np.int64), height, width)
+    try:
+        runs = np.asarray(counts, np.int64)
+    except (OverflowError, TypeError) as e:
+        raise ValueError(f"RLE counts must be whole numbers: {e}") from e
+    if runs.ndim != 1:
+        raise ValueError("RLE counts must be one list of integers")
+    return from_runs(runs, height, width)
 
 
 def from_runs(runs: NDArray[np.int64], height: int, width: int) -> Mask:
