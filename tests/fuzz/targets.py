@@ -1,0 +1,10 @@
+"""Every parser that touches foreign bytes, by name."""
+
+from __future__ import annotations
+
+from .check import Target
+from .targets_core import Decisions, Imports, Json, Masks, Pictures, Submissions
+from .targets_sources import SOURCE_TARGETS, Harvest
+
+_MORE = (Submissions, Pictures, Masks, Decisions, Imports, Json, Harvest)
+TARGETS: dict[str, type[Target]] = {t.name: t for t in (*SOURCE_TARGETS, *_MORE)}
