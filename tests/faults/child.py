@@ -30,9 +30,9 @@ class Ended:
         return self.code == 2 and len(lines) == 1 and lines[0].startswith("ahp: ")
 
 
-def run(work: Callable[[], None], folder: Path, plan: Plan | None = None) -> Ended:
-    """Fork, and do ``work`` in ``folder`` under the plan."""
-    said = folder.parent / "said.txt"
+def run(work: Callable[[], None], folder: Path, aside: Path, plan: Plan | None = None) -> Ended:
+    """Fork, and do ``work`` in ``folder`` under the plan; ``aside`` is the harness's own folder, on another disk."""
+    said = aside / "said.txt"
     pid = os.fork()
     if pid == 0:
         _child(work, folder, said, plan)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import child
+from . import cells, child
 from .cells import Cell, Digest, copy
 from .child import Ended
 from .shim import Plan
@@ -33,12 +33,12 @@ class Stand:
 
     @property
     def count_file(self) -> Path:
-        return self.work.parent / "events"
+        return self.base.parent / "events"
 
     def fresh(self) -> None:
         """The state before the stage."""
         copy(self.base, self.work)
-        (self.work.parent / "acks").unlink(missing_ok=True)
+        cells.ACKS.unlink(missing_ok=True)
 
     def run(self, kind: str = "", at: int = 0) -> Ended:
         """One run, with a fault at event ``at`` if asked for."""
@@ -46,7 +46,9 @@ class Stand:
         plan = Plan(root, self.count_file, kind, at) if kind else None
         work = self.cell.pooled if kind == "worker" or (kind == "count" and at < 0) else self.cell.work
         assert work is not None
-        return child.run(work, self.work, plan if at >= 0 else Plan(self.work, self.count_file, "worker", 0))
+        return child.run(
+            work, self.work, self.base.parent, plan if at >= 0 else Plan(self.work, self.count_file, "worker", 0)
+        )
 
     def counted(self) -> int:
         """Events of the last run."""

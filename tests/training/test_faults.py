@@ -19,7 +19,7 @@ from benchmark.submission import Submission
 
 
 def job(build: Path, out: Path, **more) -> Training:
-    settings = {"width": 4, "critic_width": 4, "size": 32}
+    settings = {"width": 4, "critic_width": 4}
     base = {"steps": 12, "batch": 2, "save_every": 4, "device": "cpu", "name": "r"}
     return Training(build, "pix2pix", "mask", settings=settings, out=out, quiet=True, **{**base, **more})
 
