@@ -6,7 +6,7 @@ Everything here is linear in humans but what is said to be serial or to sit in o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ class Rates:
     verify_s_a_photo: float = 8e-3
     photos_a_human: float = 0.45
     duplicates_s_a_photo: float = 5e-6
-    duplicates_bytes_a_photo: float = 200.0
+    duplicates_bytes_a_photo: float = 300.0
     segment_s_a_human: float = 1e-3
     network_s_a_human: float = 3.0
     synth_s_a_sample: float = 0.02
@@ -35,7 +35,7 @@ class Rates:
     files_a_sample: float = 0.25
     push_s_a_candidate: float = 1.4e-3
     mongo_bytes_a_candidate: float = 2500.0
-    session_bytes_a_candidate: float = 500.0
+    session_bytes_a_candidate: float = 1100.0  # 500 for the candidate, 600 for a word on it
     measured: tuple[str, ...] = ()
 
 
@@ -71,9 +71,30 @@ def _at(found: Sequence[Mapping[str, Any]], stage: str, like: Mapping[str, Any])
 
 
 def rates(found: Sequence[Mapping[str, Any]]) -> Rates:
-    """Rates from the largest point of each stage; what was not measured keeps its default, unnamed in ``measured``."""
+    """Rates from the points of each stage; what was not measured keeps its default and is not named in ``measured``."""
     said: dict[str, float] = _of_annotations(found) | _of_humans(found)
     return Rates(**said, measured=tuple(sorted(said)))  # type: ignore[arg-type]
+
+
+def _rate(
+    found: Sequence[Mapping[str, Any]],
+    stage: str,
+    value: Callable[[Mapping[str, Any]], float],
+    unit: str,
+    slope_only: bool = False,
+) -> float | None:
+    """A value a unit of a stage: between its smallest and its largest size, so that what starting costs falls out.
+
+    With one size it is the plain quotient; None for what stands on a large base (``slope_only``).
+    """
+    mine = sorted((p for p in found if p["stage"] == stage), key=lambda p: p["size"])
+    if not mine:
+        return None
+    first, last = mine[0], mine[-1]
+    of = [float(p["said"].get(unit, p["size"])) for p in (first, last)]
+    if of[1] >= 2 * of[0]:
+        return max(0.0, value(last) - value(first)) / (of[1] - of[0])
+    return None if slope_only else value(last) / of[1]
 
 
 def _of_annotations(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -88,31 +109,30 @@ def _of_annotations(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             said["scan_s_a_human"] = scan["cpu_s"] / (n * scan["size"] / h["size"])
     if (v := _largest(found, "verify")) is not None and (plain := _at(found, "harvest", v)) is not None:
         said["verify_s_a_photo"] = max(0.0, v["cpu_s"] - plain["cpu_s"]) / v["said"]["photos"]
-    if (d := _largest(found, "duplicates")) is not None:
-        said["duplicates_s_a_photo"] = d["cpu_s"] / d["size"]
-        said["duplicates_bytes_a_photo"] = max(0.0, d["peak_mb"] - d["base_mb"]) * 1e6 / d["size"]
     return said
+
+
+#: rate -> (stage, what of a point, the unit it is for, whether one size says nothing)
+_SLOPES: dict[str, tuple[Any, ...]] = {
+    "duplicates_s_a_photo": ("duplicates", lambda p: p["cpu_s"], "photos"),
+    "duplicates_bytes_a_photo": ("duplicates", lambda p: 1e6 * p["peak_mb"], "photos", True),
+    "segment_s_a_human": ("segment", lambda p: p["cpu_s"], "humans"),
+    "segment_bytes_a_human": ("segment", lambda p: p["said"]["table_bytes"], "humans"),
+    "network_s_a_human": ("network", lambda p: p["cpu_s"], "humans"),
+    "synth_s_a_sample": ("synth", lambda p: p["cpu_s"], "samples"),
+    "splits_bytes_a_sample": ("synth", lambda p: p["said"]["table_bytes"], "samples"),
+    "files_a_sample": ("synth", lambda p: p["said"]["files"], "samples"),
+    "materialize_s_a_sample": ("materialize", lambda p: p["cpu_s"], "samples"),
+    "pixels_a_sample": ("materialize", lambda p: p["said"]["pixel_bytes"], "samples"),
+    "push_s_a_candidate": ("push", lambda p: p["cpu_s"], "candidates", True),
+    "mongo_bytes_a_candidate": ("push", lambda p: p["said"]["mongo_disk"], "candidates", True),
+    "session_bytes_a_candidate": ("push", lambda p: 1e6 * p["said"]["session_mb"], "candidates", True),
+}
 
 
 def _of_humans(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    said: dict[str, float] = {}
-    if (p := _largest(found, "segment")) is not None:
-        said["segment_s_a_human"] = p["cpu_s"] / p["said"]["humans"]
-        said["segment_bytes_a_human"] = p["said"]["table_bytes"] / p["said"]["humans"]
-    if (p := _largest(found, "network")) is not None:
-        said["network_s_a_human"] = p["cpu_s"] / p["said"]["humans"]
-    if (p := _largest(found, "synth")) is not None:
-        said["synth_s_a_sample"] = p["cpu_s"] / p["said"]["samples"]
-        said["splits_bytes_a_sample"] = p["said"]["table_bytes"] / p["said"]["samples"]
-        said["files_a_sample"] = p["said"]["files"] / p["said"]["samples"]
-    if (p := _largest(found, "materialize")) is not None:
-        said["materialize_s_a_sample"] = p["cpu_s"] / p["said"]["samples"]
-        said["pixels_a_sample"] = p["said"]["pixel_bytes"] / p["said"]["samples"]
-    if (p := _largest(found, "push")) is not None:
-        said["push_s_a_candidate"] = p["said"]["seconds"] / p["size"]
-        said["mongo_bytes_a_candidate"] = p["said"]["mongo_disk"] / p["size"]
-        said["session_bytes_a_candidate"] = p["said"]["session_mb"] * 1e6 / p["size"]
-    return said
+    made = {name: _rate(found, *how) for name, how in _SLOPES.items()}
+    return {name: value for name, value in made.items() if value is not None}
 
 
 @dataclass(frozen=True)

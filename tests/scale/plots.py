@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from tests.scale import cost
 
@@ -22,7 +23,7 @@ COLOURS = ("#3b76c4", "#e0893a", "#3f9c74", "#cc5a48", "#7d64b5", "#8a8f98", "#b
 STYLE: Any = {
     "font.size": 9, "axes.edgecolor": MUTED, "axes.titlesize": 10.5, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "axes.axisbelow": True, "grid.color": GRID, "text.color": INK, "legend.frameon": False, "text.parse_math": False,
+    "axes.axisbelow": True, "grid.color": GRID, "text.color": INK, "legend.frameon": False,
 }  # fmt: skip
 #: What a stage's costs are divided by: photos for what reads annotations, humans or samples behind.
 UNIT = {"bare": "boxes", "scan": "boxes", "harvest": "photos", "verify": "photos", "duplicates": "photos",
@@ -44,11 +45,24 @@ def _series(found: Points, stages: Sequence[str]) -> dict[str, list[Mapping[str,
     return out
 
 
-def _lines(axes: Axes, series: Mapping[str, Points], value: Any) -> None:
+def _plain(value: float, _: int = 0) -> str:
+    """A tick: 10k, 5M, 0.01."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
+
+
+def _lines(axes: Axes, series: Mapping[str, Points], value: Any, log: bool = False) -> None:
     for colour, (name, points) in zip(COLOURS * 3, series.items(), strict=False):
         axes.plot([units(p) for p in points], [value(p) for p in points], "o-", color=colour, ms=4, lw=1.4, label=name)
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    else:
+        axes.set_ylim(bottom=0)
     if series:
         axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -71,7 +85,7 @@ def _of_scan(found: Points) -> Figure:
 def _of_stages(found: Points) -> Figure:
     stages = ["harvest", "verify", "segment", "synth", "materialize", "report"]
     figure, axes = _axes("Stages: CPU time a unit", "photos (harvest, verify), humans or samples", "CPU ms a unit")
-    _lines(axes, _series(found, stages), lambda p: 1e3 * p["cpu_s"] / units(p))
+    _lines(axes, _series(found, stages), lambda p: 1e3 * p["cpu_s"] / units(p), log=True)
     return figure
 
 
@@ -90,8 +104,7 @@ def _of_bytes(found: Points) -> Figure:
         axes.set_title(title)
         axes.set_xlabel("photos, humans or samples")
         axes.set_ylabel("kB a unit (calls, not disk)")
-        _lines(axes, _series(found, stages), lambda p, n=name: p[n] / units(p) / 1e3)
-        axes.set_yscale("symlog", linthresh=1)
+        _lines(axes, _series(found, stages), lambda p, n=name: max(1, p[n]) / units(p) / 1e3, log=True)
     if left.get_legend() is not None:
         left.get_legend().remove()
     return figure
@@ -105,6 +118,7 @@ def _of_plan(plan: Mapping[str, Any]) -> Figure:
         values = [max(1e-4, plan["bills"][n]["days"][resource]) for n in names]
         axes.bar([k + (i - 2.5) * 0.14 for k in range(len(names))], values, 0.13, color=colour, label=resource)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     axes.set_xticks(range(len(names)), [f"{n} humans" if n != "AHP" else "AHP (1.0 million)" for n in names])
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))

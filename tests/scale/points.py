@@ -215,24 +215,29 @@ def _duplicates(work: Path, p: Point) -> dict[str, Any]:
 def _photo_table(work: Path, n: int) -> Path:
     """Photos of two sources with random hashes; a thousandth stands in both, every 5,000th is one plain picture."""
     import numpy as np
+    import pyarrow as pa
 
+    from ahp_toolkit.core.tables import schema_of
     from ahp_toolkit.stages.harvest import Photo
 
     folder = work / "photos" / str(n)
     if (folder / "part-00000.parquet").exists():
         return folder
-    rng = np.random.default_rng(7)
+    schema, plain = schema_of(Photo), np.random.default_rng(6).integers(0, 256, 264, np.uint8)
     for part, first in enumerate(range(0, n, 50_000)):
-        rows = []
-        for k in range(first, min(n, first + 50_000)):
-            of = k - 1 if k % 1000 == 999 else k
-            seeded = np.random.default_rng([9, 0 if k % 5000 == 17 else of])
-            thumb = seeded.integers(0, 256, 256, np.uint8)
-            source = ("coco", "openimages")[k % 2]
-            key = f"{source}/{k:012d}"
-            phash = seeded.integers(0, 256, 8, np.uint8).tobytes()
-            rows.append(Photo(key, source, key, phash, thumb.tobytes(), int(rng.integers(1, 9)), 0))
-        store.write_records(folder / f"part-{part:05d}.parquet", rows, Photo)
+        k = np.arange(first, min(n, first + 50_000))
+        data = np.random.default_rng([7, part]).integers(0, 256, (k.size, 264), np.uint8)
+        twice = np.flatnonzero(k % 1000 == 999)
+        data[twice] = data[twice - 1]
+        data[k % 5000 == 17] = plain
+        sources = [("coco", "openimages")[i % 2] for i in k.tolist()]
+        names = [f"{s}/{i:012d}" for s, i in zip(sources, k.tolist(), strict=True)]
+        columns = [names, sources, names, [d[:8].tobytes() for d in data], [d[8:].tobytes() for d in data]]
+        counts = [np.ones(k.size, np.int64), np.zeros(k.size, np.int64)]
+        table = pa.Table.from_arrays(
+            [pa.array(c, f.type) for c, f in zip([*columns, *counts], schema, strict=True)], schema=schema
+        )
+        store.write_table(folder / f"part-{part:05d}.parquet", table)
     return folder
 
 

@@ -33,6 +33,7 @@ def _figures(root: Path, n: int, mongo: app_server.Mongo) -> dict[str, Any]:
     pushed = time.perf_counter() - start
     app.reconcile(root, dataset, ["ann"])
     reconciled = time.perf_counter() - start - pushed
+    dataset._sample_collection.database.client.admin.command("fsync")  # else the files are behind
     stats = dataset._sample_collection.database.command("collStats", dataset._sample_collection_name)
     before = pss_of(os.getpid())
     start = time.perf_counter()

@@ -50,12 +50,13 @@ def test_the_bill_is_linear_and_says_what_does_not_fit():
     assert not small.does_not_fit and any("duplicates" in x for x in large.does_not_fit)
 
 
-def test_rates_come_from_the_largest_point():
+def test_rates_are_slopes_between_sizes_where_there_are_two():
     r = cost.rates(POINTS)
-    assert r.synth_s_a_sample == pytest.approx(0.021) and r.files_a_sample == 0.2
+    assert r.synth_s_a_sample == pytest.approx(190 / 9000) and r.files_a_sample == pytest.approx(1700 / 9000)
     assert r.harvest_s_a_photo == pytest.approx(60 / 60_000) and r.photos_a_human == pytest.approx(0.6)
     assert r.scan_s_a_human == pytest.approx(6 / 100_000)
-    assert r.duplicates_bytes_a_photo == pytest.approx(1e8 / 1000)
+    assert r.duplicates_bytes_a_photo == Rates().duplicates_bytes_a_photo  # one size says nothing of a slope
+    assert r.duplicates_s_a_photo == pytest.approx(1e-3)
     assert "synth_s_a_sample" in r.measured and "network_s_a_human" not in r.measured
 
 
