@@ -115,7 +115,7 @@ def _append(path: Path, row: dict[str, float]) -> None:
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as f:
-        writer = csv.DictWriter(f, list(row))
+        writer = csv.DictWriter(f, list(row), lineterminator="\n")  # as `_cut` and `restore` write it
         if new:
             writer.writeheader()
         writer.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
