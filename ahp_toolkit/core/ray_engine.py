@@ -36,6 +36,8 @@ ATTEMPTS = 4
 #: Seconds without a single worker before the command gives up; clusters that grow on demand need minutes.
 PATIENCE = 600.0
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+#: On a busy machine a raylet that waits for workers which it started in advance, and gave up, never answers.
+PATIENT = {"RAY_prestart_worker_first_driver": "0", "RAY_worker_register_timeout_seconds": "600"}
 _LONGEST = 40  # characters of the temporary folder: Ray's sockets lie 65 below it, and the kernel takes 107
 _MIB = 2**20
 
@@ -73,7 +75,7 @@ def _joined(closing: ExitStack, address: str | None, workers: int | None) -> Any
 def _private() -> dict[str, str]:
     """The environment of a cluster of one's own: loopback only, closed to the machine's other users, one thread."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} | token | ONE_THREAD
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} | token | PATIENT | ONE_THREAD
 
 
 def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None) -> None:

@@ -35,7 +35,7 @@ def cluster() -> Iterator[object]:
 
     here = {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in here.items():
+        for name, value in (here | ray_engine.PATIENT).items():
             patch.setenv(name, value)
         temp = tempfile.mkdtemp(prefix="ahp-ray-")
         small = {"num_cpus": 1, "object_store_memory": 100 * MIB}
