@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from tests.scale.shapes import COCO_SIZE_SHARES, COCO_SIZES, SIZE_SHARES, SIZES, STOCK, Images, Shape, boxes, sized
 
 BLOCK = 50_000
-OUTLINES = 256
 PERSON_MIDS = ("/m/01g317", "/m/04yx4", "/m/03bt1vf", "/m/01bl7v", "/m/05r655")
 _MID_SHARES = (0.315, 0.43, 0.235, 0.01, 0.01)
 CSV_HEADER = (
@@ -82,7 +81,7 @@ def _stock(
     seed: int,
     sizes: Sequence[tuple[int, int]],
     make: Callable[[np.random.Generator, NDArray[np.float64]], list[bytes]],
-    each: int = STOCK,
+    each: int,
 ) -> list[bytes]:
     """Ready bytes; the entry of (person, size class, k) stands at ``(person * len(sizes) + class) * each + k``."""
     out: list[bytes] = []
@@ -91,6 +90,11 @@ def _stock(
             rng = np.random.default_rng([seed, 2, i, person])
             out += make(rng, boxes(rng, size, person, each))
     return out
+
+
+def _each(shape: Shape) -> int:
+    """Boxes in stock of each kind and photo size: small files need no variety that they cannot show."""
+    return STOCK if shape.boxes >= 100_000 else 256
 
 
 def _blocks(total: int) -> Iterator[tuple[int, int]]:
@@ -124,7 +128,8 @@ def _rows_365(rng: np.random.Generator, xywh: NDArray[np.float64]) -> list[bytes
 
 def _objects365(f: IO[bytes], shape: Shape, seed: int) -> tuple[int, int]:
     photos, tally = Images(shape, SIZE_SHARES, seed), _Tally(shape.images)
-    stock = _stock(seed, SIZES, _rows_365)
+    each = _each(shape)
+    stock = _stock(seed, SIZES, _rows_365, each)
     image_of = b'{"height":%d,"id":%d,"license":%d,"width":%d,"file_name":"%s","url":""}'
 
     def image_rows() -> Iterator[list[bytes]]:
@@ -142,7 +147,7 @@ def _objects365(f: IO[bytes], shape: Shape, seed: int) -> tuple[int, int]:
         for first, n in _blocks(shape.boxes):
             image, person = photos.draw(rng, n)
             tally.add(image, person)
-            which = (person * len(SIZES) + photos.size_class[image]) * STOCK + rng.integers(0, STOCK, n)
+            which = (person * len(SIZES) + photos.size_class[image]) * each + rng.integers(0, each, n)
             numbers = np.where(image < split, image + 1, 900_001 + image - split)
             category = np.where(person, 1, _zipf(rng, n, 2, 366))
             crowd, fake = (rng.random((2, n)) < np.array(FLAGS_365[:2])[:, None]).astype(int).tolist()
@@ -195,11 +200,11 @@ def _rows_csv(rng: np.random.Generator, xywh: NDArray[np.float64], size: tuple[i
 
 def _openimages(f: IO[bytes], shape: Shape, seed: int) -> tuple[int, int]:
     photos, tally = Images(shape, SIZE_SHARES, seed), _Tally(shape.images)
-    stock: list[bytes] = []
+    each, stock = _each(shape), list[bytes]()
     for person in (False, True):
         for i, size in enumerate(SIZES):
             rng = np.random.default_rng([seed, 2, i, person])
-            stock += _rows_csv(rng, boxes(rng, size, person), size, person)
+            stock += _rows_csv(rng, boxes(rng, size, person, each), size, person)
     labels = [m.encode() for m in PERSON_MIDS] + [b"/m/0%05x" % i for i in range(595)]
     counts = np.bincount(photos.slots, minlength=shape.images).astype(np.float64)
     ends = np.rint(np.cumsum(counts) * (shape.boxes / counts.sum())).astype(np.int64)  # rows stand photo by photo
@@ -210,9 +215,9 @@ def _openimages(f: IO[bytes], shape: Shape, seed: int) -> tuple[int, int]:
         image = np.searchsorted(ends, np.arange(first, first + n), "right").astype(np.int32)
         person = rng.random(n, np.float32) < photos.people[image]
         tally.add(image, person)
-        which = (person * len(SIZES) + photos.size_class[image]) * STOCK + rng.integers(0, STOCK, n)
+        which = (person * len(SIZES) + photos.size_class[image]) * each + rng.integers(0, each, n)
         mids = np.where(person, rng.choice(5, n, p=_MID_SHARES), _zipf(rng, n, 5, 600))
-        made_by = [b"activemil" if k % STOCK % 10 == 0 else b"xclick" for k in which.tolist()]
+        made_by = [b"activemil" if k % each % 10 == 0 else b"xclick" for k in which.tolist()]
         numbers = (image_id_of(int(k), shape.images) for k in image)
         columns = (numbers, made_by, map(labels.__getitem__, mids.tolist()), map(stock.__getitem__, which.tolist()))
         f.write(b"".join(map(line.__mod__, zip(*columns, strict=True))))
@@ -246,7 +251,8 @@ def _rows_coco(rng: np.random.Generator, xywh: NDArray[np.float64]) -> list[byte
 
 def _coco(f: IO[bytes], shape: Shape, seed: int) -> tuple[int, int]:
     photos, tally = Images(shape, COCO_SIZE_SHARES, seed), _Tally(shape.images)
-    stock = _stock(seed, COCO_SIZES, _rows_coco, OUTLINES)
+    each = _each(shape) // 16  # an outline costs as much as many boxes
+    stock = _stock(seed, COCO_SIZES, _rows_coco, each)
     record = b'%s,"image_id": %d,"category_id": %d,"id": %d}'
 
     def box_rows() -> Iterator[list[bytes]]:
@@ -254,7 +260,7 @@ def _coco(f: IO[bytes], shape: Shape, seed: int) -> tuple[int, int]:
         for first, n in _blocks(shape.boxes):
             image, person = photos.draw(rng, n)
             tally.add(image, person)
-            which = (person * len(COCO_SIZES) + photos.size_class[image]) * OUTLINES + rng.integers(0, OUTLINES, n)
+            which = (person * len(COCO_SIZES) + photos.size_class[image]) * each + rng.integers(0, each, n)
             category = np.where(person, 1, _zipf(rng, n, 2, 91)).tolist()
             columns = (map(stock.__getitem__, which.tolist()), (image + 1).tolist(), category)
             yield list(map(record.__mod__, zip(*columns, range(first + 1, first + n + 1), strict=True)))
