@@ -78,10 +78,13 @@ class Mirror:
             self._check_own(listed)
             self.whole = False
             self._save()
+            self._forget(listed)
             self._fetch(listed)
-            self._drop(set(self._walk()) - set(listed))
+            self._drop(k for k in self._walk() if k not in listed and not _words(k))
         else:
+            self._forget(listed)
             self._adopt(listed)
+            self._fetch({k: s for k, s in listed.items() if _words(k) and not (self.folder / k).exists()})
         self.whole = True
         self._save()
 
@@ -97,10 +100,11 @@ class Mirror:
                 raise UserError(f"{self.root}: expected a build there, found nothing; make one with ahp build --out")
             self._check_own(listed)
             self.whole = False
+            self._forget(listed)
             self._fetch(listed)
             again = self._listed()
             if all(again.get(k) == s for k, s in listed.items()):
-                self._drop(set(self._walk()) - set(listed))
+                self._drop(k for k in self._walk() if k not in listed and not _words(k))
                 self._save()
                 return
         raise UserError(f"{self.root}: changes while it is read; wait for its writer")
@@ -117,8 +121,8 @@ class Mirror:
             raise UserError(f"{self.folder}: expected an empty folder to work in for {self.root}, it holds other files")
         for name, mark in here.items():
             sent = self.sent.get(name)
-            words = name.endswith(".jsonl") and (sent is None or sent.mark != mark)
-            if words and not (name in listed and listed[name].md5 == remote.md5_of(self.folder / name)):
+            unsent = _words(name) and (sent is None or sent.mark != mark)
+            if unsent and not (name in listed and listed[name].md5 == remote.md5_of(self.folder / name)):
                 raise UserError(
                     f"{self.folder / name}: holds words that {self.root} does not have, which somebody else has "
                     f"written to since; copy it away, delete it here, run again, and add the words with ahp review"
@@ -140,9 +144,12 @@ class Mirror:
             mark = _mark(path)
             self.sent[name] = had if had and had.mark == mark else Sent(*mark, stored.md5 or remote.md5_of(path))
 
+        _parallel(fetch, listed.items())
+
+    def _forget(self, listed: dict[str, Stored]) -> None:
+        """What is not there has not been sent."""
         for name in set(self.sent) - set(listed):
             del self.sent[name]
-        _parallel(fetch, listed.items())
 
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:
@@ -155,8 +162,6 @@ class Mirror:
 
     def _adopt(self, listed: dict[str, Stored]) -> None:
         """Take for sent what a killed process has sent and not written down."""
-        for name in set(self.sent) - set(listed):
-            del self.sent[name]
         for name, mark in self._walk().items():
             stored = listed.get(name)
             if stored and name not in self.sent and stored.md5 and stored.size == mark[0]:
@@ -190,7 +195,7 @@ class Mirror:
         first = self._walk()
         now = self._walk()  # what a mark of the first look speaks of is there at the second
         new = {k: m for k, m in now.items() if k not in self.sent or self.sent[k].mark != m}
-        gone = [k for k in self.sent if k not in now and k not in first]
+        gone = [k for k in self.sent if k not in now and k not in first and not _words(k)]
         if not new and not gone:
             return first == now
         before = dict(self.sent)
@@ -273,6 +278,11 @@ def _fits(name: str) -> bool:
     last = name.rpartition("/")[2]
     half = last.startswith(".") and (last.endswith((".tmp", "-replaced")) or last == ".lock")
     return not half and name not in (RECORD, HOLD) and not name.startswith(f"{HOLD}/")
+
+
+def _words(name: str) -> bool:
+    """Whether a file is a log of what people said, which nobody can make again: it is never removed."""
+    return name.endswith(".jsonl")
 
 
 def _rank(name: str) -> int:

@@ -116,6 +116,19 @@ def test_words_that_only_this_folder_has_are_not_lost(s3, tmp_path):
     assert (tmp_path / "a/decisions/kim.jsonl").read_text() == "1\n2\n"
 
 
+def test_words_that_vanish_from_the_folder_come_back(s3, tmp_path):
+    _, bucket, root = s3
+    for gone in (False, True):
+        with working(places.place(root), tmp_path / "a") as folder:
+            assert not gone or (folder / "decisions/kim.jsonl").read_text() == "1\n"
+            fill(folder, {"decisions/kim.jsonl": "1\n", "build.json": "{}"})
+        (folder / "decisions/kim.jsonl").unlink()
+        (folder / "build.json").unlink()
+    with working(places.place(root), tmp_path / "a") as folder:
+        assert (folder / "decisions/kim.jsonl").exists()
+    assert set(bucket.tree(name_of(root))) == {"decisions/kim.jsonl"}
+
+
 def test_a_folder_with_other_files_is_refused(s3, tmp_path):
     _, _, root = s3
     with working(places.place(root), tmp_path / "a") as folder:
