@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from ahp_toolkit import cli
 from ahp_toolkit.builder import renderer_of
-from ahp_toolkit.core import store
+from ahp_toolkit.core import images, store
+from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Human, Occluder, Sample
@@ -169,7 +170,13 @@ def test_materialize_writes_checked_pixels(built, tmp_path):
     wrote = sorted((tmp_path / "test").glob("*/*.png"))
     assert len(wrote) == 6 * len(samples(built, "test"))
     ahp("build", "materialize", "--root", built, "--what", "crops", "--split", "val", "--workers", 1)
-    assert len(list((built / "splits" / "val" / "crops").glob("*.png"))) == 72
+    crops = built / "splits" / "val" / "crops"
+    assert len(list(crops.glob("*.png"))) == 5 * 36
+    for sample in samples(built, "val"):
+        name = sample.sample_id.replace("/", "_").replace("#", "_")
+        for what, mask in (("given", sample.given.mask), ("amodal", sample.amodal), ("modal", sample.modal)):
+            written = images.read(crops / f"{name}.{what}.png")[..., 0] == 255
+            assert (written == crop_mask(mask, sample.crop, 256)).all()
 
 
 def test_a_photo_that_changed_since_is_not_passed_off_as_the_same(data, built, tmp_path):

@@ -1,7 +1,8 @@
 """STAGE materialize: the pixels of a split's samples as files, for who wants files (design: Records).
 
 ``full``: whole photos: NAME/{occluded,recovered}.png and {amodal,modal,invisible,given}.png masks (0 and 255).
-``crops``: the protocol's 256x256 crops: NAME.{occluded,recovered}.png. NAME is the sample id, '/' and '#' as '_'.
+``crops``: the protocol's 256x256 crops: NAME.{occluded,recovered,given,amodal,modal}.png. NAME is the sample id, '/' and
+'#' as '_'.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import images, store
-from ..core.crops import crop_image
+from ..core.crops import crop_image, crop_mask
 from ..core.pipeline import MAIN, Output
 from ..core.records import Dropped, Sample
 from ..occlusion.paste import Pasted
@@ -21,8 +22,8 @@ from .render import Renderer
 
 STAGE = "materialize"
 CROP_SIZE = 256
-CROPS = ("occluded", "recovered")
-FULL = (*CROPS, "amodal", "modal", "invisible", "given")
+CROPS = ("occluded", "recovered", "given", "amodal", "modal")
+FULL = (*CROPS, "invisible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +91,6 @@ def _write_crops(to: Path, sample: Sample, pasted: Pasted) -> None:
     for name, pixels in (("occluded", pasted.image), ("recovered", pasted.recovered)):
         crop = crop_image(pixels, sample.crop, CROP_SIZE)
         images.write_png(to / f"{file_name(sample.sample_id)}.{name}.png", crop)
+    for name, mask in (("given", sample.given.mask), ("amodal", sample.amodal), ("modal", sample.modal)):
+        grey = np.where(crop_mask(mask, sample.crop, CROP_SIZE), np.uint8(255), np.uint8(0))
+        images.write_png(to / f"{file_name(sample.sample_id)}.{name}.png", grey)
