@@ -1,8 +1,8 @@
 """STAGE materialize: the pixels of a split's samples as files, for who wants files (design: Records).
 
 ``full``: whole photos: NAME/{occluded,recovered}.png and {amodal,modal,invisible,given}.png masks (0 and 255).
-``crops``: the protocol's 256x256 crops: NAME.{occluded,recovered,given,amodal,modal}.png. NAME is the sample id, '/' and
-'#' as '_'.
+``crops``: the protocol's 256x256 crops: NAME.{occluded,recovered,given,amodal,modal}.png.
+NAME is the sample id, '/' and '#' as '_'.
 """
 
 from __future__ import annotations
