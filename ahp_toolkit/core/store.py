@@ -34,6 +34,9 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             f.flush()
             os.fsync(f.fileno())
         temp.replace(path)
+    except OSError as e:
+        e.filename = e.filename or str(path)  # "no space left" alone does not say where
+        raise
     finally:
         temp.unlink(missing_ok=True)
 

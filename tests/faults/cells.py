@@ -111,7 +111,10 @@ def pooled(work: Work) -> Work:
     def run() -> None:
         import concurrent.futures.process as futures
         import multiprocessing
+        import signal
 
+        # a worker of the product is born without its command's handlers, a forked one inherits them
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
         real = multiprocessing.get_context
         multiprocessing.get_context = lambda method=None: real("fork")  # type: ignore[assignment, misc]
         try:

@@ -25,9 +25,10 @@ class Ended:
 
     @property
     def is_clear_error(self) -> bool:
-        """Exit status 2 with one line."""
+        """Exit status 2, and after what the stages before said one line of its own, the last."""
         lines = [line for line in self.said.splitlines() if line.strip()]
-        return self.code == 2 and len(lines) == 1 and lines[0].startswith("ahp: ")
+        own = [i for i, line in enumerate(lines) if line.startswith("ahp: ")]
+        return self.code == 2 and own == [len(lines) - 1] and "Traceback" not in self.said
 
 
 def run(work: Callable[[], None], folder: Path, aside: Path, plan: Plan | None = None) -> Ended:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -26,12 +27,18 @@ from .strikes import ERROR, FAILED, FAULTS, SAME, Stand, strike
 
 NEEDS = {"segment": "harvest", "parse": "segment", "review": "parse", "splits": "review"}
 SIZE_MB = 48
-MODULES = (
-    "baselines.commands", "baselines.train", "baselines.predict", "baselines.models.pix2pix", "benchmark.commands",
-    "benchmark.score", "annotation.session", "tests.review.tiny_build", "tests.training.world",
-    "torch.utils.tensorboard", "ahp_toolkit.stages.report", "ahp_toolkit.stages.plots",
-    "ahp_toolkit.stages.exports.cocoa", "ahp_toolkit.stages.exports.webdataset",
-)  # fmt: skip
+MODULES = {
+    "build": (
+        "ahp_toolkit.stages.report", "ahp_toolkit.stages.plots", "ahp_toolkit.stages.exports.cocoa",
+        "ahp_toolkit.stages.exports.webdataset",
+    ),
+    "review": ("annotation.session", "tests.review.tiny_build"),
+    "bench": (
+        "baselines.commands", "baselines.train", "baselines.predict", "baselines.models.pix2pix", "benchmark.commands",
+        "benchmark.score", "tests.training.world", "torch.utils.tensorboard",
+    ),
+}  # fmt: skip
+SCENES = 10
 BENCH = ("train", "predict", "score")
 READERS = ("harvest", "splits", "materialize", "report", "export cocoa", "export webdataset", *BENCH)
 APP = "App session"
@@ -52,31 +59,37 @@ def small_disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=False)
 
 
-def warm(folder: Path, sources: Path) -> None:
-    """Import and compile in this process all that the children will need, and run nothing with threads after it."""
+def warm(group: str, folder: Path, sources: Path) -> None:
+    """Import and compile in this process what a group's children will need, and no more: small processes fork fast."""
     import cv2
-    import pyarrow as pa
 
     cv2.setNumThreads(0)
-    pa.set_cpu_count(1)
-    import torch
+    if group == "bench":
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
+    if group == "build":
+        _warm_build(folder, sources)
+    for name in MODULES[group]:
+        importlib.import_module(name)
+
+
+def _warm_build(folder: Path, sources: Path) -> None:
+    import pyarrow as pa
+
     from ahp_toolkit.cli import ahp
     from ahp_toolkit.core.pipeline import Job
 
+    pa.set_cpu_count(1)
     Job.size_of = lambda self, number: min(SHARD, self.shard_size)  # type: ignore[method-assign]
+    if not (sources / "coco").exists():
+        cells.world(sources, SCENES)
     here = Path.cwd()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     try:
-        for argv in (
-            [*cells.build_args(sources), "--stop-after", "splits"],
-            ["build", "export", "--root", "out", "--split", "val", "--format", "kins"],
-        ):
-            ahp(argv, standalone_mode=False)
-        for name in MODULES:
-            importlib.import_module(name)
+        ahp([*cells.build_args(sources), "--stop-after", "splits"], standalone_mode=False)
+        ahp(["build", "export", "--root", "out", "--split", "val", "--format", "kins"], standalone_mode=False)
     finally:
         os.chdir(here)
 
@@ -84,13 +97,11 @@ def warm(folder: Path, sources: Path) -> None:
 class Bench:
     """The cells with their bases, made when they are first needed."""
 
-    def __init__(self, home: Path, disk: Path, scenes: int = 10) -> None:
+    def __init__(self, home: Path, disk: Path) -> None:
         self.home, self.work = home, disk / "w"
         self.work.mkdir(parents=True, exist_ok=True)
         self.sources = home / "world"
-        if not (self.sources / "coco").exists():
-            cells.world(self.sources, scenes)
-        warm(home / "warm", self.sources)
+        self._warm: set[str] = set()
         found = [*cells.build_cells(self.sources), cells.review_cell(), *cells.bench_cells()]
         self.cells: dict[str, Cell] = {c.name: c for c in found}
         self._stands: dict[str, Stand] = {}
@@ -102,8 +113,16 @@ class Bench:
             return name in READERS
         return not (fault == "worker" and cell.pooled is None) and not (fault == "log" and not cell.logs)
 
+    def group(self, name: str) -> str:
+        """Which cells a cell is tried together with."""
+        return "bench" if name in BENCH else "review" if name == "decisions" else "build"
+
     def stand(self, name: str) -> Stand:
         """A cell with its reference."""
+        group = self.group(name)
+        if group not in self._warm:
+            warm(group, self.home / "warm", self.sources)
+            self._warm.add(group)
         if name not in self._stands:
             photos = self.work / "b" if name in BENCH else self.sources
             self._stands[name] = Stand(self.cells[name], self._base(name), self.work, photos).ready()
@@ -199,8 +218,8 @@ def main() -> int:
 def _cells(given: argparse.Namespace, log: Path, done: set[tuple[object, ...]]) -> None:
     with small_disk(given.out / "disk") as disk:
         bench = Bench(given.out, disk)
-        for seed in range(given.points):
-            for name in (c for c in bench.cells if c in (given.stage or bench.cells)):
+        for group, seed in itertools.product(("review", "build", "bench"), range(given.points)):
+            for name in (c for c in bench.cells if c in (given.stage or bench.cells) and bench.group(c) == group):
                 for fault in (f for f in FAULTS if f in (given.fault or FAULTS)):
                     if (name, fault, seed) not in done and bench.has(name, fault):
                         _note(log, name, fault, seed, functools.partial(strike, bench.stand(name), fault))
