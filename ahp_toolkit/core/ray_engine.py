@@ -89,7 +89,14 @@ def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None
         said |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": temp}
         said["object_store_memory"] = min(2048, max(128, 32 * cpus)) * _MIB
     closing.callback(ray.shutdown)
-    ray.init(address=address or "local", **said)
+    for left in range(0 if address else 2, -1, -1):
+        try:
+            ray.init(address=address or "local", **said)
+            return
+        except Exception:  # a bare one where the raylet was not there within half a minute, as on a busy machine
+            if not left:
+                raise
+            ray.shutdown()
 
 
 class RayEngine:
