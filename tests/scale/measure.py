@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 EVERY_S = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 MARK = "SCALE-RESULT "
@@ -59,11 +57,23 @@ def pss_of(pid: int) -> int:
     return 0
 
 
+def below(pid: int) -> list[int]:
+    """A process and all its descendants, from the kernel's own lists (asking every process for its parent is dear)."""
+    found = [pid]
+    try:
+        for p in found:
+            for task in Path(f"/proc/{p}/task").glob("*/children"):
+                found += map(int, task.read_text().split())
+    except OSError:  # one ended while we looked
+        return found
+    return found
+
+
 @dataclass
 class Tree:
     """The processes below one: their counters as last seen, and the peak of their memory together."""
 
-    root: psutil.Process
+    root: int
     peak: int = 0
     cpu: dict[int, float] = field(default_factory=dict)
     io: dict[int, dict[str, int]] = field(default_factory=dict)
@@ -71,11 +81,7 @@ class Tree:
     def look(self) -> None:
         """Take one sample."""
         total = 0
-        try:
-            pids = [self.root.pid, *(p.pid for p in self.root.children(recursive=True))]
-        except psutil.NoSuchProcess:
-            return
-        for pid in pids:
+        for pid in below(self.root):
             total += pss_of(pid)
             if io := io_of(pid):
                 self.io[pid] = io
@@ -101,7 +107,7 @@ def measured(arguments: Sequence[str], log: Path, env: dict[str, str] | None = N
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments], stdout=f, stderr=subprocess.STDOUT, env=env or dict(os.environ)
         )
-        tree = Tree(psutil.Process(process.pid))
+        tree = Tree(process.pid)
         while process.poll() is None:
             tree.look()
             time.sleep(EVERY_S)
@@ -109,7 +115,7 @@ def measured(arguments: Sequence[str], log: Path, env: dict[str, str] | None = N
     if process.returncode or not lines:
         raise RuntimeError(f"{' '.join(arguments)}: exit {process.returncode}\n{log.read_text()[-3000:]}")
     cost = Cost(**json.loads(lines[-1].removeprefix(MARK)))
-    own = tree.root.pid
+    own = tree.root
     others = {n: sum(io.get(n, 0) for p, io in tree.io.items() if p != own) for n in _COUNTERS.values()}
     cost.cpu_s += sum(s for p, s in tree.cpu.items() if p != own)
     for name, counter in _COUNTERS.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
 
@@ -79,4 +81,8 @@ def test_a_point_is_measured_and_its_tree_watched(tmp_path):
     (tmp_path / "points" / "a.json").write_text(json.dumps(r))
     run.write_tables(run.gather(tmp_path), tmp_path)
     assert "duplicates/photos/300" in (tmp_path / "points.csv").read_text()
+    child = subprocess.Popen(["sleep", "60"])
+    assert {os.getpid(), child.pid} <= set(measure.below(os.getpid()))
+    child.kill()
+    child.wait()
     assert measure.io_of("self")["rchar"] > 0 and measure.io_of(2**22 + 1) == {}
