@@ -35,7 +35,7 @@ class Rates:
     files_a_sample: float = 0.25
     push_s_a_candidate: float = 1.4e-3
     mongo_bytes_a_candidate: float = 2500.0
-    session_bytes_a_candidate: float = 1100.0  # 500 for the candidate, 600 for a word on it
+    session_bytes_a_candidate: float = 1100.0  # 500 a candidate, 600 a word on it: allocated apart
     measured: tuple[str, ...] = ()
 
 
@@ -126,7 +126,6 @@ _SLOPES: dict[str, tuple[Any, ...]] = {
     "pixels_a_sample": ("materialize", lambda p: p["said"]["pixel_bytes"], "samples"),
     "push_s_a_candidate": ("push", lambda p: p["cpu_s"], "candidates", True),
     "mongo_bytes_a_candidate": ("push", lambda p: p["said"]["mongo_disk"], "candidates", True),
-    "session_bytes_a_candidate": ("push", lambda p: 1e6 * p["said"]["session_mb"], "candidates", True),
 }
 
 

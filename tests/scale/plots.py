@@ -61,6 +61,7 @@ def _lines(axes: Axes, series: Mapping[str, Points], value: Any, log: bool = Fal
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_plain))
     else:
         axes.set_ylim(bottom=0)
     if series:
