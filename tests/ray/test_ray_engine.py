@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,20 +29,26 @@ pytestmark = pytest.mark.xdist_group("ray")
 MIB = 2**20
 
 
-def patiently(cluster, **how):
-    """Add a node; Ray gives a raylet half a minute to start, whatever else the machine does."""
-    for _ in range(4):
-        try:
-            return cluster.add_node(**how)
-        except Exception as e:
-            if "timed out during startup" not in str(e):
-                raise
-    pytest.skip("this machine is too busy for Ray to start in half a minute")
+def patient(get_node, seconds=300.0):
+    """Ray gives a raylet half a minute to start; a machine that runs other tests beside these may take longer."""
+
+    def wait(*args):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return get_node(*args)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    return wait
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:
     """Three raylets of one CPU; the first also claims a GPU, which nothing here uses."""
+    from ray._private import services
     from ray.cluster_utils import Cluster
 
     here = {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -52,9 +59,9 @@ def cluster() -> Iterator[object]:
         small = {"num_cpus": 1, "object_store_memory": 100 * MIB}
         first = small | {"num_gpus": 1, "include_dashboard": False, "temp_dir": temp}
         quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-        made = Cluster()
-        patiently(made, **first, _system_config=quick)
-        made.others = [patiently(made, **small) for _ in range(2)]
+        patch.setattr(services, "get_node", patient(services.get_node))
+        made = Cluster(initialize_head=True, head_node_args=first | {"_system_config": quick})
+        made.others = [made.add_node(**small) for _ in range(2)]
         yield made
         ray.shutdown()
         made.shutdown()
