@@ -32,12 +32,12 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("human_deocclusion", "mask", 120),
-    Entry("pcnets", "mask", 120),
-    Entry("pix2pix", "mask", 120),
-    Entry("deeplab", "mask", 120),
-    Entry("pcnets", "content", 60),
-    Entry("pix2pix", "content", 60),
+    Entry("human_deocclusion", "mask", 200),
+    Entry("pcnets", "mask", 200),
+    Entry("pix2pix", "mask", 200),
+    Entry("deeplab", "mask", 200),
+    Entry("pcnets", "content", 100),
+    Entry("pix2pix", "content", 100),
 )
 SPLIT = "val"
 
@@ -63,7 +63,7 @@ def run_boards(out: Path, seed: int, workers: int, say: Say, entries: tuple[Entr
     if any(e.task == "content" for e in entries):
         folders.append(bench_steps.submit_occluded(split, plain / "nothing-painted"))
     steps = ", ".join(f"{e.model}/{e.task} {e.steps}" for e in entries)
-    say(f"benchmark  recipe debug with fewer steps than its 300 and 200, so that the demo stays short: {steps}")
+    say(f"benchmark  recipe debug with fewer steps than its 600 and 200, so that the demo stays short: {steps}")
     folders += [_made(job, split, say) for job in jobs(out, seed, entries)]
     boards, context = out / "boards", Context(cache=out / "boards" / "cache")
     kept = {_scored(folder, split, boards, context, say) for folder in folders}

@@ -69,10 +69,10 @@ RECIPES = {
         cosine=True, val_samples=256, eval_every=1000, save_every=500,
     ),
     "debug": Recipe(
-        "debug", 64, 112, {"mask": 16, "content": 8}, {"mask": 300, "content": 200}, width=0.5,
+        "debug", 64, 112, {"mask": 8, "content": 8}, {"mask": 600, "content": 200}, width=0.5,
         settings={"vgg": "random/8", "encoder": "resnet18", "backbone": "resnet18", "min_size": 128, "proposals": 32},
         maker=Optimizer("adam", 2e-3, betas=(0.9, 0.99)), critic=Optimizer("adam", 5e-4, betas=(0.5, 0.99)),
-        cosine=True, precision="fp32", val_samples=48, eval_every=100, save_every=50, log_every=10,
+        cosine=True, precision="fp32", val_samples=48, eval_every=200, save_every=50, log_every=10,
     ),
 }  # fmt: skip
 
