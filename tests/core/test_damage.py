@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,19 @@ def test_a_disk_that_fails_drops_no_photo(tmp_path, monkeypatch, code, error):
     for read in (images.read_bytes, images.header):
         with pytest.raises(error):
             read(tmp_path / "a.jpg")
+
+
+def test_a_full_disk_is_named_when_weights_are_written(tmp_path, monkeypatch):
+    from ahp_toolkit.core import torch_io
+
+    class Full:
+        def write(self, _: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @contextmanager
+    def full(_: Path):
+        yield Full()
+
+    monkeypatch.setattr(torch_io, "atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        torch_io.save_torch(tmp_path / "a.pt", {"x": torch_io.torch.zeros(1000)})

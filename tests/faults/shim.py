@@ -150,8 +150,9 @@ def install(plan: Plan) -> Shim:
 
     def opened(file: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
         name = shim.full(file)
-        if not set(mode) & set("wax+") or not name.startswith(shim.root):
-            if plan.kind == "read" and not isinstance(file, int):
+        writes = bool(set(mode) & set("wax+"))
+        if plan.kind == "read" or not writes or not name.startswith(shim.root):
+            if plan.kind == "read" and not writes and not isinstance(file, int):
                 shim.meet(name)
             return real_open(file, mode, *args, **more)
         if not isinstance(file, int):
@@ -159,7 +160,7 @@ def install(plan: Plan) -> Shim:
         return _File(real_open(file, mode, *args, **more), name, shim)
 
     def low_open(path: Any, flags: int, *args: Any, **more: Any) -> int:
-        if (flags & _WRITES or plan.kind == "read") and more.get("dir_fd") is None:
+        if bool(flags & _WRITES) != (plan.kind == "read") and more.get("dir_fd") is None:
             shim.meet(path)
         return int(_real["open"](path, flags, *args, **more))
 
