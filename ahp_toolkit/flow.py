@@ -79,7 +79,7 @@ def harvest(o: Options) -> Result:
     """Acquisition (paper §4.1 (1)): candidates and occluders of all sources, each photograph once."""
     inputs = {n: store.stamp(SOURCES.get(n).inputs(r)) for n, r in sorted(o.roots.items())}
     modules = [*GROUND, *(f"ahp_toolkit.sources.{n}" for n in sorted(o.roots))]
-    modules += [f"ahp_toolkit.stages.{m}" for m in ("harvest", "neighbours", "duplicates")]
+    modules += [f"ahp_toolkit.stages.{m}" for m in ("harvest", "neighbours", "duplicates", "_near")]
     key = {"rules": asdict(o.rules), "inputs": inputs, "code": code_digest(*modules)}
     raw, found = o.out / ".harvest.raw", o.out / ".harvest.raw.json"
     tables = {MAIN: Candidate, "occluders": Occluder, "duplicates": Candidate}

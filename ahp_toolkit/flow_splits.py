@@ -87,13 +87,12 @@ def split(o: Options, s: Synthesis, name: str) -> Result:
     targets = assign(density, len(ids) * each, store.seed_of(s.seed, "targets", name))
     initial = synth.Initial(s.initial, s.initial_weights, s.initial_iou, o.device)
     fn = synth.Synth(name, density, s.settings(), initial, s.seed, str(o.out / "bank" / name), o.names)
-    code = code_digest("ahp_toolkit.stages.synth", "ahp_toolkit.stages.render", *OCCLUSION, *GROUND)
+    code = code_digest(*(f"ahp_toolkit.stages.{m}" for m in ("synth", "_shuffle", "render")), *OCCLUSION, *GROUND)
     options = {k: v for k, v in asdict(fn).items() if k not in ("roots", "bank")} | {"each": each, "most": most}
     inputs = [digest_of(o.out / "review"), digest_of(o.out / "bank")]
     key = {"options": options, "inputs": inputs, "code": code, "density": str(density)}
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
-    network = s.initial != "simulated"
-    job = Job(name, o.out / "splits" / name, fn, tables, key, shard_size=16, unit="human", network=network)
+    job = Job(name, o.out / "splits" / name, fn, tables, key, 16, True, "human", s.initial != "simulated")
     items = lambda: synth.tasks(humans, ids, targets)  # noqa: E731
     return o.stream(job, items, len(ids))
 

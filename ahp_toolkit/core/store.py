@@ -76,7 +76,7 @@ def parts(folder: Path) -> list[Path]:
     Raises:
         UserError: when there is none.
     """
-    found = sorted(folder.glob("part-*.parquet"))
+    found = sorted(folder.glob("part-*.parquet"), key=lambda p: (len(p.name), p.name))  # part-100000 after part-99999
     if not found:
         raise UserError(f"{folder}: expected a table (part-*.parquet), found none; run the stage that makes it first")
     return found
