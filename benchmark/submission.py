@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -28,6 +28,7 @@ from ahp_toolkit.core.text import one_line
 from .metric import SIDE, Bytes
 
 Row = dict[str, Any]
+T = TypeVar("T")
 _BATCH, _LONGEST_ID = 512, 1024
 _FIELDS = ("sample_id", "amodal", "modal", "image", "seconds", "model")
 
@@ -93,8 +94,9 @@ class Submission:
             yield from self._json
             return
         names = [n for n in _FIELDS if n in _parquet(path).schema_arrow.names]
-        for batch in _batches(path, names):
-            yield from batch.to_pylist()
+        with _readable(path):
+            for batch in _batches(path, names):
+                yield from batch.to_pylist()
 
     def ids(self) -> Iterator[tuple[str, str]]:
         """(where, sample_id) of every record, without its masks."""
@@ -103,7 +105,7 @@ class Submission:
                 names: Iterator[object] = (r.get("sample_id") for r in self._json)
             else:
                 names = (n for b in _batches(path, ["sample_id"]) for n in b["sample_id"].to_pylist())
-            for number, name in enumerate(names, 1):
+            for number, name in enumerate(_read_of(names, path), 1):
                 yield f"{path.name} record {number}", (name if isinstance(name, str) else repr(name))[:_LONGEST_ID]
 
     def gives(self, key: str) -> bool:
@@ -111,14 +113,14 @@ class Submission:
         if self._json is not None:
             return any(r.get(key) is not None for r in self._json)
         having = (f for f in self.files if key in _parquet(f).schema_arrow.names)
-        return any(b[key].null_count < len(b) for f in having for b in _batches(f, [key]))
+        return any(b[key].null_count < len(b) for f in having for b in _read_of(_batches(f, [key]), f))
 
     def fetch(self, wanted: Sequence[str]) -> dict[str, tuple[str, Row]]:
         """The first record of each wanted sample id; memory holds the wanted ones only (a JSON is held whole)."""
         keys = set(wanted)
         rows: Iterator[Row]
         if self._json is not None:
-            rows = (r for r in self._json if r.get("sample_id") in keys)
+            rows = (r for r in self._json if isinstance(name := r.get("sample_id"), str) and name in keys)
         else:
             names = [n for n in _FIELDS if n in _parquet(self.files[0]).schema_arrow.names]
             data = ds.dataset([str(f) for f in self.files], format="parquet")
@@ -128,9 +130,26 @@ class Submission:
             )  # fmt: skip
             rows = (r for b in batches for r in b.to_pylist())
         found: dict[str, tuple[str, Row]] = {}
-        for row in rows:
+        for row in _read_of(rows, self.path):
             found.setdefault(row["sample_id"], (self.files[0].name, row))
         return found
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Pages, texts and types can be damaged behind a good footer."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise UserError(f"{path}: cannot be read as Parquet ({e}); write the predictions again") from e
+
+
+def _read_of(values: Iterable[T], path: Path) -> Iterator[T]:
+    """``values``, read from ``path`` as they are asked for."""
+    with _readable(path):
+        yield from values
 
 
 def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
@@ -139,15 +158,16 @@ def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
-    try:
+    with _readable(path):
         found = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{path}: cannot be read as Parquet ({e}); write the predictions again") from e
-    _check_claims(path, found.metadata)
-    if "sample_id" not in found.schema_arrow.names:
-        raise UserError(
-            f"{path}: expected a column sample_id, got {', '.join(found.schema_arrow.names)}; see SUBMIT.md"
-        )
+        names = found.schema_arrow.names
+        _check_claims(path, found.metadata)
+    if names.count("sample_id") != 1:
+        raise UserError(f"{path}: expected a column sample_id, got {', '.join(names)}; see SUBMIT.md")
+    kind = found.schema_arrow.field("sample_id").type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserError(f"{path}: expected text in the column sample_id, got {kind}; see SUBMIT.md")
     return found
 
 
@@ -236,7 +256,7 @@ def parse(where: str, row: Row, root: Path) -> Parsed:
         except ValueError as e:
             out.problems.append(Problem("bad_path", where, name, f"image: {e}; give a path below the submission"))
     seconds = row.get("seconds")
-    if isinstance(seconds, (int, float)) and np.isfinite(seconds) and seconds >= 0:
+    if isinstance(seconds, (int, float)) and 0 <= seconds < 1e12:
         out.seconds = float(seconds)
     return out
 

@@ -196,7 +196,8 @@ def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropp
         id_ = instance_id(ref.image_id, labels[label].mid or "none", box) if not bad else f"{ref.image_id}#{BAD[bad]}"
         # nanopixels are noise of the division that made the CSV's numbers
         x0, x1, y0, y1 = (
-            round(v * s, 9) for v, s in zip(box, (ref.width, ref.width, ref.height, ref.height), strict=True)
+            0.0 if bad else round(v * s, 9)
+            for v, s in zip(box, (ref.width, ref.width, ref.height, ref.height), strict=True)
         )
         clipped = Box(x0, y0, x1, y1).clip(ref.width, ref.height)
         reason = _fault(bad, labels[label], Box(x0, y0, x1, y1), clipped) or ("duplicate" if id_ in items else "")

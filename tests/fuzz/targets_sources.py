@@ -161,26 +161,32 @@ ENRICH = {"coco": _coco, "openimages": _openimages, "voc_sbd": _voc}
 
 class Coco(Source):
     name = "coco"
+    share = 1.1
 
 
 class Objects365(Source):
     name = "objects365"
+    share = 1.1
 
 
 class OpenImages(Source):
     name = "openimages"
+    share = 0.2
 
 
 class VocSbd(Source):
     name = "voc_sbd"
+    share = 0.6
 
 
 class Lip(Source):
     name = "lip"
+    share = 0.85
 
 
 class Ahp(Source):
     name = "ahp"
+    share = 0.85
 
 
 class Harvest(Target):
