@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint lock audit pictures bench scale clean
+.PHONY: help install demo test lint lock audit pictures bench scale fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ dist: .venv/.installed  ## a wheel and an sdist in dist/, built apart in a throw
 
 faults: .venv/.installed  ## 50 seeded faults for every stage and kind of fault; goes on where it was stopped
 	$(BIN)/python -m tests.faults.run --out out/faults
+
+fuzz: .venv/.installed  ## hostile inputs to every parser of foreign bytes, a million by default: N=200000 a target
+	$(BIN)/python -m tests.fuzz.run --n $${N:-200000} --out out/fuzz/table.md
 
 clean:  ## remove .venv and caches; nothing in out/ is touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
