@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ahp_toolkit.core.torch_io import compute_dtype, precision_of
+from ahp_toolkit.core.torch_io import compute_dtype
 
 from .base import Batch, Result
+from .graphs import Graphs
 from .runs import Loaded
 
 SIDE = 256  # the protocol's crop (spec §7)
@@ -66,9 +67,11 @@ def resized_image(image: Tensor, size: int) -> Tensor:
 def answer(model: Loaded, batch: Batch, precision: str = "fp32") -> tuple[Result, float]:
     """The model's own answer, and the seconds it took."""
     device = batch.image.device
-    with torch.inference_mode(), precision_of(device, compute_dtype(device, precision)):
+    dtype = compute_dtype(device, precision)
+    predict = model.graphs.setdefault(dtype, Graphs(model.net, dtype))
+    with torch.inference_mode():
         begun = _now(device)
-        result = model.net.predict(batch)
+        result = predict(batch)
         return result, _now(device) - begun
 
 

@@ -39,7 +39,8 @@ class Guide:
 
 def one_hot_parts(labels: Tensor) -> Tensor:
     """int64 labels [B, H, W] in 0..19 to float one-hot [B, 19, H, W], background left out."""
-    return F.one_hot(labels, PARTS + 1)[..., 1:].permute(0, 3, 1, 2).float()
+    parts = torch.arange(1, PARTS + 1, device=labels.device)
+    return (labels[..., None] == parts).permute(0, 3, 1, 2).float()  # one_hot would read the labels on the host
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import subprocess  # nosec B404
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from ahp_toolkit.core.torch_io import (
 )
 
 from .base import Baseline, build_model
+from .graphs import Graphs
 
 MODEL_FORMAT = "ahp-model-1"
 STATE_FORMAT = "ahp-training-state-1"
@@ -102,7 +103,10 @@ def save_model(path: Path, arch: Mapping[str, Any], net: Baseline, meta: dict[st
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained model in eval mode with what it is; ``run`` is its run.json (empty for a lone file)."""
+    """A trained model in eval mode with what it is; ``run`` is its run.json (empty for a lone file).
+
+    ``graphs``: its captured inference on a GPU, by dtype.
+    """
 
     net: Baseline
     name: str
@@ -110,6 +114,7 @@ class Loaded:
     settings: dict[str, Any]
     digest: str
     run: dict[str, Any]
+    graphs: dict[torch.dtype, Graphs] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def size(self) -> int:
