@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
@@ -25,6 +24,8 @@ def fit_templates(masks: Tensor, keep: int = 64, clusters: int = 128, size: int 
     Raises:
         UserError: when there is no mask.
     """
+    from sklearn.cluster import KMeans  # seconds to import, and only training needs it
+
     if masks.ndim != 3 or len(masks) == 0:
         raise UserError(f"templates need amodal masks [N, h, w] of training people, got {list(masks.shape)}")
     small = torch.cat([_shrunk(chunk, size) for chunk in masks.split(_CHUNK)])

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
 from .limits import MAX_PIXELS
 
@@ -21,6 +20,20 @@ from .limits import MAX_PIXELS
 MAX_OUTLINE = 2_000_000
 Bool2D = NDArray[np.bool_]
 Label2D = NDArray[np.uint8]
+
+
+class _Coco:
+    """pycocotools.mask, imported when it is first asked for: what only trains or times networks runs without it."""
+
+    def __getattr__(self, name: str) -> Any:
+        from pycocotools import mask
+
+        found = getattr(mask, name)
+        setattr(self, name, found)  # from now on as fast as the module's own
+        return found
+
+
+coco = _Coco()
 
 
 class Box(NamedTuple):
