@@ -55,9 +55,9 @@ def pick_device(device: str = "auto") -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is fast on the device: asked of the hardware, never assumed.
 
-    On a CPU: AMX tiles or AVX-512's dot products of bfloat16; elsewhere torch would emulate it, several times slower.
-    With them, and channels last, networks of 32 channels and more gain 1.7 to 3 times (performance §4); narrower ones,
-    as in the ``debug`` recipe, may lose by the casts, which is why that recipe says fp32.
+    On a CPU: AMX tiles or AVX-512's dot products of bfloat16; elsewhere torch emulates it, slower than float32. With
+    them and channels last the paper's networks gain 1.4 to 2.3 times (performance §4); of networks as narrow as the
+    ``debug`` recipe's the casts may cost more than that, so it says fp32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
