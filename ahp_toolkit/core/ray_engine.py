@@ -35,7 +35,9 @@ S = TypeVar("S")
 ATTEMPTS = 4
 #: Seconds without a single worker before the command gives up; clusters that grow on demand need minutes.
 PATIENCE = 600.0
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_QUIET = dict.fromkeys(("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"), "0") | {
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1"  # of several workers that say the same, one is heard
+}
 #: On a busy machine a raylet that waits for workers which it started in advance, and gave up, never answers.
 PATIENT = {"RAY_prestart_worker_first_driver": "0", "RAY_worker_register_timeout_seconds": "600"}
 _LONGEST = 40  # characters of the temporary folder: Ray's sockets lie 65 below it, and the kernel takes 107
@@ -241,15 +243,17 @@ class _Stage(Generic[R, S]):
         self._starting[handle.begin.remote(*self._begin)] = handle
 
     def _welcome(self, handle: Any, ref: Any) -> None:
-        """A worker has begun, or died over it."""
+        """A worker has begun, or refused, or died over it."""
         try:
-            self._get(ref)
+            refusal = self._get(ref)
         except self._ray.exceptions.RayError as e:
             self._lost += 1
             if self._lost > 2 * self._count + ATTEMPTS:
                 raise UserError(f"{self._work.label}: workers die as they start ({_line(e)}); see Ray's logs") from e
             self._hire(self._actor.remote())
         else:
+            if refusal:
+                raise UserError(refusal)
             self._ready.append(_Member(handle))
 
     def _take(self, given: _Given) -> Iterator[R]:

@@ -102,10 +102,17 @@ class Worker:
     def __init__(self) -> None:
         self._fn: Callable[[Task], Any] | None = None
 
-    def begin(self, fn: Callable[[Task], Any], check: Check) -> None:
-        """Take up a stage."""
-        check()
+    def begin(self, fn: Callable[[Task], Any], check: Check) -> str:
+        """Take up a stage; what the check says against it, else nothing.
+
+        A worker that starts late may find the stage ended and its mark gone: nobody then listens.
+        """
+        try:
+            check()
+        except UserError as e:
+            return str(e)
         self._fn = fn
+        return ""
 
     def do(self, task: Task) -> Any:
         """One shard."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.pipeline import MAIN, Job, Output
 from ahp_toolkit.core.records import Dropped
 
@@ -18,6 +19,21 @@ from ahp_toolkit.core.records import Dropped
 class Item:
     name: str
     value: int
+
+
+def complain(task):
+    raise UserError("give a number")
+
+
+def divide(task):
+    return 1 // 0
+
+
+def where(task):
+    """The GPUs that Ray gave this worker, and its process."""
+    import ray
+
+    return ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"]), os.getpid()
 
 
 @dataclass(frozen=True)
@@ -34,10 +50,18 @@ class Square:
             f.write(f"{items[0]} {os.getpid()} {_node()}\n")
         deaths = self.kill.get(items[0], 0)
         if sum(line.split()[0] == str(items[0]) for line in Path(self.trace).read_text().splitlines()) <= deaths:
+            time.sleep(0.5)  # the answer before this one is on its way
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.pause)
         kept = [Item(f"n{i}", i * i) for i in items if i % 3]
         return Output({MAIN: kept}, [Dropped(f"n{i}", "square", "third") for i in items if i % 3 == 0])
+
+
+class Double(Square):
+    """The stage function over numbered tasks, as engines call it."""
+
+    def __call__(self, task):
+        return super().__call__(task[1])
 
 
 def _node() -> str:
