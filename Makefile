@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint lock audit pictures bench scale fuzz clean
+.PHONY: help install demo test lint lock audit pictures bench bench-gpu scale fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ pictures: demo  ## the README's pictures, made on the sample world
 bench: .venv/.installed  ## speed and memory, as ratios against a peer or a floor measured in the same run
 	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python -m $$(echo $${b%.py} | tr / .) || exit 1; done
 
+bench-gpu:  ## the paper's networks on one NVIDIA GPU, into out/gpu (under 8 minutes; GPU=--quick for less)
+	@if [ -x $(BIN)/python ]; then p=$(BIN)/python; else p=$(PYTHON); fi; $$p -m tests.bench.gpu $(GPU)
+
 scale: .venv/.installed  ## time, memory and bytes a human at growing sizes, and what a build costs (SCALE=--quick or --full)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale.run $(SCALE)
 
@@ -66,7 +69,7 @@ faults: .venv/.installed  ## 50 seeded faults for every stage and kind of fault;
 	$(BIN)/python -m tests.faults.run --out out/faults
 
 fuzz: .venv/.installed  ## hostile inputs to every parser of foreign bytes, a million by default: N=200000 a target
-	$(BIN)/python -m tests.fuzz.run --n $${N:-200000} --out out/fuzz/table.md
+	$(BIN)/python -m tests.fuzz.run --n $${N:-200000} --rounds 10 --out out/fuzz/table.md
 
 clean:  ## remove .venv and caches; nothing in out/ is touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from .limits import MAX_LABEL_PIXELS, MAX_PIXELS, MAX_SCANNED_PIXELS
 from .limits import MAX_PICTURE_BYTES as MAX_BYTES
-from .limits import MAX_PIXELS
 from .places import Foreign
 from .store import atomic
 
@@ -163,6 +163,8 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> Rgb:
     with _open(data) as im:
         head = _header_of(im)
         _, turn = head.frame(size)
+        if head.format == "JPEG" and data.count(b"\xff\xda") * head.width * head.height > MAX_SCANNED_PIXELS:
+            raise ImageError("too_large", f"JPEG {head.width}x{head.height}: too many scans of so many pixels")
         if head.format == "JPEG" and head.mode in ("RGB", "L") and not turn:
             try:
                 return simplejpeg.decode_jpeg(data, "RGB", strict=True)
@@ -170,10 +172,19 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> Rgb:
                 raise ImageError(*_jpeg_reason(str(e))) from e
         try:
             im.load()
-            return _to_rgb(ImageOps.exif_transpose(im) if turn else im)
+            pixels = _to_rgb(im)
+            im.close()  # its pixels take more than ours: gone before they are turned
+            return np.ascontiguousarray(_turned(pixels, head.orientation)) if turn else pixels
         except Exception as e:
             reason = "truncated" if "truncated" in str(e) else "corrupt"
             raise ImageError(reason, f"{head.format} {head.width}x{head.height}: {type(e).__name__}: {e}") from e
+
+
+def _turned(pixels: Rgb, orientation: int) -> Rgb:
+    """Pixels turned by an EXIF orientation of _TURNED."""
+    if orientation in (6, 8):
+        return np.rot90(pixels, 1 if orientation == 8 else -1)
+    return (pixels if orientation == 5 else pixels[::-1, ::-1]).transpose(1, 0, 2)
 
 
 def _jpeg_reason(message: str) -> tuple[str, str]:
@@ -216,6 +227,8 @@ def read_labels(data: bytes | Path) -> NDArray[np.uint8]:
     with _open(read_bytes(data) if isinstance(data, Path) else data) as im:
         if im.mode not in ("L", "P", "1"):
             raise ImageError("not_labels", f"{name}: expected one 8-bit channel, got mode {im.mode}")
+        if im.width * im.height > MAX_LABEL_PIXELS:
+            raise ImageError("too_large", f"{name}: {im.width}x{im.height}, at most {MAX_LABEL_PIXELS} px of labels")
         try:
             return np.ascontiguousarray(np.asarray(im, dtype=np.uint8))
         except Exception as e:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 #: Pixels of a picture, of a mask's frame, of a label map: 16 times a 12-megapixel photo.
 MAX_PIXELS = 200_000_000
+#: Pixels of a label picture: a striped one takes 50 bytes a pixel to encode, however small its file.
+MAX_LABEL_PIXELS = 32_000_000
+#: Pixels times scans of a progressive JPEG: each scan goes over all of them, and a file can hold thousands.
+MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
 #: Bytes of one picture file.
 MAX_PICTURE_BYTES = 512 * 2**20
 #: Bytes of one JSON file that is read whole (what the sources bring is read as a stream).

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import images
-from ..core.limits import MAX_MAT_BYTES
+from ..core.limits import MAX_LABEL_PIXELS, MAX_MAT_BYTES
 from ..core.masks import Bool2D, Box, Label2D, Mask, encode
 from ._shared import Bad, labels_of, same_size
 
@@ -130,6 +130,8 @@ def voc_outlines(object_png: Path, class_png: Path, width: int, height: int) -> 
 
 
 def _numbers(labels: Label2D | NDArray[np.integer[Any]]) -> list[int]:
+    if labels.size > MAX_LABEL_PIXELS:
+        raise Bad("mask_too_large", f"{labels.size} px, at most {MAX_LABEL_PIXELS} px of labels")
     numbers = [int(k) for k in np.unique(labels) if k not in (0, VOID)]
     if len(numbers) > _MAX_INSTANCES or len(numbers) * labels.size > _MAX_WORK:
         raise Bad("mask_corrupt", f"{len(numbers)} instances in one photo of {labels.size} px")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import images, masks, places
+from ..core.limits import MAX_LABEL_PIXELS
 from ..core.masks import Box, Mask
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from . import _openimages_index as index
@@ -300,6 +301,10 @@ def _mask(root: Path, split: str, name: str, ref: ImageRef) -> Mask:
         ImageError: when it is missing, unreadable or empty.
         ValueError: when its name leads out of ``root``.
     """
+    if ref.width * ref.height > MAX_LABEL_PIXELS:
+        raise images.ImageError(
+            "too_large", f"{name}: a mask of {ref.width}x{ref.height}, at most {MAX_LABEL_PIXELS} px"
+        )
     part = f"{split}-masks-{name[0].lower()}"
     folders = (f"{split}-masks/{part}", f"{split}-masks", f"{split}/masks", "masks", part)
     values = images.read_labels(places.first(root, [f"{folder}/{name}" for folder in folders]))

@@ -76,6 +76,8 @@ class _Child:
             self.one(n)
             self.done = n + 1
             if time.monotonic() - written > 1:
+                if os.getppid() == 1:  # the harness is gone
+                    return
                 self.write()
                 written = time.monotonic()
         self.write()
@@ -177,6 +179,14 @@ def _add(found: dict[str, Any], said: dict[str, Any]) -> None:
         found["slow"], found["slow_at"] = said["slow"], said["slow_at"]
 
 
+def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """What two rounds of one target found."""
+    out = {"target": a["target"], **{k: max(a[k], b[k]) for k in ("rss", "grown")}}
+    out |= {k: a[k] + b[k] for k in ("kinds", "reasons", "crashes", "deaths", "inputs", "cpu")}
+    worst = max((a, b), key=lambda r: r["slow"])
+    return out | {k: worst[k] for k in ("slow", "slow_at")}
+
+
 HEAD = (
     "target", "inputs", "inputs per CPU s", "accepted", "some dropped", "refused", "distinct reasons", "crashes",
     "hangs or deaths", "slowest input (CPU s)", "peak RSS (MB)", "grown by (MB)",
@@ -217,7 +227,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=2000, help="inputs a target; slow targets take a share of it")
     parser.add_argument("--targets", default=",".join(TARGETS), help="names, with commas between")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first round; each round has its own")
+    parser.add_argument("--rounds", type=int, default=1, help="all targets in turn, so often")
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     parser.add_argument("--only", type=int, help="feed in this one input again, in the foreground")
     for hidden in ("--child", "--scratch"):
@@ -234,14 +245,19 @@ def main() -> None:
             target = make(args.targets, Path(temp))
             print(target.step(numbered(args.targets, args.seed, args.only), True))
         return
-    results = []
-    for name in args.targets.split(","):
-        results.append(fuzz(name, max(1, round(args.n * TARGETS[name].share)), args.seed))
-        print(table(results[-1:]).splitlines()[2], *defects(results[-1:]), sep="\n", flush=True)
-        if args.out:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            text = [table(results), "", *(f"- {d}" for d in defects(results)), ""]
-            args.out.write_text("\n".join(text))
+    found: dict[str, dict[str, Any]] = {}
+    for seed in range(args.seed, args.seed + args.rounds):
+        for name in args.targets.split(","):
+            made = fuzz(name, max(1, round(args.n * TARGETS[name].share / args.rounds)), seed)
+            made["crashes"] = [(f"{n} --seed {seed}", what) for n, what in made["crashes"]]
+            made["deaths"] = [(f"{n} --seed {seed}", how) for n, how in made["deaths"]]
+            found[name] = _joined(found[name], made) if name in found else made
+            print(table([made]).splitlines()[2], *defects([made]), sep="\n", flush=True)
+            if args.out:
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                text = [table([*found.values()]), "", *(f"- {d}" for d in defects([*found.values()])), ""]
+                args.out.write_text("\n".join(text))
+    results = [*found.values()]
     print(table(results))
     sys.exit(bool(defects(results)))
 

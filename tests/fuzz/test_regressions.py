@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image, ImageOps
 
-from ahp_toolkit.core import masks
+from ahp_toolkit.core import images, masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped
 from ahp_toolkit.core.tables import to_table
@@ -64,6 +66,34 @@ def test_an_outline_without_end_is_refused_before_it_is_walked() -> None:
     zigzag = [float(v) for k in range(2000) for v in (0 if k % 2 else 60_000, k % 3000)]
     with pytest.raises(ValueError, match="outlines"):
         masks.from_polygons([zigzag], 3000, 60_000)  # would take 5 GB
+
+
+def test_striped_labels_of_more_pixels_than_memory_bears_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_LABEL_PIXELS", 3000)
+    for shape, good in (((50, 60), True), ((50, 61), False)):
+        data = images.encode(np.zeros(shape, np.uint8), ".png")
+        if good:
+            assert images.read_labels(data).shape == shape
+        else:
+            with pytest.raises(images.ImageError, match="labels"):
+                images.read_labels(data)
+
+
+def test_a_progressive_jpeg_of_endless_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(out, "JPEG", progressive=True)
+    assert images.decode(out.getvalue()).shape == (64, 64, 3)
+    monkeypatch.setattr(images, "MAX_SCANNED_PIXELS", 3 * 64 * 64)
+    with pytest.raises(images.ImageError, match="scans"):
+        images.decode(out.getvalue())
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_turning_is_what_pillow_does(orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (7, 11, 3), np.uint8)
+    im = Image.fromarray(pixels)
+    im.getexif()[0x0112] = orientation
+    assert np.array_equal(images._turned(pixels, orientation), np.asarray(ImageOps.exif_transpose(im)))
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
