@@ -105,6 +105,8 @@ def _run() -> int:
     except BrokenPipeError:
         return exits.broken_pipe()
     except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # click turns it into exit status 1
+            return exits.broken_pipe()
         return e.code if isinstance(e.code, int) else exits.OK if e.code is None else exits.INTERNAL
     except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole
         return exits.failed(e)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,6 +18,14 @@ def draws(stream: object) -> bool:
     """Whether a bar can be drawn over itself: a terminal that knows control characters (``TERM`` is not ``dumb``)."""
     tty = getattr(stream, "isatty", lambda: False)()
     return bool(tty) and os.environ.get("TERM", "dumb") not in ("dumb", "")
+
+
+def _width() -> dict[str, Any]:
+    """tqdm's settings: as wide as the terminal, or 80 columns where it does not say how large it is."""
+    with contextlib.suppress(OSError, ValueError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns:
+            return {"dynamic_ncols": True}
+    return {"ncols": 80, "nrows": 24}
 
 
 class Progress:
@@ -31,7 +41,7 @@ class Progress:
         self.n = self._stood = self._told = 0
         self._start = self._last = time.monotonic()
         bar = draws(sys.stderr) and not quiet
-        self._bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True) if bar else None
+        self._bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, **_width()) if bar else None
         log.event("stage_start", stage=label, unit=unit, total=total)
 
     def __enter__(self) -> Progress:

@@ -89,10 +89,17 @@ def to_table(records: Sequence[Any], cls: type) -> pa.Table:
 
 
 def from_table(table: pa.Table, cls: type[R]) -> Iterator[R]:
-    """An Arrow table to records, batch by batch. Columns the record does not know are ignored."""
+    """An Arrow table to records, batch by batch. Columns the record does not know are ignored.
+
+    Raises:
+        ValueError: when a column is missing and another stands that the record does not know: a name was damaged.
+    """
     key: Any = cls
     hints = _hints(key)
     names = [n for n in _names(key) if n in table.column_names]
+    unknown, missing = set(table.column_names) - set(names), set(_names(key)) - set(names)
+    if unknown and missing:
+        raise ValueError(f"expected columns {sorted(missing)}, found {sorted(unknown)}")
     for batch in table.select(names).to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
             yield cls(**{n: _from_plain(hints[n], v) for n, v in row.items()})
