@@ -51,6 +51,13 @@ class Lazy(click.Group):
         module, attribute = self.table[name][0].split(":")
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a reader of our output that has gone is no error (click would make it status 1)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(exits.broken_pipe()) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names and help lines without importing anything."""
         with formatter.section("Commands"):
@@ -102,11 +109,7 @@ def _run() -> int:
         return exits.user(e.format_message())
     except (UserError, StorageError) as e:
         return exits.user(str(e))
-    except BrokenPipeError:
-        return exits.broken_pipe()
     except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # click turns it into exit status 1
-            return exits.broken_pipe()
         return e.code if isinstance(e.code, int) else exits.OK if e.code is None else exits.INTERNAL
     except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole
         return exits.failed(e)
