@@ -64,9 +64,7 @@ def main() -> None:
         file, member = reads(coco, sorted(set(names)))
         print(f"look-up of a local photo: {before * 1e6:.1f} -> {now * 1e6:.1f} us ({now / before:.2f} times)")
         print(f"more per photo of the harvest ({photo * 1e3:.2f} ms each): {2 * (now - before) / photo:.2%}")
-        print(
-            f"a photo: {file * 1e6:.0f} us as a file, {member * 1e6:.0f} us in a zip ({member / file:.2f} times)"
-        )
+        print(f"a photo: {file * 1e6:.0f} us as a file, {member * 1e6:.0f} us in a zip ({member / file:.2f} times)")
 
 
 if __name__ == "__main__":
