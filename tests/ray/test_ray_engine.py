@@ -23,6 +23,9 @@ from ahp_toolkit.core.errors import UserError  # noqa: E402
 from ahp_toolkit.core.pipeline import run  # noqa: E402
 from ahp_toolkit.core.ray_worker import Check, code_of  # noqa: E402
 
+from benchmark import score as judge  # noqa: E402
+from tests.benchmark.world import make_split, noisy, submit  # noqa: E402
+
 from .work import Double, calls, complain, divide, job, where  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -145,6 +148,15 @@ def test_gpus_are_shared_out_and_asked_for_in_vain(cluster, engine):
         assert {gpus for gpus, _ in shared.imap(Work("plain", where), enumerate(range(3)))} == {""}
     with make_engine("ray", None, cluster.address, 2.0) as greedy, pytest.raises(UserError, match="has 1 GPUs"):
         list(greedy.imap(Work("net", where, network=True), enumerate(range(2))))
+
+
+def test_scores_are_the_local_engines(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge, "CHUNK", 7)
+    samples = make_split(tmp_path / "split")
+    folder = submit(tmp_path / "some", noisy(samples, 2, 0)[3:])
+    for name, on in (("here", None), ("there", engine)):
+        judge.score(folder, tmp_path / "split", tmp_path / name, engine=on)
+    assert len(bytes_of(tmp_path / "here")) == 3 and bytes_of(tmp_path / "here") == bytes_of(tmp_path / "there")
 
 
 def test_a_raylet_killed_in_the_middle_costs_its_shards_only(cluster, engine, tmp_path):
