@@ -19,6 +19,7 @@ from .limits import MAX_JSON_BYTES
 from .tables import from_table, to_table
 
 R = TypeVar("R")
+_LONGEST_NAME = 255  # bytes, on every usual file system
 
 
 @contextmanager
@@ -233,11 +234,13 @@ def below(relative: str) -> PurePosixPath:
     """A path from data that stays below whatever root it is joined to.
 
     Raises:
-        ValueError: when it is absolute, empty, holds ``..`` or a NUL.
+        ValueError: when it is absolute, empty, holds ``..``, a NUL, what UTF-8 cannot write, or a name no file can have.
     """
     pure = PurePosixPath(relative.replace("\\", "/"))
     if not pure.parts or "\x00" in relative or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
         raise ValueError(f"path leaves its data root: {relative!r}")
+    if max(len(part.encode()) for part in pure.parts) > _LONGEST_NAME:  # encode: no table takes a lone surrogate
+        raise ValueError(f"no file has a name so long: {relative!r:.80}")
     return pure
 
 

@@ -262,7 +262,9 @@ def _names(into: dict[int, str], records: Iterable[Any], path: Path) -> None:
     """
     for record in records:
         number, name = (record.get("id"), record.get("name")) if isinstance(record, dict) else (None, None)
-        if isinstance(number, int) and isinstance(name, str) and abs(number) < 2**63 and len(name) <= MAX_NAME:
+        if not isinstance(number, int) or not isinstance(name, str) or not name.strip():
+            continue
+        if abs(number) < 2**63 and len(name) <= MAX_NAME:
             into.setdefault(number, one_line(name))
     if len(into) > _MAX_NAMES:
         raise UserError(f"{path}: more than {_MAX_NAMES} categories or licences; this is no Objects365 annotation file")

@@ -19,6 +19,7 @@ from ..core import images, places, store
 from ..core.errors import UserError
 from ..core.masks import Box, box_from_xywh
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from ..core.text import short_line
 from ._grouping import Grouper, Range, bounds, starts
 from ._objects365_json import ANNOTATION, BAD, IMAGE, NO_LABEL, Categories, Sink, pass_over
 from ._shared import MAX_INSTANCES
@@ -92,7 +93,7 @@ def scan(root: Path) -> Iterator[Entry]:
                 Grouper(Path(temp), "images", IMAGE, texts=True), Grouper(Path(temp), "annotations", ANNOTATION)
             )
             for reject in pass_over(path, sink):
-                yield Entry(f"{NAME}/{split}#{reject[0]}", Bad(*reject))
+                yield Entry(f"{NAME}/{split}#{short_line(reject[0])}", Bad(*reject))
             yield from _entries(split, sink)
 
 

@@ -20,6 +20,7 @@ from ..core import images, masks, places
 from ..core.limits import MAX_LABEL_PIXELS
 from ..core.masks import Box, Mask
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from ..core.text import short_line
 from . import _openimages_index as index
 from . import _openimages_write
 from ._grouping import Range, bounds, starts
@@ -87,7 +88,7 @@ def scan(root: Path) -> Iterator[Entry]:
         with tempfile.TemporaryDirectory(prefix="ahp-openimages-") as temp:
             sink = index.Sink(Path(temp))
             for bad in _fill(root, split, path, sink):
-                yield Entry(f"{NAME}/{split}#{bad.id}", bad)
+                yield Entry(f"{NAME}/{split}#{short_line(bad.id)}", bad)
             groupers = (sink.boxes, sink.masks, sink.infos)
             cuts = bounds(groupers)
             labels = sink.labels(root)

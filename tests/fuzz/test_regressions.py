@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,28 @@ def test_objects365_fields_of_any_value(tmp_path: Path, place: str, what: bytes)
         to_table(list(found.dropped), Dropped)
 
 
+@pytest.mark.parametrize(
+    ("place", "field", "what"),
+    [("images", "file_name", b'"' + b"x" * 300 + b'.jpg"'), ("images", "file_name", b'"' + b"x" * 300 + b'/y.jpg"'),
+     ("categories", "name", b'" "'), ("annotations", "image_id", b"[]"), ("annotations", "id", b'"\\udc80"')],
+)  # fmt: skip
+def test_objects365_first_records_of_any_value(tmp_path: Path, place: str, field: str, what: bytes) -> None:
+    module = dataset("objects365", tmp_path, 2)
+    path = tmp_path / "zhiyuan_objv2_train.json"
+    said = json.loads(path.read_bytes())
+    for record in said[place]:
+        if record.get("name") != "Person":
+            record[field] = "@@"
+            if place == "annotations" and field == "id":
+                record["image_id"] = None  # belongs nowhere: it is named by its own id
+    path.write_bytes(json.dumps(said).encode().replace(b'"@@"', what))
+    for entry in module.scan(tmp_path):
+        assert entry.image_id.encode()
+        found = module.load(tmp_path, entry)
+        to_table(list(found.dropped), Dropped)
+        assert found.image is None or all(i.label for i in found.image.instances)
+
+
 def test_objects365_bytes_that_are_no_utf8_are_named_with_their_place(tmp_path: Path) -> None:
     module = dataset("objects365", tmp_path)
     path = tmp_path / "zhiyuan_objv2_train.json"
@@ -243,6 +266,15 @@ def test_a_mat_file_that_unpacks_without_end_is_refused(monkeypatch: pytest.Monk
     data = bytes(126) + b"IM" + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
     with pytest.raises(ValueError, match="unpacked"):
         _voc_files._unpacked(data)
+
+
+def test_voc_files_of_names_that_no_table_takes_are_dropped(tmp_path: Path) -> None:
+    module = dataset("voc_sbd", tmp_path)
+    folder = next(tmp_path.rglob("inst"))
+    next(folder.glob("*.mat")).rename(os.fsdecode(os.fsencode(folder) + b"/2008_\xff.mat"))
+    found = everything(module, tmp_path)
+    assert "unsafe_path" in reasons(found)
+    assert to_table([d for x in found for d in x.dropped], Dropped).num_rows
 
 
 # --- submissions, decisions, imports --------------------------------------------------------------------------------
