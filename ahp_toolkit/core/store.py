@@ -234,7 +234,7 @@ def below(relative: str) -> PurePosixPath:
     """A path from data that stays below whatever root it is joined to.
 
     Raises:
-        ValueError: when it is absolute, empty, holds ``..``, a NUL, what UTF-8 cannot write, or a name no file can have.
+        ValueError: when it is absolute, empty, holds ``..``, a NUL, no UTF-8, or a name no file can have.
     """
     pure = PurePosixPath(relative.replace("\\", "/"))
     if not pure.parts or "\x00" in relative or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
