@@ -151,7 +151,9 @@ def predict_run(
         parts = [p.name for p in store.parts(split_dir)]
         total = store.count_records(split_dir)
         done: list[Made] = []
-        work = Work("predict", fn, network=True, folder=str(out), sees=(str(root), *map(str, weights)))
+        work: Work[Made, Made] = Work(
+            "predict", fn, network=True, folder=str(out), sees=(str(root), *map(str, weights))
+        )
         with Progress(f"predict {job.model.name}", total, "sample", quiet) as bar, using(engine, 1) as own:
             for shard in own.imap(work, enumerate(parts)):
                 done.append(shard)

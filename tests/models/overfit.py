@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from baselines.base import Baseline, Batch, Result, build_model, playing
+from baselines.base import ADAM, Baseline, Batch, Result, build_model, playing
 
 from .world import batch, small
 
@@ -56,20 +56,28 @@ def crop_score(found: Result, truth: Batch) -> float:
 
 
 def overfit(
-    name: str, task: str, most: int = 300, goal: float | None = None, every: int = 25, **settings: object
+    name: str,
+    task: str,
+    most: int = 300,
+    goal: float | None = None,
+    every: int = 25,
+    alike: bool = False,
+    **settings: object,
 ) -> Fit:
     """Train on the four samples until the goal is met, looking every so many steps; the rates fall as a cosine.
 
     Args:
         most: steps, over which the rates fall to 0: at a constant rate Adam's own steps would keep an l1 above 0.02.
         goal: IoU or l1 in the hole to stop at; None: those of the module.
+        alike: Adam for all players, as in the ``small`` and ``debug`` recipes, in place of the model's own.
     """
     torch.manual_seed(0)
     truth = batch()
     model = build_model(name, task, 0, **{**small(name, task), **settings})
     model.prepare(truth.need("amodal")[:, 0])
     optimizers = {}
-    for turn, hint in model.optimizers().items():
+    for turn, own in model.optimizers().items():
+        hint = ADAM if alike else own
         rate = RATES[hint.kind] * (0.1 if turn == "critic" else 1)
         optimizers[turn] = hint.build(model.turns()[turn], rate)
     schedules = [

@@ -16,8 +16,9 @@ from .world import batch, small
 
 CASES = [(name, task) for name in MODELS.names() for task in MODELS.get(name).TASKS]
 JOINED = ("human_deocclusion", "pcnets")  # whose own papers join the modal mask to the amodal one
-#: Painters that learn four people by heart within the time of this suite; the others: tests/bench/overfit.py.
-SOON = [("human_deocclusion", "content"), ("pcnets", "content"), ("segan", "content")]
+#: What is halfway to four people known by heart (tests/bench/overfit.py goes all the way): an untrained model has an
+#: IoU of 0.26 and less, or an l1 of 0.17 and more in the hole.
+HALFWAY = {"mask": 0.5, "content": 0.09}
 PARAMETRIZE = pytest.mark.parametrize(("name", "task"), CASES, ids=["-".join(c) for c in CASES])
 
 
@@ -149,10 +150,14 @@ def test_saved_is_loaded_and_a_seed_is_a_model(name: str, task: str) -> None:
         assert (x is None and y is None) or torch.equal(x, y)
 
 
-@pytest.mark.parametrize(("name", "task"), SOON, ids=[n for n, _ in SOON])
+@PARAMETRIZE
 def test_learns_four_people(name: str, task: str) -> None:
-    fit = overfit(name, task, most=150, goal=0.05)  # in the hole; an untrained model is at 0.17 and more
+    narrow = {"width": 16} if name == "mask_rcnn" else {}
+    # by the paper's own SGD its mask network stands still for hundreds of steps
+    alike = (name, task) == ("human_deocclusion", "mask")
+    fit = overfit(name, task, most=120, goal=HALFWAY[task], every=10, alike=alike, **narrow)
     assert fit.reached, fit
+    assert fit.before < 0.3 if task == "mask" else fit.before > 0.16, fit
 
 
 def test_builds_are_alone_with_their_seed() -> None:

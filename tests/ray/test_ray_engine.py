@@ -22,7 +22,6 @@ from ahp_toolkit.core.engines import LocalEngine, Work, make_engine  # noqa: E40
 from ahp_toolkit.core.errors import UserError  # noqa: E402
 from ahp_toolkit.core.pipeline import run  # noqa: E402
 from ahp_toolkit.core.ray_worker import Check, code_of  # noqa: E402
-
 from benchmark import score as judge  # noqa: E402
 from tests.benchmark.world import make_split, noisy, submit  # noqa: E402
 
