@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ahp_toolkit.core.pipeline import Job
+
 from .run import Bench, small_disk
 from .strikes import FAILED, FAULTS, strike
 
@@ -18,7 +20,8 @@ STAGES = ("harvest", "review", "splits", "materialize", "export cocoa", "decisio
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     home = tmp_path_factory.mktemp("faults")
-    with ExitStack() as stack:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Job, "size_of", Job.size_of)  # `warm` makes shards small; later tests of this worker want theirs
         yield Bench(home, stack.enter_context(small_disk(home / "disk")))
 
 

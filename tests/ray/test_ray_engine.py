@@ -61,6 +61,8 @@ def cluster() -> Iterator[object]:
         small = {"num_cpus": 1, "object_store_memory": 100 * MIB}
         first = small | {"num_gpus": 1, "include_dashboard": False, "temp_dir": temp}
         patch.setattr(services, "get_node", patient(services.get_node))
+        patch.setenv("RAY_TMPDIR", temp)  # there it notes the address, in a folder that it expects to stand
+        (Path(temp) / "ray").mkdir()
         made = Cluster(initialize_head=True, head_node_args=first)
         made.others = [made.add_node(**small) for _ in range(2)]
         yield made
@@ -183,7 +185,8 @@ def test_a_raylet_killed_in_the_middle_costs_its_shards_only(cluster, engine, tm
     assert bytes_of(tmp_path / "square") == bytes_of(tmp_path / "local" / "square")
 
 
-def test_a_worker_that_sees_another_disk_or_other_code_refuses(tmp_path):
+def test_a_worker_that_sees_another_disk_or_other_code_refuses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the check takes its worker to the command's folder
     (tmp_path / "photos").mkdir()
     Check("here", code_of(), str(tmp_path), ((str(tmp_path / "photos"), ""),))()
     with pytest.raises(UserError, match=r"does not see .*photos as here does"):

@@ -103,10 +103,9 @@ def measured(arguments: Sequence[str], log: Path, env: dict[str, str] | None = N
     Raises:
         RuntimeError: when it fails, with the end of its log.
     """
+    env = {**(env or os.environ), "PYTHONPATH": str(Path(__file__).parents[2])}  # found from any folder
     with log.open("w") as f:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], stdout=f, stderr=subprocess.STDOUT, env=env or dict(os.environ)
-        )
+        process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=f, stderr=subprocess.STDOUT, env=env)
         tree = Tree(process.pid)
         while process.poll() is None:
             tree.look()

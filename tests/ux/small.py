@@ -15,8 +15,14 @@ from tests.test_harvest import coco, photo
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "FIFTYONE_DO_NOT_TRACK": "1"}
 ENV.pop("AHP_DEBUG", None)
-#: A child that is ``ahp`` with something changed first.
-AHP = "import sys\nfrom ahp_toolkit import cli\nsys.argv[0] = 'ahp'\n{before}\ncli.main()\n"
+#: A child that is ``ahp`` with something changed first. Started from the background it would inherit an ignored SIGINT.
+AHP = """import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ahp_toolkit import cli
+sys.argv[0] = 'ahp'
+{before}
+cli.main()
+"""
 
 
 NAP = 600.0
