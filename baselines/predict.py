@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from ahp_toolkit.stages.materialize import file_name
 from .cascade import SIDE, Masks, complete_masks, fed_by, paint
 from .data import Bytes, EvalData, collate, to_batch
 from .runs import Loaded, device_name, load_model, split_digest, weights_file
+from .speed import BATCH, measure
 
 PART = 256  # predictions a Parquet file
 
@@ -60,13 +61,14 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of one part of a split; ``device`` in words."""
+    """What came of one part of a split; ``device`` in words; ``speed``: `speed.measure`, of the first part alone."""
 
     number: int
     samples: int
     predictions: list[Prediction]
     dropped: list[Dropped]
     device: str
+    speed: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class Predict:
             for group in batches(data.samples, self.batch):
                 chunk = _chunk(data, group, job.sizes, dropped)
                 made += _predicted(job, chunk, self.out) if chunk.samples else []
-            return Made(number, len(data), made, dropped, device_name(job.device))
+            cost = measure(job.model, job.feeder, job.device, job.precision) if number == 0 else {}
+            return Made(number, len(data), made, dropped, device_name(job.device), cost)
 
 
 @lru_cache(maxsize=2)
@@ -159,15 +162,12 @@ def predict_run(
                 done.append(shard)
                 bar.update(shard.samples)
         done.sort(key=lambda m: m.number)
-        _write(
-            out, done, lambda made, missed: _about(job, run, mask_run, split_dir, made, missed, done[0].device), weights
-        )
+        about = _about(job, run, mask_run, split_dir, done)
+        _write(out, done, about, weights)
     return out
 
 
-def _write(
-    out: Path, done: Sequence[Made], about: Callable[[list[Prediction], int], dict[str, Any]], weights: Sequence[Path]
-) -> None:
+def _write(out: Path, done: Sequence[Made], about: dict[str, Any], weights: Sequence[Path]) -> None:
     made, dropped = [p for m in done for p in m.predictions], [d for m in done for d in m.dropped]
     for old in out.glob("part-*.parquet"):
         old.unlink()
@@ -175,7 +175,7 @@ def _write(
         store.write_records(out / f"part-{number:05d}.parquet", list(part), Prediction)
     store.write_records(out / "dropped.parquet", dropped, Dropped)
     written = {"weights_files": [store.digest_file(w) for w in weights], "parts": store.digest_files(store.parts(out))}
-    store.write_json(out / "run.json", about(made, len(dropped)) | written)
+    store.write_json(out / "run.json", about | written)
 
 
 def _chunk(data: EvalData, group: Any, sizes: tuple[int, int, int], dropped: list[Dropped]) -> _Chunk:
@@ -223,18 +223,13 @@ def _records(
         yield Prediction(sample.sample_id, model.name, amodal, modal, name, seconds / len(chunk.samples))
 
 
-def _about(
-    job: Job, run: Path, mask_run: Path | None, split_dir: Path, made: list[Prediction], missed: int, on: str
-) -> dict[str, Any]:
+def _about(job: Job, run: Path, mask_run: Path | None, split_dir: Path, done: Sequence[Made]) -> dict[str, Any]:
     """run.json: the run's own, and what was predicted with it."""
-    steady = sorted(p.seconds or 0.0 for p in made)
-    speed = {
-        "ms_per_person": 1000 * steady[len(steady) // 2] if steady else None,
-        "batch": job.batch, "device": on, "precision": job.precision,
-    }  # fmt: skip
+    made, missed = sum(len(m.predictions) for m in done), sum(len(m.dropped) for m in done)
+    speed = {**done[0].speed, "batch": BATCH, "device": done[0].device, "precision": job.precision}
     fed = "nothing" if job.model.task == "mask" else "truth" if job.feeder is None else job.feeder.label
     return job.model.run | {
         "model": job.model.name, "task": job.model.task, "weights": job.model.label, "fed_by": fed,
         "mask_run": "" if mask_run is None else mask_run.name, "made_by": run.name, "split": split_dir.name,
-        "dataset_digest": split_digest(split_dir), "predictions": len(made), "missed": missed, "speed": speed,
+        "dataset_digest": split_digest(split_dir), "predictions": made, "missed": missed, "speed": speed,
     }  # fmt: skip

@@ -233,7 +233,8 @@ def speed_rows(runs: list[Run]) -> list[dict[str, str]]:
             said = {**said, "ms_per_person": 1000 * seconds}
         if not any(k in said for k in SPEED):
             continue
-        row = {"method": run.model}
+        task = run.about["run"].get("task")
+        row = {"method": f"{run.model} ({text.one_line(task)})" if task in ("mask", "content") else run.model}
         for key, (_, _, scale) in SPEED.items():
             value = said.get(key)
             row[key] = f"{value * scale:.4g}" if isinstance(value, (int, float)) else "–"

@@ -95,7 +95,8 @@ def test_the_local_engines_bytes_and_no_marks_left(engine, tmp_path):
 def test_workers_serve_one_stage_after_the_other(engine, tmp_path):
     for name in ("one", "two"):
         run(job(tmp_path, name), lambda: range(12), quiet=True, engine=engine)
-    assert {pid for _, pid, _ in calls(tmp_path, "two")} <= {pid for _, pid, _ in calls(tmp_path, "one")}
+    one, two = ({pid for _, pid, _ in calls(tmp_path, name)} for name in ("one", "two"))
+    assert one & two and len(one | two) <= engine.workers  # a busy machine's last worker may get no shard of one stage
 
 
 def test_never_more_than_two_tasks_a_worker_are_drawn_and_not_done(engine, tmp_path):
