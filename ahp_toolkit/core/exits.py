@@ -37,6 +37,9 @@ _MACHINE = {
 }
 
 
+_came: list[int] = []  # the signals that ended this process
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: whatever is cleaned up at Ctrl+C is cleaned up at this, too."""
 
@@ -46,6 +49,7 @@ def on_sigterm() -> None:
 
     def stop(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
+        _came.append(signal.SIGTERM)
         raise Terminated
 
     with contextlib.suppress(ValueError):
@@ -56,7 +60,7 @@ def stopped(e: BaseException) -> int:
     """The end by a signal: the workers are ended, what they had not finished is made by the next start."""
     for child in multiprocessing.active_children():
         child.terminate()
-    terminated = isinstance(e, Terminated)
+    terminated = isinstance(e, Terminated) or bool(_came)  # Ray makes a plain KeyboardInterrupt of it
     said = f"{'terminated' if terminated else 'interrupted'}; the same command goes on from here"
     log.event("error", "error", kind="interrupted", message=said)
     sys.stderr.write(f"ahp: {said}\n")

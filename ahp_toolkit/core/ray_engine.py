@@ -13,11 +13,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -92,8 +94,11 @@ def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None
         said["object_store_memory"] = min(2048, max(128, 32 * cpus)) * _MIB
     closing.callback(ray.shutdown)
     for left in range(0 if address else 2, -1, -1):
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address or "local", **said)
+            with contextlib.suppress(ValueError, TypeError):  # another thread's call; a handler that is not Python's
+                signal.signal(signal.SIGTERM, handler)  # Ray's own would print a stack of C++
             return
         except Exception:  # a bare one where the raylet was not there within half a minute, as on a busy machine
             if not left:

@@ -55,8 +55,8 @@ def ahp(*args: object, before: str = "", **env: str) -> subprocess.CompletedProc
 def start(*args: object, before: str = "", **kwargs: Any) -> subprocess.Popen[str]:
     """Start ``ahp`` and go on."""
     command = [sys.executable, "-c", AHP.format(before=before), *map(str, args)]
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
-    return subprocess.Popen(command, text=True, env=ENV, **both)
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENV} | kwargs
+    return subprocess.Popen(command, text=True, **both)
 
 
 def events(path: Path) -> list[dict[str, Any]]:
