@@ -151,7 +151,8 @@ class Sink:
         """The classes met, by code."""
         depth, names = humans(root), class_names(root)
         return tuple(
-            Label(mid, PERSON if mid in depth else names.get(mid) or mid, depth.get(mid, -1)) for mid in self.codes.of
+            Label(mid, PERSON if mid in depth else names.get(mid) or mid.strip().lower(), depth.get(mid, -1))
+            for mid in self.codes.of
         )
 
     def full(self, path: Path) -> None:

@@ -217,7 +217,7 @@ def _fault(bad: int, label: Label, box: Box, clipped: Box) -> str:
     """The reason why a row is no instance; empty where it is one."""
     if bad:
         return BAD[bad]
-    if not label.mid:
+    if not label.mid.strip():
         return "bad_record"
     if box.x1 < box.x0 or box.y1 < box.y0:
         return "bad_box"

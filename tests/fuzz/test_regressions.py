@@ -196,6 +196,20 @@ def test_open_images_headers_that_name_a_column_twice(tmp_path: Path, column: st
         everything(module, tmp_path)
 
 
+def test_open_images_classes_without_a_name_are_labelled_as_all_are(tmp_path: Path) -> None:
+    module = dataset("openimages", tmp_path)
+    path = next(tmp_path.rglob("*bbox.csv"))
+    head, *rows = path.read_text().splitlines()
+    at = head.split(",").index("LabelName")
+    for mid in ("N/A", "  "):
+        cells = rows[0].split(",")
+        rows.append(",".join([*cells[:at], mid, *cells[at + 1 :]]))
+    path.write_text("\n".join([head, *rows, ""]))
+    found = everything(module, tmp_path)
+    assert "n/a" in {i.label for f in found if f.image for i in f.image.instances}
+    assert all(i.label == i.label.strip().lower() != "" for f in found if f.image for i in f.image.instances)
+
+
 def test_open_images_header_of_one_endless_field(tmp_path: Path) -> None:
     module = dataset("openimages", tmp_path)
     path = next(tmp_path.rglob("*bbox.csv"))
