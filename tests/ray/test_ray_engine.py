@@ -113,7 +113,7 @@ def test_never_more_than_two_tasks_a_worker_are_drawn_and_not_done(engine, tmp_p
     work = Work("square", Double(str(tmp_path / "t")))
     for _ in engine.imap(work, tasks()):
         done += 1
-    assert done == 24 and engine.workers <= most <= 2 * engine.workers
+    assert done == 24 and 2 <= most <= 2 * engine.workers  # 2 where one worker was ready before the others, and did all
 
 
 def test_a_worker_that_dies_costs_its_shard_only(engine, tmp_path):
