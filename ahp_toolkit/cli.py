@@ -98,9 +98,9 @@ def _run() -> int:
         return value if type(value) is int else exits.OK  # a command's ctx.exit(n)
     except click.exceptions.Abort as e:  # click's name for Ctrl+C, and for an end of input
         cause = e.__cause__ or e
-        return exits.failed(cause) if isinstance(cause, EOFError) else exits.stopped(cause)
-    except KeyboardInterrupt as e:
-        return exits.stopped(e)
+        return exits.failed(cause) if isinstance(cause, EOFError) else exits.stopped()
+    except KeyboardInterrupt:
+        return exits.stopped()
     except click.UsageError as e:
         e.show()
         log.event("error", "error", kind="user", message=e.format_message())

@@ -37,11 +37,7 @@ _MACHINE = {
 }
 
 
-_came: list[int] = []  # the signals that ended this process
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: whatever is cleaned up at Ctrl+C is cleaned up at this, too."""
+_terminated: list[int] = []  # the SIGTERM that ends this process; libraries may replace the exception it raised
 
 
 def on_sigterm() -> None:
@@ -49,22 +45,21 @@ def on_sigterm() -> None:
 
     def stop(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
-        _came.append(signal.SIGTERM)
-        raise Terminated
+        _terminated.append(signal.SIGTERM)
+        raise KeyboardInterrupt
 
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, stop)
 
 
-def stopped(e: BaseException) -> int:
+def stopped() -> int:
     """The end by a signal: the workers are ended, what they had not finished is made by the next start."""
     for child in multiprocessing.active_children():
         child.terminate()
-    terminated = isinstance(e, Terminated) or bool(_came)  # Ray makes a plain KeyboardInterrupt of it
-    said = f"{'terminated' if terminated else 'interrupted'}; the same command goes on from here"
+    said = f"{'terminated' if _terminated else 'interrupted'}; the same command goes on from here"
     log.event("error", "error", kind="interrupted", message=said)
     sys.stderr.write(f"ahp: {said}\n")
-    return TERMINATED if terminated else INTERRUPTED
+    return TERMINATED if _terminated else INTERRUPTED
 
 
 def user(message: str) -> int:
