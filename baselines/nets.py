@@ -7,6 +7,7 @@ PatchGAN), Zhan et al. 2020 (PCNet-M's U-Net). Residual blocks and squeeze-and-e
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,30 +27,35 @@ class PartialConv2d(nn.Module):
     several concatenated inputs is their share of the channels.
     """
 
-    ones: Tensor
-
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         nn.init.kaiming_normal_(self.conv.weight)
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.register_buffer("ones", torch.ones(1, 1, kernel, kernel), persistent=False)
 
     def forward(self, *parts: Masked) -> Masked:
         """Convolve the concatenation of the parts; each carries its own mask. Returns the feature and its new mask."""
-        x = torch.cat([f * m for f, m in parts], 1) if len(parts) > 1 else parts[0][0] * parts[0][1]
-        scale, valid = self._window(parts, x.shape[1])
-        y = self.conv(x) * scale
+        seen = [f * m.to(f.dtype) for f, m in parts]  # under autocast features stay in half precision
+        x = torch.cat(seen, 1) if len(seen) > 1 else seen[0]
+        y = self.conv(x)
+        scale, valid = self._window(parts, x.shape[1], y.dtype)
+        y = y * scale
         if self.bias is not None:
-            y = y + self.bias[:, None, None] * valid
+            y = y + self.bias.to(y.dtype)[:, None, None] * valid
         return y, valid
 
     @torch.no_grad()
-    def _window(self, parts: Sequence[Masked], channels: int) -> tuple[Tensor, Tensor]:
-        share = torch.stack([m.to(self.ones.dtype) * (f.shape[1] / channels) for f, m in parts]).sum(0)
-        seen = F.conv2d(share, self.ones, stride=self.conv.stride, padding=self.conv.padding)
-        valid = (seen > 1e-6).to(parts[0][0].dtype)
-        return (self.ones.numel() / seen.clamp(min=1e-6)).to(valid.dtype) * valid, valid
+    def _window(self, parts: Sequence[Masked], channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(parts[0][1].dtype, torch.float32)  # shares are no half-precision numbers
+        share = parts[0][1].to(wide)
+        if len(parts) > 1:
+            share = torch.stack([m.to(wide) * (f.shape[1] / channels) for f, m in parts]).sum(0)
+        # a sum, not a mean: exact for 0/1 masks, and a pooling kernel is lighter than a convolution with ones
+        conv = self.conv
+        seen = F.avg_pool2d(share, conv.kernel_size, conv.stride, conv.padding, divisor_override=1)
+        some = seen > 1e-6
+        scale = torch.where(some, math.prod(conv.kernel_size) / seen, 0.0)
+        return scale.to(dtype), some.to(dtype)
 
 
 class GatedConv2d(nn.Module):
