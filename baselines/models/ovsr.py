@@ -6,7 +6,8 @@ recovery: a two-path structure with one shared network, which paints the object 
 image; then the two tasks iterate: the recovered picture goes back into the segmentation, the recovered mask into the
 painting. Ours differs: the pool holds the training people's amodal masks instead of renderings of 3D models; both
 networks are pix2pix's U-Nets without dropout; the answer's hole is the mean of both paths; for "content" the masks
-are given, so only the painting iterates.
+are given, so only the painting iterates. The weights are ours: with the mask critics at 0.1, or with the painting's l1
+reaching the masks, the cross-entropy rises again after 100 steps and the masks get worse than the given ones.
 """
 
 from __future__ import annotations
@@ -42,12 +43,16 @@ TASKS = ("mask", "content")
 
 @dataclass(frozen=True)
 class OvsrSettings(Settings):
-    """``iterations``: rounds of both tasks; ``pool``: silhouettes kept of the training people."""
+    """``iterations``: rounds of both tasks; ``pool``: silhouettes kept of the training people.
+
+    Weights: ``coupled`` of the two mask critics' terms, ``adversarial`` of the painting's.
+    """
 
     critic_width: int = 64
     iterations: int = 2
     pool: int = 64
     l1: float = 10.0
+    coupled: float = 0.01
     adversarial: float = 0.1
     perceptual: float = 0.1
 
@@ -90,7 +95,7 @@ class OvsrMask(Baseline):
     wants_masks = True
 
     def __init__(self, s: OvsrSettings) -> None:
-        weights = {"mask": 1.0, "shape": s.adversarial, "object": s.adversarial, "perceptual": s.perceptual}
+        weights = {"mask": 1.0, "shape": s.coupled, "object": s.coupled, "perceptual": s.perceptual}
         weights |= {"l1_object": s.l1, "l1_whole": s.l1, "critic_shape": 1.0, "critic_object": 1.0}
         super().__init__("mask", s, weights)
         levels = halvings(s.size)
@@ -128,8 +133,8 @@ class OvsrMask(Baseline):
         for i in range(self.settings.iterations):
             logits = self.net(torch.cat([batch.image, batch.given, picture], 1))
             soft = logits.sigmoid()
-            object_, whole = self.recovery(picture, batch.given, soft)
-            picture = composite(batch.image, _painted(object_, whole), soft * (1 - batch.given))
+            object_, whole = self.recovery(picture, batch.given, soft.detach())
+            picture = composite(batch.image, _painted(object_, whole), soft.detach() * (1 - batch.given))
             extra |= {f"mask{i}": logits}
         return Output(amodal=logits, extra=extra | {"object": object_, "whole": whole})
 
