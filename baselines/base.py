@@ -199,6 +199,7 @@ def make_settings(cls: type[S], given: Mapping[str, Any]) -> S:
         UserError: for an unknown setting (with the nearest known one) or a value of the wrong type.
     """
     known = {f.name: f for f in dataclasses.fields(cls)}
+    chosen: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -207,7 +208,8 @@ def make_settings(cls: type[S], given: Mapping[str, Any]) -> S:
         default = known[name].default
         if not _same_kind(value, default):
             raise UserError(f"setting {name} must be a {type(default).__name__}, got {value!r}")
-    return cls(**dict(given))
+        chosen[name] = float(value) if isinstance(default, float) else value  # 10 and 10.0 are one setting
+    return cls(**chosen)
 
 
 def _same_kind(value: Any, default: Any) -> bool:

@@ -89,7 +89,9 @@ def recipe_of(name: str) -> Recipe:
 
 
 def model_settings(model: str, task: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings a model is built with: its own, scaled by the recipe, then what the user has ``given``.
+    """All settings a model is built with: its own, scaled by the recipe, then what the user has ``given``.
+
+    Defaults are among them: a run says what it was trained with, also where a later version's default differs.
 
     Raises:
         UserError: for an unknown model, task or setting.
@@ -101,9 +103,8 @@ def model_settings(model: str, task: str, recipe: Recipe, given: Mapping[str, An
         if hasattr(own, name):
             out[name] = max(4, round(getattr(own, name) * recipe.width))
     out |= given
-    with torch.device("meta"):
-        build_model(model, task, **out)  # refuses what does not fit before anything else is done
-    return out
+    with torch.device("meta"):  # refuses what does not fit before anything else is done
+        return asdict(build_model(model, task, **out).settings)
 
 
 def optimizer_of(model: Baseline, player: str, recipe: Recipe) -> Optimizer:

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.torch_io import load_torch
 from baselines import runs
-from baselines.base import MODELS
+from baselines.base import MODELS, build_model
 from baselines.recipes import RECIPES, model_settings, rate_factor
 from baselines.train import Training, train
 
@@ -167,6 +168,13 @@ def test_recipes_fit_every_model():
                 assert recipe.steps[task] > 0 and recipe.batch[task] > 0
     with pytest.raises(UserError, match="no setting"):
         model_settings("pix2pix", "mask", RECIPES["debug"], {"widht": 3})
+
+
+def test_a_run_is_known_by_all_its_settings_defaults_included() -> None:
+    said = model_settings("ovsr", "mask", RECIPES["debug"], {"l1": 3})
+    assert said == asdict(build_model("ovsr", "mask", **said).settings)  # as a model file is read
+    assert (said["l1"], said["iterations"]) == (3.0, 2)
+    assert json.dumps(said) == json.dumps(model_settings("ovsr", "mask", RECIPES["debug"], {"l1": 3.0}))
     assert rate_factor(RECIPES["paper"], 7, 100) == 1.0
     factors = [rate_factor(RECIPES["debug"], k, 100) for k in range(100)]
     assert max(factors) == factors[5] == 1.0 and factors[-1] < 0.01 and factors[0] < 0.25
