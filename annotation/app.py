@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -352,5 +352,8 @@ def mirror_for(session: Session) -> Mirror:
         import fiftyone as fo
 
         write_back(fo.load_dataset(name), sorted(ids), session.state, list(session.words.by_reviewer))
+        # another reviewer's server may have written a newer word between our reading of the logs and this write
+        with suppress(UserError):  # a broken log: the panel's own calls tell it
+            session.listen()
 
     return Mirror(write)

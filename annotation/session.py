@@ -179,7 +179,7 @@ class Session:
         """
         entry = self._entry(candidate_id, verdict, reason, seconds, at, SETTLED if settle else "")
         with self._lock:
-            self.words.refresh()
+            self.mirror(self.words.refresh())
             if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
                 self._append(entry)
             mine = self.words.mine(self.reviewer).get(candidate_id)
@@ -254,6 +254,11 @@ class Session:
                 "disagreed": len(self.words.disagreed()),
                 "database": self.mirror_state(),
             }
+
+    def listen(self) -> None:
+        """Read what others have logged and pass it on to the mirror."""
+        with self._lock:
+            self.mirror(self.words.refresh())
 
     def state(self, candidate_id: str) -> dict[str, Any]:
         """The database's fields for a candidate; see `words.state`."""

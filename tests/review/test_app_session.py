@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from ahp_toolkit.core import masks, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
-from annotation import decisions
+from annotation import app, decisions
 from annotation.decisions import Retraction
 from annotation.mirror import Mirror
 from annotation.queue import Handed, Plan
@@ -287,6 +288,30 @@ def test_the_mirror_tries_until_the_database_is_back():
         time.sleep(0.05)
     assert set().union(*taken) == {f"c{k}" for k in range(5)}
     assert mirror.state() == ""
+
+
+def test_what_another_says_meanwhile_reaches_the_database_in_the_end(root, ids, monkeypatch):
+    """Two servers, one database: a write from older logs may land last, and is then put right."""
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    held: dict[str, dict[str, object]] = {}
+
+    def write_back(_: object, some: list[str], state_of, __: list[str]) -> None:
+        found = {cid: state_of(cid) for cid in some}
+        if ids[0] in some and bob.words.mine("bob").get(ids[0]) is None:
+            bob.decide(ids[0], "discard")  # after our reading, before our writing
+        held.update(found)
+
+    monkeypatch.setattr(app, "write_back", write_back)
+    monkeypatch.setitem(sys.modules, "fiftyone", SimpleNamespace(load_dataset=lambda name: None))
+    ann.mirror = app.mirror_for(ann).put
+    bob.decide(ids[0], "preserve")
+    bob.decide(ids[0], "")
+    ann.decide(ids[1], "preserve")  # reads what bob has said so far on the way
+    for _ in range(100):
+        if held.get(ids[0], {}).get("verdict") == "discard" and held.get(ids[1], {}).get("verdict") == "preserve":
+            break
+        time.sleep(0.05)
+    assert (held[ids[0]]["verdict"], held[ids[1]]["verdict"]) == ("discard", "preserve")
 
 
 def test_the_databases_fields():
