@@ -7,7 +7,7 @@ image; then the two tasks iterate: the recovered picture goes back into the segm
 painting. Ours differs: the pool holds the training people's amodal masks instead of renderings of 3D models; both
 networks are pix2pix's U-Nets without dropout; the answer's hole is the mean of both paths; for "content" the masks
 are given, so only the painting iterates. The weights are ours: with the mask critics at 0.1, or with the painting's l1
-reaching the masks, the cross-entropy rises again after 100 steps and the masks get worse than the given ones.
+reaching the masks, the cross-entropy rises again after 100 steps and the masks end no better than the given ones.
 """
 
 from __future__ import annotations
