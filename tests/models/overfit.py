@@ -16,6 +16,7 @@ from .world import batch, small
 
 # rates for a handful of small steps; the papers' are for their batches and hundreds of thousands of iterations
 RATES = {"sgd": 0.02, "adam": 2e-3}
+OWN = {"mask_rcnn": 1e-3}  # above it, random weights of full width diverge
 IOU, L1 = 0.95, 0.02
 
 
@@ -78,7 +79,7 @@ def overfit(
     optimizers = {}
     for turn, own in model.optimizers().items():
         hint = ADAM if alike else own
-        rate = RATES[hint.kind] * (0.1 if turn == "critic" else 1)
+        rate = (RATES[hint.kind] if alike else OWN.get(name, RATES[hint.kind])) * (0.1 if turn == "critic" else 1)
         optimizers[turn] = hint.build(model.turns()[turn], rate)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(o, lambda k: (1 + math.cos(math.pi * k / most)) / 2)
@@ -110,5 +111,7 @@ def train_step(model: Baseline, truth: Batch, optimizers: dict[str, torch.optim.
     for turn, optimizer in optimizers.items():
         with playing(model, turn):
             optimizer.zero_grad(set_to_none=True)
-            model.total(model.losses(truth, output, turn)).backward()
+            total = model.total(model.losses(truth, output, turn))
+            assert torch.isfinite(total), f"{turn}: the loss is {total.item()}"
+            total.backward()
             optimizer.step()
