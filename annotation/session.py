@@ -117,7 +117,7 @@ class Session:
         if view not in VIEWS:
             raise UserError(f"view {view!r}: expected one of {', '.join(VIEWS)}")
         with self._lock:
-            self.mirror(self.words.refresh())
+            self.listen()
             held = set(seen)
             ids = list(islice((cid for cid in self._view(view) if cid not in held), max(0, min(n, 64))))
             mine = self.words.mine(self.reviewer)
@@ -179,7 +179,7 @@ class Session:
         """
         entry = self._entry(candidate_id, verdict, reason, seconds, at, SETTLED if settle else "")
         with self._lock:
-            self.mirror(self.words.refresh())
+            self.listen()
             if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
                 self._append(entry)
             mine = self.words.mine(self.reviewer).get(candidate_id)
@@ -225,7 +225,7 @@ class Session:
             self._timer = threading.Timer(1.0, self._flush)
             self._timer.daemon = True
             self._timer.start()
-        self.mirror(self.words.refresh())
+        self.listen()
 
     def _flush(self) -> None:
         self._timer = None
