@@ -132,9 +132,9 @@ class OvsrMask(Baseline):
         extra: dict[str, Tensor] = {}
         for i in range(self.settings.iterations):
             logits = self.net(torch.cat([batch.image, batch.given, picture], 1))
-            soft = logits.sigmoid()
-            object_, whole = self.recovery(picture, batch.given, soft.detach())
-            picture = composite(batch.image, _painted(object_, whole), soft.detach() * (1 - batch.given))
+            soft = logits.sigmoid().detach()
+            object_, whole = self.recovery(picture, batch.given, soft)
+            picture = composite(batch.image, _painted(object_, whole), soft * (1 - batch.given))
             extra |= {f"mask{i}": logits}
         return Output(amodal=logits, extra=extra | {"object": object_, "whole": whole})
 

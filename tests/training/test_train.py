@@ -168,6 +168,9 @@ def test_recipes_fit_every_model():
                 assert recipe.steps[task] > 0 and recipe.batch[task] > 0
     with pytest.raises(UserError, match="no setting"):
         model_settings("pix2pix", "mask", RECIPES["debug"], {"widht": 3})
+    assert rate_factor(RECIPES["paper"], 7, 100) == 1.0
+    factors = [rate_factor(RECIPES["debug"], k, 100) for k in range(100)]
+    assert max(factors) == factors[5] == 1.0 and factors[-1] < 0.01 and factors[0] < 0.25
 
 
 def test_a_run_is_known_by_all_its_settings_defaults_included() -> None:
@@ -175,6 +178,3 @@ def test_a_run_is_known_by_all_its_settings_defaults_included() -> None:
     assert said == asdict(build_model("ovsr", "mask", **said).settings)  # as a model file is read
     assert (said["l1"], said["iterations"]) == (3.0, 2)
     assert json.dumps(said) == json.dumps(model_settings("ovsr", "mask", RECIPES["debug"], {"l1": 3.0}))
-    assert rate_factor(RECIPES["paper"], 7, 100) == 1.0
-    factors = [rate_factor(RECIPES["debug"], k, 100) for k in range(100)]
-    assert max(factors) == factors[5] == 1.0 and factors[-1] < 0.01 and factors[0] < 0.25
