@@ -6,6 +6,7 @@ the rare inputs that claim or hold much (deep nesting, giant declared sizes, lon
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import json
@@ -98,7 +99,7 @@ def value(rng: Random, huge: bool = False) -> Any:
     if pick < 0.4:
         return f"@@{rng.choice(TOKENS)}@@"
     if pick < 0.97:
-        return rng.choice(VALUES)
+        return copy.deepcopy(rng.choice(VALUES))  # later edits change containers in place
     depth = rng.choice((3, 30, 300))
     return nested(depth, rng.random() < 0.5)
 

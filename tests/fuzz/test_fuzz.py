@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
 import pytest
 
+from . import mutate
 from .mutate import numbered
 from .targets import TARGETS
 
@@ -27,3 +29,16 @@ def test_hostile_inputs_end_in_records_reasons_or_one_line(name: str, tmp_path: 
                 raise
     assert "accepted" in kinds or "dropped" in kinds  # the examples themselves are good
     assert kinds & {"refused", "dropped"}
+
+
+def test_an_input_is_known_by_its_number_whatever_came_before_it() -> None:
+    """`VALUES` holds containers; an edit of one must not reach the next input."""
+    document = json.dumps({"images": [{"id": 1, "size": [1, 2]}], "annotations": [{"id": 2, "bbox": [0, 0, 1, 1]}]})
+
+    def made(n: int) -> bytes:
+        return mutate.json_bytes(document.encode(), numbered("x", 0, n))
+
+    wanted = [made(n) for n in range(400, 500)]
+    for n in range(400):
+        made(n)
+    assert [made(n) for n in range(400, 500)] == wanted
