@@ -1,7 +1,8 @@
 """Append-only logs of JSON lines: a line is there whole or not at all, whoever writes at the same time.
 
-Beside a log NAME lies ``.NAME.end``: how many bytes of it were acknowledged, and their sha256. Who reads a log that
-lacks some of them, or holds others in their place, is told so: nothing that was said is lost without a word.
+Beside a log NAME lies ``.NAME.end``: how many bytes of it were acknowledged, and their sha256, in two slots that are
+written in turn, so that a torn write leaves the one before. Who reads a log that lacks some of these bytes, or holds
+others in their place, is told so: nothing that was said is lost without a word.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from ahp_toolkit.core.errors import UserError
 
 _BLOCK = 1 << 20
+_SLOT = 95  # bytes: 20 digits, a sha256, a crc32, two spaces and a line end
 
 
 def append(path: Path, value: Mapping[str, Any]) -> None:
@@ -174,20 +176,36 @@ def _end_of(path: Path) -> Path:
 
 def _acknowledge(path: Path, size: int, digest: str) -> None:
     text = f"{size:020d} {digest}"
+    line = f"{text} {zlib.crc32(text.encode()):08x}\n".encode()
+    first, second = (slot[0] if slot else -1 for slot in _slots(path))
+    older = int(second < first)
     fd = os.open(_end_of(path), os.O_WRONLY | os.O_CREAT, 0o644)
     try:
-        os.pwrite(fd, f"{text} {zlib.crc32(text.encode()):08x}\n".encode(), 0)
+        os.pwrite(fd, line, older * _SLOT)
     finally:
         os.close(fd)
 
 
 def _acknowledged(path: Path) -> tuple[int, str] | None:
     """(bytes, their sha256) that were acknowledged; None where nothing is known."""
+    return max(filter(None, _slots(path)), default=None)
+
+
+def _slots(path: Path) -> list[tuple[int, str] | None]:
+    """Both slots; None for one that was never written or was torn."""
     try:
-        text, _, check = _end_of(path).read_text().strip().rpartition(" ")
+        data = _end_of(path).read_bytes()
+    except OSError:
+        data = b""
+    return [_slot(data[:_SLOT]), _slot(data[_SLOT:])]
+
+
+def _slot(data: bytes) -> tuple[int, str] | None:
+    try:
+        text, _, check = data.decode().strip().rpartition(" ")
         size, digest = text.split(" ")
         return (int(size), digest) if check == f"{zlib.crc32(text.encode()):08x}" else None
-    except (OSError, ValueError):
+    except ValueError:
         return None
 
 

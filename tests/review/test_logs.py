@@ -64,3 +64,22 @@ def test_two_processes_share_what_is_known_of_a_log(tmp_path):
     jsonl._KNOWN.clear()  # another process
     jsonl.append(log, {"a": 2})
     assert list(jsonl.read(log)) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("words", [1, 2, 3])
+def test_a_torn_note_of_what_was_acknowledged_leaves_the_one_before(tmp_path, words):
+    """A kill in the middle of that write, anywhere, and the log cut after it: still told."""
+    log, end = tmp_path / "words.jsonl", tmp_path / ".words.jsonl.end"
+    for i in range(words):
+        jsonl.append(log, {"a": i})
+    before, acknowledged = end.read_bytes(), log.stat().st_size
+    jsonl.append(log, {"a": words})
+    after, lines = end.read_bytes(), log.read_bytes()
+    changed = [i for i in range(len(after)) if after[i : i + 1] != before[i : i + 1]]
+    for at in range(changed[0], changed[-1] + 1):
+        end.write_bytes(after[:at] + before[at:])
+        log.write_bytes(lines)
+        assert len(list(jsonl.read(log))) == words + 1
+        log.write_bytes(lines[: acknowledged - 5])
+        with pytest.raises(UserError, match="cut short or changed"):
+            list(jsonl.read(log))
