@@ -6,7 +6,6 @@ same code, is left alone. Only the flow and the commands know two stages.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +25,14 @@ from .stages.duplicates import Unite, find_duplicates
 from .stages.harvest import Harvest, Photo, Rules
 
 GROUND = tuple(f"ahp_toolkit.core.{m}" for m in ("masks", "images", "crops", "records", "tables", "pipeline"))
+#: How the sources' files are read; all of it, whichever sources a build has.
+READERS = tuple(
+    f"ahp_toolkit.sources.{m}"
+    for m in (
+        "base", "_shared", "_chunks", "_grouping", "_coco_json", "_objects365_json", "_openimages_csv",
+        "_openimages_index", "_voc_files", "_mat",
+    )
+)  # fmt: skip
 #: Told after each stage: what it made, in words.
 Say = Callable[[Result, str], None]
 
@@ -78,7 +85,7 @@ def parts_of(folder: Path) -> list[str]:
 def harvest(o: Options) -> Result:
     """Acquisition (paper §4.1 (1)): candidates and occluders of all sources, each photograph once."""
     inputs = {n: store.stamp(SOURCES.get(n).inputs(r)) for n, r in sorted(o.roots.items())}
-    modules = [*GROUND, *(f"ahp_toolkit.sources.{n}" for n in sorted(o.roots))]
+    modules = [*GROUND, *READERS, *(f"ahp_toolkit.sources.{n}" for n in sorted(o.roots))]
     modules += [f"ahp_toolkit.stages.{m}" for m in ("harvest", "neighbours", "duplicates", "_near")]
     key = {"rules": asdict(o.rules), "inputs": inputs, "code": code_digest(*modules)}
     raw, found = o.out / ".harvest.raw", o.out / ".harvest.raw.json"
@@ -100,7 +107,7 @@ def harvest(o: Options) -> Result:
 
 def _forget(raw: Path, found: Path) -> None:
     """The raw harvest has served; a kill may have left a part of it."""
-    shutil.rmtree(raw, ignore_errors=True)
+    store.remove_tree(raw)
     found.unlink(missing_ok=True)
 
 

@@ -9,7 +9,6 @@ those at full resolution).
 
 from __future__ import annotations
 
-import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -289,7 +288,7 @@ def build_cache(root: Path, px: int, workers: int = 1, quiet: bool = False) -> C
     dropped = 0
     for job, fn, items, pixels in jobs:
         if finished(job.folder, job.key_digest) is None or not pixels.is_dir():
-            shutil.rmtree(job.folder, ignore_errors=True)
+            store.remove_tree(job.folder)
             with lock(folder):
                 _forget_others(pixels)
                 whole = Job(job.name, job.folder, fn, job.tables, job.key, job.shard_size, unit=job.unit)  # type: ignore[arg-type]
@@ -313,7 +312,7 @@ def _job(folder: Path, name: str, key: dict[str, object], cls: type) -> tuple[Jo
 def _forget_others(pixels: Path) -> None:
     for old in pixels.parent.glob(f"{pixels.name.rpartition('-')[0]}-*"):
         if old != pixels:
-            shutil.rmtree(old)
+            store.remove_tree(old)
 
 
 def _records(paths: Sequence[Path], cls: type) -> Iterator[object]:

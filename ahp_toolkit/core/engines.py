@@ -140,7 +140,7 @@ class LocalEngine:
         try:
             yield from _bounded(self._pool, work.whole, itertools.chain(head, stream), 2 * self.workers)
         except BrokenProcessPool as e:
-            self._pool = None
+            self.close()  # waits for the pool's thread: at Python's exit it would be met half closed
             raise UserError(
                 "a worker process died (killed, or out of memory); run the same command again, with fewer --workers"
             ) from e

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import itertools
-import shutil
 import sys
 import time
 from collections import Counter
@@ -154,6 +153,8 @@ def run(
     """
     done = finished(job.folder, job.key_digest) or _ended(job)
     if done is not None:
+        if not dry.running():
+            _forget_stale(job)
         _tell(done)
         return done
     dry.stop(job.name, job.folder, total, len(list(job.partial.glob("shard-*.json"))))
@@ -262,7 +263,7 @@ def _made(mark: Path) -> dict[str, Any] | None:
 def _forget_stale(job: Job) -> None:
     for old in job.folder.parent.glob(f".{job.folder.name}-*"):
         if old != job.partial and old.is_dir():
-            shutil.rmtree(old)
+            store.remove_tree(old)
 
 
 def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Result:
@@ -319,7 +320,7 @@ def _ended(job: Job) -> Result | None:
 
 def _settle(job: Job) -> None:
     """Put a whole folder in its place, without what only its making needed."""
-    shutil.rmtree(job.partial / "dropped", ignore_errors=True)
+    store.remove_tree(job.partial / "dropped")
     for left in (*job.partial.glob("shard-*.json"), *job.partial.rglob(".*.tmp"), *job.partial.glob(f"{SEEN}*")):
         left.unlink()
     _replace(job.folder, job.partial)
@@ -328,8 +329,8 @@ def _settle(job: Job) -> None:
 def _replace(folder: Path, new: Path) -> None:
     """Put ``new`` in the place of ``folder``. Between the two renames ``new`` is whole: the next call ends the move."""
     old = folder.parent / f".{folder.name}-replaced"
-    shutil.rmtree(old, ignore_errors=True)
+    store.remove_tree(old)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    store.remove_tree(old)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -46,6 +47,12 @@ def forget_unfinished(folder: Path, deep: bool = False) -> None:
     """Remove what a killed `atomic` left in a folder (and in those below it); only who holds the folder's lock may."""
     for left in folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it; one that is not there is no error, one that cannot be removed is."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import xml.etree.ElementTree as ET
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core import images
-from ..core.limits import MAX_LABEL_PIXELS, MAX_MAT_BYTES
+from ..core.limits import MAX_LABEL_PIXELS
 from ..core.masks import Bool2D, Box, Label2D, Mask, encode
+from ._mat import struct_fields
 from ._shared import Bad, labels_of, same_size
 
 #: VOC's class order; the index in a mask is the position here, 0 is background (formats §2).
@@ -23,7 +22,6 @@ CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 VOID = 255
-_COMPRESSED = 15  # MATLAB's miCOMPRESSED
 _FLAGS = ("occluded", "truncated", "difficult")
 _MAX_XML = 2 * 2**20
 #: A label map of noise, or an XML of nothing but objects, would else take hours; real photos hold at most dozens.
@@ -163,40 +161,18 @@ def sbd_outlines(path: Path, width: int, height: int) -> list[Outlined]:
     return found
 
 
-def _unpacked(data: bytes) -> bytes:
-    """A MATLAB 5 file with its elements unpacked: a packed one may hold a thousand times its size.
-
-    Raises:
-        ValueError: when they hold more than MAX_MAT_BYTES.
-    """
-    order: Literal["big", "little"] = "big" if data[126:128] == b"MI" else "little"
-    out, at, left = [data[:128]], 128, MAX_MAT_BYTES
-    while at + 8 <= len(data):
-        kind, size = (int.from_bytes(data[p : p + 4], order) for p in (at, at + 4))
-        packed = kind == _COMPRESSED
-        out.append(zlib.decompressobj().decompress(data[at + 8 : at + 8 + size], left + 1) if packed else data[at:])
-        left -= len(out[-1])
-        if left < 0:
-            raise ValueError(f"more than {MAX_MAT_BYTES} bytes once unpacked")
-        if not packed:
-            break
-        at += 8 + size
-    return b"".join(out)
-
-
 def _gt_inst(path: Path) -> tuple[Label2D, NDArray[np.int64]]:
-    from scipy.io import loadmat  # 0.1 s to import, and only SBD needs it
-
     try:
         data = images.read_bytes(path)
     except images.ImageError as e:
         raise Bad("mask_corrupt" if e.reason == "empty" else f"mask_{e.reason}", str(e)) from e
     try:
-        record = loadmat(io.BytesIO(_unpacked(data)), mat_dtype=False, variable_names=["GTinst"])["GTinst"][0, 0]
-        segmentation = np.ascontiguousarray(record["Segmentation"])
-        categories = np.asarray(record["Categories"]).ravel().astype(np.int64)
-    except Exception as e:  # SciPy's reader raises anything at all on a damaged file
-        raise Bad("mask_corrupt", f"{path.name}: expected the struct GTinst of SBD: {type(e).__name__}: {e}") from e
+        record = struct_fields(data, "GTinst", ("Segmentation", "Categories"))
+    except ValueError as e:
+        raise Bad("mask_corrupt", f"{path.name}: expected the struct GTinst of SBD: {e}") from e
+    segmentation = np.ascontiguousarray(record["Segmentation"])
+    with np.errstate(invalid="ignore"):  # no number is no class
+        categories = record["Categories"].ravel().astype(np.int64)
     if segmentation.ndim != 2 or segmentation.dtype.kind not in "iu":
         got = f"{segmentation.dtype} {segmentation.shape}"
         raise Bad("mask_corrupt", f"{path.name}: expected whole numbers [H, W], got {got}")

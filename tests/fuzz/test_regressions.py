@@ -18,7 +18,7 @@ from ahp_toolkit.core import images, masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped
 from ahp_toolkit.core.tables import to_table
-from ahp_toolkit.sources import SOURCES, _chunks, _openimages_csv, _voc_files
+from ahp_toolkit.sources import SOURCES, _chunks, _mat, _openimages_csv, _voc_files
 from ahp_toolkit.sources._openimages_index import flickr_number
 from ahp_toolkit.sources._shared import MAX_INSTANCES, Bad
 from ahp_toolkit.sources.base import Loaded
@@ -275,11 +275,11 @@ def test_a_large_label_map_of_many_instances_costs_no_mask_each(tmp_path: Path) 
 def test_a_mat_file_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import zlib
 
-    monkeypatch.setattr(_voc_files, "MAX_MAT_BYTES", 10_000)
+    monkeypatch.setattr(_mat, "MAX_MAT_BYTES", 10_000)
     packed = zlib.compress(bytes(20_000))
-    data = bytes(126) + b"IM" + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
+    data = bytes(124) + b"\x00\x01IM" + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
     with pytest.raises(ValueError, match="unpacked"):
-        _voc_files._unpacked(data)
+        _mat.struct_fields(data, "GTinst", ("Segmentation",))
 
 
 def test_voc_files_of_names_that_no_table_takes_are_dropped(tmp_path: Path) -> None:
