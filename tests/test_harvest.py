@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ahp_toolkit import flow
+from ahp_toolkit import flow, sources
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Candidate, Dropped, Flags, Instance, Occluder
+from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.stages import _near, duplicates, neighbours
 from ahp_toolkit.stages.harvest import Photo, Rules, fingerprint
 
@@ -213,3 +214,10 @@ def test_union_area_counts_overlap_once():
     frame = Box(0, 0, 10, 10)
     assert neighbours.union_area([Box(0, 0, 6, 10), Box(4, 0, 12, 10), Box(20, 20, 30, 30)], frame) == 100
     assert neighbours.union_area([], frame) == 0
+
+
+def test_a_change_of_any_reader_is_a_change_of_the_harvest() -> None:
+    """What is kept is known by the code that made it; writers and estimates make nothing of a build."""
+    folder = Path(str(sources.__file__)).parent
+    found = {p.stem for p in folder.glob("*.py")} - set(SOURCES.names()) - {"__init__", "_estimate"}
+    assert {f"ahp_toolkit.sources.{m}" for m in found if not m.endswith("_write")} == set(flow.READERS)

@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 
-from ahp_toolkit import flow, sources
 from ahp_toolkit.core import images
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped, SourceImage
@@ -154,10 +153,3 @@ def test_bytes_turned_at_random_stop_nothing(name: str, module: ModuleType, tmp_
             assert "\n" not in str(e)
             assert path.suffix in (".json", ".csv", ".txt")
         path.write_bytes(whole)
-
-
-def test_a_change_of_any_reader_is_a_change_of_the_harvest() -> None:
-    """What is kept is known by the code that made it; writers and estimates make nothing of a build."""
-    folder = Path(str(sources.__file__)).parent
-    found = {p.stem for p in folder.glob("*.py")} - set(SOURCES.names()) - {"__init__", "_estimate"}
-    assert {f"ahp_toolkit.sources.{m}" for m in found if not m.endswith("_write")} == set(flow.READERS)
