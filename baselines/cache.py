@@ -287,14 +287,15 @@ def build_cache(root: Path, px: int, workers: int = 1, quiet: bool = False) -> C
     )
     dropped = 0
     for job, fn, items, pixels in jobs:
-        if finished(job.folder, job.key_digest) is None or not pixels.is_dir():
+        made = finished(job.folder, job.key_digest)
+        if made is None or not pixels.is_dir():
             store.remove_tree(job.folder)
             with lock(folder):
                 _forget_others(pixels)
                 whole = Job(job.name, job.folder, fn, job.tables, job.key, job.shard_size, unit=job.unit)  # type: ignore[arg-type]
-                run(whole, items, workers=workers, quiet=quiet)  # type: ignore[arg-type]
+                made = run(whole, items, workers=workers, quiet=quiet)  # type: ignore[arg-type]
                 store.forget_unfinished(pixels)
-        dropped += finished(job.folder, job.key_digest).counts.get("dropped", 0)  # type: ignore[union-attr]
+        dropped += made.counts.get("dropped", 0)
     humans = list(store.read_records(human_job.folder, HumanCrop))
     cuts = list(store.read_records(cut_job.folder, OccluderCut))
     if not humans or not cuts:
