@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.limits import MAX_COLUMN_BYTES, MAX_JSON_BYTES, MAX_TABLE_ROWS
+from ahp_toolkit.core.limits import MAX_GROUP_BYTES, MAX_JSON_BYTES, MAX_TABLE_ROWS
 from ahp_toolkit.core.masks import Mask, from_rle
 from ahp_toolkit.core.text import one_line
 
@@ -122,13 +122,7 @@ class Submission:
         if self._json is not None:
             rows = (r for r in self._json if isinstance(name := r.get("sample_id"), str) and name in keys)
         else:
-            names = [n for n in _FIELDS if n in _parquet(self.files[0]).schema_arrow.names]
-            data = ds.dataset([str(f) for f in self.files], format="parquet")
-            batches = data.to_batches(
-                columns=names, filter=ds.field("sample_id").isin(list(keys)), use_threads=False, batch_size=_BATCH,
-                batch_readahead=1, fragment_readahead=1,
-            )  # fmt: skip
-            rows = (r for b in batches for r in b.to_pylist())
+            rows = (r for f in self.files for r in _wanted(f, pa.array(sorted(keys), pa.string())))
         found: dict[str, tuple[str, Row]] = {}
         for row in _read_of(rows, self.path):
             found.setdefault(row["sample_id"], (self.files[0].name, row))
@@ -157,6 +151,23 @@ def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
     yield from _parquet(path).iter_batches(batch_size=_BATCH, columns=names)
 
 
+def _wanted(path: Path, ids: pa.StringArray) -> Iterator[Row]:
+    """The records of some ids; of a row group that holds none of them the ids alone are read.
+
+    No ``pyarrow.dataset``: its scanner waits for ever (26.0) where a reading thread meets a damaged footer.
+    """
+    file = _parquet(path)
+    names = [n for n in _FIELDS if n in file.schema_arrow.names]
+    for group in range(file.num_row_groups):
+        if any(pc.any(_are_in(b, ids)).as_py() for b in file.iter_batches(_BATCH, [group], ["sample_id"])):
+            for batch in file.iter_batches(_BATCH, [group], names):
+                yield from batch.filter(_are_in(batch, ids)).to_pylist()
+
+
+def _are_in(batch: pa.RecordBatch, ids: pa.StringArray) -> pa.BooleanArray:
+    return pc.is_in(batch["sample_id"].cast(pa.string()), ids)
+
+
 def _parquet(path: Path) -> pq.ParquetFile:
     with _readable(path):
         found = pq.ParquetFile(path)
@@ -172,13 +183,15 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 
 def _check_claims(path: Path, said: pq.FileMetaData) -> None:
-    """A few kilobytes of Parquet can claim billions of rows."""
-    groups = [said.row_group(g) for g in range(said.num_row_groups)]
-    largest = max((g.column(c).total_uncompressed_size for g in groups for c in range(said.num_columns)), default=0)
-    if said.num_rows > MAX_TABLE_ROWS or largest > MAX_COLUMN_BYTES:
+    """A few kilobytes of Parquet can claim billions of rows.
+
+    Columns are not asked: pyarrow 26 aborts the process (an exception nobody catches) where one's footer is damaged.
+    """
+    largest = max((said.row_group(g).total_byte_size for g in range(said.num_row_groups)), default=0)
+    if said.num_rows > MAX_TABLE_ROWS or largest > MAX_GROUP_BYTES:
         raise UserError(
-            f"{path}: {said.num_rows} rows and columns of up to {largest} bytes; at most {MAX_TABLE_ROWS} rows and "
-            f"{MAX_COLUMN_BYTES} bytes are read; write smaller row groups"
+            f"{path}: {said.num_rows} rows and row groups of up to {largest} bytes; at most {MAX_TABLE_ROWS} rows and "
+            f"{MAX_GROUP_BYTES} bytes are read; write smaller row groups"
         )
 
 

@@ -16,7 +16,7 @@ MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
 MAX_PICTURE_BYTES = 512 * 2**20
 #: Bytes of one JSON file that is read whole (what the sources bring is read as a stream).
 MAX_JSON_BYTES = 2**30
-#: Rows, and bytes of a column chunk as its footer states it, of a table that somebody else made.
-MAX_TABLE_ROWS, MAX_COLUMN_BYTES = 5_000_000, 2**30
+#: Rows, and bytes of a row group as its footer states them, of a table that somebody else made.
+MAX_TABLE_ROWS, MAX_GROUP_BYTES = 5_000_000, 2**32
 #: Bytes of a MATLAB file once unpacked (SBD's hold one label map of a photo).
 MAX_MAT_BYTES = 256 * 2**20

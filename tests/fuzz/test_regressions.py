@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,26 @@ def test_tables_whose_ids_are_no_text_are_refused(tmp_path: Path, ids: list[Any]
     pq.write_table(pa.table({"sample_id": ids}), path)
     with pytest.raises(UserError, match="sample_id"):
         validate(Submission(path), ["a"], "d")
+
+
+def test_a_footer_with_any_bit_turned_neither_ends_nor_hangs_the_process(tmp_path: Path) -> None:
+    """Where pyarrow 26 aborts (column metadata) or waits for ever (datasets); a regression would end this test run."""
+    path, sink = tmp_path / "p.parquet", io.BytesIO()
+    pq.write_table(pa.table({"sample_id": ["a", "b"], "amodal": ["x", None]}), sink)
+    whole = sink.getvalue()
+    kinds = Counter()
+    for at in range(len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"), len(whole) - 8):
+        data = bytearray(whole)
+        data[at] ^= 1 << (at % 8)
+        path.write_bytes(data)
+        try:
+            found = Submission(path)
+            validate(found, ["a"], "d")
+            found.fetch(["a"])
+            kinds["read"] += 1
+        except UserError:
+            kinds["refused"] += 1
+    assert kinds["read"] > 20 and kinds["refused"] > 100
 
 
 def test_tables_damaged_behind_their_footer_are_refused(tmp_path: Path) -> None:
