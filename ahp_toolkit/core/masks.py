@@ -7,6 +7,7 @@ Label map: uint8 [H, W], full image frame; 0 is background.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +19,10 @@ from .limits import MAX_PIXELS
 
 #: Length of the outlines of one mask, px: forty times around the largest picture.
 MAX_OUTLINE = 2_000_000
+#: Frames of more px are kept from pycocotools' writer: its text buffer has six bytes a run and none for the end, and
+#: runs of 2^24 px take all six.
+_WRITES_BEHIND = 2**26
+_OVERLONG = re.compile(rb"[P-o]{6}")  # a number of seven characters or more; 30 bits are enough for any frame
 Bool2D = NDArray[np.bool_]
 Label2D = NDArray[np.uint8]
 
@@ -110,7 +115,7 @@ def xywh_from_box(box: Box) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A binary mask as compressed COCO RLE, full image frame.
+    """A binary mask as compressed COCO RLE, full image frame; runs of nothing between others are joined.
 
     Raises:
         ValueError: when the counts do not describe exactly ``height * width`` pixels, or the frame is larger than any
@@ -123,12 +128,10 @@ class Mask:
 
     def __post_init__(self) -> None:
         _check_frame(self.height, self.width)
-        total = _rle_pixels(self.counts, self.height * self.width)
-        if total != self.height * self.width:
-            raise ValueError(
-                f"RLE of the wrong size: its runs cover {total} pixels, expected {self.height}x{self.width} = "
-                f"{self.height * self.width}"
-            )
+        runs = _filling(_rle_runs(self.counts), self.height, self.width)
+        # pycocotools would write behind its buffers (more runs than pixels), or read another number
+        if not runs[1:].all() or _OVERLONG.search(self.counts):
+            object.__setattr__(self, "counts", _compressed(_joined(runs)))
 
     @property
     def rle(self) -> dict[str, object]:
@@ -199,13 +202,26 @@ def _rle_runs(counts: bytes) -> NDArray[np.int64]:
     return runs
 
 
-def _rle_pixels(counts: bytes, frame: int) -> int:
-    runs = _rle_runs(counts)
+def _filling(runs: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
+    """The runs, which must fill the frame."""
+    frame = height * width
     if runs.size and int(runs.min()) < 0:
         raise ValueError("RLE counts hold a negative run")
     if runs.size and int(runs.max()) > frame:  # each alone: a sum of 64-bit numbers can wrap round to the right one
         raise ValueError(f"RLE of the wrong size: a run of {int(runs.max())} pixels, expected {frame} in all")
-    return int(runs.sum())
+    if int(runs.sum()) != frame:
+        raise ValueError(
+            f"RLE of the wrong size: its runs cover {int(runs.sum())} pixels, expected {height}x{width} = {frame}"
+        )
+    return runs
+
+
+def _joined(runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same pixels in alternating runs, none but the first empty."""
+    full = runs > 0
+    values, lengths = np.flatnonzero(full) % 2, runs[full]
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    return np.concatenate((np.zeros(values[0], np.int64), np.add.reduceat(lengths, starts)))
 
 
 def encode(mask: Bool2D) -> Mask:
@@ -216,18 +232,28 @@ def encode(mask: Bool2D) -> Mask:
     """
     if mask.ndim != 2:
         raise ValueError(f"expected a mask [H, W], got shape {mask.shape}")
+    if mask.size > _WRITES_BEHIND:
+        return from_runs(_runs_of(mask), *mask.shape)
     rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     return Mask(int(rle["size"][0]), int(rle["size"][1]), bytes(rle["counts"]))
+
+
+def _runs_of(mask: Bool2D) -> NDArray[np.int64]:
+    flat = np.asarray(mask, np.bool_).ravel(order="F")
+    ends = np.concatenate((np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
+    return np.diff(ends, prepend=[0, 0] if flat[0] else [0])
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Mask:
     """Union of COCO polygons (flat x, y lists, px). Polygons of fewer than three points are left out.
 
     Raises:
-        ValueError: when no polygon of three or more points remains.
+        ValueError: when no polygon of three or more points remains, or the frame is larger than any with polygons.
     """
     kept = [list(map(float, p)) for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
     _check_frame(height, width)
+    if height * width > _WRITES_BEHIND:
+        raise ValueError(f"polygons in a frame of {height}x{width}; at most {_WRITES_BEHIND} px are drawn")
     if not kept:
         raise ValueError(f"no polygon of three or more points among {len(polygons)}")
     if not all(np.isfinite(p).all() for p in kept):
@@ -278,16 +304,35 @@ def from_runs(runs: NDArray[np.int64], height: int, width: int) -> Mask:
         ValueError: when a run is negative or the runs do not fill the frame.
     """
     _check_frame(height, width)
-    if runs.size and (int(runs.min()) < 0 or int(runs.max()) > height * width or int(runs.sum()) != height * width):
-        raise ValueError(f"RLE of the wrong size: its runs cover {int(runs.sum())} pixels, expected {height * width}")
-    rle = coco.frPyObjects({"size": [height, width], "counts": [int(r) for r in runs]}, height, width)
-    return Mask(height, width, bytes(rle["counts"]))
+    return Mask(height, width, _compressed(_filling(np.asarray(runs, np.int64), height, width)))
+
+
+def _compressed(runs: NDArray[np.int64]) -> bytes:
+    """Run lengths to COCO's compressed counts, the inverse of `_rle_runs`."""
+    left = runs.copy()
+    left[3:] -= runs[1:-2]
+    groups, written = [], []
+    open_ = np.ones(runs.size, np.bool_)
+    while open_.any():
+        group = left & 0x1F
+        left >>= 5
+        written.append(open_)
+        open_ = open_ & (left != np.where(group & 0x10, -1, 0))  # a number ends where its sign stands alone
+        groups.append(group + 48 + (open_.astype(np.int64) << 5))
+    return bytes(np.stack(groups, 1)[np.stack(written, 1)].astype(np.uint8))
 
 
 def merge(masks: Sequence[Mask], intersect: bool = False) -> Mask:
     """Union (or intersection) of masks of one frame."""
-    rle = coco.merge([m.rle for m in masks], intersect=intersect)
-    return Mask(masks[0].height, masks[0].width, bytes(rle["counts"]))
+    return Mask(masks[0].height, masks[0].width, bytes(_merged(masks, intersect)["counts"]))
+
+
+def _merged(masks: Sequence[Mask], intersect: bool) -> dict[str, Any]:
+    if masks[0].height * masks[0].width > _WRITES_BEHIND:
+        both = np.logical_and if intersect else np.logical_or
+        return encode(both.reduce([m.decode() for m in masks])).rle
+    made: dict[str, Any] = coco.merge([m.rle for m in masks], intersect=intersect)
+    return made
 
 
 def intersection_union(a: Mask, b: Mask) -> tuple[int, int]:
@@ -298,7 +343,7 @@ def intersection_union(a: Mask, b: Mask) -> tuple[int, int]:
     """
     if (a.height, a.width) != (b.height, b.width):
         raise ValueError(f"masks of two frames: {a.height}x{a.width} and {b.height}x{b.width}")
-    inter = int(coco.area(coco.merge([a.rle, b.rle], intersect=True)))
+    inter = int(coco.area(_merged([a, b], intersect=True)))
     return inter, a.area + b.area - inter
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,6 +28,59 @@ def test_runs_agree_with_pycocotools(m):
     made = masks.encode(m)
     flat = np.repeat(np.arange(made.runs().size) % 2, made.runs())
     assert np.array_equal(flat.reshape(m.shape, order="F"), coco.decode(made.rle))
+
+
+@given(arrays(np.int64, st.integers(1, 30), elements=st.integers(0, 2**29)))
+def test_runs_are_written_as_pycocotools_writes_them(runs):
+    spare = [*runs.tolist(), *[0] * 40]  # its buffer is too small for few and long runs; short ones behind make room
+    wanted = coco.frPyObjects({"size": [1, 1], "counts": spare}, 1, 1)["counts"]
+    assert masks._compressed(np.array(spare)) == wanted
+    assert np.array_equal(masks._rle_runs(masks._compressed(runs)), runs)
+
+
+@given(st.tuples(st.integers(1, 20), st.integers(1, 20)).flatmap(lambda s: arrays(np.bool_, (2, *s))))
+def test_frames_beyond_what_pycocotools_writes_are_the_same(two):
+    wanted = [masks.encode(m) for m in two]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masks, "_WRITES_BEHIND", 0)
+        assert [masks.encode(m) for m in two] == wanted
+        for intersect in (True, False):
+            assert (
+                masks.merge(wanted, intersect).decode().tolist()
+                == ((two[0] & two[1]) if intersect else (two[0] | two[1])).tolist()
+            )
+        assert masks.intersection_union(*wanted) == ((two[0] & two[1]).sum(), (two[0] | two[1]).sum())
+
+
+@given(BOOLS, st.data())
+def test_runs_of_nothing_between_others_are_joined(m, data):
+    """pycocotools' merge has room for a run a pixel, and writes behind it for more."""
+    runs = masks.encode(m).runs().tolist()
+    for _ in range(data.draw(st.integers(0, 60))):
+        at = data.draw(st.integers(1, len(runs)))
+        runs[at:at] = [0, 0]
+    assert masks.from_runs(np.array(runs), *m.shape) == masks.encode(m)
+    assert masks.Mask(*m.shape, masks._compressed(np.array(runs))) == masks.encode(m)
+
+
+@given(BOOLS, st.integers(1, 9))
+def test_numbers_written_longer_than_needed_are_the_same_numbers(m, more):
+    """pycocotools shifts an int by more than it has bits."""
+
+    def long(number: bytes) -> bytes:
+        sign = 0x1F if number[-1] - 48 & 0x10 else 0
+        return bytes([*(((c - 48) | 0x20) + 48 for c in number), *[(sign | 0x20) + 48] * (more - 1), sign + 48])
+
+    made = masks.encode(m)
+    found = Mask(*m.shape, b"".join(map(long, re.findall(rb"[P-o]*[0-O]", made.counts))))
+    assert np.array_equal(found.decode(), m) and np.array_equal(found.runs(), made.runs())
+    assert found == made or more < 6
+
+
+def test_no_runs_fill_no_frame():
+    """pycocotools writes a byte behind the buffer of an empty list."""
+    with pytest.raises(ValueError, match="cover 0 pixels, expected 1"):
+        masks.from_rle([1, 1], [], 1, 1)
 
 
 def test_box_is_tight_and_half_open():
