@@ -75,6 +75,8 @@ def entry_from_json(line: str) -> Entry:
     for name, kind in (("reason", str), ("note", str), ("at", str), ("seconds", (int, float)), ("provisional", bool)):
         if name in d and not isinstance(d[name], kind):  # type: ignore[arg-type]
             raise ValueError(f"field {name}: expected another type, got {d[name]!r:.60}")
+    if "seconds" in d:
+        d["seconds"] = float(d["seconds"])  # no table holds a whole number of any size
     json.dumps(d, ensure_ascii=False).encode()  # what cannot be written again is refused here
     return Decision(corrected=corrected, **d)
 

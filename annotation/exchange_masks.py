@@ -205,9 +205,9 @@ def _propose(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer:
 
 def _coco(path: Path) -> Iterator[tuple[str, Any]]:
     said = store.read_json(path)
-    if not isinstance(said, dict) or not isinstance(said.get("annotations"), list):
-        raise UserError(f"{path}: expected COCO JSON with a list of annotations")
-    photos = {i.get("id"): i for i in said.get("images", []) if isinstance(i, dict)}
+    if not isinstance(said, dict) or not all(isinstance(said.get(k), list) for k in ("images", "annotations")):
+        raise UserError(f"{path}: expected COCO JSON with lists of images and annotations")
+    photos = {i["id"]: i for i in said["images"] if isinstance(i, dict) and isinstance(i.get("id"), (int, str))}
     for k, note in enumerate(said["annotations"], 1):
         yield f"annotation {k}", lambda note=note: _read_note(note, photos)
 

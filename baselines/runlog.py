@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ class RunLog:
         if writes:
             from torch.utils.tensorboard import SummaryWriter
 
+            if not isinstance(threading.excepthook, _Hush):
+                threading.excepthook = _Hush(threading.excepthook)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
             restore(folder, saved or {})
             for name in CSVS:
@@ -103,6 +107,17 @@ class RunLog:
             self._board.close()
 
 
+class _Hush:
+    """TensorBoard writes in a thread of its own; what stops it is raised again here, at the next write or flush."""
+
+    def __init__(self, before: Callable[[threading.ExceptHookArgs], Any]) -> None:
+        self.before = before
+
+    def __call__(self, said: threading.ExceptHookArgs) -> None:
+        if type(said.thread).__name__ != "_AsyncWriterThread" or not isinstance(said.exc_value, OSError):
+            self.before(said)
+
+
 def restore(folder: Path, saved: dict[str, Any]) -> None:
     """Bring tables that were cut short or lost back to what they were when the state was saved."""
     for name in CSVS:
@@ -122,14 +137,15 @@ def _append(path: Path, row: dict[str, float]) -> None:
 
 
 def _cut(path: Path, start: int) -> None:
-    """Drop the rows after step ``start``; a row cut short by a kill goes too."""
+    """Drop the rows after step ``start``; what was cut short goes too, and with the last row the whole file."""
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)
     kept = [
         x for x in lines[1:] if x.endswith("\n") and x.partition(",")[0].isdigit() and int(x.partition(",")[0]) <= start
     ]
-    with store.atomic(path, "w") as f:
-        f.writelines([*lines[:1], *kept] if start else [])
-    if not start:
+    if not kept or not start:
         path.unlink()
+        return
+    with store.atomic(path, "w") as f:
+        f.writelines([*lines[:1], *kept])

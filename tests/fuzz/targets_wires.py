@@ -82,6 +82,8 @@ class CommandLine(Target):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        import baselines.predict  # noqa: F401  torch's libraries must be in place before memory is limited
+
         (folder / "empty").mkdir(exist_ok=True)
         (folder / "file").write_text("x")
         (folder / "sub.json").write_text('[{"sample_id": "a"}]')

@@ -17,13 +17,13 @@ from PIL import Image, ImageOps
 
 from ahp_toolkit.core import images, masks
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Dropped
+from ahp_toolkit.core.records import Decision, Dropped
 from ahp_toolkit.core.tables import to_table
 from ahp_toolkit.sources import SOURCES, _chunks, _mat, _openimages_csv, _voc_files
 from ahp_toolkit.sources._openimages_index import flickr_number
 from ahp_toolkit.sources._shared import MAX_INSTANCES, Bad
 from ahp_toolkit.sources.base import Loaded
-from annotation import decisions, exchange
+from annotation import decisions, exchange, exchange_masks
 from benchmark.submission import Submission, parse, validate
 from tests import source_scenes as world
 
@@ -65,9 +65,9 @@ def test_rle_counts_that_are_no_list_of_whole_numbers_are_value_errors(counts: A
 
 
 def test_an_outline_without_end_is_refused_before_it_is_walked() -> None:
-    zigzag = [float(v) for k in range(2000) for v in (0 if k % 2 else 60_000, k % 3000)]
+    zigzag = [float(v) for k in range(2000) for v in (0 if k % 2 else 20_000, k % 3000)]
     with pytest.raises(ValueError, match="outlines"):
-        masks.from_polygons([zigzag], 3000, 60_000)  # would take 5 GB
+        masks.from_polygons([zigzag], 3000, 20_000)  # would take 5 GB
 
 
 def test_striped_labels_of_more_pixels_than_memory_bears_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,3 +379,28 @@ def test_a_mask_in_a_cell_that_is_none_is_a_bad_row(cell: str) -> None:
     row = {"candidate_id": "c", "verdict": "refine", "reviewer": "ann", "corrected": cell}
     with pytest.raises((ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError)):
         exchange.decision_of(row)
+
+
+def test_seconds_of_any_size_go_into_a_table_or_are_refused(tmp_path: Path) -> None:
+    log = tmp_path / "ann.jsonl"
+    word = '{"candidate_id": "c", "verdict": "preserve", "reviewer": "ann", "seconds": %s}'
+    for seconds in ("1" + "0" * 30, "9223372036854775808", "5"):
+        log.write_text(word % seconds + "\n")
+        (found,) = decisions.read_log(log)
+        assert to_table([found], Decision).num_rows == 1 and found.seconds == float(seconds)
+    log.write_text(word % ("9" * 400) + "\n")
+    with pytest.raises(UserError, match="line 1"):
+        list(decisions.read_log(log))
+
+
+@pytest.mark.parametrize("images", [None, 5, [{"id": {}}, {"id": []}, 7]])
+def test_photos_of_ids_of_any_type_stop_no_import(tmp_path: Path, images: Any) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({"images": images, "annotations": [{"image_id": {}}]}))
+    try:
+        (_, read), *_ = exchange_masks._coco(path)
+    except UserError:
+        assert not isinstance(images, list)
+        return
+    with pytest.raises((TypeError, KeyError)):
+        read()
