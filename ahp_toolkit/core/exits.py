@@ -34,6 +34,8 @@ _MACHINE = {
     errno.ESTALE: "look at the mount",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the limit of open files",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ELOOP: "mend the links that lead back to themselves",
 }
 
 
@@ -95,7 +97,8 @@ def failed(e: BaseException) -> int:
 
 def _machine(e: BaseException) -> int:
     if isinstance(e, OSError):
-        where = f"{e.filename}: " if e.filename else ""
+        name = os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else ""
+        where = f"{one_line(name[:100] + ' …' if len(name) > 1000 else name)}: " if name else ""
         said = f"{where}{e.strerror}; {_MACHINE[e.errno or 0]}, then run the same command again"
     else:
         said = "out of memory; give fewer --workers, then run the same command again"

@@ -113,6 +113,13 @@ def test_a_full_disk_is_no_fault_of_ours():
     assert out.stderr == "ahp: /disk/x: No space left on device; free some space, then run the same command again\n"
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+def test_a_path_too_long_for_the_system_is_no_fault_of_ours(name):
+    run = ahp("build", "export", "--root", name, "--format", "cocoa")
+    assert run.returncode == 2 and "File name too long; give a shorter path" in run.stderr
+    assert len(run.stderr.splitlines()) == 1 and len(run.stderr) < 500
+
+
 def test_a_reader_that_goes_away_is_no_error():
     child = start(
         "completion", "zsh", before="import os, sys\nr, w = os.pipe()\nos.dup2(w, 1)\nos.close(w)\nos.close(r)"
