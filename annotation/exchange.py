@@ -20,7 +20,7 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, Decision
-from ahp_toolkit.core.text import from_cell, to_cell
+from ahp_toolkit.core.text import from_cell, short_line, to_cell
 
 from .candidates import Candidates
 from .decisions import append, now
@@ -37,6 +37,10 @@ class Bad:
 
     where: str
     why: str
+
+    def __post_init__(self) -> None:
+        for name in ("where", "why"):  # both hold what a stranger wrote
+            object.__setattr__(self, name, short_line(getattr(self, name)))
 
 
 @dataclass

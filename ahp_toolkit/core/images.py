@@ -33,6 +33,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 #: A disk or a mount that fails, too many open files: no fault of a picture, which must not be dropped for it.
 _MACHINE = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+_STRIP = 256  # rows that are converted at a time
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -197,12 +198,15 @@ def _to_rgb(im: Image.Image) -> Rgb:
         grey = np.asarray(im)
         high = 65535.0 if im.mode != "F" else max(1.0, float(grey.max()))
         out = np.empty((*grey.shape, 3), np.uint8)
-        for y in range(0, len(grey), 256):  # by rows: a float copy of the largest picture would take 1.6 GB
-            out[y : y + 256] = (grey[y : y + 256, :, None].astype(np.float64).clip(0, high) * (255.0 / high)).astype(
-                np.uint8
-            )
+        for y in range(0, len(grey), _STRIP):  # a float copy of the largest picture would take 1.6 GB
+            rows = grey[y : y + _STRIP, :, None].astype(np.float64)
+            out[y : y + _STRIP] = (rows.clip(0, high) * (255.0 / high)).astype(np.uint8)
         return out
-    return np.ascontiguousarray(np.asarray(im.convert("RGB")))
+    out = np.empty((im.height, im.width, 3), np.uint8)
+    for y in range(0, im.height, _STRIP):  # whole, the largest palette picture would take 2.1 GB on its way
+        strip = im.crop((0, y, im.width, min(y + _STRIP, im.height)))
+        out[y : y + _STRIP] = np.asarray(strip.convert("RGB"))
+    return out
 
 
 def read(path: Path, size: tuple[int, int] | None = None) -> Rgb:

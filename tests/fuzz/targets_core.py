@@ -76,7 +76,13 @@ class Masks(Target):
                 made = masks.from_rle(said["size"], said["counts"], h, w)
         except UserError:
             raise
-        except (ValueError, KeyError, TypeError, OverflowError) as e:  # what callers count as a bad record
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ) as e:  # a bad record
             return Outcome("refused", {type(e).__name__})
         check.mask(made)
         crop_mask(made, Box(-3, -2, 40, 41), 16)

@@ -70,6 +70,26 @@ def test_an_outline_without_end_is_refused_before_it_is_walked() -> None:
         masks.from_polygons([zigzag], 3000, 20_000)  # would take 5 GB
 
 
+def test_pictures_are_converted_in_strips_as_they_would_be_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_STRIP", 7)
+    compared = 0
+    for data in mutate.pictures():
+        try:
+            head = images.header(data)
+        except images.ImageError:  # no format of photos
+            continue
+        if head.format != "JPEG" and head.mode not in ("I", "I;16", "F"):
+            with Image.open(io.BytesIO(data)) as im:
+                assert np.array_equal(images.decode(data), np.asarray(im.convert("RGB")))
+            compared += 1
+    assert compared > 15
+
+
+def test_a_bad_row_of_an_import_is_text_that_can_be_written() -> None:
+    bad = exchange.Bad("a\nb", "\ud800/x.jpg: no such candidate")
+    assert (bad.where + bad.why).encode() and "\n" not in bad.where
+
+
 def test_striped_labels_of_more_pixels_than_memory_bears_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_LABEL_PIXELS", 3000)
     for shape, good in (((50, 60), True), ((50, 61), False)):
