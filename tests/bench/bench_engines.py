@@ -1,9 +1,10 @@
 """The local engine's share of CPU time in stage functions, and what Ray costs against it, on materialize.
 
-``python -m tests.bench.bench_engines [SCENES]`` (default 240: a few minutes on two free cores). One build of the sample
-world; then its splits' whole pictures are written at 2 workers by the local engine and by Ray, starts included. CPU
-seconds are those of this process and everything below it (Ray's daemons too), wall seconds by the clock; a busy machine
-changes the second only.
+``python -m tests.bench.bench_engines [SCENES | BUILD]`` (default 240 scenes: a minute on two free cores). One build of
+the sample world, or a build that stands (``make scale`` with ``--keep`` leaves one of 10,000 people: minutes a run);
+then its splits' whole pictures are written at 2 workers by the local engine and by Ray, starts included. CPU seconds
+are those of this process and everything below it (Ray's daemons too), wall seconds by the clock; a busy machine changes
+the second only.
 """
 
 from __future__ import annotations
@@ -89,9 +90,9 @@ def _build(out: Path, scenes: int) -> Path:
 
 def main() -> None:
     """Print the share, and CPU and wall seconds of both engines with their ratios."""
-    scenes = int(sys.argv[1]) if len(sys.argv) > 1 else 240
+    given = sys.argv[1] if len(sys.argv) > 1 else "240"
     with tempfile.TemporaryDirectory() as scratch:
-        root = _build(Path(scratch), scenes)
+        root = _build(Path(scratch), int(given)) if given.isdigit() else Path(given)
         made = {}
         for name in ("local", "ray"):
             to = Path(scratch) / name
