@@ -53,6 +53,11 @@ def _plain(value: float, _: int = 0) -> str:
     return f"{value:g}"
 
 
+def _sparse(value: float, _: int = 0) -> str:
+    """A tick between powers of ten: twos and fives only, the others would run into each other."""
+    return _plain(value) if f"{value:e}"[0] in "25" else ""
+
+
 def _lines(axes: Axes, series: Mapping[str, Points], value: Any, log: bool = False) -> None:
     for colour, (name, points) in zip(COLOURS * 3, series.items(), strict=False):
         axes.plot([units(p) for p in points], [value(p) for p in points], "o-", color=colour, ms=4, lw=1.4, label=name)
@@ -61,7 +66,7 @@ def _lines(axes: Axes, series: Mapping[str, Points], value: Any, log: bool = Fal
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-        axes.yaxis.set_minor_formatter(FuncFormatter(_plain))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_sparse))
     else:
         axes.set_ylim(bottom=0)
     if series:
