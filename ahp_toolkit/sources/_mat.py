@@ -21,7 +21,7 @@ _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED, _UTF8 = 1, 5, 6, 14, 15, 16
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _STRUCT, _NUMERIC = 2, range(6, 16)  # array classes: mxSTRUCT; mxDOUBLE to mxUINT64
 _COMPLEX = 0x0800
-_DEEPEST_NAME = 256  # bytes; MATLAB's own limit is 63
+_LONGEST_NAME = 256  # bytes; MATLAB's own limit is 63
 
 Order = Literal["big", "little"]
 
@@ -122,7 +122,7 @@ def _header(data: memoryview, order: Order) -> _Array:
     shape = tuple(int.from_bytes(sides[i : i + 4], order, signed=True) for i in range(0, len(sides), 4))
     if min(shape) < 0:
         raise ValueError(f"sides {shape}")
-    return _Array(word & 0xFF, bool(word & _COMPLEX), shape, bytes(name[:_DEEPEST_NAME]).decode("latin-1"), rest)
+    return _Array(word & 0xFF, bool(word & _COMPLEX), shape, bytes(name[:_LONGEST_NAME]).decode("latin-1"), rest)
 
 
 def _next(elements: Iterator[_Element], *kinds: int) -> memoryview:
@@ -138,7 +138,7 @@ def _fields(array: _Array, wanted: tuple[str, ...], order: Order) -> dict[str, N
         raise ValueError(f"{array.name}: expected a struct of one, got class {array.kind} of {array.shape}")
     length = int.from_bytes(_next(array.rest, _INT32)[:4], order, signed=True)
     text = bytes(_next(array.rest, _INT8, _UTF8))
-    if not 0 < length <= _DEEPEST_NAME:
+    if not 0 < length <= _LONGEST_NAME:
         raise ValueError(f"{array.name}: field names of {length} bytes")
     names = [text[i : i + length].split(b"\0")[0].decode("latin-1") for i in range(0, len(text), length)]
     found: dict[str, NDArray[Any]] = {}
