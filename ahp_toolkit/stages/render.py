@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ..core import images, store
@@ -26,7 +26,8 @@ class Renderer:
         own = [table / part for table in every if part and (table / part).exists()]
         self._tables = [*own, *every]  # still to be read, the nearest first
         self._occluders: dict[str, Occluder] = {}
-        self._cutouts = lru_cache(maxsize=256)(self._cut)
+        # not a method of self: in a cycle, a shard's cutouts would wait for the garbage collector beside the next ones
+        self._cutouts = lru_cache(maxsize=256)(partial(_cut, self._photos))
         self._bad: set[str] = set()
 
     def photo(self, image: ImageRef) -> images.Rgb:
@@ -36,9 +37,6 @@ class Renderer:
             images.ImageError: with the reason in one word.
         """
         return self._photos.read(image)
-
-    def _cut(self, occluder: Occluder) -> Cutout:
-        return cut_out(self.photo(occluder.image), occluder.mask.decode())
 
     def usable(self, occluder: Occluder) -> bool:
         """Whether the occluder's photo can be read (asked before it is placed)."""
@@ -72,3 +70,7 @@ class Renderer:
             table = self._tables.pop(0)
             self._occluders |= {o.occluder_id: o for o in store.read_records(table, Occluder)}
         return self._occluders[occluder_id]
+
+
+def _cut(photos: Photos, occluder: Occluder) -> Cutout:
+    return cut_out(photos.read(occluder.image), occluder.mask.decode())
