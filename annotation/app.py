@@ -133,7 +133,7 @@ def push(root: Path, name: str, say: Say = lambda text: None, piece: Slice = WHO
     words = Words(root / "decisions", piece)
     words.refresh()
     roots = store.read_json(root / "build.json")["roots"]
-    missing = (s for s in candidates.records() if s.candidate.candidate_id not in have)
+    missing = candidates.records(have)
     documents = samples.Documents(fo, dataset, candidates, words, roots)
     done, total = len(have), len(candidates)
     while some := [documents.of(s) for s in islice(missing, BATCH)]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -104,10 +104,10 @@ class Candidates:
         part, row = self._where[candidate_id]
         return next(from_table(self._table(part).slice(row, 1), Segmented))
 
-    def records(self) -> Iterator[Segmented]:
-        """All records in the tables' order."""
+    def records(self, known: Container[str] = frozenset()) -> Iterator[Segmented]:
+        """All records but those ``known``, in the tables' order; parts that hold no others are not read."""
         for path in self._parts:
-            mine = [cid in self._where for cid in _ids(path)]
+            mine = [cid in self._where and cid not in known for cid in _ids(path)]
             if any(mine):
                 yield from from_table(store.read_table(path).filter(pa.array(mine)), Segmented)
 

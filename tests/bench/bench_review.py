@@ -71,13 +71,14 @@ def _keys(root: Path, n: int, mongo: app_server.Mongo) -> None:
     env = app_server.environment(mongo, "ahp_bench")
     with app_server.serving(root, ["ann"], env) as (server,), app_server.browsers([server.url]) as (panel,):
         panel.page.evaluate(KEY_TO_PAINT)
-        times = _work(panel, 200)
+        times = press_keys(panel, 200)
     cut = statistics.quantiles(times, n=20)
     print(f"key to next candidate painted, {n} loaded, {len(times)} keys: median {statistics.median(times):.0f} ms "
           f"(limit 150), 95 % {cut[18]:.0f} ms (limit 300), worst {max(times):.0f} ms")  # fmt: skip
 
 
-def _work(panel: Any, keys: int) -> list[float]:
+def press_keys(panel: Any, keys: int) -> list[float]:
+    """Decide so many candidates; ms from each key to the next candidate's paint (`KEY_TO_PAINT` must run already)."""
     for k in range(keys):
         panel.press("dddpddr"[k % 7])
         time.sleep(0.15)  # a very fast reviewer

@@ -35,6 +35,7 @@ def test_every_candidate_is_in_one_slice_with_its_whole_photo(root):
     assert all(10 <= len(p) <= 120 for p in pieces)
     for p in pieces:
         assert [s.candidate.candidate_id for s in p.records()] == [cid for cid in whole if cid in p]
+        assert [s.candidate.candidate_id for s in p.records(set(list(p)[:-2]))] == list(p)[-2:]
         assert all(p.record(cid) == whole.record(cid) for cid in list(p)[:3])
         assert set(p.ruled) == set(whole.ruled) & set(p)
     photos = [{cid.partition("#")[0] for cid in p} for p in pieces]

@@ -28,7 +28,7 @@ STYLE: Any = {
 #: What a stage's costs are divided by: photos for what reads annotations, humans or samples behind.
 UNIT = {"bare": "boxes", "scan": "boxes", "harvest": "photos", "verify": "photos", "duplicates": "photos",
         "segment": "humans", "network": "humans", "synth": "samples", "materialize": "samples", "report": "humans",
-        "push": "candidates"}  # fmt: skip
+        "push": "candidates", "app": "candidates"}  # fmt: skip
 
 
 def units(p: Mapping[str, Any]) -> float:

@@ -247,6 +247,12 @@ def _push(work: Path, p: Point) -> dict[str, Any]:
     return push(work, int(p.size))
 
 
+def _app(work: Path, p: Point) -> dict[str, Any]:
+    from tests.scale.review_page import opened
+
+    return opened(work, int(p.size))
+
+
 def _bytes(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
@@ -267,6 +273,7 @@ WORK: dict[str, Callable[[Path, Point], dict[str, Any]]] = {
     "materialize": _materialize,
     "report": _report,
     "push": _push,
+    "app": _app,
 }
 
 
@@ -281,14 +288,22 @@ def prepare(work: Path, p: Point) -> None:
     elif p.stage == "network":
         build_upto(work, HUMANS[0], "harvest")
         _untrained(work)
-    elif p.stage == "push":
-        from tests.review import tiny_build
-
-        root = work / "review" / f"{p.size:g}"
-        if not (root / "build.json").exists():
-            tiny_build.write(root, int(p.size), photos=40)
+    elif p.stage in ("push", "app"):
+        _prepare_review(work, p)
     else:
         _prepare_build(work, p)
+
+
+def _prepare_review(work: Path, p: Point) -> None:
+    from tests.review import tiny_build
+
+    root, database = work / "review" / f"{p.size:g}", work / "review" / f"db-{int(p.size)}"
+    if not (root / "build.json").exists():
+        tiny_build.write(root, int(p.size), photos=40)
+    if p.stage == "push":
+        shutil.rmtree(database, ignore_errors=True)
+    elif not database.exists():
+        _push(work, p)
 
 
 def _prepare_build(work: Path, p: Point) -> None:
@@ -316,4 +331,4 @@ def points(quick: bool, full: bool) -> Iterator[Point]:
         for stage in ("segment", "synth", "materialize", "report"):
             yield Point(stage, "people", HUMANS[k])
         yield Point("duplicates", "photos", 20_000 * 10**k)
-        yield Point("push", "candidates", 1_000 * 10**k)
+        yield from (Point(stage, "candidates", 1_000 * 10**k) for stage in ("push", "app"))

@@ -26,7 +26,7 @@ from tests.scale.points import WORK, Point, points, prepare
 NEEDS_GB = {"quick": 3, "": 8, "full": 30}
 _SAID = ("humans", "persons", "photos", "entries", "kept", "boxes", "images", "bytes", "samples", "table_bytes",
          "pixel_bytes", "files", "found", "groups", "candidates", "seconds", "mongo_mb", "mongo_disk",
-         "session_mb")  # fmt: skip
+         "session_mb", "ready_s", "first_s", "key_ms", "worst_key_ms", "grid_s", "server_mb")  # fmt: skip
 
 
 def child(name: str, work: Path) -> None:
