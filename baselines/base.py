@@ -311,7 +311,7 @@ def thresholded(logits: Tensor, threshold: float = 0.5) -> Tensor:
 def union(logits: Tensor, modal: Tensor, threshold: float = 0.5) -> Tensor:
     """amodal := (probability > threshold) OR modal, float 0/1 [B, 1, H, W].
 
-    The rule of the paper's own network, with its refined mask (spec §3), and of PCNets, which adds to the given mask.
+    The rule of the paper's own network, with its refined mask (spec §3).
     """
     return torch.maximum(thresholded(logits, threshold).to(modal.dtype), modal)
 

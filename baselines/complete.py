@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ahp_toolkit.core import images
-from ahp_toolkit.core.crops import crop_image, crop_labels, square_around, uncrop
+from ahp_toolkit.core.crops import crop_image, crop_labels, square_around
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.images import Rgb
 from ahp_toolkit.core.masks import Bool2D, Box, encode
@@ -104,7 +104,7 @@ class Completer:
         crop = square_around(encode(mask).box, FIRST)
         masks = self._masks(photo, mask, crop)
         # a second look on a crop about the whole person, as in training
-        whole = mask | _full(masks.amodal, crop, photo)
+        whole = mask | (_full(masks.amodal, crop, photo) > 0.5)
         crop = square_around(encode(whole).box, SECOND)
         masks = self._masks(photo, mask, crop)
         return self._finished(photo, mask, crop, masks, self._painted(photo, mask, crop, masks))
@@ -146,11 +146,12 @@ class Completer:
         return np.asarray(pictures[0].cpu().numpy(), np.uint8)
 
     def _finished(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks, painted: Rgb) -> Completed:
-        modal, amodal = (_full(m, crop, photo) for m in (masks.modal, masks.amodal))
-        if not masks.own_modal:
-            modal = given
-        amodal = amodal | modal
-        recovered = _pasted_back(photo, painted, crop, amodal & ~modal)
+        modal = _full(masks.modal, crop, photo) > 0.5 if masks.own_modal else given
+        # beside a modal mask of the photo's own sharpness: see `cascade.beside_given`
+        ground = _full((1 - masks.amodal) * (1 - masks.modal), crop, photo)
+        hidden = ~modal & (_full(masks.invisible, crop, photo) > ground)
+        amodal = modal | hidden
+        recovered = _pasted_back(photo, painted, crop, hidden)
         return Completed(given, modal, amodal, recovered, _cutout(recovered, amodal),
                          _side_by_side(photo, recovered, modal, amodal, crop), crop)  # fmt: skip
 
@@ -170,20 +171,28 @@ def complete(
     return Completer(mask_run, content_run, device, segmenter, segmenter_weights)(photo, box, mask)
 
 
-def _full(mask: Tensor, crop: Box, photo: Rgb) -> Bool2D:
-    """The first mask of a batch of crops in the photo's frame."""
-    return np.asarray(uncrop(mask[0, 0].cpu().numpy() > 0, crop, *photo.shape[:2]), np.bool_)
+def _enlarged(pixels: NDArray[np.float32], crop: Box, photo: Rgb) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+    """Pixels [s, s] (or [s, s, C]) of a crop at the photo's resolution, linear: where in the photo, and which."""
+    x0, y0, x1, y1 = crop.pixels()
+    height, width = photo.shape[:2]
+    large = resize_map(pixels, x1 - x0, y1 - y0)
+    fx0, fy0, fx1, fy1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    return (slice(fy0, fy1), slice(fx0, fx1)), large[fy0 - y0 : fy1 - y0, fx0 - x0 : fx1 - x0]
+
+
+def _full(mask: Tensor, crop: Box, photo: Rgb) -> NDArray[np.float32]:
+    """The first mask of a batch of crops in the photo's frame, float32 [H, W] in [0, 1]; 0 outside the crop."""
+    where, part = _enlarged(mask[0, 0].float().cpu().numpy(), crop, photo)
+    out = np.zeros(photo.shape[:2], np.float32)
+    out[where] = part
+    return out
 
 
 def _pasted_back(photo: Rgb, painted: Rgb, crop: Box, hole: Bool2D) -> Rgb:
     """The painted crop at the photo's resolution, inside the hole."""
-    height, width = photo.shape[:2]
-    x0, y0, x1, y1 = crop.pixels()
-    large = resize_map(painted.astype(np.float32), x1 - x0, y1 - y0)
+    where, part = _enlarged(painted.astype(np.float32), crop, photo)
     out = photo.copy()
-    fx0, fy0, fx1, fy1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    part = np.rint(large[fy0 - y0 : fy1 - y0, fx0 - x0 : fx1 - x0]).clip(0, 255).astype(np.uint8)
-    np.copyto(out[fy0:fy1, fx0:fx1], part, where=hole[fy0:fy1, fx0:fx1, None])
+    np.copyto(out[where], np.rint(part).clip(0, 255).astype(np.uint8), where=hole[where][:, :, None])
     return out
 
 

@@ -1,4 +1,4 @@
-"""Square crops of a person: picture, mask and labels to a size x size frame, and masks back to the full frame.
+"""Square crops of a person: picture, mask and labels to a size x size frame.
 
 One rule for all of them: crop pixel (i, j) shows the full-frame point at its centre,
 x = x0 + (j + 1/2) * side / size. Masks and labels take the pixel that holds the point (nearest), pictures are
@@ -97,19 +97,4 @@ def crop_mask(mask: Mask, box: Box, size: int) -> Bool2D:
     out = np.zeros((size, size), np.bool_)
     ends = np.cumsum(mask.runs())
     _rle_to_crop(ends, mask.height, mask.width, _index(x0, x1 - x0, size), _index(y0, y1 - y0, size), out)
-    return out
-
-
-def uncrop(mask: NDArray[np.generic], box: Box, height: int, width: int) -> NDArray[np.generic]:
-    """A crop [size, size] back to the full frame [height, width] (nearest): the inverse of `crop_labels`."""
-    x0, y0, x1, y1 = _ints(box)
-    side, size = x1 - x0, mask.shape[0]
-    out = np.zeros((height, width), mask.dtype)
-    fx0, fy0, fx1, fy1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    if fx0 >= fx1 or fy0 >= fy1:
-        return out
-    # the crop pixel whose square holds the full-frame pixel's centre
-    js = ((2 * (np.arange(fx0, fx1) - x0) + 1) * size) // (2 * side)
-    rows = ((2 * (np.arange(fy0, fy1) - y0) + 1) * size) // (2 * side)
-    out[fy0:fy1, fx0:fx1] = mask[np.ix_(rows, js)]
     return out

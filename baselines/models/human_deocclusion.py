@@ -46,6 +46,7 @@ from ..base import (
     Settings,
     composite,
     make_settings,
+    thresholded,
     union,
 )
 from ..completion import MaskCompletion
@@ -199,12 +200,14 @@ class MaskModel(Baseline):
         return terms
 
     def predict(self, batch: Batch) -> Result:
-        """amodal := amodal OR modal; without a modal branch the initial mask is the modal one."""
+        """amodal := amodal OR the refined modal mask; without a modal branch there is none to join."""
         out = self(batch)
-        t = self.settings.threshold
-        modal = batch.given if out.modal is None else (out.modal.sigmoid() > t).to(batch.given.dtype)
+        t, amodal = self.settings.threshold, out.need("amodal")
         labels = [None if p is None else p.argmax(1) for p in (out.modal_parsing, out.parsing)]
-        return Result(modal, union(out.need("amodal"), modal, t), labels[0], labels[1])
+        if out.modal is None:
+            return Result(batch.given, thresholded(amodal, t), labels[0], labels[1])
+        modal = thresholded(out.modal, t).to(batch.given.dtype)
+        return Result(modal, union(amodal, modal, t), labels[0], labels[1])
 
 
 class ContentModel(Baseline):

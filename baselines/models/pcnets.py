@@ -34,7 +34,7 @@ from ..base import (
     Settings,
     composite,
     make_settings,
-    union,
+    thresholded,
 )
 from ..nets import PatchCritic, UNet
 from ..pconv import PartialUNet, partial_levels
@@ -110,8 +110,8 @@ class PCNetM(Baseline):
         return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"), weight)}
 
     def predict(self, batch: Batch) -> Result:
-        """The given mask, and inside the eraser what passes the threshold."""
-        return Result(batch.given, union(self(batch).need("amodal"), batch.given, self.settings.threshold))
+        """What passes the threshold, as published: neither joined with the given mask nor kept inside the eraser."""
+        return Result(batch.given, thresholded(self(batch).need("amodal"), self.settings.threshold))
 
 
 class PCNetC(Baseline):

@@ -6,15 +6,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from torch import Tensor
 
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import Dropped, Prediction, Sample
 from baselines import commands
+from baselines import complete as completing
+from baselines.cascade import Masks
 from baselines.complete import Completer, complete
 from baselines.data import EvalData
 from baselines.predict import predict_run
@@ -113,6 +117,21 @@ def test_a_person_in_any_photo_is_completed(trained: tuple[Path, Path]):
     ):
         with pytest.raises(UserError, match=line):
             completer(photo, **given)
+
+
+def test_a_photo_keeps_its_pixels_where_nothing_is_hidden(
+    trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale = 11
+    photo = cv2.resize(drawn(5)[0], (W * scale, H * scale), interpolation=cv2.INTER_LINEAR)
+    seen = cv2.resize((drawn(5)[1] > 0).astype(np.uint8), (W * scale, H * scale), interpolation=cv2.INTER_LINEAR) > 0
+
+    def nothing(model: object, batch: object, given: Tensor, precision: str = "fp32") -> Masks:
+        return Masks(given, given, None, None, False, 0.0)
+
+    monkeypatch.setattr(completing, "complete_masks", nothing)
+    done = complete(photo, mask=seen, mask_run=trained[0], content_run=trained[1], device="cpu")
+    assert np.array_equal(done.recovered, photo) and np.array_equal(done.amodal, seen)
 
 
 def test_the_commands(build: Path, trained: tuple[Path, Path], tmp_path: Path):

@@ -1,0 +1,56 @@
+"""What a coarse answer is at 256 px: nothing is hidden that the model did not add."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given as drawn_from
+from hypothesis import settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from baselines.cascade import SIDE, beside_given
+
+
+def blob(seed: int) -> Tensor:
+    """A wavy shape, float 0/1 [1, 1, 256, 256]."""
+    noise = np.random.default_rng(seed).normal(size=(SIDE, SIDE))
+    return torch.from_numpy((cv2.GaussianBlur(noise, (0, 0), 12) > 0.01).astype(np.float32))[None, None]
+
+
+def seen_at(mask: Tensor, size: int) -> Tensor:
+    """What a model of that size is shown: every crop pixel's centre."""
+    step = SIDE // size
+    return mask[:, :, step // 2 :: step, step // 2 :: step].contiguous()
+
+
+@settings(max_examples=25, deadline=None)
+@drawn_from(seed=st.integers(0, 10**6), size=st.sampled_from([32, 64, 128, 256]))
+def test_who_adds_nothing_hides_nothing(seed: int, size: int) -> None:
+    given = blob(seed)
+    seen = seen_at(given, size)
+    assert torch.equal(beside_given(seen, seen, given), given)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_what_is_added_and_left_out_is_found_again(size: int) -> None:
+    given = torch.zeros(1, 1, SIDE, SIDE)
+    given[:, :, 66:190, 66:130] = 1  # an edge between the coarse pixels
+    seen, step = seen_at(given, size), SIDE // size
+    answer = seen.clone()
+    answer[:, :, 100 // step : 160 // step, 130 // step : 160 // step] = 1
+    answer[:, :, 180 // step :, :] = 0
+    found = beside_given(answer, seen, given)
+    added, left = found * (1 - given), given * (1 - found)
+    ys, xs = added[0, 0].nonzero(as_tuple=True)
+    assert abs(int(ys.min()) - 100) <= step and abs(int(ys.max()) - 159) <= step
+    assert int(xs.min()) == 130 and abs(int(xs.max()) - 159) <= step  # no gap between what is seen and what is added
+    assert 0.8 < float(added.sum()) / (60 * 30) < 1.2
+    assert 0.5 < float(left.sum()) / (10 * 64) < 1.5 and int(left[0, 0].nonzero()[:, 0].min()) > 170
+
+
+def test_at_full_size_the_answer_is_the_models() -> None:
+    given, answer = blob(1), blob(2)
+    assert torch.equal(beside_given(answer, given, given), answer)
