@@ -240,12 +240,6 @@ class Cache:
         at += -at % 4
         return Cutout(mask, tuple(levels)), _packed(r.runs, data[at:])
 
-    def amodal(self, index: int, size: int, factor: float = 1.325) -> NDArray[np.bool_]:
-        """bool [size, size]: a person's amodal mask in the middle of the protocol's crops (for templates)."""
-        _, labels, packed = self.human(index)
-        tight = Box(packed.x0, packed.y0, packed.x0 + packed.width, packed.y0 + packed.height)
-        return crop_labels(labels, square_around(tight, factor), size) >= AMODAL
-
 
 def _size(r: Runs) -> int:
     """Bytes of a mask's runs."""

@@ -139,14 +139,31 @@ class TrainData(Dataset[Item]):
         person = self.person(index)
         image, labels, packed = self.cache.human(person)
         layers, ratio, bin_ = self._occlude(person, packed, rng)
-        tight = Box(packed.x0, packed.y0, packed.x0 + packed.width, packed.y0 + packed.height)
-        box = protocol_crop(tight, seed)
+        box = _crop_of(packed, seed)
         amodal = crop_labels(labels, box, self.how.size)
         pasted = paste_into_crop(crop_image(image, box, self.how.size), amodal >= AMODAL, box, layers)
         _blacken(pasted.image, self.cache.humans[person].frame, box)
         given = given_of(pasted.modal, store.seed_of(seed, "given"), self.how.iou)
-        flip = self.how.flip and bool(rng.random() < 0.5)
+        flip = self._flips(rng)
         return Drawn(planes_of(pasted, pasted.photo, given, amodal & np.uint8(AMODAL - 1), flip), ratio, bin_)
+
+    def silhouettes(self, most: int, size: int) -> Tensor:
+        """Amodal masks as the training crops show them: bool [N, size, size], of N <= ``most`` people, evenly spread.
+
+        Each person has one crop, jittered and mirrored by ``seed_of(seed, "silhouette", person)``.
+        """
+        count = len(self.cache.humans)
+        return torch.stack([self._silhouette(i, size) for i in range(0, count, -(-count // most))])
+
+    def _silhouette(self, person: int, size: int) -> Tensor:
+        seed = store.seed_of(self.how.seed, "silhouette", person)
+        _, labels, packed = self.cache.human(person)
+        mask = crop_labels(labels, _crop_of(packed, seed), size) >= AMODAL
+        flip = self._flips(np.random.Generator(np.random.PCG64(seed)))
+        return torch.from_numpy(mask[:, ::-1].copy() if flip else mask)
+
+    def _flips(self, rng: np.random.Generator) -> bool:
+        return self.how.flip and bool(rng.random() < 0.5)
 
     def _occlude(
         self, person: int, human: Packed, rng: np.random.Generator
@@ -163,6 +180,11 @@ class TrainData(Dataset[Item]):
             if isinstance(found, Placed):
                 return [(cutout, found.placement)], found.ratio, self.how.density.bin_of(found.ratio)
         return [], 0.0, None
+
+
+def _crop_of(human: Packed, seed: int) -> Box:
+    """The protocol's crop around a cached person, px of its cached square."""
+    return protocol_crop(Box(human.x0, human.y0, human.x0 + human.width, human.y0 + human.height), seed)
 
 
 def _blacken(image: Bytes, frame: Box, box: Box) -> None:

@@ -48,7 +48,8 @@ def template_weights(mask: Tensor, templates: Tensor, rule: str = "l2") -> Tenso
     Args:
         mask: refined modal mask [B, 1, H, W] in [0, 1]; resized to the templates' size.
         templates: [K, s, s].
-        rule: "l2": 1 / l2 distance (the paper); "softmax": softmax of inner products (the authors' code).
+        rule: "l2": 1 / l2 distance (the paper); "softmax": softmax of inner products (the authors' code, which takes
+            them at full resolution; here at the templates').
     """
     small = F.interpolate(mask, size=templates.shape[1:], mode="area").flatten(1)
     flat = templates.flatten(1).to(small.dtype)

@@ -181,7 +181,8 @@ class _Loop:
         self.job, self.recipe, self.about, self.folder, self.fabric = job, recipe, about, folder, fabric
         self.first = fabric.is_global_zero
         self.steps, self.batch = recipe.steps[job.task], recipe.batch[job.task]
-        self.cache = cache
+        draw = Draw(parse(recipe.density), recipe.size, _iou(job), True, job.seed)
+        self.data = TrainData(cache, draw)
         self.arch = {k: about[k] for k in ("model", "task", "settings")}
         self.best: float | None = None
         self.found: dict[str, Any] = {}  # of the model and of val, for run.json; goes with the state
@@ -239,9 +240,7 @@ class _Loop:
         if self.job.init is not None:
             runs.take_weights(net, self.job.init, self.job.model, self.job.task)
         elif state is None and net.wants_masks:
-            step = -(-len(self.cache.humans) // TEMPLATE_PEOPLE)
-            masks = [self.cache.amodal(i, TEMPLATE_PX) for i in range(0, len(self.cache.humans), step)]
-            net.prepare(torch.stack([torch.from_numpy(m) for m in masks]), self.job.seed)
+            net.prepare(self.data.silhouettes(TEMPLATE_PEOPLE, TEMPLATE_PX), self.job.seed)
         if state is not None:
             self._check_best(state)
             runs.fill(net, state["net"], self.folder / "state.pt")
@@ -275,13 +274,12 @@ class _Loop:
         share = self.batch // self.fabric.world_size
         mine = self.fabric.global_rank * share
         own = (range(k * self.batch + mine, k * self.batch + mine + share) for k in range(start, self.steps))
-        draw = Draw(parse(self.recipe.density), self.recipe.size, _iou(self.job), True, self.job.seed)
         context = multiprocessing.get_context("forkserver") if self.job.workers else None
         if context is not None:
             context.set_forkserver_preload(["baselines.data"])
         return iter(
             DataLoader(
-                TrainData(self.cache, draw),
+                self.data,
                 batch_size=share // self.job.accumulate,
                 sampler=itertools.chain.from_iterable(own),  # type: ignore[arg-type]
                 num_workers=self.job.workers,

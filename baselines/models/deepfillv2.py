@@ -3,7 +3,8 @@
 Gated convolutions throughout; a coarse stage with dilations; a refinement stage of two branches, one dilated, one with
 contextual attention (Yu et al. 2018); SN-PatchGAN with the hinge loss; l1 of both stages. Ours differs: the user's
 sketch channel carries the person's visible mask, which the task allows every model to see; the hole is the
-invisible mask.
+invisible mask; the second stage sees both masks beside the picture (the published one the picture alone); the
+convolution before the contextual attention is a plain one with ReLU (published: gated with ReLU, ``pmconv6``).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 segmentation-models-pytorch's DeepLabV3Plus with the initial mask as a fourth input channel and one output class, the
 whole person. The answer is the network's own, not joined with the initial mask. Ours differs: ResNet-50 instead of
-Xception (``encoder``), random weights unless ``encoder_weights`` names some that the library can fetch; polynomial
-decay of the rate is the recipe's business.
+Xception (``encoder``), random weights unless ``encoder_weights`` names some that the library can fetch; the rate is
+the recipe's, constant or a cosine, in place of the published polynomial decay.
 """
 
 from __future__ import annotations

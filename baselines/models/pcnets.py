@@ -8,10 +8,14 @@ the eraser 5 times. Ours differs where this project's task does:
   rule without order truth, where every neighbour may occlude, with everything else as the neighbour.
 - Case 1 is the occluded photograph with its given mask, the one that it is handed at test time (``learn_from="modal"``
   takes the true visible mask); case 2 is the picture in which the same occluder lies behind, with the whole mask.
-- The image is an input (``use_rgb`` of the published code); the mask's two classes are one logit.
+- The image is an input beside the masks, whole; the published code (``use_rgb``, off in its COCOA run) feeds it to an
+  encoder of its own and, in training, erased under the eraser. The mask's two classes are one logit.
+- The rate is the recipe's, without steps: theirs falls to a tenth at 32k and again at 48k of 56k.
 
 PCNet-C: partial-convolution U-Net of image and visible mask, loss weights and a tenth of the rate for the critic as
-published; the critic sees the picture and the visible mask.
+published; the critic sees the picture and the visible mask. Ours differs: the critic's picture is the composite (theirs
+is the raw output), its Adam has betas (0.9, 0.999) (theirs (0, 0.9)), and the total variation is that of the hole
+dilated by a pixel, as in Liu et al. (theirs that of the whole composite).
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 """SeGAN (Ehsani et al., "SeGAN: Segmenting and Generating the Invisible", CVPR 2018, §3).
 
 The segmentor: a ResNet-18 on image and visible mask gives the mask of the full object at a quarter of the resolution
-(58x58 of 224 there). The painter: a U-Net generator given what is visible and where the object is, with a conditional
-patch discriminator, adversarial + 100 x l1 inside the object only. Ours differs: the segmentor's fully connected layer
-is a linear map from each cell of the last feature to its 8x8 sub-pixels, so that any size works; the two networks are
-trained each for its own task (the published training joins them at the end); the masks are inputs of the painter
-instead of a colour painted into the image.
+(58x58 of 224 there); its cross-entropy weighs background, visible and invisible pixels as the published code does
+(github.com/ehsanik/SeGAN, SettingsParser.lua: 1, 5 and 3 over the regions' mean pixel counts). The painter: a U-Net
+generator given what is visible and where the object is, with a conditional patch discriminator, adversarial + 100 x l1
+inside the object only. Ours differs: random weights unless ``pretrained`` (theirs is ImageNet's ResNet-18); the
+segmentor's fully connected layer is a linear map from each cell of the last feature to its 8x8 sub-pixels, so that any
+size works; the two networks are trained each for its own task (the published training joins them at the end); the masks
+are inputs of the painter instead of a colour painted into the image, and the picture around the object stays, which
+theirs paints in one colour; initial weights are torch's (the published painter and critic: N(0, 0.02)).
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+
+from ahp_toolkit.core.errors import UserError
 
 from .. import losses as L
 from ..base import (
@@ -37,14 +42,30 @@ from ..nets import PatchCritic, SkipUNet, halvings
 
 PAPER = "Ehsani et al., SeGAN: Segmenting and Generating the Invisible, CVPR 2018"
 TASKS = ("mask", "content")
+REGION_PX = (37_000, 27_000, 12_000)  # mean pixel counts of background, visible, invisible, published (norm2D_cvpr)
 
 
 @dataclass(frozen=True)
 class SeganSettings(Settings):
-    """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: weight inside the object."""
+    """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: weight inside the object.
+
+    ``background``, ``visible``, ``invisible``: the segmentor's weight of one pixel of a region. Only their ratios count
+    (see `region_weights`); the published ones are the default, equal ones give the plain cross-entropy.
+    ``pretrained``: the segmentor starts from torchvision's ImageNet weights.
+    """
 
     critic_width: int = 64
     l1: float = 100.0
+    background: float = 1 / REGION_PX[0]
+    visible: float = 5 / REGION_PX[1]
+    invisible: float = 3 / REGION_PX[2]
+    pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = (self.background, self.visible, self.invisible)
+        if min(weights) < 0 or max(weights) == 0:
+            raise UserError(f"background, visible and invisible must be 0 or more, and not all 0, got {weights}")
 
 
 def build(task: str, **settings: Any) -> Baseline:
@@ -53,13 +74,24 @@ def build(task: str, **settings: Any) -> Baseline:
     return Segmentor(chosen) if task == "mask" else Painter(chosen)
 
 
+def region_weights(s: SeganSettings) -> tuple[float, float, float]:
+    """Weights of a background, a visible and an invisible pixel, their mean 1 over the published pixel counts."""
+    given = (s.background, s.visible, s.invisible)
+    scale = sum(REGION_PX) / sum(n * w for n, w in zip(REGION_PX, given, strict=True))
+    return given[0] * scale, given[1] * scale, given[2] * scale
+
+
 class Segmentor(Baseline):
     """Full mask from image and visible mask."""
 
     def __init__(self, s: SeganSettings) -> None:
         super().__init__("mask", s, {"mask": 1.0})
-        self.net = torchvision.models.resnet18(weights=None)
-        self.net.conv1 = nn.Conv2d(4, 64, 7, 2, 3, bias=False)
+        self.regions = region_weights(s)
+        self.net = torchvision.models.resnet18(weights="DEFAULT" if s.pretrained else None)
+        first, self.net.conv1 = self.net.conv1, nn.Conv2d(4, 64, 7, 2, 3, bias=False)
+        if s.pretrained:  # the mask's filters start as red's, as published
+            with torch.no_grad():
+                self.net.conv1.weight.copy_(torch.cat([first.weight, first.weight[:, :1]], 1))
         self.net.avgpool, self.net.fc = nn.Identity(), nn.Identity()
         self.head = nn.Conv2d(512, 64, 1)
 
@@ -76,8 +108,11 @@ class Segmentor(Baseline):
         return Output(amodal=F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False))
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
-        """Cross-entropy of the full mask."""
-        return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"))}
+        """Cross-entropy of the full mask, weighted by region."""
+        around, seen, hidden = self.regions
+        truth, modal = batch.need("amodal"), batch.need("modal")
+        weight = torch.where(modal > 0, seen, torch.where(truth > 0, hidden, around))
+        return {"mask": L.mask_ce(output.need("amodal"), truth, weight)}
 
     def predict(self, batch: Batch) -> Result:
         """The full mask, the segmentor's own (§3.1)."""

@@ -71,6 +71,39 @@ def test_ratios_lie_in_the_density_and_masks_fit_together(cache):
         assert not border.any(), "the crop holds the whole person"
 
 
+def placement(mask: np.ndarray) -> tuple[float, float, float]:
+    """Longer side of a mask's tight box, and its centre's offsets from the crop's, in sides of the crop."""
+    ys, xs = mask.nonzero()
+    low, high = np.array([xs.min(), ys.min()]), np.array([xs.max(), ys.max()]) + 1
+    x, y = (low + high) / 2 / len(mask) - 0.5
+    return float((high - low).max() / len(mask)), float(x), float(y)
+
+
+def test_silhouettes_lie_where_the_training_crops_put_people(cache):
+    seeds = range(10)
+    shown = torch.cat([TrainData(cache, draw(128, seed=s)).silhouettes(99, 128) for s in seeds]).numpy()
+    drawn = [TrainData(cache, draw(128, seed=s)).draw(i).planes[6] & 1 > 0 for s in seeds for i in range(12)]
+    ours, theirs = (np.array([placement(m) for m in masks]) for masks in (shown, drawn))
+    assert len(ours) == len(theirs) == 120
+    for found in (ours, theirs):
+        assert (found[:, 0] > 1 / 1.5 - 0.02).all() and (found[:, 0] < 1 / 1.15 + 0.02).all()
+    assert (abs(ours.mean(0) - theirs.mean(0)) < 0.03).all()
+    assert (theirs.std(0) > 0.03).all() and (abs(ours.std(0) / theirs.std(0) - 1) < 0.3).all()
+
+
+def test_silhouettes_hang_on_the_seed_alone_and_are_mirrored_as_often_as_not(cache):
+    data = TrainData(cache, draw())
+    masks = data.silhouettes(99, 64)
+    data[5]  # what was drawn before does not matter
+    assert torch.equal(masks, data.silhouettes(99, 64)) and masks.dtype == torch.bool
+    assert not torch.equal(masks, TrainData(cache, draw(seed=1)).silhouettes(99, 64))
+    assert len(data.silhouettes(5, 64)) == 4 and torch.equal(data.silhouettes(5, 64), masks[::3])
+    straight = TrainData(cache, draw(flip=False)).silhouettes(99, 64)
+    flipped = [torch.equal(a, b.flip(1)) and not torch.equal(a, b) for a, b in zip(masks, straight, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(masks, straight, strict=True)]
+    assert all(a or b for a, b in zip(flipped, same, strict=True)) and 2 <= sum(flipped) <= 10
+
+
 def test_a_flip_swaps_left_and_right():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)

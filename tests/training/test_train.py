@@ -87,6 +87,15 @@ def test_accumulated_micro_batches_and_content_train(build: Path, tmp_path: Path
         train(job(build, tmp_path, accumulate=3))
 
 
+def test_the_pool_lies_in_the_frame_of_the_training_crops(build: Path, tmp_path: Path):
+    run = train(job(build, tmp_path, model="ovsr", settings={**SMALL, "vgg": "random/8"}, steps=1))
+    net = runs.load_model(run, which="last").net
+    pool = net.silhouettes[: int(net.filled), 0].float()
+    columns = (torch.arange(pool.shape[2]) + 0.5) / pool.shape[2] - 0.5
+    away = (pool.amax(1) * columns).sum(1) / pool.amax(1).sum(1)  # middle of each one's columns, sides from the crop's
+    assert len(pool) == 12 and away.abs().max() > 0.05 and away.std() > 0.03
+
+
 def test_a_loss_that_is_no_number_is_named(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = MODELS.get("pix2pix").Pix2Pix
     honest = model.losses
