@@ -126,8 +126,8 @@ TABLE5: dict[str, dict[str, Any]] = {
 TABLE6: dict[str, dict[str, Any]] = {
     "1 none": {"w": 1.0, "attention_b": False, "attention_t": False},
     "2 background 0.3": {"attention_b": False, "attention_t": False},
-    "3 + Attention.B": {"attention_t": False},
-    "4 + Attention.T": {"attention_b": False},
+    "3 Attention.B": {"w": 1.0, "attention_t": False},  # rows 3 and 4 have no tick at Bg: they gain on row 1
+    "4 Attention.T": {"w": 1.0, "attention_b": False},
     "5 both, cascade": {"structure": "cascade"},
     "6 both, fusion": {},
 }
