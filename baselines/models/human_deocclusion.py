@@ -187,9 +187,9 @@ class MaskModel(Baseline):
         if output.modal is not None:
             terms["modal"] = L.mask_ce(output.modal, batch.need("modal"))
         if output.parsing is not None:
-            labels = batch.parsings()
-            terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed)
-            terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed)
+            labels, people = batch.parsings(), batch.count("parsed")
+            terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed, people)
+            terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed, people)
         if self.settings.discriminator:
             share = self.settings.l_share
             heard = soft if share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
@@ -208,7 +208,12 @@ class MaskModel(Baseline):
 
 
 class ContentModel(Baseline):
-    """Stage 2: the partial-convolution U-Net with PGA at four scales."""
+    """Stage 2: the partial-convolution U-Net with PGA at four scales.
+
+    Of its five input channels (eq. 5) the amodal mask tells no layer more than the modal one: partial convolutions
+    multiply all five by 1 - hole, as in the authors' code, and outside the hole both masks are equal. The hole itself
+    they see as their own mask.
+    """
 
     settings: ContentSettings
 
@@ -272,7 +277,7 @@ class ContentModel(Baseline):
         perceptual, style = L.perceptual(L.vgg16(self.settings.vgg), shown, truth)
         return {
             "adversarial": self.adversarial.maker(self.critic(shown)),
-            "l1": L.inside_l1(shown, truth, batch.invisible),
+            "l1": L.inside_l1(shown, truth, batch.invisible, batch.count("invisible")),
             "perceptual": perceptual,
             "style": style,
         }
