@@ -23,6 +23,7 @@ from ahp_toolkit.core.registry import Registry
 
 Task = Literal["mask", "content"]
 TASKS: tuple[Task, ...] = ("mask", "content")
+COUNTED = ("parsed", "invisible", "amodal")  # what the means of some losses are over: people, pixels, pixels
 PARTS = 20  # LIP's parsing classes; 0 is background (spec, Words)
 GENERATOR = "generator"
 CRITIC = "critic"
@@ -46,6 +47,7 @@ class Batch:
         modal_parsing: int64 [B, H, W]; None: ``parsing`` inside ``modal``.
         has_parsing: bool [B]: which people have a parsing; None: all, if there is ``parsing``.
         target: the recovered image (the person in front, the occluder left standing outside the person).
+        counts: float [3], what ``count`` gives for each of COUNTED; None: this batch's own. Set by `synced.counted`.
     """
 
     image: Tensor
@@ -56,6 +58,7 @@ class Batch:
     modal_parsing: Tensor | None = None
     has_parsing: Tensor | None = None
     target: Tensor | None = None
+    counts: Tensor | None = None
 
     def need(self, name: str) -> Tensor:
         """The field ``name``.
@@ -82,6 +85,21 @@ class Batch:
             return torch.ones(len(self.image), dtype=torch.bool, device=self.image.device)
         return self.has_parsing
 
+    def own_counts(self) -> Tensor:
+        """This batch's people or pixels of each of COUNTED, float [3]; 0 for a mask that it does not have."""
+        masks = (None if self.amodal is None or self.modal is None else self.invisible, self.amodal)
+        people = self.parsed.sum().to(self.image.dtype)
+        return torch.stack([people, *(people.new_zeros(()) if m is None else m.sum() for m in masks)])
+
+    def count(self, what: str) -> Tensor:
+        """What a sum over ``what`` (of COUNTED) must be divided by to be a mean, scalar > 0.
+
+        In training that is the step's global count shared evenly among its micro-batches and processes, so that the
+        mean of their losses is the loss of the global batch.
+        """
+        counts = self.own_counts().clamp(min=1) if self.counts is None else self.counts
+        return counts[COUNTED.index(what)]
+
     def parsings(self) -> tuple[Tensor, Tensor]:
         """(modal, amodal) parsing int64 [B, H, W]; all background where the batch has none."""
         blank = torch.zeros_like(self.image[:, 0], dtype=torch.int64)
@@ -95,8 +113,8 @@ class Batch:
         return self._map(lambda v: v.to(device, non_blocking=non_blocking))
 
     def __getitem__(self, index: slice) -> Batch:
-        """Some of its samples, as a batch."""
-        return self._map(lambda v: v[index])
+        """Some of its samples, as a batch, which counts for itself."""
+        return dataclasses.replace(self, counts=None)._map(lambda v: v[index])
 
     def _map(self, fn: Any) -> Batch:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -210,14 +210,14 @@ def mask_ce(logits: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tens
     return F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), weight)
 
 
-def parsing_ce(logits: Tensor, labels: Tensor, parsed: Tensor) -> Tensor:
+def parsing_ce(logits: Tensor, labels: Tensor, parsed: Tensor, count: Tensor | None = None) -> Tensor:
     """Cross-entropy of parsing logits [B, 20, H, W], mean over the pixels of people who have a parsing.
 
-    Zero, with zero gradients, when none of the batch has one.
+    Zero, with zero gradients, when none of the batch has one. ``count``: of people, > 0 (`Batch.count`); None: these.
     """
     each = F.cross_entropy(logits, labels, reduction="none").mean((1, 2))
     keep = parsed.to(each.dtype)
-    return (each * keep).sum() / keep.sum().clamp(min=1)
+    return (each * keep).sum() / (keep.sum().clamp(min=1) if count is None else count)
 
 
 def masked_l1(ours: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -225,9 +225,13 @@ def masked_l1(ours: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return ((ours - truth).abs() * mask).mean()
 
 
-def inside_l1(ours: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
-    """Mean of |ours - truth| over the pixels and channels inside the mask; 0 where there are none."""
-    return ((ours - truth).abs() * mask).sum() / (ours.shape[1] * mask.sum()).clamp(min=1)
+def inside_l1(ours: Tensor, truth: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean of |ours - truth| over the pixels and channels inside the mask, float 0/1; 0 where there are none.
+
+    ``count``: of pixels, > 0 (`Batch.count`); None: the mask's.
+    """
+    pixels = mask.sum().clamp(min=1) if count is None else count
+    return ((ours - truth).abs() * mask).sum() / (ours.shape[1] * pixels)
 
 
 def total_variation(picture: Tensor, hole: Tensor) -> Tensor:

@@ -1,14 +1,64 @@
-"""Batch normalisation over the global batch of several processes, so that their number does not change the training.
+"""What several processes must do together, so that their number does not change the training of a global batch.
 
-CUDA has torch's own; torch has none for the CPU, where several processes are for tests and small machines.
+Batch norm over the global batch (CUDA has torch's own; torch has none for the CPU, where several processes are for
+tests and small machines), one count for data-dependent means, one draw of random numbers. All processes have one seed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce  # the differentiable one
+
+from .base import Batch
+
+
+def processes() -> tuple[int, int]:
+    """(how many there are, which of them this is); (1, 0) without torch.distributed."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1, 0
+    return dist.get_world_size(), dist.get_rank()
+
+
+def drawn(count: int, draw: Callable[[int], Tensor]) -> Tensor:
+    """Random values [count, ...] of this process's samples, as one process would draw them for the global batch.
+
+    ``draw(n)`` gives [n, ...]; every process draws for all, which keeps their generators alike, and takes its own.
+    """
+    world, rank = processes()
+    return draw(world * count)[rank * count : (rank + 1) * count]
+
+
+def counted(batches: Sequence[Batch]) -> list[Batch]:
+    """A step's micro-batches, each with the mean ``counts`` of all of them in all processes (a collective call)."""
+    total = torch.stack([b.own_counts() for b in batches]).sum(0)
+    world, _ = processes()
+    if world > 1:
+        dist.all_reduce(total)
+    mean = total.clamp(min=1) / (world * len(batches))
+    return [replace(b, counts=mean) for b in batches]
+
+
+class SharedDropout(nn.Dropout):
+    """`nn.Dropout` that drops of each sample what one process on the global batch would."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, ...] to the same shape; sample i of the process's share is sample i of the batch."""
+        if not self.training or self.p in (0.0, 1.0):
+            return super().forward(input)
+        keep = drawn(len(input), lambda n: input.new_empty(n, *input.shape[1:]).bernoulli_(1 - self.p))
+        return input * keep.div_(1 - self.p)
+
+
+def share_dropout(net: nn.Module) -> None:
+    """Make all dropouts of the network `SharedDropout`."""
+    for module in net.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = SharedDropout
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):

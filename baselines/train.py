@@ -1,8 +1,9 @@
 """The one training loop of all models: CPU, one GPU, several processes; resumable to the same weights.
 
 Every random number of step k comes from the seed and k, and sample i of the run from the seed and i, so a run that was
-stopped goes on to the weights of one that was not. Several processes share the global batch: gradients are averaged in
-one flat all-reduce a turn, batch norms see the global batch, and one forward pass serves all players' turns.
+stopped goes on to the weights of one that was not. Several processes share the global batch and train as one would
+(`synced`; not mask_rcnn): gradients are averaged in one flat all-reduce a turn, batch norms, means over what the data
+hold and random draws are those of the global batch, and one forward pass serves all players' turns.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from .data import Draw, TrainData, check_leakage, collate, to_batch, worker_init
 from .judge import Ema, Judge
 from .recipes import Recipe, model_settings, optimizer_of, rate_factor, recipe_of
 from .runlog import RunLog
-from .synced import sync_batch_norm
+from .synced import counted, share_dropout, sync_batch_norm
 
 TEMPLATE_PX, TEMPLATE_PEOPLE = 64, 8192  # the amodal masks that `Baseline.prepare` is shown
 
@@ -58,7 +59,8 @@ class Training:
         settings: of the model, over the recipe's.
         steps, batch, precision: in place of the recipe's; None: the recipe's.
         ema: decay of the averaged weights that are judged and kept; 0: none.
-        accumulate: micro-batches a step. compile: torch.compile the model.
+        accumulate: micro-batches a step; losses are means over the whole step, but batch norms, spectral norms and
+            random draws go by micro-batch. compile: torch.compile the model.
         init: a run folder or model file to start from. name: of the run folder; empty: made from what it is.
         stop_at: end after this step as if killed (the run goes on from its last saved state); None: never.
     """
@@ -249,6 +251,7 @@ class _Loop:
         # bf16 on a CPU is only asked for where it has the units for it; they want channels last, as CUDA does
         self.last = device.type == "cuda" or "bf16" in str(self.about["precision"])
         net.to(device, memory_format=torch.channels_last if self.last else torch.contiguous_format)  # type: ignore[call-overload]
+        share_dropout(net)
         self.net: Baseline = net
         if self.fabric.world_size > 1:
             self.net = sync_batch_norm(net, device)  # type: ignore[assignment]
@@ -317,9 +320,9 @@ class _Loop:
     def _step(self, step: int, micro: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """One turn of every player. With one micro-batch its forward pass serves all turns."""
         self.net.train()
-        torch.manual_seed(store.seed_of(self.job.seed, "step", step, self.fabric.global_rank))
+        torch.manual_seed(store.seed_of(self.job.seed, "step", step))
         factor = rate_factor(self.recipe, step, self.steps)
-        batches = [to_batch(p, b, self.fabric.device, self.last) for p, b in micro]
+        batches = counted([to_batch(p, b, self.fabric.device, self.last) for p, b in micro])
         shared: Output | None = None
         if len(batches) == 1:
             with self.fabric.autocast():

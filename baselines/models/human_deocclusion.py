@@ -130,8 +130,8 @@ TABLE5: dict[str, dict[str, Any]] = {
 TABLE6: dict[str, dict[str, Any]] = {
     "1 none": {"w": 1.0, "attention_b": False, "attention_t": False},
     "2 background 0.3": {"attention_b": False, "attention_t": False},
-    "3 + Attention.B": {"attention_t": False},
-    "4 + Attention.T": {"attention_b": False},
+    "3 Attention.B": {"w": 1.0, "attention_t": False},  # rows 3 and 4 have no tick at Bg: they gain on row 1
+    "4 Attention.T": {"w": 1.0, "attention_b": False},
     "5 both, cascade": {"structure": "cascade"},
     "6 both, fusion": {},
 }
@@ -191,9 +191,9 @@ class MaskModel(Baseline):
         if output.modal is not None:
             terms["modal"] = L.mask_ce(output.modal, batch.need("modal"))
         if output.parsing is not None:
-            labels = batch.parsings()
-            terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed)
-            terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed)
+            labels, people = batch.parsings(), batch.count("parsed")
+            terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed, people)
+            terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed, people)
         if self.settings.discriminator:
             share = self.settings.l_share
             heard = soft if share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
@@ -214,7 +214,12 @@ class MaskModel(Baseline):
 
 
 class ContentModel(Baseline):
-    """Stage 2: the partial-convolution U-Net with PGA at four scales."""
+    """Stage 2: the partial-convolution U-Net with PGA at four scales.
+
+    Of its five input channels (eq. 5) the amodal mask tells no layer more than the modal one: partial convolutions
+    multiply all five by 1 - hole, as in the authors' code, and outside the hole both masks are equal. The hole itself
+    they see as their own mask.
+    """
 
     settings: ContentSettings
 
@@ -278,7 +283,7 @@ class ContentModel(Baseline):
         perceptual, style = L.perceptual(L.vgg16(self.settings.vgg), shown, truth)
         return {
             "adversarial": self.adversarial.maker(self.critic(shown)),
-            "l1": L.inside_l1(shown, truth, batch.invisible),
+            "l1": L.inside_l1(shown, truth, batch.invisible, batch.count("invisible")),
             "perceptual": perceptual,
             "style": style,
         }

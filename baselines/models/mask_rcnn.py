@@ -3,6 +3,9 @@
 The image is all it sees; of the instances that it finds, the one that matches the initial mask best is taken, and where
 none does, the initial mask is the answer. Ours differs: random weights unless ``pretrained`` (torchvision's ImageNet
 backbone); crops are enlarged to ``min_size`` px, since torchvision's anchors are 32 px and up.
+
+Several processes do not train exactly as one here: torchvision draws proposals and anchors at random and takes its
+means over those drawn, a process at a time.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from ..base import (
     thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
+from ..synced import drawn
 
 PAPER = "Yan et al., Visualizing the Invisible: Occluded Vehicle Segmentation and Recovery, ICCV 2019"
 TASKS = ("mask", "content")
@@ -82,8 +83,10 @@ def _painted(object_: Tensor, whole: Tensor) -> Tensor:
     return (object_ + whole) / 2
 
 
-def _l1_pair(object_: Tensor, whole: Tensor, truth: Tensor, amodal: Tensor) -> dict[str, Tensor]:
-    return {"l1_object": L.inside_l1(object_, truth, amodal), "l1_whole": F.l1_loss(whole, truth)}
+def _l1_pair(object_: Tensor, whole: Tensor, batch: Batch) -> dict[str, Tensor]:
+    truth = batch.need("target")
+    inside = L.inside_l1(object_, truth, batch.need("amodal"), batch.count("amodal"))
+    return {"l1_object": inside, "l1_whole": F.l1_loss(whole, truth)}
 
 
 class OvsrMask(Baseline):
@@ -149,7 +152,7 @@ class OvsrMask(Baseline):
                 "critic_object": self.gan.critic(*(self.critic_object(b) for b in beside)),
             }
         rounds = [L.mask_ce(v, truth) for k, v in output.extra.items() if k.startswith("mask")]
-        painted = _l1_pair(output.extra["object"], output.extra["whole"], batch.need("target"), truth)
+        painted = _l1_pair(output.extra["object"], output.extra["whole"], batch)
         return {
             "mask": torch.stack(rounds).mean(),
             "shape": self.gan.maker(self.critic_shape(soft)),
@@ -163,7 +166,7 @@ class OvsrMask(Baseline):
         count = int(self.filled)
         if count == 0:
             raise UserError("the silhouette pool is empty: call prepare() with the training people's masks")
-        index = torch.randint(count, (len(like),)).to(like.device)
+        index = drawn(len(like), lambda n: torch.randint(count, (n,))).to(like.device)
         found = self.silhouettes[index].to(like.dtype)
         return found if found.shape == like.shape else F.interpolate(found, size=like.shape[2:], mode="area")
 
@@ -210,7 +213,7 @@ class OvsrContent(Baseline):
             real, fake = (self.critic(torch.cat([p * amodal, amodal], 1)) for p in (truth, shown.detach()))
             return {"critic": self.gan.critic(real, fake)}
         return {
-            **_l1_pair(output.extra["object"], output.extra["whole"], truth, amodal),
+            **_l1_pair(output.extra["object"], output.extra["whole"], batch),
             "perceptual": L.perceptual(L.vgg16(self.settings.vgg), shown, truth)[0],
             "adversarial": self.gan.maker(self.critic(torch.cat([shown * amodal, amodal], 1))),
         }

@@ -42,6 +42,7 @@ from ..base import (
 )
 from ..nets import PatchCritic, UNet
 from ..pconv import PartialUNet, partial_levels
+from ..synced import drawn
 
 PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
 TASKS = ("mask", "content")
@@ -102,7 +103,8 @@ class PCNetM(Baseline):
         image, mask = batch.image, batch.given
         if self.training:
             mask = mask if self.settings.learn_from == "given" else batch.need("modal")
-            behind = torch.rand(len(image), device=image.device)[:, None, None, None] >= self.settings.front
+            chance = drawn(len(image), lambda n: torch.rand(n, device=image.device))
+            behind = chance[:, None, None, None] >= self.settings.front
             image = torch.where(behind, batch.need("target"), image)
             mask = torch.where(behind, batch.need("amodal"), mask)
         eraser = 1 - mask

@@ -152,7 +152,8 @@ class Painter(Baseline):
             real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
             return {"critic": self.gan.critic(real, fake)}
         fake = self.critic(torch.cat([condition, made], 1))
-        return {"adversarial": self.gan.maker(fake), "l1": L.inside_l1(made, truth, amodal)}
+        l1 = L.inside_l1(made, truth, amodal, batch.count("amodal"))
+        return {"adversarial": self.gan.maker(fake), "l1": l1}
 
     def predict(self, batch: Batch) -> Result:
         """The prediction inside the invisible mask only."""

@@ -37,6 +37,9 @@ def test_rows_of_tables_5_and_6(row: str) -> None:
     model = build_model("human_deocclusion", "content", **{**CONTENT, **({**TABLE5, **TABLE6}[row])})
     terms = model.losses(batch(), model(batch()), "generator")
     assert torch.isfinite(model.total(terms)) and set(terms) == {"adversarial", "l1", "perceptual", "style"}
+    if row in TABLE6:
+        assert model.settings.w == (0.3 if row[0] in "256" else 1.0)
+        assert model.settings.attention_b == (row[0] in "356") and model.settings.attention_t == (row[0] in "456")
 
 
 def test_people_without_parsing_train_the_mask_terms_only() -> None:
