@@ -28,12 +28,11 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    Settings,
     composite,
-    make_settings,
     thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
+from ..settings import Settings, Weight, Width, make_settings
 
 PAPER = "Ehsani et al., SeGAN: Segmenting and Generating the Invisible, CVPR 2018"
 TASKS = ("mask", "content")
@@ -43,8 +42,8 @@ TASKS = ("mask", "content")
 class SeganSettings(Settings):
     """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: weight inside the object."""
 
-    critic_width: int = 64
-    l1: float = 100.0
+    critic_width: Width = 64
+    l1: Weight = 100.0
 
 
 def build(task: str, **settings: Any) -> Baseline:
