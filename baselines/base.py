@@ -9,17 +9,18 @@ gives one set of weights.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import Registry
+
+from .settings import Settings
 
 Task = Literal["mask", "content"]
 TASKS: tuple[Task, ...] = ("mask", "content")
@@ -184,58 +185,6 @@ class Optimizer:
 SGD = Optimizer("sgd", 1e-3)
 ADAM = Optimizer("adam", 1e-4)
 ADAM_GAN = Optimizer("adam", 2e-4, betas=(0.5, 0.999))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all models share. ``size``: training crop in px, divisible by 64; ``vgg``: see `losses.vgg16`."""
-
-    size: int = 256
-    width: int = 64
-    vgg: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.size <= 0 or self.size % 64:
-            raise UserError(f"size must be a positive multiple of 64 px, got {self.size}")
-        if self.width < 4:
-            raise UserError(f"width must be at least 4 channels, got {self.width}")
-
-    def check_choice(self, name: str, allowed: tuple[Any, ...]) -> None:
-        """Raise a UserError unless the setting ``name`` is one of ``allowed``."""
-        value = getattr(self, name)
-        if value not in allowed:
-            raise UserError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def make_settings(cls: type[S], given: Mapping[str, Any]) -> S:
-    """A settings object from keywords.
-
-    Raises:
-        UserError: for an unknown setting (with the nearest known one) or a value of the wrong type.
-    """
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    chosen: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
-            raise UserError(f"{cls.__module__.rpartition('.')[2]} has no setting {name!r}; {hint}")
-        default = known[name].default
-        if not _same_kind(value, default):
-            raise UserError(f"setting {name} must be a {type(default).__name__}, got {value!r}")
-        chosen[name] = float(value) if isinstance(default, float) else value  # 10 and 10.0 are one setting
-    return cls(**chosen)
-
-
-def _same_kind(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    return isinstance(value, type(default))
 
 
 class Baseline(nn.Module):

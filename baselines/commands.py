@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.options import Folder
 from ahp_toolkit.core.registry import Registry, completes
 from ahp_toolkit.segmenters import SEGMENTERS
+
+if TYPE_CHECKING:
+    from .complete import Completer
 
 FOLDER = Folder()
 EXISTING = click.Path(path_type=Path, exists=True)
@@ -143,7 +146,10 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
 @click.argument("photo", type=EXISTING)
 @click.option("--box", "boxes", multiple=True, metavar="X0,Y0,X1,Y1", help="Around a person, px. Repeatable.")
 @click.option(
-    "--mask", type=EXISTING, help="Label picture: 0 background, each other value a person (a folder: by name)."
+    "--mask",
+    type=EXISTING,
+    help="Label picture: 0 background, each other value a person; a soft-edged one, 0 to 255, is one person from 128 "
+    "on. A folder: by name, a.png or a.jpg.png for a.jpg.",
 )
 @click.option(
     "--boxes-file", type=EXISTING, help='JSON: {"photo.jpg": [[x0, y0, x1, y1], ...]}; for a folder of photos.'
@@ -163,58 +169,70 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
 def predict_photo(
     photo: Path, boxes: tuple[str, ...], mask: Path | None, boxes_file: Path | None, out: Path, **options: Any
 ) -> None:
-    """Complete people in anybody's photograph (or in a folder of them): masks, recovered photo, cutout."""
-    from ahp_toolkit.core import images
+    """Complete people in anybody's photograph (or in a folder of them): masks, recovered photo, cutout.
+
+    \b
+    OUT/a          the one person of a.jpg (OUT/a.jpg where there is an a.png too)
+    OUT/a/0, /1    several people: first the boxes, then the mask's values
+    OUT/left_out.json   who was not completed, and why; status 2 only when nobody was
+    """
+    from ahp_toolkit.core.store import write_json
 
     from .complete import Completer
+    from .people import box_of, names_of
+    from .people import boxes_file as read_boxes
 
-    named = _boxes_of(boxes_file)
+    for text in boxes:
+        box_of(text)  # what is wrong on the command line is said before anything is loaded
+    named = read_boxes(boxes_file)
     completer = Completer(**options)
+    if boxes or named:
+        completer.load_segmenter()
     photos = sorted(p for p in photo.iterdir() if p.suffix.lower() in PICTURES) if photo.is_dir() else [photo]
-    for path in photos:
-        try:
-            pixels = images.read(path)
-        except images.ImageError as e:
-            click.echo(f"{path}: left out: {e}", err=True)
-            continue
-        asked = list(_people(path, [_box(b) for b in boxes] + named.get(path.name, []), mask))
-        if not asked:
-            click.echo(f"{path}: left out: no box and no mask for it", err=True)
-        for k, person in enumerate(asked):
-            folder = out / (path.stem if len(asked) == 1 else f"{path.stem}-{k}")
-            completer(pixels, **person).write(folder)
-            click.echo(folder)
+    if not photos:
+        raise UserError(f"{photo}: expected photos in it ({', '.join(PICTURES)}), found none")
+    done = 0
+    left: list[dict[str, Any]] = []
+    for path, name in zip(photos, names_of(photos), strict=True):
+        for folder, error in _completed(completer, path, out / name, [*boxes, *named.get(path.name, [])], mask):
+            if error is None:
+                done += 1
+                click.echo(folder)
+                continue
+            left.append({"photo": path.name, "person": str(folder.relative_to(out)), "reason": str(error)})
+            click.echo(f"{path}: left out: {error}", err=True)
+    write_json(out / "left_out.json", left)
+    if not done:
+        raise UserError(
+            f"nobody was completed, {len(left)} left out; the first: {left[0]['photo']}: {left[0]['reason']}"
+        )
+    click.echo(f"{done} completed, {len(left)} left out (see {out / 'left_out.json'})", err=True)
 
 
-def _box(text: str) -> Any:
-    from ahp_toolkit.core.masks import Box
-
-    try:
-        x0, y0, x1, y1 = (float(v) for v in text.split(","))
-    except ValueError as e:
-        raise UserError(f"--box {text}: expected X0,Y0,X1,Y1 in px, such as 10,20,200,400") from e
-    return Box(x0, y0, x1, y1)
-
-
-def _boxes_of(path: Path | None) -> dict[str, list[Any]]:
-    if path is None:
-        return {}
-    try:
-        said = json.loads(path.read_text())
-        return {name: [_box(",".join(map(str, b))) for b in boxes] for name, boxes in said.items()}
-    except (ValueError, AttributeError, TypeError) as e:
-        raise UserError(f"{path}: expected JSON such as {{'a.jpg': [[10, 20, 200, 400]]}} ({e})") from e
-
-
-def _people(path: Path, boxes: list[Any], mask: Path | None) -> Iterator[dict[str, Any]]:
+def _completed(
+    completer: Completer, path: Path, folder: Path, boxes: list[str], mask: Path | None
+) -> Iterator[tuple[Path, Exception | None]]:
+    """Complete the people of one photo, several in folders by number; what is wrong with one stops no other."""
     from ahp_toolkit.core import images
 
-    yield from ({"box": b} for b in boxes)
-    file = mask / f"{path.stem}.png" if mask is not None and mask.is_dir() else mask
-    if file is None or not file.exists():
-        return
+    from .people import box_of, mask_file, masks_in
+
     try:
-        labels = images.read_labels(file)
-    except images.ImageError as e:
-        raise UserError(f"--mask {file}: {e}") from e
-    yield from ({"mask": labels == value} for value in sorted(set(labels.ravel().tolist()) - {0}))
+        pixels = images.read(path)
+        file = mask_file(mask, path)
+        masks = list(masks_in(file)) if file is not None else []
+    except (images.ImageError, UserError) as e:
+        yield folder, e
+        return
+    asked: list[Any] = [*boxes, *masks]
+    if not asked:
+        yield folder, UserError("no box and no mask for it")
+    for k, person in enumerate(asked):
+        to = folder if len(asked) == 1 else folder / str(k)
+        try:
+            given = {"box": box_of(person)} if isinstance(person, str) else {"mask": person}
+            completer(pixels, **given).write(to)
+        except UserError as e:
+            yield to, e
+        else:
+            yield to, None

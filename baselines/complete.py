@@ -109,13 +109,21 @@ class Completer:
         masks = self._masks(photo, mask, crop)
         return self._finished(photo, mask, crop, masks, self._painted(photo, mask, crop, masks))
 
+    def load_segmenter(self) -> None:
+        """Load who makes the masks of boxes, where it is not yet.
+
+        Raises:
+            UserError: when it is unknown or its weights are missing: a fault of no single person.
+        """
+        if self._net is None:
+            build: Any = SEGMENTERS.get(self._segmenter).build
+            self._net = build(self._weights, device=str(self.device), batch_size=1)
+
     def _segmented(self, photo: Rgb, box: Box) -> Bool2D:
         height, width = photo.shape[:2]
         if box.clip(width, height).area < 4:
             raise UserError(f"box {tuple(box)}: it holds nothing of the photo, which is {width}x{height} px")
-        if self._net is None:
-            build: Any = SEGMENTERS.get(self._segmenter).build
-            self._net = build(self._weights, device=str(self.device), batch_size=1)
+        self.load_segmenter()
         ask, crop = ask_of(photo, box)
         found = self._net([ask])[0]  # type: ignore[misc]
         mask = np.zeros((height, width), np.bool_)

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,63 +42,13 @@ from . import runlog, runs
 from .base import Baseline, Output, build_model, playing
 from .cache import Cache, build_cache
 from .data import Draw, TrainData, check_leakage, collate, to_batch, worker_init
+from .job import Training
 from .judge import Ema, Judge
-from .recipes import Recipe, model_settings, optimizer_of, rate_factor, recipe_of
+from .recipes import Recipe, model_settings, optimizer_of, rate_factor
 from .runlog import RunLog
 from .synced import counted, share_dropout, sync_batch_norm
 
 TEMPLATE_PX, TEMPLATE_PEOPLE = 64, 8192  # the amodal masks that `Baseline.prepare` is shown
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training run.
-
-    Attributes:
-        root: a build folder with finished splits. out: where ``runs/`` is; None: ``root``.
-        settings: of the model, over the recipe's.
-        steps, batch, precision: in place of the recipe's; None: the recipe's.
-        ema: decay of the averaged weights that are judged and kept; 0: none.
-        accumulate: micro-batches a step; losses are means over the whole step, but batch norms, spectral norms and
-            random draws go by micro-batch. compile: torch.compile the model.
-        init: a run folder or model file to start from. name: of the run folder; empty: made from what it is.
-        stop_at: end after this step as if killed (the run goes on from its last saved state); None: never.
-    """
-
-    root: Path
-    model: str
-    task: str
-    recipe: str = "debug"
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    out: Path | None = None
-    device: str = "auto"
-    devices: int = 1
-    workers: int = 0
-    steps: int | None = None
-    batch: int | None = None
-    precision: str | None = None
-    iou: float | None = None
-    ema: float = 0.0
-    accumulate: int = 1
-    compile: bool = False
-    init: Path | None = None
-    name: str = ""
-    quiet: bool = False
-    save_every: int | None = None
-    stop_at: int | None = None
-
-    def resolved(self) -> Recipe:
-        """The recipe with this run's own steps, batch and precision in it."""
-        r = recipe_of(self.recipe)
-        changed: dict[str, Any] = {
-            "size": self.settings.get("size", r.size),
-            "steps": {self.task: self.steps or r.steps.get(self.task, 0)},
-            "batch": {self.task: self.batch or r.batch.get(self.task, 0)},
-            "precision": self.precision or r.precision,
-            "save_every": self.save_every or r.save_every,
-        }
-        return replace(r, **changed)
 
 
 def train(job: Training) -> Path:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from .. import losses as L
 from ..attention import ContextualAttention
-from ..base import CRITIC, Baseline, Batch, Optimizer, Output, Result, Settings, composite, make_settings
+from ..base import CRITIC, Baseline, Batch, Optimizer, Output, Result, composite
 from ..nets import GatedConv2d, SNPatchCritic
+from ..settings import Settings, Width, make_settings
 
 PAPER = "Yu et al., Free-Form Image Inpainting with Gated Convolution, ICCV 2019"
 TASKS = ("content",)
@@ -29,8 +30,8 @@ TASKS = ("content",)
 class DeepfillSettings(Settings):
     """``width``: features of the first layer after gating (the published 48 before it)."""
 
-    width: int = 24
-    critic_width: int = 64
+    width: Width = 24
+    critic_width: Width = 64
 
 
 def build(task: str, **settings: Any) -> Baseline:

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import Tensor
 
+from ahp_toolkit.core.errors import UserError
+
 from .. import losses as L
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings, thresholded
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, thresholded
+from ..settings import Settings, Width, make_settings, refuse_name
 
 PAPER = "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018"
 TASKS = ("mask",)
@@ -29,9 +33,25 @@ class DeeplabSettings(Settings):
     ``width`` is the decoder's channels.
     """
 
-    width: int = 256
+    width: Width = 256
     encoder: str = "resnet50"
     encoder_weights: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_encoder(self.encoder, self.encoder_weights)
+
+
+def _check_encoder(name: str, weights: str) -> None:
+    if name.startswith("tu-") and timm.is_model(name[3:]):  # the library hands these to timm, weights and all
+        return
+    # "mit_..." cannot be dilated, and fails on the meta device before it can say so
+    known = [n for n in smp.encoders.get_encoder_names() if not n.startswith("mit_")]
+    if name not in known:
+        raise refuse_name("encoder", name, known)
+    trained = smp.encoders.encoders[name]["pretrained_settings"]
+    if weights and weights not in trained:
+        raise refuse_name("encoder_weights", weights, trained)
 
 
 def build(task: str, **settings: Any) -> Baseline:
@@ -46,9 +66,12 @@ class Deeplab(Baseline):
 
     def __init__(self, s: DeeplabSettings) -> None:
         super().__init__("mask", s, {"mask": 1.0})
-        self.net = smp.DeepLabV3Plus(
-            s.encoder, encoder_weights=s.encoder_weights or None, in_channels=4, classes=1, decoder_channels=s.width
-        )
+        try:
+            self.net = smp.DeepLabV3Plus(
+                s.encoder, encoder_weights=s.encoder_weights or None, in_channels=4, classes=1, decoder_channels=s.width
+            )
+        except (ValueError, NotImplementedError) as e:  # not every encoder can be dilated
+            raise UserError(f"encoder {s.encoder} cannot serve DeepLab v3+ ({e}); resnet50 can") from e
 
     def optimizers(self) -> dict[str, Optimizer]:
         """SGD with momentum, 7e-3 (§4)."""

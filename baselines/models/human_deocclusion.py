@@ -27,7 +27,7 @@ Every row of Tables 4, 5 and 6 is a setting: see TABLE4, TABLE5, TABLE6. Where t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +46,7 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    Settings,
     composite,
-    make_settings,
     thresholded,
     union,
 )
@@ -56,6 +54,7 @@ from ..completion import MaskCompletion
 from ..nets import Masked, PatchCritic
 from ..pconv import PartialUNet, partial_levels
 from ..pga import Guide, ParsingGuidedAttention, one_hot_parts
+from ..settings import Count, GanKind, Natural, OneOf, Settings, Share, Threshold, Weight, Width, make_settings
 from ..templates import fit_templates
 
 PAPER = "Zhou et al., Human De-occlusion: Invisible Perception and Recovery for Humans, CVPR 2021"
@@ -69,51 +68,39 @@ class MaskSettings(Settings):
     ``l_share``: most that the adversarial gradient may be of the amodal cross-entropy's (L2, each sample); 0: no limit.
     """
 
-    width: int = 32
-    critic_width: int = 64
+    width: Width = 32
+    critic_width: Width = 64
     discriminator: bool = True
     modal: bool = True
     parsing: bool = True
-    templates: int = 64
-    clusters: int = 128
-    template_rule: str = "l2"
-    adversarial: str = "bce"
-    l_seg: float = 1.0
-    l_adv: float = 1.0
-    l_share: float = 0.1
-    l_gen: float = 0.1
-    threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_choice("template_rule", ("l2", "softmax"))
-        if self.l_share < 0:
-            raise UserError(f"l_share must be 0 (no limit) or more, got {self.l_share}")
+    templates: Natural = 64
+    clusters: Count = 128
+    template_rule: Annotated[str, OneOf(("l2", "softmax"))] = "l2"
+    adversarial: GanKind = "bce"
+    l_seg: Weight = 1.0
+    l_adv: Weight = 1.0
+    l_share: Weight = 0.1
+    l_gen: Weight = 0.1
+    threshold: Threshold = 0.5
 
 
 @dataclass(frozen=True)
 class ContentSettings(Settings):
     """Stage 2. ``w``: the background's weight; ``attention_b``, ``attention_t``, ``structure``: Table 6."""
 
-    critic_width: int = 64
-    w: float = 0.3
+    critic_width: Width = 64
+    w: Share = 0.3
     attention_b: bool = True
     attention_t: bool = True
-    structure: str = "fusion"
-    pga_form: str = "eq6"
-    pga_kernel: int = 1
+    structure: Annotated[str, OneOf(("fusion", "cascade"))] = "fusion"
+    pga_form: Annotated[str, OneOf(("eq6", "two_way", "listing"))] = "eq6"
+    pga_kernel: Annotated[int, OneOf((1, 3))] = 1
     pga_skip: bool = True
-    adversarial: str = "bce"
-    b_adv: float = 0.1
-    b_l1: float = 1.0
-    b_perceptual: float = 1.0
-    b_style: float = 40.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_choice("structure", ("fusion", "cascade"))
-        self.check_choice("pga_form", ("eq6", "two_way", "listing"))
-        self.check_choice("pga_kernel", (1, 3))
+    adversarial: GanKind = "bce"
+    b_adv: Weight = 0.1
+    b_l1: Weight = 1.0
+    b_perceptual: Weight = 1.0
+    b_style: Weight = 40.0
 
 
 TABLE4: dict[str, dict[str, Any]] = {

@@ -11,10 +11,12 @@ means over those drawn, a process at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import torchvision
 from torch import Tensor
+from torchvision.models import resnet
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -23,7 +25,8 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from ahp_toolkit.core.errors import UserError
 
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, Settings, make_settings, thresholded
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, thresholded
+from ..settings import Between, Count, Settings, Share, Width, make_settings, refuse_name
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
 TASKS = ("mask",)
@@ -38,12 +41,18 @@ class MaskRcnnSettings(Settings):
     ``width``: channels of the feature pyramid and of both heads; the published 256 is the default.
     """
 
-    width: int = 256
+    width: Width = 256
     backbone: str = "resnet50"
     pretrained: bool = False
-    min_size: int = 512
-    proposals: int = 200
-    min_overlap: float = 0.1
+    min_size: Annotated[int, Between(32)] = 512
+    proposals: Count = 200
+    min_overlap: Share = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = [name for name in torchvision.models.list_models() if name in resnet.__all__]
+        if self.backbone not in known:
+            raise refuse_name("backbone", self.backbone, known)
 
 
 def build(task: str, **settings: Any) -> Baseline:

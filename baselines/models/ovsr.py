@@ -30,12 +30,11 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    Settings,
     composite,
-    make_settings,
     thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
+from ..settings import Count, Settings, Weight, Width, make_settings
 from ..synced import drawn
 
 PAPER = "Yan et al., Visualizing the Invisible: Occluded Vehicle Segmentation and Recovery, ICCV 2019"
@@ -49,13 +48,13 @@ class OvsrSettings(Settings):
     Weights: ``coupled`` of the two mask critics' terms, ``adversarial`` of the painting's.
     """
 
-    critic_width: int = 64
-    iterations: int = 2
-    pool: int = 64
-    l1: float = 10.0
-    coupled: float = 0.01
-    adversarial: float = 0.1
-    perceptual: float = 0.1
+    critic_width: Width = 64
+    iterations: Count = 2
+    pool: Count = 64
+    l1: Weight = 10.0
+    coupled: Weight = 0.01
+    adversarial: Weight = 0.1
+    perceptual: Weight = 0.1
 
 
 def build(task: str, **settings: Any) -> Baseline:

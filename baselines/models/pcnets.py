@@ -21,7 +21,7 @@ dilated by a pixel, as in Liu et al. (theirs that of the whole composite).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,12 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    Settings,
     composite,
-    make_settings,
     thresholded,
 )
 from ..nets import PatchCritic, UNet
 from ..pconv import PartialUNet, partial_levels
+from ..settings import OneOf, Settings, Share, Threshold, Weight, Width, make_settings
 from ..synced import drawn
 
 PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
@@ -52,28 +51,24 @@ TASKS = ("mask", "content")
 class MaskSettings(Settings):
     """PCNet-M. ``front``: share of case 1; ``threshold``: the published one, inside the eraser."""
 
-    width: int = 32
-    front: float = 0.8
-    learn_from: str = "given"
-    inside: float = 5.0
-    threshold: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_choice("learn_from", ("given", "modal"))
+    width: Width = 32
+    front: Share = 0.8
+    learn_from: Annotated[str, OneOf(("given", "modal"))] = "given"
+    inside: Weight = 5.0
+    threshold: Threshold = 0.2
 
 
 @dataclass(frozen=True)
 class ContentSettings(Settings):
     """PCNet-C, with the published loss weights."""
 
-    critic_width: int = 64
-    hole: float = 6.0
-    valid: float = 1.0
-    tv: float = 0.1
-    perceptual: float = 0.1
-    style: float = 250.0
-    adversarial: float = 0.1
+    critic_width: Width = 64
+    hole: Weight = 6.0
+    valid: Weight = 1.0
+    tv: Weight = 0.1
+    perceptual: Weight = 0.1
+    style: Weight = 250.0
+    adversarial: Weight = 0.1
 
 
 def build(task: str, **settings: Any) -> Baseline:

@@ -24,12 +24,11 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    Settings,
     composite,
-    make_settings,
     thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
+from ..settings import Settings, Weight, Width, make_settings
 
 PAPER = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
 TASKS = ("mask", "content")
@@ -39,9 +38,9 @@ TASKS = ("mask", "content")
 class Pix2PixSettings(Settings):
     """``l1``: lambda of the paper."""
 
-    critic_width: int = 64
+    critic_width: Width = 64
     dropout: bool = True
-    l1: float = 100.0
+    l1: Weight = 100.0
 
 
 def build(task: str, **settings: Any) -> Baseline:

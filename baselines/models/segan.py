@@ -33,12 +33,11 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    Settings,
     composite,
-    make_settings,
     thresholded,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
+from ..settings import Settings, Weight, Width, make_settings
 
 PAPER = "Ehsani et al., SeGAN: Segmenting and Generating the Invisible, CVPR 2018"
 TASKS = ("mask", "content")
@@ -54,18 +53,18 @@ class SeganSettings(Settings):
     ``pretrained``: the segmentor starts from torchvision's ImageNet weights.
     """
 
-    critic_width: int = 64
-    l1: float = 100.0
-    background: float = 1 / REGION_PX[0]
-    visible: float = 5 / REGION_PX[1]
-    invisible: float = 3 / REGION_PX[2]
+    critic_width: Width = 64
+    l1: Weight = 100.0
+    background: Weight = 1 / REGION_PX[0]
+    visible: Weight = 5 / REGION_PX[1]
+    invisible: Weight = 3 / REGION_PX[2]
     pretrained: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         weights = (self.background, self.visible, self.invisible)
-        if min(weights) < 0 or max(weights) == 0:
-            raise UserError(f"background, visible and invisible must be 0 or more, and not all 0, got {weights}")
+        if max(weights) == 0:
+            raise UserError(f"background, visible and invisible must not all be 0, got {weights}")
 
 
 def build(task: str, **settings: Any) -> Baseline:

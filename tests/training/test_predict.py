@@ -162,3 +162,108 @@ def test_the_commands(build: Path, trained: tuple[Path, Path], tmp_path: Path):
     assert "4 of 12 people have no parsing" in said.output
     for bad in ("width", "train.stepps=3"):
         assert isinstance(run(commands.train, [*train_call, "--set", bad]).exception, UserError)
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """A completer without networks: it writes a word, and finds nobody in a box that lies off the photo."""
+    asked: list[tuple] = []
+
+    class Written:
+        def write(self, folder: Path) -> None:
+            folder.mkdir(parents=True)  # two people in one folder would be an error
+            (folder / "done").touch()
+
+    class Fake:
+        def __init__(self, **_: object) -> None: ...
+
+        def load_segmenter(self) -> None: ...
+
+        def __call__(self, photo, box=None, mask=None) -> Written:
+            asked.append((box, mask))
+            if box is not None and box.x0 >= W:
+                raise UserError("it holds nothing of the photo")
+            return Written()
+
+    monkeypatch.setattr("baselines.complete.Completer", Fake)
+    return asked
+
+
+def predicted(photos: Path, out: Path, *more: str):
+    call = [str(photos), "--out", str(out), "--mask-run", str(photos), "--content-run", str(photos), *more]
+    return CliRunner().invoke(commands.predict_photo, call)
+
+
+def photos_of(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(images.encode(drawn(1)[0], path.suffix))
+    return folder
+
+
+def written(out: Path) -> set[str]:
+    return {str(p.parent.relative_to(out)) for p in out.rglob("done")}
+
+
+def test_every_person_has_a_folder_of_their_own(nobody: list[tuple], tmp_path: Path):
+    names = ("a.jpg", "a.png", "a-0.jpg", "a.jpg.png", "b.png", "c.png", "C.jpg", "d.png")
+    folder = photos_of(tmp_path / "photos", *names)
+    file = tmp_path / "boxes.json"
+    two = [[10, 10, 50, 50], [60, 10, 90, 50]]
+    file.write_text(json.dumps({n: two if n in ("a.jpg", "d.png") else two[:1] for n in names}))
+    said = predicted(folder, tmp_path / "out", "--boxes-file", str(file))
+    assert said.exit_code == 0, said.output
+    assert written(tmp_path / "out") == {
+        "a.jpg/0", "a.jpg/1", "a.png", "a-0", "a.jpg.png", "b", "c.png", "C.jpg", "d/0", "d/1",
+    }  # fmt: skip
+    assert "10 completed, 0 left out" in said.output
+    assert json.loads((tmp_path / "out" / "left_out.json").read_text()) == []
+
+
+@pytest.mark.parametrize("bad", [[500, 0, 600, 50], [1, 2, 3], [50, 10, 10, 50], [0, 0, float("nan"), 9], "text", None])
+def test_a_bad_box_is_left_out_alone(nobody: list[tuple], tmp_path: Path, bad: object):
+    folder, out = photos_of(tmp_path / "photos", "a.png", "b.png"), tmp_path / "out"
+    (folder / "c.png").write_bytes(b"no picture")
+    file = tmp_path / "boxes.json"
+    good = [10, 10, 50, 50]
+    file.write_text(json.dumps({"a.png": [good, bad, good], "b.png": [good], "c.png": [good]}))
+    said = predicted(folder, out, "--boxes-file", str(file))
+    assert said.exit_code == 0, said.output
+    assert written(out) == {"a/0", "a/2", "b"} and "3 completed, 2 left out" in said.output
+    left = json.loads((out / "left_out.json").read_text())
+    assert [(x["photo"], x["person"]) for x in left] == [("a.png", "a/1"), ("c.png", "c")]
+    file.write_text(json.dumps({"a.png": [bad]}))
+    said = predicted(folder, tmp_path / "none", "--boxes-file", str(file))
+    assert isinstance(said.exception, UserError) and "nobody was completed, 3 left out" in str(said.exception)
+    file.write_text("[1]")
+    assert "expected JSON such as" in str(predicted(folder, out, "--boxes-file", str(file)).exception)
+    assert "expected photos in it" in str(predicted(tmp_path / "none", out).exception)
+    assert "X0 < X1" in str(predicted(folder, out, "--box", "9,9,1,1").exception)
+
+
+def test_a_soft_mask_is_one_person_and_labels_are_several(nobody: list[tuple], tmp_path: Path):
+    import cv2
+
+    folder, file = photos_of(tmp_path / "photos", "a.png"), tmp_path / "mask.png"
+    person = np.zeros((H, W), np.uint8)
+    person[20:80, 30:90] = 255
+
+    def found(labels: np.ndarray) -> list[np.ndarray] | str:
+        images.write_png(file, labels.astype(np.uint8))
+        nobody.clear()
+        said = predicted(folder, tmp_path / f"out{np.random.default_rng().integers(1 << 60)}", "--mask", str(file))
+        return [mask for _, mask in nobody] if said.exception is None else str(said.exception)
+
+    for soft in (cv2.GaussianBlur(person, (0, 0), 3), cv2.GaussianBlur(person, (3, 3), 0)):
+        assert len(np.unique(soft)) > 4
+        one = found(soft)
+        assert len(one) == 1 and np.array_equal(one[0], soft >= 128)
+    three = np.zeros((H, W), np.uint8)
+    for value, x in ((1, 10), (2, 40), (200, 70)):
+        three[20:80, x : x + 20] = value
+    three[5, 5:9] = 7  # a person of four pixels
+    assert [int(m.sum()) for m in found(three)] == [1200, 1200, 4, 1200]
+    assert len(found((person > 0) * 1)) == len(found(person)) == 1
+    three[three > 0] += 80
+    assert "as of smoothed edges; save it without smoothing" in found(cv2.GaussianBlur(three, (0, 0), 3))

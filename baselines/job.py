@@ -1,0 +1,69 @@
+"""One training run as it is asked for: checked at birth, before anything is read or built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from ahp_toolkit.core.torch_io import PRECISIONS
+
+from .recipes import Recipe, recipe_of
+from .settings import Between, Count, Natural, OneOf, check_fields
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run.
+
+    Attributes:
+        root: a build folder with finished splits. out: where ``runs/`` is; None: ``root``.
+        settings: of the model, over the recipe's.
+        steps, batch, precision: in place of the recipe's; None: the recipe's.
+        ema: decay of the averaged weights that are judged and kept; 0: none.
+        accumulate: micro-batches a step; losses are means over the whole step, but batch norms, spectral norms and
+            random draws go by micro-batch. compile: torch.compile the model.
+        init: a run folder or model file to start from. name: of the run folder; empty: made from what it is.
+        stop_at: end after this step as if killed (the run goes on from its last saved state); None: never.
+
+    Raises:
+        UserError: for a value of the wrong type or out of its range.
+    """
+
+    root: Path
+    model: str
+    task: str
+    recipe: str = "debug"
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    device: str = "auto"
+    devices: Count = 1
+    workers: Natural = 0
+    steps: Count | None = None
+    batch: Count | None = None
+    precision: Annotated[str, OneOf(PRECISIONS)] | None = None
+    iou: Annotated[float, Between(0, 1, open_low=True)] | None = None
+    ema: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+    accumulate: Count = 1
+    compile: bool = False
+    init: Path | None = None
+    name: str = ""
+    quiet: bool = False
+    save_every: Count | None = None
+    stop_at: Count | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "train.")
+
+    def resolved(self) -> Recipe:
+        """The recipe with this run's own steps, batch and precision in it."""
+        r = recipe_of(self.recipe)
+        changed: dict[str, Any] = {
+            "size": self.settings.get("size", r.size),
+            "steps": {self.task: self.steps or r.steps.get(self.task, 0)},
+            "batch": {self.task: self.batch or r.batch.get(self.task, 0)},
+            "precision": self.precision or r.precision,
+            "save_every": self.save_every or r.save_every,
+        }
+        return replace(r, **changed)
