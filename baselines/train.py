@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,65 +37,17 @@ from ahp_toolkit.core.torch_io import (
 from ahp_toolkit.occlusion.densities import parse
 
 from . import runlog, runs
+from .about import Training as Training
+from .about import about
 from .base import Baseline, Output, build_model, playing
 from .cache import Cache, build_cache
 from .data import Draw, TrainData, check_leakage, collate, to_batch, worker_init
 from .judge import Ema, Judge
-from .recipes import Recipe, model_settings, optimizer_of, rate_factor, recipe_of
+from .recipes import Recipe, model_settings, optimizer_of, rate_factor
 from .runlog import RunLog
 from .synced import sync_batch_norm
 
 TEMPLATE_PX, TEMPLATE_PEOPLE = 64, 8192  # the amodal masks that `Baseline.prepare` is shown
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training run.
-
-    Attributes:
-        root: a build folder with finished splits. out: where ``runs/`` is; None: ``root``.
-        settings: of the model, over the recipe's.
-        steps, batch, precision: in place of the recipe's; None: the recipe's.
-        ema: decay of the averaged weights that are judged and kept; 0: none.
-        accumulate: micro-batches a step. compile: torch.compile the model.
-        init: a run folder or model file to start from. name: of the run folder; empty: made from what it is.
-        stop_at: end after this step as if killed (the run goes on from its last saved state); None: never.
-    """
-
-    root: Path
-    model: str
-    task: str
-    recipe: str = "debug"
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    out: Path | None = None
-    device: str = "auto"
-    devices: int = 1
-    workers: int = 0
-    steps: int | None = None
-    batch: int | None = None
-    precision: str | None = None
-    iou: float | None = None
-    ema: float = 0.0
-    accumulate: int = 1
-    compile: bool = False
-    init: Path | None = None
-    name: str = ""
-    quiet: bool = False
-    save_every: int | None = None
-    stop_at: int | None = None
-
-    def resolved(self) -> Recipe:
-        """The recipe with this run's own steps, batch and precision in it."""
-        r = recipe_of(self.recipe)
-        changed: dict[str, Any] = {
-            "size": self.settings.get("size", r.size),
-            "steps": {self.task: self.steps or r.steps.get(self.task, 0)},
-            "batch": {self.task: self.batch or r.batch.get(self.task, 0)},
-            "precision": self.precision or r.precision,
-            "save_every": self.save_every or r.save_every,
-        }
-        return replace(r, **changed)
 
 
 def train(job: Training) -> Path:
@@ -116,12 +67,12 @@ def train(job: Training) -> Path:
     if fabric.world_size > 1 and fabric.is_global_zero:
         fabric.barrier()
     check_leakage(job.root, cache)
-    about = _about(job, recipe, settings, cache, fabric)
-    folder = (job.out or job.root) / "runs" / about["run_id"]
+    said = about(job, recipe, settings, cache, fabric)
+    folder = (job.out or job.root) / "runs" / said["run_id"]
     if not fabric.is_global_zero:
-        return _Loop(job, recipe, about, folder, cache, fabric).run()
+        return _Loop(job, recipe, said, folder, cache, fabric).run()
     with lock(folder):
-        return _Loop(job, recipe, about, folder, cache, fabric).run()
+        return _Loop(job, recipe, said, folder, cache, fabric).run()
 
 
 def _fabric(job: Training, recipe: Recipe) -> Fabric:
@@ -145,31 +96,6 @@ def _fabric(job: Training, recipe: Recipe) -> Fabric:
         strategy="ddp" if several else "auto",
         precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
     )
-
-
-def _about(job: Training, recipe: Recipe, settings: dict[str, Any], cache: Cache, fabric: Fabric) -> dict[str, Any]:
-    """What goes into run.json; ``key`` holds all that the weights depend on."""
-    digests = runs.splits_digests(job.root)
-    init = store.digest_file(runs.weights_file(job.init)) if job.init else ""
-    own = {"ema": job.ema, "accumulate": job.accumulate, "iou": _iou(job)}
-    recipe_said = asdict(replace(recipe, save_every=0))
-    what = [job.model, job.task, settings, recipe_said, job.seed, cache.digest, digests.get("train"), init, own]
-    key = store.digest_value(what)
-    name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
-    return {
-        "run_id": name, "model": job.model, "task": job.task, "settings": settings, "recipe": job.recipe,
-        "recipe_values": asdict(recipe), "training": own, "seed": job.seed, "init": str(job.init or ""), "key": key,
-        "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),
-        "device": runs.device_name(fabric.device), "processes": fabric.world_size,
-        "precision": str(fabric._precision.precision), "people": len(cache.humans),
-        "people_with_parsing": cache.parsed, "occluders": len(cache.occluders),
-    }  # fmt: skip
-
-
-def _iou(job: Training) -> float:
-    """The mean IoU of simulated initial masks: what the build's frozen ones have, unless said."""
-    options = store.read_json(job.root / "build.json").get("options", {})
-    return float(job.iou if job.iou is not None else options.get("initial_iou", 0.775))
 
 
 class _Loop:
@@ -275,7 +201,7 @@ class _Loop:
         share = self.batch // self.fabric.world_size
         mine = self.fabric.global_rank * share
         own = (range(k * self.batch + mine, k * self.batch + mine + share) for k in range(start, self.steps))
-        draw = Draw(parse(self.recipe.density), self.recipe.size, _iou(self.job), True, self.job.seed)
+        draw = Draw(parse(self.recipe.density), self.recipe.size, self.about["training"]["iou"], True, self.job.seed)
         context = multiprocessing.get_context("forkserver") if self.job.workers else None
         if context is not None:
             context.set_forkserver_preload(["baselines.data"])

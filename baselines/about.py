@@ -1,0 +1,110 @@
+"""One training run, before it starts: its options, all that its weights depend on, and the name and key made of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric
+
+from ahp_toolkit.core import store
+
+from . import runs
+from .cache import Cache
+from .recipes import Recipe, recipe_of
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run.
+
+    Attributes:
+        root: a build folder with finished splits. out: where ``runs/`` is; None: ``root``.
+        settings: of the model, over the recipe's.
+        steps, batch, precision: in place of the recipe's; None: the recipe's.
+        ema: decay of the averaged weights that are judged and kept; 0: none.
+        accumulate: micro-batches a step. compile: torch.compile the model.
+        init: a run folder or model file to start from. name: of the run folder; empty: made from what it is.
+        stop_at: end after this step as if killed (the run goes on from its last saved state); None: never.
+    """
+
+    root: Path
+    model: str
+    task: str
+    recipe: str = "debug"
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 0
+    steps: int | None = None
+    batch: int | None = None
+    precision: str | None = None
+    iou: float | None = None
+    ema: float = 0.0
+    accumulate: int = 1
+    compile: bool = False
+    init: Path | None = None
+    name: str = ""
+    quiet: bool = False
+    save_every: int | None = None
+    stop_at: int | None = None
+
+    def resolved(self) -> Recipe:
+        """The recipe with this run's own steps, batch and precision in it."""
+        r = recipe_of(self.recipe)
+        changed: dict[str, Any] = {
+            "size": self.settings.get("size", r.size),
+            "steps": {self.task: self.steps or r.steps.get(self.task, 0)},
+            "batch": {self.task: self.batch or r.batch.get(self.task, 0)},
+            "precision": self.precision or r.precision,
+            "save_every": self.save_every or r.save_every,
+        }
+        return replace(r, **changed)
+
+
+def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: Fabric) -> Json:
+    """What goes into run.json; ``key`` holds all that the weights depend on.
+
+    Raises:
+        UserError: when the build has no train split, or ``job.init`` no weights.
+    """
+    digests = runs.splits_digests(job.root)
+    init, own = init_digest(job), options(job)
+    recipe_said = asdict(replace(recipe, save_every=0))
+    what = [job.model, job.task, settings, recipe_said, job.seed, cache.digest, digests.get("train"), init, own]
+    key = store.digest_value(what)
+    name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
+    return {
+        "run_id": name, "model": job.model, "task": job.task, "settings": settings, "recipe": job.recipe,
+        "recipe_values": asdict(recipe), "training": own, "seed": job.seed, "init": str(job.init or ""),
+        "init_digest": init, "key": key,
+        "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),
+        "device": runs.device_name(fabric.device), "processes": fabric.world_size,
+        "precision": str(fabric._precision.precision), "people": len(cache.humans),
+        "people_with_parsing": cache.parsed, "occluders": len(cache.occluders),
+    }  # fmt: skip
+
+
+def options(job: Training) -> Json:
+    """The options besides the recipe that decide the weights, as run.json's ``training``."""
+    return {"ema": job.ema, "accumulate": job.accumulate, "iou": _iou(job)}
+
+
+def init_digest(job: Training) -> str:
+    """The digest of the weights a run starts from; '' for new ones.
+
+    Raises:
+        UserError: when there are none in ``job.init``.
+    """
+    return store.digest_file(runs.weights_file(job.init)) if job.init else ""
+
+
+def _iou(job: Training) -> float:
+    """The mean IoU of simulated initial masks: what the build's frozen ones have, unless said."""
+    options = store.read_json(job.root / "build.json").get("options", {})
+    return float(job.iou if job.iou is not None else options.get("initial_iou", 0.775))
