@@ -13,7 +13,7 @@ from typing import Any
 from annotation.merge import Merge, logs_of
 from annotation.review import SplitSizes
 
-from . import flow, flow_splits
+from . import flow, flow_splits, training
 from .core import dry, store
 from .core.engines import Engine
 from .core.errors import UserError
@@ -88,6 +88,8 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
     say(r, _review_words(r, o.review))
     if stop_after == "review":
         return None
+    if not dry.running():
+        training.check_networks(networks_of(o, s), cut)
     flow_splits.bank(o, cut, s)
     for name in SPLITS:
         r = split_of(o, s, name)
@@ -96,6 +98,16 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
     if stop_after == "splits":
         return None
     return report(o.out, s.seed, anew=False)
+
+
+def networks_of(o: Options, s: Synthesis) -> list[tuple[str, str | Path | None]]:
+    """The plug-ins that made a build's masks and body parts, with their weights, those that it trained included."""
+    own = {n: o.out / "weights" / f"{n}.pt" if o.train != "none" else None for n in (o.segmenter, o.parser)}
+    return [
+        (o.segmenter, o.segmenter_weights or own[o.segmenter]),
+        (o.parser, o.parser_weights or own[o.parser]),
+        (s.initial, s.initial_weights),
+    ]
 
 
 def split_of(o: Options, s: Synthesis, name: str) -> Result:
