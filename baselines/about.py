@@ -12,6 +12,7 @@ from ahp_toolkit.core import store
 
 from . import runs
 from .cache import Cache
+from .initial import initial_iou
 from .recipes import Recipe, recipe_of
 
 Json = dict[str, Any]
@@ -24,6 +25,7 @@ class Training:
     Attributes:
         root: a build folder with finished splits. out: where ``runs/`` is; None: ``root``.
         settings: of the model, over the recipe's.
+        iou: mean IoU of the simulated initial masks; None: that of the build's frozen ones (`initial.initial_iou`).
         steps, batch, precision: in place of the recipe's; None: the recipe's.
         ema: decay of the averaged weights that are judged and kept; 0: none.
         accumulate: micro-batches a step. compile: torch.compile the model.
@@ -81,7 +83,7 @@ def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: F
     name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
     return {
         "run_id": name, "model": job.model, "task": job.task, "settings": settings, "recipe": job.recipe,
-        "recipe_values": asdict(recipe), "training": own, "seed": job.seed, "init": str(job.init or ""),
+        "recipe_values": asdict(recipe), "training": own, "iou_from": _iou(job)[1], "seed": job.seed, "init": str(job.init or ""),
         "init_digest": init, "key": key,
         "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),
         "device": runs.device_name(fabric.device), "processes": fabric.world_size,
@@ -92,7 +94,7 @@ def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: F
 
 def options(job: Training) -> Json:
     """The options besides the recipe that decide the weights, as run.json's ``training``."""
-    return {"ema": job.ema, "accumulate": job.accumulate, "iou": _iou(job)}
+    return {"ema": job.ema, "accumulate": job.accumulate, "iou": _iou(job)[0]}
 
 
 def init_digest(job: Training) -> str:
@@ -104,7 +106,6 @@ def init_digest(job: Training) -> str:
     return store.digest_file(runs.weights_file(job.init)) if job.init else ""
 
 
-def _iou(job: Training) -> float:
-    """The mean IoU of simulated initial masks: what the build's frozen ones have, unless said."""
-    options = store.read_json(job.root / "build.json").get("options", {})
-    return float(job.iou if job.iou is not None else options.get("initial_iou", 0.775))
+def _iou(job: Training) -> tuple[float, str]:
+    """The mean IoU of simulated initial masks: as said, else that of the build's frozen ones; and whence it is."""
+    return (float(job.iou), "said") if job.iou is not None else initial_iou(job.root)

@@ -96,6 +96,8 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     parsed, people = said["people_with_parsing"], said["people"]
     if parsed < people:
         click.echo(f"{people - parsed} of {people} people have no parsing: they trained the mask terms only", err=True)
+    iou, source = said["training"]["iou"], said.get("iou_from", "build")
+    click.echo(f"initial masks simulated at a mean IoU of {iou:g} ({source})", err=True)
     best = said.get("best")
     if best:
         click.echo(f"best {best['by']} {best[best['by']]:.4f} at step {best['step']}", err=True)
