@@ -83,6 +83,8 @@ def steps_done(job: Training) -> int:
 
 def _identity_of(said: Json) -> Json:
     own = {k: said.get(k) for k in ("model", "task", "settings", "seed", "training")}
+    if "vgg_asked" in said:  # as the job says it: a begun run keeps to what it found
+        own["settings"] = {**said["settings"], "vgg": said["vgg_asked"]}
     own["init"] = said.get("init_digest", said.get("init"))  # older runs say the path alone: '' when there was none
     values = {**said.get("recipe_values", {}), "save_every": 0}
     return own | {"recipe_values": values, "train": said.get("splits", {}).get("train")}

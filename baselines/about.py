@@ -13,6 +13,7 @@ from ahp_toolkit.core import store
 from . import runs
 from .cache import Cache
 from .initial import initial_iou
+from .losses import found_here
 from .recipes import Recipe, recipe_of
 
 Json = dict[str, Any]
@@ -83,13 +84,36 @@ def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: F
     name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
     return {
         "run_id": name, "model": job.model, "task": job.task, "settings": settings, "recipe": job.recipe,
-        "recipe_values": asdict(recipe), "training": own, "iou_from": _iou(job)[1], "seed": job.seed, "init": str(job.init or ""),
-        "init_digest": init, "key": key,
+        "recipe_values": asdict(recipe), "training": own, "iou_from": _iou(job)[1], "seed": job.seed,
+        "init": str(job.init or ""), "init_digest": init, "key": key,
         "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),
         "device": runs.device_name(fabric.device), "processes": fabric.world_size,
         "precision": str(fabric._precision.precision), "people": len(cache.humans),
         "people_with_parsing": cache.parsed, "occluders": len(cache.occluders),
     }  # fmt: skip
+
+
+def resolved(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: Fabric) -> Json:
+    """`about` with the perceptual network of ``vgg="auto"`` settled, as ``settings`` says it from then on.
+
+    A run that was begun keeps to its own, whether or not official weights have come or gone since; ``vgg_asked`` says
+    that it was left open.
+
+    Raises:
+        UserError: as `about`.
+    """
+    if settings.get("vgg") != "auto":
+        return about(job, recipe, settings, cache, fabric)
+    here = fabric.broadcast(found_here())  # machines may differ, a run may not
+    ways = (here, "random" if here == "torchvision" else "torchvision")
+    said = [about(job, recipe, settings | {"vgg": w}, cache, fabric) | {"vgg_asked": "auto"} for w in ways]
+    return next((a for a in said if _begun(job, a)), said[0])
+
+
+def _begun(job: Training, said: Json) -> bool:
+    folder = (job.out or job.root) / "runs" / said["run_id"]
+    mark = folder / "run.json"
+    return (folder / "state.pt").exists() and mark.exists() and store.read_json(mark).get("key") == said["key"]
 
 
 def options(job: Training) -> Json:

@@ -38,7 +38,7 @@ from ahp_toolkit.occlusion.densities import parse
 
 from . import runlog, runs
 from .about import Training as Training
-from .about import about
+from .about import resolved
 from .base import Baseline, Output, build_model, playing
 from .cache import Cache, build_cache
 from .data import Draw, TrainData, check_leakage, collate, to_batch, worker_init
@@ -67,7 +67,7 @@ def train(job: Training) -> Path:
     if fabric.world_size > 1 and fabric.is_global_zero:
         fabric.barrier()
     check_leakage(job.root, cache)
-    said = about(job, recipe, settings, cache, fabric)
+    said = resolved(job, recipe, settings, cache, fabric)
     folder = (job.out or job.root) / "runs" / said["run_id"]
     if not fabric.is_global_zero:
         return _Loop(job, recipe, said, folder, cache, fabric).run()
