@@ -1,7 +1,7 @@
 """Train, predict, score: the benchmark's three steps, each left alone where it stands. Wiring of baselines and judges.
 
-What stands is told by content: a finished run by model, settings, recipe, seed and data (``run.json``); predictions by
-the split's digest; a score by its digests, its definitions and what could be computed.
+What stands is told by content: a finished run by model, settings, recipe, options, seed and data (``run.json``);
+predictions by the split's digest; a score by its digests, its definitions and what could be computed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ Json = dict[str, Any]
 
 def identity(job: Training) -> Json:
     """What a run's weights depend on, as its run.json says it; equal for jobs that would train the same."""
+    from baselines.about import init_digest, options
     from baselines.runs import splits_digests
 
     recipe = job.resolved()
@@ -45,6 +46,8 @@ def identity(job: Training) -> Json:
         "settings": _settings(job.model, job.task, job.recipe, json.dumps(job.settings)),
         "recipe_values": asdict(replace(recipe, save_every=0)),
         "seed": job.seed,
+        "training": options(job),
+        "init": init_digest(job),
         "train": splits_digests(job.root).get("train"),
     }
     return dict(json.loads(json.dumps(said)))
@@ -79,7 +82,10 @@ def steps_done(job: Training) -> int:
 
 
 def _identity_of(said: Json) -> Json:
-    own = {k: said.get(k) for k in ("model", "task", "settings", "seed")}
+    own = {k: said.get(k) for k in ("model", "task", "settings", "seed", "training")}
+    if "vgg_asked" in said:  # as the job says it: a begun run keeps to what it found
+        own["settings"] = {**said["settings"], "vgg": said["vgg_asked"]}
+    own["init"] = said.get("init_digest", said.get("init"))  # older runs say the path alone: '' when there was none
     values = {**said.get("recipe_values", {}), "save_every": 0}
     return own | {"recipe_values": values, "train": said.get("splits", {}).get("train")}
 

@@ -13,7 +13,7 @@ from typing import Any
 from annotation.merge import Merge, logs_of
 from annotation.review import SplitSizes
 
-from . import flow, flow_splits
+from . import flow, flow_splits, training
 from .core import dry, store
 from .core.engines import Engine
 from .core.errors import UserError
@@ -88,6 +88,8 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
     say(r, _review_words(r, o.review))
     if stop_after == "review":
         return None
+    if not dry.running():
+        training.check_initial(s.initial, s.initial_weights, cut)
     flow_splits.bank(o, cut, s)
     for name in SPLITS:
         r = split_of(o, s, name)

@@ -149,8 +149,8 @@ def _trained(o: Options, name: str) -> str | None:
 
     path = o.out / "weights" / f"{name}.pt"
     if name == "hrnet":
-        return str(training.train_parser(o.out, path, o.names, o.train, o.device, 0, o.quiet))
-    return str(training.train_segmenter(o.out, path, o.names, o.train, o.device, 0, o.quiet, name))
+        return str(training.train_parser(o.out, path, o.names, o.train, o.device, 0, o.quiet, sizes=o.sizes))
+    return str(training.train_segmenter(o.out, path, o.names, o.train, o.device, 0, o.quiet, name, o.sizes))
 
 
 def digest_of(folder: Path) -> str:

@@ -1,11 +1,33 @@
-"""Training the build's own networks on its own harvest: the box-only humans' segmenter and the body-part parser."""
+"""Training the build's own networks on its own harvest: the box-only humans' segmenter and the body-part parser.
+
+The segmenter may also be asked for initial masks of val and test (N_i), and must then not have seen their people whole.
+It is trained before the review, which alone says where val and test end: they take the photos of the lowest hashes,
+some (val + test) / preserved of them. So photos of low hashes are kept from training, twice as many as val and test
+would take if one candidate in a hundred were preserved (the paper: one in twenty), at most half. A fold's range is
+known beforehand. `check_initial` refuses a network where the review's cut reaches further. What draws masks or parts of
+people who had none has seen none of theirs, and is not asked.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from annotation.review import SplitSizes, Thresholds
 
 from .core import dry, store
 from .core.errors import UserError
+from .core.held_out import HeldOut, held_of
+
+if TYPE_CHECKING:
+    from .stages.train import Trained
+
+#: The segmenters that are trained here, and their modules.
+NETWORKS = {"deeplab": ".segmenters.deeplab", "centermask": ".segmenters.centermask"}
+MOST, OF_A_HUNDRED = 0.5, 200  # hashes kept at most; and per wanted human, times 1 / candidates
 
 
 def train_segmenter(
@@ -17,11 +39,13 @@ def train_segmenter(
     seed: int = 0,
     quiet: bool = False,
     name: str = "deeplab",
+    sizes: SplitSizes | None = None,
 ) -> Path:
     """Train a segmenter on the harvested humans that have masks; nothing is done when the checkpoint stands already.
 
     Args:
         name: ``deeplab`` (the paper's segmenter) or ``centermask`` (the paper's N_i, for initial masks).
+        sizes: of val and test; None: as ``build.json`` says.
 
     Raises:
         UserError: when there is no harvest, or too few humans with masks.
@@ -31,14 +55,23 @@ def train_segmenter(
     from .stages.train import TRAINERS
 
     presets, train = TRAINERS[name]
-    train(_parts(root), roots, out, presets[preset], seed, device, quiet)
-    return out
+    return _said(train(_parts(root), roots, out, presets[preset], seed, device, quiet, held_out(root, sizes)), quiet)
 
 
 def train_parser(
-    root: Path, out: Path, roots: dict[str, str], preset: str, device: str, seed: int = 0, quiet: bool = False
+    root: Path,
+    out: Path,
+    roots: dict[str, str],
+    preset: str,
+    device: str,
+    seed: int = 0,
+    quiet: bool = False,
+    sizes: SplitSizes | None = None,
 ) -> Path:
     """Train HRNet on the harvested humans that have a parsing, LIP's crops of photos that stand elsewhere included.
+
+    Args:
+        sizes: of val and test; None: as ``build.json`` says.
 
     Raises:
         UserError: when there is no harvest, or too few humans with parsings.
@@ -48,11 +81,62 @@ def train_parser(
     from .stages.train import PARSER, train_parser
 
     parts = [*_parts(root), *store.parts(root / "harvest" / "duplicates")]
-    train_parser(parts, roots, out, PARSER[preset], seed, device, quiet)
-    return out
+    return _said(train_parser(parts, roots, out, PARSER[preset], seed, device, quiet, held_out(root, sizes)), quiet)
 
 
 def _parts(root: Path) -> list[Path]:
     if not (root / "harvest" / "stage.json").exists():
         raise UserError(f"{root}: expected a finished harvest, found none; run ahp build --stop-after harvest first")
     return store.parts(root / "harvest")
+
+
+def _said(made: Trained, quiet: bool) -> Path:
+    if not quiet:
+        click.echo(made, err=True)
+    return made.path
+
+
+def held_out(root: Path, sizes: SplitSizes | None = None) -> HeldOut:
+    """The photos that a build's networks are not trained on: the fold's, else those of low hashes (see the module).
+
+    Args:
+        sizes: of val and test; None: as ``build.json`` says.
+
+    Raises:
+        UserError: when there is no harvest to count.
+    """
+    if sizes is None:
+        about = root / "build.json"
+        said: dict[str, Any] = store.read_json(about).get("options", {}).get("sizes", {}) if about.exists() else {}
+        fold = said.get("fold")
+        sizes = SplitSizes(**said | {"fold": (fold[0], fold[1]) if fold else None})
+    if sizes.fold is not None:
+        k, n = sizes.fold
+        return HeldOut((k - 1) / n, k / n)
+    candidates = max(1, store.count_records(root / "harvest"))
+    return HeldOut(0.0, min(MOST, OF_A_HUNDRED * (sizes.val + sizes.test) / candidates))
+
+
+def check_initial(name: str, weights: str | Path | None, cut: Thresholds) -> None:
+    """The network that makes the initial masks of val and test may not have been trained on people of their photos.
+
+    Args:
+        name: of the segmenter; one that is not of `NETWORKS` cannot tell, and is not asked.
+
+    Raises:
+        UserError: when it was, or does not say on whom it was not.
+    """
+    from .core import torch_io
+
+    if name not in NETWORKS or not weights or not Path(weights).is_file():
+        return
+    module = importlib.import_module(NETWORKS[name], __package__)
+    held = held_of(torch_io.load_checkpoint(Path(weights), module.KIND).meta.get("held_out"))
+    if held is None:
+        raise UserError(f"{weights}: it does not say which photos it was not trained on; train it again")
+    if not held.holds(cut.start, cut.test):
+        raise UserError(
+            f"{weights}: it was trained on people of val or test: their photos' hashes are in "
+            f"[{cut.start:g}, {cut.test:g}), it was kept from {held}; train it with this build's sizes or fold, or ask "
+            "for fewer --val-humans and --test-humans"
+        )

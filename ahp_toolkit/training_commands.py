@@ -31,7 +31,10 @@ HELP = {"help_option_names": ["-h", "--help"]}
 @click.option("--device", default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def segmenter(root: Path, out: Path | None, name: str, preset: str, device: str, seed: int) -> None:
-    """Train a human segmenter on the harvested humans that have masks."""
+    """Train a human segmenter on the harvested humans that have masks.
+
+    Photos that may become val or test are left out: a fold's, else those of the lowest hashes, at most half of all.
+    """
     from . import builder, training
 
     to = out or root / "weights" / f"{name}.pt"
@@ -51,7 +54,10 @@ def segmenter(root: Path, out: Path | None, name: str, preset: str, device: str,
 @click.option("--device", default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def parser(root: Path, out: Path | None, preset: str, device: str, seed: int) -> None:
-    """Train the HRNet body-part parser on the harvested humans that have a parsing (LIP)."""
+    """Train the HRNet body-part parser on the harvested humans that have a parsing (LIP).
+
+    Photos that may become val or test are left out: a fold's, else those of the lowest hashes, at most half of all.
+    """
     from . import builder, training
 
     click.echo(

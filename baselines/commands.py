@@ -86,7 +86,7 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     """
     from ahp_toolkit.core.publish import reading, shown, working
 
-    from .train import Training
+    from .job import Training
     from .train import train as run
 
     settings, training = settings_of(pairs)
@@ -99,6 +99,8 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     parsed, people = said["people_with_parsing"], said["people"]
     if parsed < people:
         click.echo(f"{people - parsed} of {people} people have no parsing: they trained the mask terms only", err=True)
+    iou, source = said["training"]["iou"], said.get("iou_from", "build")
+    click.echo(f"initial masks simulated at a mean IoU of {iou:g} ({source})", err=True)
     best = said.get("best")
     if best:
         click.echo(f"best {best['by']} {best[best['by']]:.4f} at step {best['step']}", err=True)

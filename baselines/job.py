@@ -19,6 +19,7 @@ class Training:
     Attributes:
         root: a build folder with finished splits. out: where ``runs/`` is; None: ``root``.
         settings: of the model, over the recipe's.
+        iou: mean IoU of the simulated initial masks; None: that of the build's frozen ones (`initial.initial_iou`).
         steps, batch, precision: in place of the recipe's; None: the recipe's.
         ema: decay of the averaged weights that are judged and kept; 0: none.
         accumulate: micro-batches a step; losses are means over the whole step, but batch norms, spectral norms and

@@ -122,14 +122,23 @@ def vgg16(source: str = "auto") -> Vgg:
     """
     if source in ("random", "random/8"):
         return _random_vgg(8 if source.endswith("/8") else 1)
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_URL).name
     if source == "auto":
-        return _official_vgg(cached) if cached.exists() else _random_vgg(1)
+        return _official_vgg(_cached()) if _cached().exists() else _random_vgg(1)
+    cached = _cached()
     if source == "torchvision":
         if not cached.exists():
             _fetch(cached)
         return _official_vgg(cached)
     return _official_vgg(Path(source))
+
+
+def _cached() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_URL).name
+
+
+def found_here() -> str:
+    """What "auto" is on this machine now: "torchvision" or "random"."""
+    return "torchvision" if _cached().exists() else "random"
 
 
 def _fetch(path: Path) -> None:

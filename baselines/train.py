@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from ahp_toolkit.core.torch_io import (
 from ahp_toolkit.occlusion.densities import parse
 
 from . import runlog, runs
+from .about import resolved
 from .base import Baseline, Output, build_model, playing
 from .cache import Cache, build_cache
 from .data import Draw, TrainData, check_leakage, collate, to_batch, worker_init
@@ -68,12 +68,12 @@ def train(job: Training) -> Path:
     if fabric.world_size > 1 and fabric.is_global_zero:
         fabric.barrier()
     check_leakage(job.root, cache)
-    about = _about(job, recipe, settings, cache, fabric)
-    folder = (job.out or job.root) / "runs" / about["run_id"]
+    said = resolved(job, recipe, settings, cache, fabric)
+    folder = (job.out or job.root) / "runs" / said["run_id"]
     if not fabric.is_global_zero:
-        return _Loop(job, recipe, about, folder, cache, fabric).run()
+        return _Loop(job, recipe, said, folder, cache, fabric).run()
     with lock(folder):
-        return _Loop(job, recipe, about, folder, cache, fabric).run()
+        return _Loop(job, recipe, said, folder, cache, fabric).run()
 
 
 def _fabric(job: Training, recipe: Recipe) -> Fabric:
@@ -99,31 +99,6 @@ def _fabric(job: Training, recipe: Recipe) -> Fabric:
     )
 
 
-def _about(job: Training, recipe: Recipe, settings: dict[str, Any], cache: Cache, fabric: Fabric) -> dict[str, Any]:
-    """What goes into run.json; ``key`` holds all that the weights depend on."""
-    digests = runs.splits_digests(job.root)
-    init = store.digest_file(runs.weights_file(job.init)) if job.init else ""
-    own = {"ema": job.ema, "accumulate": job.accumulate, "iou": _iou(job)}
-    recipe_said = asdict(replace(recipe, save_every=0))
-    what = [job.model, job.task, settings, recipe_said, job.seed, cache.digest, digests.get("train"), init, own]
-    key = store.digest_value(what)
-    name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
-    return {
-        "run_id": name, "model": job.model, "task": job.task, "settings": settings, "recipe": job.recipe,
-        "recipe_values": asdict(recipe), "training": own, "seed": job.seed, "init": str(job.init or ""), "key": key,
-        "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),
-        "device": runs.device_name(fabric.device), "processes": fabric.world_size,
-        "precision": str(fabric._precision.precision), "people": len(cache.humans),
-        "people_with_parsing": cache.parsed, "occluders": len(cache.occluders),
-    }  # fmt: skip
-
-
-def _iou(job: Training) -> float:
-    """The mean IoU of simulated initial masks: what the build's frozen ones have, unless said."""
-    options = store.read_json(job.root / "build.json").get("options", {})
-    return float(job.iou if job.iou is not None else options.get("initial_iou", 0.775))
-
-
 class _Loop:
     """One run: model, players, data, log, state."""
 
@@ -133,7 +108,7 @@ class _Loop:
         self.job, self.recipe, self.about, self.folder, self.fabric = job, recipe, about, folder, fabric
         self.first = fabric.is_global_zero
         self.steps, self.batch = recipe.steps[job.task], recipe.batch[job.task]
-        draw = Draw(parse(recipe.density), recipe.size, _iou(job), True, job.seed)
+        draw = Draw(parse(recipe.density), recipe.size, about["training"]["iou"], True, job.seed)
         self.data = TrainData(cache, draw)
         self.arch = {k: about[k] for k in ("model", "task", "settings")}
         self.best: float | None = None

@@ -130,3 +130,14 @@ def test_a_changed_split_is_predicted_anew_and_other_seeds_are_other_runs(root: 
     store.write_json(out / "run.json", said | {"dataset_digest": "another"})
     assert bench_steps.predict_once(run, split, device="cpu")[1]
     assert json.loads((out / "run.json").read_text())["dataset_digest"] == said["dataset_digest"]
+
+
+@pytest.mark.parametrize("other", [{"ema": 0.5}, {"iou": 0.95}, {"accumulate": 2}, {"init": "weights"}], ids=str)
+def test_a_run_with_other_training_options_is_no_row(root: Path, tmp_path: Path, other: dict[str, object]):
+    job = replace(Setup(root, steps=1, device="cpu", settings={"width": 4}).job("pcnets", "mask", {}, 0), out=tmp_path)
+    if "init" in other:
+        other = {"init": bench_steps.train_once(replace(job, out=tmp_path / "first"))[0]}
+    theirs = replace(job, **other)  # type: ignore[arg-type]
+    run, _ = bench_steps.train_once(theirs)
+    assert bench_steps.finished(theirs) == run
+    assert bench_steps.finished(job) is None and bench_steps.steps_done(job) == 0

@@ -18,6 +18,7 @@ from ..core import store, torch_io
 from ..core.context import around
 from ..core.crops import crop_labels, crop_mask, cut
 from ..core.errors import UserError
+from ..core.held_out import HeldOut
 from ..core.images import ImageError, Rgb
 from ..core.masks import Box
 from ..core.photos import Photos
@@ -187,6 +188,21 @@ def humans_of(parts: Iterable[Path | str], parsed: bool) -> list[Candidate]:
         what = "body parsings (LIP has them)" if parsed else "masks"
         raise UserError(
             f"training needs humans with {what} on at least two photos, the harvest has {len(found)} of them"
+        )
+    return found
+
+
+def without(humans: Sequence[Candidate], held: HeldOut) -> list[Candidate]:
+    """The humans whose photos may be trained on.
+
+    Raises:
+        UserError: when they stand on fewer than two photos.
+    """
+    found = [h for h in humans if not held.has(photo_of(h))]
+    if len({photo_of(h) for h in found}) < 2:
+        raise UserError(
+            f"training needs humans on at least two photos; {len(found)} of {len(humans)} are left once photos with a "
+            f"hash in {held} are kept for val and test; harvest more"
         )
     return found
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..core import dry, timing, torch_io
 from ..core.errors import UserError
+from ..core.held_out import HeldOut, held_of
 from ..core.images import ImageError
 from ..core.photos import Photos
 from ..core.records import Candidate
@@ -27,8 +28,9 @@ from ..segmenters._crop import ask_of
 from ..segmenters.base import Segmenter
 from ..sources.base import PARTS
 from ._fit import Run, Settings, fit
-from ._train_data import CenterMaskCut, Cut, ParserCut, Samples, SegmenterCut, by_photo, humans_of, split
+from ._train_data import CenterMaskCut, Cut, ParserCut, Samples, SegmenterCut, by_photo, humans_of, split, without
 
+NOBODY = HeldOut()
 #: ``debug`` runs on two CPU cores in about a minute, ``full`` wants a GPU.
 SEGMENTER = {
     "debug": Settings("resnet18", 96, 150, 8, lr=2e-3),
@@ -69,9 +71,12 @@ class Trained:
     value: float
     judged: int
     humans: int
+    left_out: int = 0
+    held: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.metric} {self.value:.3f} on {self.judged} held-out humans, trained on {self.humans}"
+        said = f"{self.name}: {self.metric} {self.value:.3f} on {self.judged} held-out humans, trained on {self.humans}"
+        return f"{said}; {self.left_out} left out, their photos are kept for val and test (hash in {self.held})"
 
 
 def train_segmenter(
@@ -82,10 +87,14 @@ def train_segmenter(
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
+    held: HeldOut = NOBODY,
 ) -> Trained:
     """Train DeepLab on the candidates with masks in harvest ``parts``; write the checkpoint ``out``.
 
     Stopped, the same call goes on; finished, it does nothing. Judged by mean IoU inside the box on held-out photos.
+
+    Args:
+        held: photos kept for val and test; nobody in them is trained on or judged by.
 
     Raises:
         UserError: too few humans, unreadable photos, a loss that is no number.
@@ -100,7 +109,7 @@ def train_segmenter(
     with torch_io.seeded(seed_of(seed, "segmenter")):
         net, imagenet = deeplab.net_of(arch, settings.pretrained)
     job = _Job(task, net, imagenet, lambda _: SegmenterCut(arch), segmenter_loss, judge)
-    return _train(job, parts, roots, out, settings, seed, where, quiet)
+    return _train(job, parts, roots, out, settings, seed, where, quiet, held)
 
 
 def train_centermask(
@@ -111,8 +120,12 @@ def train_centermask(
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
+    held: HeldOut = NOBODY,
 ) -> Trained:
     """Train CenterMask on the candidates with masks in harvest ``parts``, as `train_segmenter` does DeepLab.
+
+    Args:
+        held: photos kept for val and test; nobody in them is trained on or judged by.
 
     Raises:
         UserError: too few humans, unreadable photos, a loss that is no number.
@@ -127,7 +140,7 @@ def train_centermask(
     with torch_io.seeded(seed_of(seed, "segmenter")):
         net, imagenet = centermask.net_of(arch, settings.pretrained)
     job = _Job(task, net, imagenet, lambda h: CenterMaskCut(arch, by_photo(h)), centermask_loss, judge)
-    return _train(job, parts, roots, out, settings, seed, where, quiet)
+    return _train(job, parts, roots, out, settings, seed, where, quiet, held)
 
 
 #: The trainable segmenters: name to (presets, trainer), all called alike.
@@ -142,11 +155,15 @@ def train_parser(
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
+    held: HeldOut = NOBODY,
 ) -> Trained:
     """Train HRNet on the candidates with parsings in harvest ``parts`` (LIP); write the checkpoint ``out``.
 
     Stopped, the same call goes on; finished, it does nothing. Judged by the mean over the parts that occur of their IoU
     inside the masks of held-out photos.
+
+    Args:
+        held: photos kept for val and test; nobody in them is trained on or judged by.
 
     Raises:
         UserError: too few humans, unreadable photos, a loss that is no number.
@@ -162,7 +179,7 @@ def train_parser(
     with torch_io.seeded(seed_of(seed, "parser")):
         net, imagenet = hrnet.net_of(arch, settings.pretrained)
     job = _Job(task, net, imagenet, lambda _: ParserCut(arch), parser_loss, judge)
-    return _train(job, parts, roots, out, settings, seed, where, quiet)
+    return _train(job, parts, roots, out, settings, seed, where, quiet, held)
 
 
 @dataclass(frozen=True)
@@ -194,13 +211,15 @@ def _train(
     seed: int,
     device: torch.device,
     quiet: bool,
+    kept: HeldOut,
 ) -> Trained:
     task = job.task
-    humans = humans_of(parts, task.parsed)
+    every = humans_of(parts, task.parsed)
+    humans = without(every, kept)
     training, held = split(humans, settings.holdout)
     # loaders and the device do not change what is learnt (beyond rounding)
     said = {k: v for k, v in asdict(settings).items() if k != "loaders"}
-    key = digest_value([task.kind, said, seed, digest_files([Path(p) for p in parts]), job.imagenet])
+    key = digest_value([task.kind, said, seed, digest_files([Path(p) for p in parts]), job.imagenet, kept.said()])
     if out.exists() and (done := torch_io.load_checkpoint(out, task.kind)).meta.get("key") == key:
         return _trained(out, task, done)
     partial = out.with_name(f".{out.name}.partial")
@@ -214,6 +233,7 @@ def _train(
     value, judged = job.judge(job.net, held[: settings.judge])
     meta = {"key": key, "settings": said, "seed": seed, "imagenet": job.imagenet, "humans": len(training)}
     meta |= {"metric": task.metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
+    meta |= {"held_out": kept.said(), "left_out": len(every) - len(humans)}
     made = torch_io.Checkpoint(task.arch, job.net.state_dict(), meta)
     torch_io.save_checkpoint(out, task.kind, made)
     partial.unlink(missing_ok=True)
@@ -222,7 +242,8 @@ def _train(
 
 def _trained(out: Path, task: _Task, made: torch_io.Checkpoint) -> Trained:
     name, meta = torch_io.short_name(task.plugin, made.digest), made.meta
-    return Trained(out, name, task.metric, meta["value"], meta["judged"], meta["humans"])
+    held = str(held_of(meta["held_out"]))
+    return Trained(out, name, task.metric, meta["value"], meta["judged"], meta["humans"], meta["left_out"], held)
 
 
 def segmenter_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:

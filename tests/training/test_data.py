@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,14 @@ from torch.utils.data import DataLoader
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Occluder
+from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.records import Given, Occluder, Sample
 from ahp_toolkit.occlusion.densities import PRESETS
 from ahp_toolkit.occlusion.paste import Pasted
+from baselines.about import Training, options
 from baselines.cache import build_cache
 from baselines.data import Draw, EvalData, TrainData, check_leakage, collate, planes_of, to_batch, worker_init
+from baselines.initial import initial_iou
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +166,21 @@ def test_positions_decide_not_order(cache):
     forward = [data[i][0] for i in range(6)]
     for i, planes in zip(itertools.chain(range(5, -1, -1)), reversed(forward), strict=True):
         assert torch.equal(data[i][0], planes)
+
+
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_initial_masks_are_as_good_as_the_frozen_ones(build: Path, tmp_path: Path, shrunk: bool):
+    assert initial_iou(build) == (0.8, "build")
+    root = shutil.copytree(build, tmp_path / "b")
+    part = root / "splits" / "train" / "part-00000.parquet"
+    rows = []
+    for s in store.read_records(part, Sample):
+        mask = s.modal.decode()
+        if shrunk:
+            mask[::2] = False
+        rows.append(replace(s, given=Given(encode(mask), "centermask@0")))
+    store.write_records(part, rows, Sample)
+    found, source = initial_iou(root)
+    assert source == "measured" and (0.4 < found < 0.6 if shrunk else found == 1)
+    job = Training(root, "pix2pix", "mask")
+    assert options(job)["iou"] == found and options(replace(job, iou=0.7))["iou"] == 0.7

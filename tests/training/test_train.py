@@ -218,3 +218,25 @@ def test_a_run_is_known_by_all_its_settings_defaults_included() -> None:
     assert said == asdict(build_model("ovsr", "mask", **said).settings)  # as a model file is read
     assert (said["l1"], said["iterations"]) == (3.0, 2)
     assert json.dumps(said) == json.dumps(model_settings("ovsr", "mask", RECIPES["debug"], {"l1": 3.0}))
+
+
+@pytest.mark.parametrize("name", ["", "mine"])
+def test_the_perceptual_network_is_settled_at_the_first_start(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    from ahp_toolkit import bench_steps
+    from baselines import about
+
+    open_ = {**SMALL, "vgg": "auto"}
+    monkeypatch.setattr(about, "found_here", lambda: "random")
+    stopped = train(job(build, tmp_path, stop_at=5, name=name, settings=open_))
+    assert json.loads((stopped / "run.json").read_text())["settings"]["vgg"] == "random"
+    monkeypatch.setattr(about, "found_here", lambda: "torchvision")  # official weights have come since
+    assert train(job(build, tmp_path, name=name, settings=open_)) == stopped
+    said = json.loads((stopped / "run.json").read_text())
+    assert said["settings"]["vgg"] == "random" and said["status"] == "done"
+    assert bench_steps.finished(job(build, tmp_path, name=name, settings=open_)) == stopped
+    other = train(job(build, tmp_path, seed=1, steps=2, settings=open_))  # another run takes what there is
+    assert json.loads((other / "run.json").read_text())["settings"]["vgg"] == "torchvision"
+    with pytest.raises(UserError, match="another model, recipe, seed or data"):
+        train(job(build, tmp_path, name=stopped.name, settings={**SMALL, "vgg": "random/8"}))
