@@ -49,7 +49,8 @@ class SeganSettings(Settings):
     """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: weight inside the object.
 
     ``background``, ``visible``, ``invisible``: the segmentor's weight of one pixel of a region. Only their ratios count
-    (see `region_weights`); the published ones are the default, equal ones give the plain cross-entropy.
+    (see `region_weights`); equal ones give the plain cross-entropy. The published ones are the default; they lean to
+    the object: little drawn people at 64 px, learnt by heart, end at an IoU of .85, over .95 with equal ones.
     ``pretrained``: the segmentor starts from torchvision's ImageNet weights.
     """
 
