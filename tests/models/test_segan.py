@@ -9,7 +9,7 @@ import torchvision
 
 from ahp_toolkit.core.errors import UserError
 from baselines.base import GENERATOR, Output, build_model
-from baselines.models.segan import REGION_PX, SeganSettings, region_weights
+from baselines.models.segan import PUBLISHED, REGION_PX, SeganSettings, region_weights
 
 from .world import batch, small
 
@@ -17,7 +17,7 @@ from .world import batch, small
 def test_a_pixel_counts_as_its_region_does_in_the_published_code() -> None:
     b = batch()
     x = torch.zeros_like(b.given).requires_grad_()
-    model = build_model("segan", "mask", **small("segan", "mask"))
+    model = build_model("segan", "mask", **small("segan", "mask"), **PUBLISHED)
     pull = torch.autograd.grad(model.losses(b, Output(amodal=x), GENERATOR)["mask"], x)[0].abs()
     around, seen, hidden = (pull[m > 0].unique() for m in (1 - b.need("amodal"), b.need("modal"), b.invisible))
     assert len(around) == len(seen) == len(hidden) == 1
@@ -26,15 +26,17 @@ def test_a_pixel_counts_as_its_region_does_in_the_published_code() -> None:
 
 
 def test_the_scale_is_that_of_a_mean_and_equal_weights_are_the_plain_cross_entropy() -> None:
-    mean = sum(n * w for n, w in zip(REGION_PX, region_weights(SeganSettings()), strict=True)) / sum(REGION_PX)
+    mean = sum(n * w for n, w in zip(REGION_PX, region_weights(SeganSettings(**PUBLISHED)), strict=True)) / sum(
+        REGION_PX
+    )
     assert mean == pytest.approx(1)
     b, x = batch(), torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    plain = {"background": 7.0, "visible": 7.0, "invisible": 7.0}
-    model = build_model("segan", "mask", **small("segan", "mask"), **plain)
-    found = model.losses(b, Output(amodal=x), GENERATOR)["mask"]
-    torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(x, b.need("amodal")))
-    for wrong in ({"visible": -1.0}, dict.fromkeys(plain, 0.0)):
-        with pytest.raises(UserError, match="must be 0 or more, and not all 0"):
+    for plain in ({}, dict.fromkeys(PUBLISHED, 7.0)):
+        model = build_model("segan", "mask", **small("segan", "mask"), **plain)
+        found = model.losses(b, Output(amodal=x), GENERATOR)["mask"]
+        torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(x, b.need("amodal")))
+    for wrong, line in (({"visible": -1.0}, "0 or more"), (dict.fromkeys(PUBLISHED, 0.0), "must not all be 0")):
+        with pytest.raises(UserError, match=line):
             build_model("segan", "mask", **wrong)
 
 
