@@ -140,6 +140,8 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
             options.pop("workers")
             predict_run(run, folder, to, masks, engine=engine, **options)
         said = json.loads((to / "run.json").read_text())
+    for note in said["training_people"]:
+        click.echo(note, err=True)
     click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
     click.echo(shown(where, local, to))
 
