@@ -176,9 +176,11 @@ def _filled(fo: Any, dataset: Any, runs: Sequence[Shown], folder: Path) -> Any:
     painters = [r for r in runs if r.paints]
     if painters:
         dataset.add_group_field("group", default="occluded")
-    for mask in ("truth", *(r.name for r in runs)):
+    masks = ["truth", *(r.name for r in runs)]
+    for mask in masks:
         dataset.add_sample_field(mask, fo.EmbeddedDocumentField, embedded_doc_type=fo.Segmentation)
-    dataset.mask_targets = dict.fromkeys(("truth", *(r.name for r in runs)), TARGETS)
+    dataset.mask_targets = dict.fromkeys(masks, TARGETS)
+    dataset.app_config.active_fields = fo.ActiveFields(paths=masks)  # of itself the App shows no segmentations
     dataset.save()
     records = store.read_records(folder, Sample)
     while some := list(islice(records, BATCH)):

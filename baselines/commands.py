@@ -96,15 +96,28 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
         folder = run(Training(model=model, settings=settings, **places, **options, **training))
         said = json.loads((folder / "run.json").read_text())
         folder = shown(out or root, to, folder)
-    parsed, people = said["people_with_parsing"], said["people"]
-    if parsed < people:
-        click.echo(f"{people - parsed} of {people} people have no parsing: they trained the mask terms only", err=True)
+    note = _parsing_note(said)
+    if note:
+        click.echo(note, err=True)
     iou, source = said["training"]["iou"], said.get("iou_from", "build")
     click.echo(f"initial masks simulated at a mean IoU of {iou:g} ({source})", err=True)
     best = said.get("best")
     if best:
         click.echo(f"best {best['by']} {best[best['by']]:.4f} at step {best['step']}", err=True)
     click.echo(folder)
+
+
+def _parsing_note(said: dict[str, Any]) -> str:
+    """What a run lacked where it uses parsings: its losses in the mask task, its attention's guide in the other."""
+    parsed, people, settings = said["people_with_parsing"], said["people"], said["settings"]
+    if parsed == people:
+        return ""
+    lacking = f"{people - parsed} of {people} people have no parsing: "
+    if said["task"] == "mask" and settings.get("parsing"):
+        return lacking + "they trained the mask terms only"
+    if said["task"] == "content" and (settings.get("attention_b") or settings.get("attention_t")):
+        return lacking + "no body parts guided the attention on them"
+    return ""
 
 
 @click.command()
@@ -140,6 +153,8 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
             options.pop("workers")
             predict_run(run, folder, to, masks, engine=engine, **options)
         said = json.loads((to / "run.json").read_text())
+    for note in said["training_people"]:
+        click.echo(note, err=True)
     click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
     click.echo(shown(where, local, to))
 

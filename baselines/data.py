@@ -289,7 +289,8 @@ def worker_init(_: int) -> None:
 # --- leakage ------------------------------------------------------------------------------------------------------
 
 
-def _ids(folder: Path, column: str) -> Iterator[tuple[str, str]]:
+def ids_of(folder: Path, column: str) -> Iterator[tuple[str, str]]:
+    """(id, photo) of every record of a table folder; ``column``: the id's."""
     for path in sorted(folder.glob("part-*.parquet")):
         for row in store.read_table(path, [column, "image"]).to_pylist():
             yield row[column], row["image"]["photo"] or row["image"]["image_id"]
@@ -305,9 +306,9 @@ def check_leakage(root: Path, cache: Cache) -> None:
     things = {o.occluder_id: o.photo for o in cache.occluders}
     photos = {photo: name for known in (things, people) for name, photo in known.items()}
     for split in ("val", "test"):
-        found = [("human", p) for p in _ids(root / "splits" / split / "humans", "human_id")]
-        found += [("occluder", p) for p in _ids(root / "splits" / split / "occluders", "occluder_id")]
-        found += [("occluder", p) for p in _ids(root / "bank" / split, "occluder_id")]
+        found = [("human", p) for p in ids_of(root / "splits" / split / "humans", "human_id")]
+        found += [("occluder", p) for p in ids_of(root / "splits" / split / "occluders", "occluder_id")]
+        found += [("occluder", p) for p in ids_of(root / "bank" / split, "occluder_id")]
         for kind, (name, photo) in found:
             if name in people or name in things:
                 raise UserError(f"{root}: the {kind} {name} of {split} is in the training data; build the splits anew")

@@ -6,10 +6,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.torch_io import PRECISIONS
 
 from .recipes import Recipe, recipe_of
 from .settings import Between, Count, Natural, OneOf, check_fields
+
+LONGEST_NAME = 200  # bytes; file systems take 255
+
+
+def _check_name(name: str) -> None:
+    """It is the name of one folder below ``runs/``, on any system.
+
+    Raises:
+        UserError: when it leads elsewhere, is hidden, or no folder can have it.
+    """
+    plain = name.isprintable() and not set(name) & set('/\\:*?"<>|') and len(name.encode()) <= LONGEST_NAME
+    if not plain or name != name.strip() or name.startswith("."):
+        raise UserError(
+            f"--name {name!r:.80}: expected the name of one folder, such as my-run, without / and dots first"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ class Training:
 
     def __post_init__(self) -> None:
         check_fields(self, "train.")
+        if self.name:
+            _check_name(self.name)
 
     def resolved(self) -> Recipe:
         """The recipe with this run's own steps, batch and precision in it."""

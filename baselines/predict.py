@@ -26,6 +26,7 @@ from .cascade import SIDE, Masks, complete_masks, fed_by, paint
 from .data import Bytes, EvalData, collate, to_batch
 from .runs import Loaded, device_name, load_model, split_digest, weights_file
 from .speed import BATCH, measure
+from .trained import check_unseen
 
 PART = 256  # predictions a Parquet file
 
@@ -135,15 +136,19 @@ def predict_run(
         which: ``best`` by val, or ``last``.
         engine: where the parts of the split are worked on; None: in this process.
 
-    Samples whose pixels cannot be regenerated are in ``dropped.parquet``, with the reason.
+    Samples whose pixels cannot be regenerated are in ``dropped.parquet``, with the reason. ``training_people`` in
+    ``run.json`` has a line where a run was trained on people of the split, or does not say on whom.
 
     Raises:
-        UserError: when a run, the split or the combination is not usable.
+        UserError: when a run, the split or the combination is not usable; when a run was trained on people of the
+            split and that is not the train split.
     """
     root, split = split_dir.resolve().parent.parent, split_dir.name
     if not (root / "build.json").exists():
         raise UserError(f"{split_dir}: expected a split of a build, such as ROOT/splits/val, with ROOT/build.json")
-    weights = [weights_file(r, which).absolute() for r in (run, mask_run) if r is not None]
+    used = [r for r in (run, mask_run) if r is not None]
+    weights = [weights_file(r, which).absolute() for r in used]
+    notes = check_unseen(used, split_dir)
     where = (run.absolute(), mask_run.absolute() if mask_run else None, root / "splits" / split, out.absolute())
     fn = Predict(*where, device, batch, precision, which, str(store.stamp(weights)))
     # on another engine this process may lack the device: the facts are the same on any
@@ -162,7 +167,7 @@ def predict_run(
                 done.append(shard)
                 bar.update(shard.samples)
         done.sort(key=lambda m: m.number)
-        about = _about(job, run, mask_run, split_dir, done)
+        about = _about(job, run, mask_run, split_dir, done) | {"training_people": notes}
         _write(out, done, about, weights)
     return out
 

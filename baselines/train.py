@@ -37,7 +37,7 @@ from ahp_toolkit.core.torch_io import (
 )
 from ahp_toolkit.occlusion.densities import parse
 
-from . import runlog, runs
+from . import runlog, runs, trained
 from .about import resolved
 from .base import Baseline, Output, build_model, playing
 from .cache import Cache, build_cache
@@ -120,6 +120,8 @@ class _Loop:
         if self.first:
             store.forget_unfinished(self.folder)
         state = runs.load_state(self.folder / "state.pt", self.about["key"])
+        if self.first:
+            trained.write(self.folder, self.data.cache, self.job.init)
         if state is not None and state["step"] >= self.steps:
             if self.first:
                 self._stands(state)

@@ -39,7 +39,8 @@ except SystemExit as e:
 import fiftyone as fo
 dataset = fo.load_dataset(fo.list_datasets()[0])
 said = {"n": len(dataset), "views": dataset.list_saved_views(), "type": dataset.media_type,
-        "slices": sorted(dataset.group_slices or []), "targets": dataset.mask_targets["truth"][2]}
+        "slices": sorted(dataset.group_slices or []), "targets": dataset.mask_targets["truth"][2],
+        "active": dataset.app_config.active_fields.paths}
 view = dataset.load_saved_view("most disagreed")
 said["disagreement"] = view.values("disagreement")
 said["figures"] = [dataset.values(f) for f in ("truth__2_iou_amodal", "given_iou_invisible", "spread")]
@@ -94,6 +95,7 @@ def test_open_builds_the_dataset(tmp_path: Path, mongo: app_server.Mongo, painte
     said: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     n = len(samples)
     assert said["n"] == n and said["exists"] and said["again"] == [n, 1] and said["targets"] == "invisible"
+    assert said["active"] == ["truth", "truth__2", "given"]  # the App's checkboxes
     assert said["type"] == ("group" if painter else "image")
     assert said["slices"] == (["given", "occluded", "recovered"] if painter else [])
     assert sorted(said["disagreement"], reverse=True) == said["disagreement"] and said["disagreement"][0] > 0

@@ -159,9 +159,29 @@ def test_the_commands(build: Path, trained: tuple[Path, Path], tmp_path: Path):
                   "--set", "train.steps=1", "--set", "train.batch=2", "--device", "cpu", "-q"]  # fmt: skip
     said = run(commands.train, train_call)
     assert said.exit_code == 0, said.output
-    assert "4 of 12 people have no parsing" in said.output
+    assert "no parsing" not in said.output  # it uses none
     for bad in ("width", "train.stepps=3"):
         assert isinstance(run(commands.train, [*train_call, "--set", bad]).exception, UserError)
+
+
+ATTENTION = {"attention_b": False, "attention_t": True}
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "line"),
+    [
+        ("mask", {"parsing": True}, "4 of 12 people have no parsing: they trained the mask terms only"),
+        ("mask", {"parsing": False}, ""),
+        ("mask", {}, ""),
+        ("content", ATTENTION, "4 of 12 people have no parsing: no body parts guided the attention on them"),
+        ("content", dict.fromkeys(ATTENTION, False), ""),
+        ("content", {}, ""),
+    ],
+)
+def test_parsings_are_missed_where_they_are_used(task: str, settings: dict, line: str):
+    said = {"people": 12, "people_with_parsing": 8, "task": task, "settings": settings}
+    assert commands._parsing_note(said) == line
+    assert commands._parsing_note({**said, "people_with_parsing": 12}) == ""
 
 
 @pytest.fixture

@@ -136,6 +136,16 @@ def test_weights_of_others_are_refused(build: Path, tmp_path: Path, whole: Path)
         train(job(build, tmp_path, name="mine", steps=2))
 
 
+@pytest.mark.parametrize(
+    "name", ["../../esc", "/tmp/esc", "a/b", "a\\b", "..", ".hidden", " a", "a\n", "a\0", "é" * 150]
+)
+def test_a_run_is_one_folder_below_runs(tmp_path: Path, name: str):
+    with pytest.raises(UserError, match="--name .*: expected the name of one folder") as e:
+        job(tmp_path, tmp_path, name=name)
+    assert "\n" not in str(e.value)
+    assert job(tmp_path, tmp_path, name="my run-2.1_é").name
+
+
 def test_fine_tuning_starts_from_the_weights(build: Path, tmp_path: Path, whole: Path):
     run = train(job(build, tmp_path, init=whole, steps=1, seed=1))
     near, fresh = weights(run), weights(train(job(build, tmp_path, steps=1, seed=1)))
