@@ -21,6 +21,7 @@ from .core.pipeline import Result
 from .core.records import SPLITS
 from .flow import Options, Say
 from .flow_splits import Synthesis
+from .option_checks import check_place
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
 from .stages.harvest import Rules
@@ -30,7 +31,10 @@ REPORT = ("report.py", "report.html", "report.js", "stats.py", "plots.py", "shee
 
 
 def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
-    """The command line's options as records; names of plug-ins are checked at once."""
+    """The command line's options as records; what can be told wrong of them is told at once."""
+    check_place(given["out"], given["roots"])
+    if given.get("work") is not None:
+        check_place(given["work"], given["roots"], "--work")
     SEGMENTERS.get(given["segmenter"])
     PARSERS.get(given["parser"])
     if given["initial"] != "simulated":

@@ -94,7 +94,11 @@ def _say(text: str) -> None:
     shell_complete=pairs(SOURCES.names),
     help="A source dataset: " + ", ".join(SOURCES.names()) + ".  Repeatable.",
 )
-@click.option("--out", type=FOLDER, help="The build folder, or an address for it (s3://, gs://, az://).")
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="The build folder, outside the sources' data; or an address for it (s3://, gs://, az://).",
+)
 @click.option(
     "--work", type=FOLDER, help="Local folder to work in, for an --out at an address.  [default: in the cache]"
 )

@@ -1,0 +1,52 @@
+"""What is refused before anything runs or is written, and the step that a build says comes next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ahp_toolkit import cli
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.places import place
+from ahp_toolkit.option_checks import check_place
+
+from .small import data
+
+
+def run(*args: object) -> str:
+    """The command line in this process; a UserError comes out as it is."""
+    result = CliRunner().invoke(cli.ahp, [str(a) for a in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(match: str, *args: object) -> None:
+    with pytest.raises(UserError, match=match) as e:
+        run(*args)
+    assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return data(tmp_path_factory.mktemp("data") / "coco", 6)
+
+
+@pytest.mark.parametrize("command", [("build",), ("build", "plan")])
+@pytest.mark.parametrize("below", ["", "build", "a/../b"])
+def test_a_build_among_the_sources_files_is_refused(source, command, below):
+    there = sorted(source.rglob("*"))
+    refused("--out .*outside the data of --source coco", *command, "--source", f"coco={source}", "--out",
+            source / below)  # fmt: skip
+    assert sorted(source.rglob("*")) == there
+
+
+def test_a_build_may_lie_above_or_beside_its_sources_or_at_an_address(tmp_path):
+    root = tmp_path / "demo" / "world" / "coco"
+    root.mkdir(parents=True)
+    for out in (tmp_path / "demo", root.with_name("coco2"), place("s3://b/x")):
+        check_place(out, {"coco": root, "lip": place("s3://b")})
+    (tmp_path / "link").symlink_to(root)
+    with pytest.raises(UserError, match="--work"):
+        check_place(tmp_path / "link" / "w", {"coco": root}, "--work")
