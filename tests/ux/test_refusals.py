@@ -50,3 +50,25 @@ def test_a_build_may_lie_above_or_beside_its_sources_or_at_an_address(tmp_path):
     (tmp_path / "link").symlink_to(root)
     with pytest.raises(UserError, match="--work"):
         check_place(tmp_path / "link" / "w", {"coco": root}, "--work")
+
+
+REVIEWS = (
+    ("status",),
+    ("triage",),
+    ("export", "--decisions", "words.csv"),
+    ("import", "words.csv"),
+    ("resegment",),
+    ("compose",),
+    ("compose", "--write"),
+)
+
+
+@pytest.mark.parametrize("command", REVIEWS)
+def test_a_review_command_on_no_build_says_so_and_writes_nothing(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    Path("words.csv").write_text("precious")
+    refused("nothere: expected a build folder with build.json", "review", *command, "--root", "nothere")
+    assert [p.name for p in tmp_path.iterdir()] == ["words.csv"] and Path("words.csv").read_text() == "precious"
+    Path("nothere").mkdir()
+    Path("nothere/build.json").write_text("{}")
+    refused("nothere: expected a build folder with parse", "review", *command, "--root", "nothere")
