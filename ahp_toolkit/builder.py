@@ -172,7 +172,12 @@ def renderer_of(root: Path) -> Any:
 
 
 def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
-    """The HTML page with its tables and pictures; unless ``anew``, left alone where nothing has changed."""
+    """The HTML page with its tables and pictures; unless ``anew``, left alone where nothing has changed.
+
+    Raises:
+        UserError: when the folder is no build.
+    """
+    roots_of(root)
     page, mark = root / "report" / "index.html", root / "report" / "made.json"
     stages = sorted(root.glob("*/stage.json")) + sorted(root.glob("splits/*/stage.json"))
     key = {

@@ -72,3 +72,12 @@ def test_a_review_command_on_no_build_says_so_and_writes_nothing(tmp_path, monke
     Path("nothere").mkdir()
     Path("nothere/build.json").write_text("{}")
     refused("nothere: expected a build folder with parse", "review", *command, "--root", "nothere")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_report_of_no_build_is_refused(tmp_path, there):
+    root = tmp_path / "x"
+    if there:
+        root.mkdir()
+    refused("expected a build folder", "build", "report", "--root", root)
+    assert not there or not list(root.iterdir())
