@@ -323,13 +323,16 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     """
     from . import builder
     from .core.publish import reading, shown, working
+    from .flow_splits import pictures_of
 
     place = out if out and what == "full" else root  # crops lie beside the split's tables
     with working(place) as folder, engine_of(options) as engine:
         read, to = (reading(root), folder) if place is out else (folder, folder / "materialized")
-        for result in builder.materialize(read, to, splits or ("val", "test"), what, engine):
-            _result(result, f"{result.counts.get('in', 0)} samples -> {result.counts.get('written', 0)} written")
-            click.echo(shown(place, folder, result.folder))
+        names = splits or ("val", "test")
+        for name, result in zip(names, builder.materialize(read, to, names, what, engine), strict=True):
+            written = result.counts.get("written", 0)  # "in" counts parts
+            _result(result, f"{written + sum(result.dropped.values())} samples -> {written} written")
+            click.echo(shown(place, folder, pictures_of(read, to, name, what)))
 
 
 @build.command()
