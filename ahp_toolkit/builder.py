@@ -21,7 +21,7 @@ from .core.pipeline import Result
 from .core.records import SPLITS
 from .flow import Options, Say
 from .flow_splits import Synthesis
-from .option_checks import check_place
+from .option_checks import check_files, check_networks, check_place
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
 from .stages.harvest import Rules
@@ -54,7 +54,11 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
         quiet=given["quiet"],
     )
     alike = ("seed", "densities", "per_human", "flip", "initial", "initial_weights", "initial_iou")
-    return o, Synthesis(**{k: given[k] for k in alike}, mode=given["placement"], scale=given["scale"] or None)
+    s = Synthesis(**{k: given[k] for k in alike}, mode=given["placement"], scale=given["scale"] or None)
+    s.settings()  # refuses a range that is none
+    check_files(o)
+    check_networks(o, s, given["stop_after"])
+    return o, s
 
 
 def write_about(o: Options, s: Synthesis) -> None:

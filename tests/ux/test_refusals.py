@@ -81,3 +81,30 @@ def test_a_report_of_no_build_is_refused(tmp_path, there):
         root.mkdir()
     refused("expected a build folder", "build", "report", "--root", root)
     assert not there or not list(root.iterdir())
+
+
+OPTIONS = (
+    (("--parser", "hrnet"), "--parser hrnet: .*--parser-weights or --train; train it with ahp build parser"),
+    (("--segmenter", "deeplab"), "--segmenter deeplab: .*--segmenter-weights or --train; train it"),
+    (("--segmenter", "centermask", "--stop-after", "segment"), "--segmenter centermask: .*--name centermask"),
+    (("--parser", "hrnet", "--parser-weights", "nope.pt"), "--parser-weights nope.pt: expected a checkpoint"),
+    (("--initial", "centermask", "--train", "full"), "--initial centermask: .*expected --initial-weights;"),
+    (("--decisions", "nope.jsonl"), "--decisions nope.jsonl: expected a file"),
+    (("--scenes", "nope.csv"), "--scenes nope.csv: expected a file"),
+    (("--places365", "a.pth", "b.txt"), "--places365 a.pth: expected a file"),
+    (("--scale", 0, 0), "scale: expected 0 < low <= high, got 0 to 0"),
+)
+
+
+@pytest.mark.parametrize("command", [("build",), ("build", "plan")])
+@pytest.mark.parametrize(("options", "said"), OPTIONS)
+def test_what_the_options_tell_is_refused_before_anything_runs(source, tmp_path, command, options, said):
+    refused(said, *command, "--source", f"coco={source}", "--out", tmp_path / "o", *options)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_network_is_asked_for_only_where_it_is_used(source, tmp_path):
+    base = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o", "--parser", "hrnet")
+    run(*base, "--stop-after", "segment")
+    run(*base, "--train", "debug")
+    run(*base, "--parser-weights", "random")
