@@ -108,3 +108,8 @@ def test_a_network_is_asked_for_only_where_it_is_used(source, tmp_path):
     run(*base, "--stop-after", "segment")
     run(*base, "--train", "debug")
     run(*base, "--parser-weights", "random")
+
+
+def test_a_plan_like_no_build_is_refused(source, tmp_path):
+    args = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o")
+    refused("--like .*nothere: expected a finished build", *args, "--like", tmp_path / "nothere")
