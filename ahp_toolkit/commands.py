@@ -160,14 +160,14 @@ def _say(text: str) -> None:
     type=click.IntRange(0),
     default=297,
     show_default=True,
-    help="Humans in val, at most a fifth of all.",
+    help="Humans in val, at most; where a fifth of all is fewer, about that: whole photos are taken.",
 )
 @click.option(
     "--test-humans",
     type=click.IntRange(0),
     default=56,
     show_default=True,
-    help="Humans in test, at most a tenth of all.",
+    help="Humans in test, at most; where a tenth of all is fewer, about that: whole photos are taken.",
 )
 @click.option(
     "--fold",

@@ -113,3 +113,8 @@ def test_a_network_is_asked_for_only_where_it_is_used(source, tmp_path):
 def test_a_plan_like_no_build_is_refused(source, tmp_path):
     args = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o")
     refused("--like .*nothere: expected a finished build", *args, "--like", tmp_path / "nothere")
+
+
+def test_help_does_not_promise_an_exact_share():
+    said = " ".join(run("build", "--help").split())
+    assert "at most a fifth" not in said and said.count("whole photos are taken") == 2
