@@ -245,6 +245,7 @@ def run_build(options: dict[str, Any]) -> Path:
     from . import builder
     from .core.lock import lock
     from .core.publish import shown, working
+    from .next_step import next_step
 
     start = time.monotonic()
     made, synthesis = builder.options_from(options)
@@ -256,6 +257,8 @@ def run_build(options: dict[str, Any]) -> Path:
     if page is not None:
         _say(f"done in {time.monotonic() - start:.0f} s; the report:")
         click.echo(shown(out, made.out, page).resolve())
+    if hint := next_step(made, options["stop_after"]):
+        _say(hint)
     return made.out
 
 

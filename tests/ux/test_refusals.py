@@ -9,7 +9,10 @@ from click.testing import CliRunner
 
 from ahp_toolkit import cli
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.pipeline import Result
 from ahp_toolkit.core.places import place
+from ahp_toolkit.flow import Options
+from ahp_toolkit.next_step import next_step
 from ahp_toolkit.option_checks import check_place
 
 from .small import data
@@ -118,3 +121,21 @@ def test_a_plan_like_no_build_is_refused(source, tmp_path):
 def test_help_does_not_promise_an_exact_share():
     said = " ".join(run("build", "--help").split())
     assert "at most a fifth" not in said and said.count("whole photos are taken") == 2
+
+
+def test_a_build_that_kept_nobody_says_the_next_step(source, tmp_path):
+    args = ("build", "--source", f"coco={source}", "--out", tmp_path / "o", "-q", "--workers", 1)
+    assert f"next: ahp review --root {tmp_path / 'o'}" in run(*args)
+    assert "the stage that makes it" not in (tmp_path / "o" / "report" / "index.html").read_text()
+    assert "next:" not in run(*args, "--stop-after", "parse")
+    assert "next:" not in run(*args, "--review", "provisional", "--stop-after", "review")
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "said"), [(None, "next: give --segmenter"), ("segment", "next: give"), ("harvest", "")]
+)
+def test_boxes_without_a_segmenter_say_the_next_step(tmp_path, monkeypatch, stop_after, said):
+    nobody = Result("segment", tmp_path, {"out": 0, "dropped": 2}, {"objects365/no_mask": 2}, "", True)
+    monkeypatch.setattr("ahp_toolkit.next_step.finished", lambda folder: nobody)
+    hint = next_step(Options(tmp_path, {}), stop_after)
+    assert hint.startswith(said) and bool(hint) == bool(said)
