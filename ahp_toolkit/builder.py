@@ -21,6 +21,7 @@ from .core.pipeline import Result
 from .core.records import SPLITS
 from .flow import Options, Say
 from .flow_splits import Synthesis
+from .option_checks import check_files, check_networks, check_place
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
 from .stages.harvest import Rules
@@ -30,7 +31,10 @@ REPORT = ("report.py", "report.html", "report.js", "stats.py", "plots.py", "shee
 
 
 def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
-    """The command line's options as records; names of plug-ins are checked at once."""
+    """The command line's options as records; what can be told wrong of them is told at once."""
+    check_place(given["out"], given["roots"])
+    if given.get("work") is not None:
+        check_place(given["work"], given["roots"], "--work")
     SEGMENTERS.get(given["segmenter"])
     PARSERS.get(given["parser"])
     if given["initial"] != "simulated":
@@ -50,7 +54,11 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
         quiet=given["quiet"],
     )
     alike = ("seed", "densities", "per_human", "flip", "initial", "initial_weights", "initial_iou")
-    return o, Synthesis(**{k: given[k] for k in alike}, mode=given["placement"], scale=given["scale"] or None)
+    s = Synthesis(**{k: given[k] for k in alike}, mode=given["placement"], scale=given["scale"] or None)
+    s.settings()  # refuses a range that is none
+    check_files(o)
+    check_networks(o, s, given["stop_after"])
+    return o, s
 
 
 def write_about(o: Options, s: Synthesis) -> None:
@@ -168,7 +176,12 @@ def renderer_of(root: Path) -> Any:
 
 
 def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
-    """The HTML page with its tables and pictures; unless ``anew``, left alone where nothing has changed."""
+    """The HTML page with its tables and pictures; unless ``anew``, left alone where nothing has changed.
+
+    Raises:
+        UserError: when the folder is no build.
+    """
+    roots_of(root)
     page, mark = root / "report" / "index.html", root / "report" / "made.json"
     stages = sorted(root.glob("*/stage.json")) + sorted(root.glob("splits/*/stage.json"))
     key = {

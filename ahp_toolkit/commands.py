@@ -94,7 +94,11 @@ def _say(text: str) -> None:
     shell_complete=pairs(SOURCES.names),
     help="A source dataset: " + ", ".join(SOURCES.names()) + ".  Repeatable.",
 )
-@click.option("--out", type=FOLDER, help="The build folder, or an address for it (s3://, gs://, az://).")
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="The build folder, outside the sources' data; or an address for it (s3://, gs://, az://).",
+)
 @click.option(
     "--work", type=FOLDER, help="Local folder to work in, for an --out at an address.  [default: in the cache]"
 )
@@ -156,14 +160,14 @@ def _say(text: str) -> None:
     type=click.IntRange(0),
     default=297,
     show_default=True,
-    help="Humans in val, at most a fifth of all.",
+    help="Humans in val, at most; where a fifth of all is fewer, about that: whole photos are taken.",
 )
 @click.option(
     "--test-humans",
     type=click.IntRange(0),
     default=56,
     show_default=True,
-    help="Humans in test, at most a tenth of all.",
+    help="Humans in test, at most; where a tenth of all is fewer, about that: whole photos are taken.",
 )
 @click.option(
     "--fold",
@@ -241,6 +245,7 @@ def run_build(options: dict[str, Any]) -> Path:
     from . import builder
     from .core.lock import lock
     from .core.publish import shown, working
+    from .next_step import next_step
 
     start = time.monotonic()
     made, synthesis = builder.options_from(options)
@@ -252,6 +257,8 @@ def run_build(options: dict[str, Any]) -> Path:
     if page is not None:
         _say(f"done in {time.monotonic() - start:.0f} s; the report:")
         click.echo(shown(out, made.out, page).resolve())
+    if hint := next_step(made, options["stop_after"]):
+        _say(hint)
     return made.out
 
 
@@ -319,13 +326,16 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     """
     from . import builder
     from .core.publish import reading, shown, working
+    from .flow_splits import pictures_of
 
     place = out if out and what == "full" else root  # crops lie beside the split's tables
     with working(place) as folder, engine_of(options) as engine:
         read, to = (reading(root), folder) if place is out else (folder, folder / "materialized")
-        for result in builder.materialize(read, to, splits or ("val", "test"), what, engine):
-            _result(result, f"{result.counts.get('in', 0)} samples -> {result.counts.get('written', 0)} written")
-            click.echo(shown(place, folder, result.folder))
+        names = splits or ("val", "test")
+        for name, result in zip(names, builder.materialize(read, to, names, what, engine), strict=True):
+            written = result.counts.get("written", 0)  # "in" counts parts
+            _result(result, f"{written + sum(result.dropped.values())} samples -> {written} written")
+            click.echo(shown(place, folder, pictures_of(read, to, name, what)))
 
 
 @build.command()

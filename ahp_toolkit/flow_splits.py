@@ -102,14 +102,19 @@ def _written(marks: Path, to: Path, what: str) -> bool:
     return all(files_digest(to, w.name, what) == w.files for w in store.read_records(marks, WrittenSample))
 
 
+def pictures_of(root: Path, out: Path, name: str, what: str) -> Path:
+    """Where `materialize` writes a split's pictures: ``out``/SPLIT, or for crops beside the split's tables."""
+    return out / name if what == "full" else root / "splits" / name / "crops"
+
+
 def materialize(
     root: Path, roots: dict[str, str], out: Path, splits: Sequence[str], what: str, engine: Engine
 ) -> list[Result]:
-    """Write the pixels of splits: whole photos to ``out``/SPLIT, or crops beside the split's tables."""
+    """Write the pixels of splits: whole photos, or crops; see `pictures_of`."""
     results = []
     for name in splits:
         folder = root / "splits" / name
-        to = out / name if what == "full" else folder / "crops"
+        to = pictures_of(root, out, name, what)
         fn = Materialize(str(folder), str(to), what, roots)
         key = {
             "what": what,

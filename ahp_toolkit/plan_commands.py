@@ -35,6 +35,7 @@ def plan(like: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     if not options["roots"] or options["out"] is None:
         raise UserError("ahp build plan: expected --source NAME=PATH (at least one) and --out DIR, as for ahp build")
     o, synthesis = builder.options_from(options)
+    _check_like(like)
     o = replace(o, out=_local(o.out, options.get("work")))
     found = made(o, synthesis, stop_after=options["stop_after"], like=like)
     if as_json:
@@ -42,6 +43,15 @@ def plan(like: tuple[Path, ...], as_json: bool, **options: Any) -> None:
         return
     for line in lines(found):
         click.echo(line)
+
+
+def _check_like(like: tuple[Path, ...]) -> None:
+    for folder in like:
+        if not (folder / "build.json").exists():
+            raise UserError(
+                f"--like {folder}: expected a finished build (build.json), found none; give another's folder or leave "
+                "it out"
+            )
 
 
 def _local(out: Path, work: Path | None) -> Path:

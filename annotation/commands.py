@@ -16,6 +16,8 @@ import click
 from ahp_toolkit.cli import Lazy
 from ahp_toolkit.core.errors import UserError
 
+from .build_check import check_build
+
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "status": ("annotation.review_commands:status", "Counts, pace, agreement and the preserved ratio."),
@@ -80,7 +82,7 @@ def review(
         return
     if root is None:
         raise UserError("ahp review: expected --root with a build folder (the --out of ahp build)")
-    _check_build(root)
+    check_build(root)
     from . import app
     from .candidates import Slice
     from .queue import Plan
@@ -124,12 +126,6 @@ def _hint(root: Path, pieces: int) -> None:
             f"others --slice 2/{few} and so on; all words go to the same logs",
             err=True,
         )
-
-
-def _check_build(root: Path) -> None:
-    for needed, maker in (("build.json", "ahp build --out"), ("parse", "ahp build --out")):
-        if not (root / needed).exists():
-            raise UserError(f"{root}: expected a build folder with {needed}, found none; make one with {maker} {root}")
 
 
 def _loopback(address: str) -> bool:

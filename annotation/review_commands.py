@@ -13,11 +13,22 @@ from ahp_toolkit.core.registry import completes
 from ahp_toolkit.core.text import one_line
 from ahp_toolkit.segmenters import SEGMENTERS
 
+from .build_check import check_build
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 HELP = {"help_option_names": ["-h", "--help"]}
 VERDICTS = ("discard", "preserve", "refine")
-root_option = click.option("--root", type=FOLDER, required=True, help="The build folder.")
+
+
+def _root(ctx: click.Context, _: click.Parameter, root: Path) -> Path:
+    """Checked before a command runs: an export of no build would write an empty file over a good one."""
+    if not ctx.resilient_parsing:  # a completion asks
+        check_build(root)
+    return root
+
+
+root_option = click.option("--root", type=FOLDER, required=True, callback=_root, help="The build folder.")
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
@@ -50,14 +61,6 @@ def merge_of(rule: str, seniors: tuple[str, ...], least: int) -> Any:
     from .merge import Merge
 
     return Merge(rule, seniors, least)
-
-
-def _roots(root: Path) -> dict[str, str]:
-    from .votes import roots_of
-
-    if not (root / "build.json").exists():
-        raise UserError(f"{root}: expected a build folder with build.json, found none; make one with ahp build --out")
-    return roots_of(root)
 
 
 @click.command(context_settings=HELP)
@@ -209,9 +212,10 @@ def resegment(
     """Give humans to refine a new mask by another segmenter; they come back into the queue."""
     from .resegment import Tool
     from .resegment import resegment as run
+    from .votes import roots_of
 
     tool = Tool(segmenter, weights, device, batch_size)
-    click.echo(run(root, tool, _roots(root), merge_of(rule, seniors, least)).words)
+    click.echo(run(root, tool, roots_of(root), merge_of(rule, seniors, least)).words)
 
 
 @click.command(context_settings=HELP)
@@ -229,12 +233,11 @@ def compose(
     from . import votes
     from .compose import Wish, propose
 
-    roots = _roots(root)
     if write:
         made = votes.write_test(root, voters)
         click.echo(f"{made.counts['out']} test samples in {made.folder}, {made.counts['dropped']} dropped")
         return
-    done = propose(root, roots, Wish(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False)
+    done = propose(root, votes.roots_of(root), Wish(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False)
     same = done.counts.get("same_photo", 0)
     words = f"{done.counts['in']} people, {done.counts['out']} proposals ({same} within one photo)"
     click.echo(f"{words}, {done.counts['dropped']} people without any; {len(votes.passed(root, voters))} passed so far")

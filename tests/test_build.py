@@ -189,7 +189,10 @@ def test_a_photo_that_changed_since_is_not_passed_off_as_the_same(data, built, t
     victim = samples(out, "test")[0]
     path = moved / victim.image.path
     path.write_bytes((moved / samples(out, "train")[0].image.path).read_bytes())
-    ahp("build", "materialize", "--root", out, "--out", tmp_path / "m", "--split", "test", "--workers", 1)
+    said = ahp("build", "materialize", "--root", out, "--out", tmp_path / "m", "--split", "test", "--workers", 1)
+    every, written = len(samples(out, "test")), len(list((tmp_path / "m" / "test").iterdir()))
+    assert written < every and f"{every} samples -> {written} written" in said
+    assert str(tmp_path / "m" / "test") in said.splitlines() and ".written" not in said
     marks = list((tmp_path / "m").glob(".test.written/dropped.parquet"))
     dropped = store.read_table(marks[0]).to_pylist()
     assert victim.sample_id in {d["id"] for d in dropped} and {d["reason"] for d in dropped} == {"image_changed"}

@@ -66,7 +66,7 @@ def test_the_review_says_so_when_others_can_reach_it(tmp_path: Path, monkeypatch
         raise UserError("stopped here")
 
     monkeypatch.setattr(app, "serving", refuse)
-    monkeypatch.setattr(commands, "_check_build", lambda root: None)
+    monkeypatch.setattr(commands, "check_build", lambda root: None)
     monkeypatch.setattr(commands, "_hint", lambda *a: None)
     for address, said in (("0.0.0.0", True), ("127.0.0.1", False)):
         done = CliRunner().invoke(commands.review, ["--root", str(tmp_path), "--address", address, "--reviewer", "ann"])

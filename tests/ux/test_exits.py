@@ -32,7 +32,8 @@ BROKEN = (
 
 
 def test_a_users_error_is_one_line_and_status_2(tmp_path):
-    out = ahp("build", "--source", f"coco={tmp_path}", "--out", tmp_path / "o")
+    (tmp_path / "coco").mkdir()
+    out = ahp("build", "--source", f"coco={tmp_path / 'coco'}", "--out", tmp_path / "o")
     assert out.returncode == exits.USER == 2 and not out.stdout
     assert re.fullmatch(r"ahp: .*expected a COCO folder.*\n", out.stderr)
 

@@ -1,0 +1,69 @@
+"""What can be told wrong of a build's options before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .core.errors import UserError
+from .core.places import Remote
+from .flow import Options
+from .flow_splits import Synthesis
+
+#: Networks that are trained here alone, and how.
+TRAINED_HERE = {
+    "deeplab": "train it with ahp build segmenter",
+    "centermask": "train it with ahp build segmenter --name centermask",
+    "hrnet": "train it with ahp build parser",
+}
+
+
+def check_place(folder: Path, roots: Mapping[str, Path], option: str = "--out") -> None:
+    """A build may lie above its sources (the sample world's do), never among their files.
+
+    Raises:
+        UserError: when ``folder`` is a local data root or lies inside one.
+    """
+    if isinstance(folder, Remote):
+        return
+    place = folder.resolve()
+    for name, root in sorted(roots.items()):
+        if not isinstance(root, Remote) and place.is_relative_to(root.resolve()):
+            raise UserError(
+                f"{option} {folder}: expected a folder outside the data of --source {name}={root}, which a build "
+                f"never writes to; give another {option}"
+            )
+
+
+def check_network(option: str, name: str, weights: str | None, trained: bool) -> None:
+    """A network that is trained here needs a checkpoint, or ``--train`` makes one: nobody publishes any.
+
+    Raises:
+        UserError: when it has neither, or the checkpoint does not exist.
+    """
+    if name not in TRAINED_HERE or weights == "random":
+        return
+    if weights is None and not trained:
+        way = f"--{option}-weights or --train" if option in ("segmenter", "parser") else f"--{option}-weights"
+        raise UserError(f"--{option} {name}: has no published weights: expected {way}; {TRAINED_HERE[name]}")
+    if weights is not None and not Path(weights).exists():
+        raise UserError(f"--{option}-weights {weights}: expected a checkpoint, there is none; {TRAINED_HERE[name]}")
+
+
+def check_networks(o: Options, s: Synthesis, stop_after: str | None) -> None:
+    """`check_network` for those that the stages up to ``stop_after`` use."""
+    train = o.train != "none"
+    if stop_after != "harvest":
+        check_network("segmenter", o.segmenter, o.segmenter_weights, train)
+    if stop_after not in ("harvest", "segment"):
+        check_network("parser", o.parser, o.parser_weights, train)
+    if stop_after in (None, "splits"):
+        check_network("initial", s.initial, s.initial_weights, False)
+
+
+def check_files(o: Options) -> None:
+    """Raises `UserError` when a file that an option names does not exist."""
+    named = [("decisions", p) for p in o.decisions] + [("scenes", p) for p in (o.scenes,) if p is not None]
+    for option, path in (*named, *(("places365", p) for p in o.places365 or ())):
+        if not path.is_file():
+            raise UserError(f"--{option} {path}: expected a file, there is none; give its path or leave --{option} out")

@@ -1,0 +1,141 @@
+"""What is refused before anything runs or is written, and the step that a build says comes next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ahp_toolkit import cli
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.pipeline import Result
+from ahp_toolkit.core.places import place
+from ahp_toolkit.flow import Options
+from ahp_toolkit.next_step import next_step
+from ahp_toolkit.option_checks import check_place
+
+from .small import data
+
+
+def run(*args: object) -> str:
+    """The command line in this process; a UserError comes out as it is."""
+    result = CliRunner().invoke(cli.ahp, [str(a) for a in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(match: str, *args: object) -> None:
+    with pytest.raises(UserError, match=match) as e:
+        run(*args)
+    assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return data(tmp_path_factory.mktemp("data") / "coco", 6)
+
+
+@pytest.mark.parametrize("command", [("build",), ("build", "plan")])
+@pytest.mark.parametrize("below", ["", "build", "a/../b"])
+def test_a_build_among_the_sources_files_is_refused(source, command, below):
+    there = sorted(source.rglob("*"))
+    refused("--out .*outside the data of --source coco", *command, "--source", f"coco={source}", "--out",
+            source / below)  # fmt: skip
+    assert sorted(source.rglob("*")) == there
+
+
+def test_a_build_may_lie_above_or_beside_its_sources_or_at_an_address(tmp_path):
+    root = tmp_path / "demo" / "world" / "coco"
+    root.mkdir(parents=True)
+    for out in (tmp_path / "demo", root.with_name("coco2"), place("s3://b/x")):
+        check_place(out, {"coco": root, "lip": place("s3://b")})
+    (tmp_path / "link").symlink_to(root)
+    with pytest.raises(UserError, match="--work"):
+        check_place(tmp_path / "link" / "w", {"coco": root}, "--work")
+
+
+REVIEWS = (
+    ("status",),
+    ("triage",),
+    ("export", "--decisions", "words.csv"),
+    ("import", "words.csv"),
+    ("resegment",),
+    ("compose",),
+    ("compose", "--write"),
+)
+
+
+@pytest.mark.parametrize("command", REVIEWS)
+def test_a_review_command_on_no_build_says_so_and_writes_nothing(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    Path("words.csv").write_text("precious")
+    refused("nothere: expected a build folder with build.json", "review", *command, "--root", "nothere")
+    assert [p.name for p in tmp_path.iterdir()] == ["words.csv"] and Path("words.csv").read_text() == "precious"
+    Path("nothere").mkdir()
+    Path("nothere/build.json").write_text("{}")
+    refused("nothere: expected a build folder with parse", "review", *command, "--root", "nothere")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_report_of_no_build_is_refused(tmp_path, there):
+    root = tmp_path / "x"
+    if there:
+        root.mkdir()
+    refused("expected a build folder", "build", "report", "--root", root)
+    assert not there or not list(root.iterdir())
+
+
+OPTIONS = (
+    (("--parser", "hrnet"), "--parser hrnet: .*--parser-weights or --train; train it with ahp build parser"),
+    (("--segmenter", "deeplab"), "--segmenter deeplab: .*--segmenter-weights or --train; train it"),
+    (("--segmenter", "centermask", "--stop-after", "segment"), "--segmenter centermask: .*--name centermask"),
+    (("--parser", "hrnet", "--parser-weights", "nope.pt"), "--parser-weights nope.pt: expected a checkpoint"),
+    (("--initial", "centermask", "--train", "full"), "--initial centermask: .*expected --initial-weights;"),
+    (("--decisions", "nope.jsonl"), "--decisions nope.jsonl: expected a file"),
+    (("--scenes", "nope.csv"), "--scenes nope.csv: expected a file"),
+    (("--places365", "a.pth", "b.txt"), "--places365 a.pth: expected a file"),
+    (("--scale", 0, 0), "scale: expected 0 < low <= high, got 0 to 0"),
+)
+
+
+@pytest.mark.parametrize("command", [("build",), ("build", "plan")])
+@pytest.mark.parametrize(("options", "said"), OPTIONS)
+def test_what_the_options_tell_is_refused_before_anything_runs(source, tmp_path, command, options, said):
+    refused(said, *command, "--source", f"coco={source}", "--out", tmp_path / "o", *options)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_network_is_asked_for_only_where_it_is_used(source, tmp_path):
+    base = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o", "--parser", "hrnet")
+    run(*base, "--stop-after", "segment")
+    run(*base, "--train", "debug")
+    run(*base, "--parser-weights", "random")
+
+
+def test_a_plan_like_no_build_is_refused(source, tmp_path):
+    args = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o")
+    refused("--like .*nothere: expected a finished build", *args, "--like", tmp_path / "nothere")
+
+
+def test_help_does_not_promise_an_exact_share():
+    said = " ".join(run("build", "--help").split())
+    assert "at most a fifth" not in said and said.count("whole photos are taken") == 2
+
+
+def test_a_build_that_kept_nobody_says_the_next_step(source, tmp_path):
+    args = ("build", "--source", f"coco={source}", "--out", tmp_path / "o", "-q", "--workers", 1)
+    assert f"next: ahp review --root {tmp_path / 'o'}" in run(*args)
+    assert "the stage that makes it" not in (tmp_path / "o" / "report" / "index.html").read_text()
+    assert "next:" not in run(*args, "--stop-after", "parse")
+    assert "next:" not in run(*args, "--review", "provisional", "--stop-after", "review")
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "said"), [(None, "next: give --segmenter"), ("segment", "next: give"), ("harvest", "")]
+)
+def test_boxes_without_a_segmenter_say_the_next_step(tmp_path, monkeypatch, stop_after, said):
+    nobody = Result("segment", tmp_path, {"out": 0, "dropped": 2}, {"objects365/no_mask": 2}, "", True)
+    monkeypatch.setattr("ahp_toolkit.next_step.finished", lambda folder: nobody)
+    hint = next_step(Options(tmp_path, {}), stop_after)
+    assert hint.startswith(said) and bool(hint) == bool(said)
