@@ -62,6 +62,12 @@ def test_occlusion_counts_every_sample_and_what_was_asked(evil):
     assert frame.loc[frame["low"].eq(0.4), "asked_count"].item() == pytest.approx(6)
 
 
+def test_splits_count_the_people_that_samples_are_made_of(evil):
+    made = stats.tables(Build(evil))
+    assert made["splits"]["humans"].sum() == 8 and made["splits"]["to_refine"].sum() == 4
+    assert made["parsing"]["humans"].tolist() == made["splits"]["humans"].tolist()
+
+
 def test_tables_are_written_twice_alike_and_say_provisional(evil):
     for path in (evil / "report/tables").glob("*.parquet"):
         frame = pq.read_table(path).to_pandas()
