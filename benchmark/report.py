@@ -103,11 +103,27 @@ def _section(board: Board, seed: int) -> _Section:
         for k, run in enumerate(board.runs)
     ]  # fmt: skip
     drawn = [(tables.label(m), curves(board, m)) for m in board.metrics]
-    absent = {n: r for run in board.runs for n, r in run.about["absent"].items() if _on(board, n)}
     return _Section(
         board, tables.title(board), board.metrics, rows, [d for d in drawn if d[1]], _grids(board, seed),
-        reported(board.board), absent, _notes(board),
+        reported(board.board), _absent(board), _notes(board),
     )  # fmt: skip
+
+
+def _absent(board: Board) -> dict[str, str]:
+    """Why a metric of the board has no figure, by metric; what some methods have names those that have not."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in board.runs:
+        for name, reason in run.about["absent"].items():
+            if _on(board, name):
+                found.setdefault(name, {}).setdefault(reason, []).append(run.model)
+    shown = {m.name for m in board.metrics}
+    return {name: _why(reasons, name in shown) for name, reasons in found.items()}
+
+
+def _why(reasons: dict[str, list[str]], some_have: bool) -> str:
+    if not some_have:
+        return "; ".join(reasons)
+    return "; ".join(f"not for {', '.join(models)}: {reason}" for reason, models in reasons.items())
 
 
 def _on(board: Board, name: str) -> bool:

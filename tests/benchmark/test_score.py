@@ -17,7 +17,7 @@ from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Given, ImageRef, Placement, Prediction, Sample, Score
 from benchmark import commands
 from benchmark.leaderboards import boards_of, load_runs
-from benchmark.report import write_report
+from benchmark.report import _absent, write_report
 from benchmark.score import score, split_digest
 from benchmark.submission import Submission, validate
 from benchmark.truth import crop_of, safe_name, sample_pairs, slices
@@ -348,6 +348,20 @@ def test_report_writes_every_form(world, tmp_path) -> None:  # type: ignore[no-u
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     write_report(boards, out)
     assert before == {p.name: p.read_bytes() for p in out.iterdir()}
+
+
+def test_a_metric_that_some_methods_lack_names_them(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    for name, g in (("with", 2), ("without", 8)):
+        score(submit(tmp_path / name, noisy(samples, g, g), split), split, tmp_path / "b")
+    (run,) = (tmp_path / "b").glob("without*/score.json")
+    about = store.read_json(run)
+    about["absent"] |= {"iou_modal": "no modal masks", "psnr": "of another board"}
+    store.write_json(run, about)
+    (board,) = boards_of(load_runs(tmp_path / "b"))
+    assert _absent(board)["iou_modal"] == "not for without: no modal masks" and "psnr" not in _absent(board)
+    board.metrics = [m for m in board.metrics if m.name != "iou_modal"]
+    assert _absent(board)["iou_modal"] == "no modal masks"
 
 
 def test_other_datasets_and_definitions_stand_apart(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
