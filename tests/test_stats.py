@@ -81,6 +81,11 @@ def test_page_needs_nothing_else(page):
     assert not re.search(r"@import|url\(", page)
 
 
+def test_pictures_that_load_late_keep_their_place(page):
+    lazy = re.findall(r"<img loading=.lazy.[^>]{0,60}", page)
+    assert lazy and all(f'width="{sheets.TILE}" height="{sheets.TILE}"' in tag for tag in lazy)
+
+
 def test_page_escapes_what_comes_from_data(page):
     assert page.count("<script") == 1
     assert "&lt;script&gt;alert(" in page
