@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.stages import report, scenes, sheets, stats
+from ahp_toolkit.stages import plots, report, scenes, sheets, stats
 from ahp_toolkit.stages.build_folder import Build
 
 from . import fake_build
@@ -84,6 +84,16 @@ def test_page_needs_nothing_else(page):
 def test_pictures_that_load_late_keep_their_place(page):
     lazy = re.findall(r"<img loading=.lazy.[^>]{0,60}", page)
     assert lazy and all(f'width="{sheets.TILE}" height="{sheets.TILE}"' in tag for tag in lazy)
+
+
+def test_plots_side_by_side_get_the_whole_width_and_counts_whole_ticks(evil):
+    made = stats.tables(Build(evil))
+    axes = plots._occlusion(made).axes[0]
+    assert all(t == round(t) for t in axes.get_yticks()) and not plots.wide(made, "occlusion")
+    other = made["occlusion"].assign(split="test")
+    made["occlusion"] = pd.concat([made["occlusion"], other])
+    assert plots.wide(made, "occlusion") and not plots.wide(made, "size")
+    assert "occlusion" in plots.draw(made)
 
 
 def test_page_escapes_what_comes_from_data(page):

@@ -94,7 +94,7 @@ def _page(
         funnel=_funnel(build, tables),
         tables={name: grid(frame) for name, frame in tables.items()},
         table_1=_table_1(tables["table_1"]),
-        charts=[(n, _data_uri(png, "image/png"), _CAPTIONS[n]) for n, png in charts.items()],
+        charts=[(n, _data_uri(png, "image/png"), _CAPTIONS[n], plots.wide(tables, n)) for n, png in charts.items()],
         sheets=shown,
         examples=_examples(build),
         facts=_facts(build),
