@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.text import markdown
@@ -86,11 +87,17 @@ class _Section:
 
 def _page(found: list[Board], runs: list[Run], seed: int, note: str) -> str:
     env = Environment(loader=PackageLoader("benchmark", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.filters["breakable"] = _breakable
     env.globals.update(colour=colour, label=tables.label, bounds=tables.bounds_text, speed=tables.SPEED)
     sections = [_section(b, seed) for b in found]
     page = env.get_template("report.html").render(sections=sections, speed_rows=tables.speed_rows(runs), note=note)
     script = page.rpartition("<script>")[2].partition("</script>")[0]  # ours alone may run, by its digest
     return page.replace("SCRIPT-DIGEST", base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), 1)
+
+
+def _breakable(heading: str) -> Markup:
+    """A heading that may wrap after an underscore, its arrow never alone."""
+    return Markup("_<wbr>").join(heading.replace(" ↑", "\xa0↑").replace(" ↓", "\xa0↓").split("_"))
 
 
 def _section(board: Board, seed: int) -> _Section:

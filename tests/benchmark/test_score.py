@@ -338,6 +338,7 @@ def test_report_writes_every_form(world, tmp_path) -> None:  # type: ignore[no-u
     assert "m_2&amp;&lt;b&gt;" in page and "<b>m_" not in page.replace("&lt;", "")
     assert "http://" not in page.replace("http://www.w3.org", "") and "<svg" in page and "data:image/jpeg" in page
     assert "Zhou et al., CVPR 2021, table 2" in page and str(tmp_path) not in page
+    assert "iou_<wbr>amodal %\xa0↑" in page and "max-height" not in page
     (tex,) = out.glob("*.tex")
     assert r"\toprule" in tex.read_text() and r"\textbf{" in tex.read_text() and r"m\_2\&" in tex.read_text()
     value = json.loads((out / "leaderboard.json").read_text())
