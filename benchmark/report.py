@@ -80,6 +80,7 @@ class _Section:
     rows: list[dict[str, Any]]
     curves: list[tuple[str, str]]
     grids: list[Grid]
+    worst: list[Grid]
     reported: list[Reported]
     absent: dict[str, str]
     notes: list[str]
@@ -111,7 +112,7 @@ def _section(board: Board, seed: int) -> _Section:
     ]  # fmt: skip
     drawn = [(tables.label(m), curves(board, m)) for m in board.metrics]
     return _Section(
-        board, tables.title(board), board.metrics, rows, [d for d in drawn if d[1]], _grids(board, seed),
+        board, tables.title(board), board.metrics, rows, [d for d in drawn if d[1]], *_grids(board, seed),
         reported(board.board), _absent(board), _notes(board),
     )  # fmt: skip
 
@@ -148,30 +149,27 @@ def _notes(board: Board) -> list[str]:
     return notes
 
 
-def _grids(board: Board, seed: int) -> list[Grid]:
+def _grids(board: Board, seed: int) -> tuple[list[Grid], list[Grid]]:
+    """Samples side by side, and the worst of each method; disagreement takes two."""
     metric = METRICS.get("iou_invisible" if board.board == "mask" else "l1_invisible").METRIC
     if not all(metric.name in r.samples.column_names for r in board.runs):
-        return []
+        return [], []
     shown = Board(board.board, board.split, board.digest, board.protocol, board.runs[:_GRID_RUNS], board.metrics)
-    seeded, disagreed = pick_seeded(shown, _SEEDED, seed), pick_disagreement(shown, metric.name, _DISAGREED)
+    seeded = pick_seeded(shown, _SEEDED, seed)
+    disagreed = pick_disagreement(shown, metric.name, _DISAGREED) if len(shown.runs) > 1 else []
     worst = {k: pick_worst(r, metric, _WORST) for k, r in enumerate(shown.runs)}
     names = shown.runs[0].samples["sample_id"].to_pylist()
     tiles = Tiles(shown, {names[i] for i in (*seeded, *disagreed, *(i for w in worst.values() for i in w))})
     if not tiles.samples:
-        return []
+        return [], []
     figure = f"Under each tile: {metric.name} of the sample."
-    made = [
-        grid(shown, tiles, seeded, metric, "Chosen by seed", f"Spread over the occlusion ratio, seed {seed}. {figure}"),
-        grid(
-            shown,
-            tiles,
-            disagreed,
-            metric,
-            "Greatest disagreement",
-            f"Where the methods' figures spread most. {figure}",
-        ),
-    ]
+    note = f"Spread over the occlusion ratio, seed {seed}. {figure}"
+    made = [grid(shown, tiles, seeded, metric, "Chosen by seed", note)]
+    if disagreed:
+        note = f"Where the methods' figures spread most. {figure}"
+        made.append(grid(shown, tiles, disagreed, metric, "Greatest disagreement", note))
+    each = []
     for k, picked in worst.items():
         only = Board(board.board, board.split, board.digest, board.protocol, [shown.runs[k]])
-        made.append(grid(only, tiles.only(k), picked, metric, f"Worst cases of {shown.runs[k].model}", figure))
-    return made
+        each.append(grid(only, tiles.only(k), picked, metric, f"Worst cases of {shown.runs[k].model}", figure))
+    return made, each

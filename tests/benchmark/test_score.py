@@ -365,6 +365,20 @@ def test_a_metric_that_some_methods_lack_names_them(world, tmp_path) -> None:  #
     assert _absent(board)["iou_modal"] == "no modal masks"
 
 
+def test_a_run_alone_is_best_of_nothing(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    pages = []
+    for g in (2, 8):
+        score(submit(tmp_path / f"m{g}", noisy(samples, g, g), split), split, tmp_path / "b")
+        write_report(tmp_path / "b", tmp_path / "r")
+        pages.append((tmp_path / "r" / "leaderboard.html").read_text())
+    alone, two = pages
+    for said in ('class="p1"', "Greatest disagreement", "Green: best"):
+        assert said not in alone and said in two
+    assert all(p.count("Worst cases of each method") == 1 and "Chosen by seed" in p for p in pages)
+    assert "run above" not in two + (tmp_path / "r" / "leaderboard.md").read_text()
+
+
 def test_other_datasets_and_definitions_stand_apart(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
     _, split, samples = world
     other = tmp_path / "val"
