@@ -27,6 +27,7 @@ from .merge import Merge, Settled, logs_of, outcome, read_logs, settle
 from .proposals import reopened
 from .triage import PAPER_PACE, Triage, report_of
 
+ENOUGH = 10  # candidates: of fewer, a kappa and a bootstrap interval say nothing
 IDLE = 60.0  # s: a longer pause is no work
 #: The paper's preserved ratio (Table 1; spec §1) by our source; the paper gives COCO, VOC and LIP together.
 PAPER_RATIO = dict.fromkeys(("coco", "voc_sbd", "lip"), 5_940 / 24_806) | {
@@ -159,25 +160,38 @@ def _pace_row(name: str, seconds: Sequence[float]) -> tuple[str, ...]:
 
 def _agreement(s: Status) -> Table:
     _, counts = agreement.tally(s.words)
-    rows: list[tuple[str, Agreement]] = []
+    shares: dict[str, Agreement] = {}
+    kappas: dict[str, Agreement] = {}
     if len(counts):
-        rows = [("raw agreement", agreement.interval(agreement.raw, counts))]
-        rows += [("Fleiss' kappa", agreement.interval(agreement.fleiss, counts))]
-        rows += [(f"Cohen's kappa, {a} and {b}", k) for (a, b), k in agreement.by_pair(s.words).items()]
-        rows += [(f"{who} with the majority of the others", k) for who, k in agreement.by_reviewer(s.words).items()]
-    return Table("Agreement", ("", "value", "95 % interval", "candidates"), tuple(_figure(n, k) for n, k in rows))
+        shares["raw agreement"] = agreement.interval(agreement.raw, counts)
+        kappas["Fleiss' kappa"] = agreement.interval(agreement.fleiss, counts)
+        kappas |= {f"Cohen's kappa, {a} and {b}": k for (a, b), k in agreement.by_pair(s.words).items()}
+        shares |= {f"{who} with the majority of the others": k for who, k in agreement.by_reviewer(s.words).items()}
+    rows = [*(_figure(n, k) for n, k in shares.items()), *(_figure(n, k, kappa=True) for n, k in kappas.items())]
+    note = _few([*shares.values(), *kappas.values()])
+    return Table("Agreement", ("", "value", "95 % interval", "candidates"), tuple(rows), note)
 
 
 def _reasons(s: Status) -> Table:
-    rows = tuple(_figure(name, k) for name, k in agreement.by_reason(s.words).items())
+    found = agreement.by_reason(s.words)
+    rows = tuple(_figure(name, k) for name, k in found.items())
     note = "Of the candidates that somebody discarded for this reason, the share that all their reviewers discarded."
+    note = " ".join(filter(None, (note, _few(list(found.values())))))
     return Table("Agreement by reason", ("reason", "value", "95 % interval", "candidates"), rows, note)
 
 
-def _figure(name: str, k: Agreement) -> tuple[str, ...]:
+def _figure(name: str, k: Agreement, kappa: bool = False) -> tuple[str, ...]:
     if math.isnan(k.value):
         return name, "not defined", "", f"{k.n:,}"
+    if k.n < ENOUGH:
+        return name, "–" if kappa else f"{k.value:.3f}", "–", f"{k.n:,}"
     return name, f"{k.value:.3f}", f"{k.low:.3f} to {k.high:.3f}", f"{k.n:,}"
+
+
+def _few(found: Sequence[Agreement]) -> str:
+    """Why some figures are a dash."""
+    few = any(k.n < ENOUGH for k in found)
+    return f"–: fewer than {ENOUGH} candidates, too few for a kappa or an interval." if few else ""
 
 
 def _triage(s: Status) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.text import markdown
@@ -79,6 +80,7 @@ class _Section:
     rows: list[dict[str, Any]]
     curves: list[tuple[str, str]]
     grids: list[Grid]
+    worst: list[Grid]
     reported: list[Reported]
     absent: dict[str, str]
     notes: list[str]
@@ -86,11 +88,17 @@ class _Section:
 
 def _page(found: list[Board], runs: list[Run], seed: int, note: str) -> str:
     env = Environment(loader=PackageLoader("benchmark", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.filters["breakable"] = _breakable
     env.globals.update(colour=colour, label=tables.label, bounds=tables.bounds_text, speed=tables.SPEED)
     sections = [_section(b, seed) for b in found]
     page = env.get_template("report.html").render(sections=sections, speed_rows=tables.speed_rows(runs), note=note)
     script = page.rpartition("<script>")[2].partition("</script>")[0]  # ours alone may run, by its digest
     return page.replace("SCRIPT-DIGEST", base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), 1)
+
+
+def _breakable(heading: str) -> Markup:
+    """A heading that may wrap after an underscore, its arrow never alone."""
+    return Markup("_<wbr>").join(heading.replace(" ↑", "\xa0↑").replace(" ↓", "\xa0↓").split("_"))
 
 
 def _section(board: Board, seed: int) -> _Section:
@@ -103,11 +111,27 @@ def _section(board: Board, seed: int) -> _Section:
         for k, run in enumerate(board.runs)
     ]  # fmt: skip
     drawn = [(tables.label(m), curves(board, m)) for m in board.metrics]
-    absent = {n: r for run in board.runs for n, r in run.about["absent"].items() if _on(board, n)}
     return _Section(
-        board, tables.title(board), board.metrics, rows, [d for d in drawn if d[1]], _grids(board, seed),
-        reported(board.board), absent, _notes(board),
+        board, tables.title(board), board.metrics, rows, [d for d in drawn if d[1]], *_grids(board, seed),
+        reported(board.board), _absent(board), _notes(board),
     )  # fmt: skip
+
+
+def _absent(board: Board) -> dict[str, str]:
+    """Why a metric of the board has no figure, by metric; what some methods have names those that have not."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in board.runs:
+        for name, reason in run.about["absent"].items():
+            if _on(board, name):
+                found.setdefault(name, {}).setdefault(reason, []).append(run.model)
+    shown = {m.name for m in board.metrics}
+    return {name: _why(reasons, name in shown) for name, reasons in found.items()}
+
+
+def _why(reasons: dict[str, list[str]], some_have: bool) -> str:
+    if not some_have:
+        return "; ".join(reasons)
+    return "; ".join(f"not for {', '.join(models)}: {reason}" for reason, models in reasons.items())
 
 
 def _on(board: Board, name: str) -> bool:
@@ -125,30 +149,27 @@ def _notes(board: Board) -> list[str]:
     return notes
 
 
-def _grids(board: Board, seed: int) -> list[Grid]:
+def _grids(board: Board, seed: int) -> tuple[list[Grid], list[Grid]]:
+    """Samples side by side, and the worst of each method; disagreement takes two."""
     metric = METRICS.get("iou_invisible" if board.board == "mask" else "l1_invisible").METRIC
     if not all(metric.name in r.samples.column_names for r in board.runs):
-        return []
+        return [], []
     shown = Board(board.board, board.split, board.digest, board.protocol, board.runs[:_GRID_RUNS], board.metrics)
-    seeded, disagreed = pick_seeded(shown, _SEEDED, seed), pick_disagreement(shown, metric.name, _DISAGREED)
+    seeded = pick_seeded(shown, _SEEDED, seed)
+    disagreed = pick_disagreement(shown, metric.name, _DISAGREED) if len(shown.runs) > 1 else []
     worst = {k: pick_worst(r, metric, _WORST) for k, r in enumerate(shown.runs)}
     names = shown.runs[0].samples["sample_id"].to_pylist()
     tiles = Tiles(shown, {names[i] for i in (*seeded, *disagreed, *(i for w in worst.values() for i in w))})
     if not tiles.samples:
-        return []
+        return [], []
     figure = f"Under each tile: {metric.name} of the sample."
-    made = [
-        grid(shown, tiles, seeded, metric, "Chosen by seed", f"Spread over the occlusion ratio, seed {seed}. {figure}"),
-        grid(
-            shown,
-            tiles,
-            disagreed,
-            metric,
-            "Greatest disagreement",
-            f"Where the methods' figures spread most. {figure}",
-        ),
-    ]
+    note = f"Spread over the occlusion ratio, seed {seed}. {figure}"
+    made = [grid(shown, tiles, seeded, metric, "Chosen by seed", note)]
+    if disagreed:
+        note = f"Where the methods' figures spread most. {figure}"
+        made.append(grid(shown, tiles, disagreed, metric, "Greatest disagreement", note))
+    each = []
     for k, picked in worst.items():
         only = Board(board.board, board.split, board.digest, board.protocol, [shown.runs[k]])
-        made.append(grid(only, tiles.only(k), picked, metric, f"Worst cases of {shown.runs[k].model}", figure))
-    return made
+        each.append(grid(only, tiles.only(k), picked, metric, f"Worst cases of {shown.runs[k].model}", figure))
+    return made, each

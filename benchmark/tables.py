@@ -53,7 +53,8 @@ def _cell(board: Board, row: int, metric: type[Metric]) -> Cell:
     if stand.difference:
         d, low, high = (f"{v * metric.scale:+.{metric.digits}f}" for v in stand.difference)
         versus = f"{d} [{low}, {high}] against the next better{', tied' if stand.tied else ''}"
-    place = values.index(stand.rank) + 1
+    alone = len(board.standings[metric.name]) < 2  # nothing to be the best of
+    place = 0 if alone else values.index(stand.rank) + 1
     return Cell(
         metric.shown(s.value), metric.shown(s.low), metric.shown(s.high), stand.rank, stand.tied, place, s.value, versus
     )
@@ -89,13 +90,8 @@ def markdown(board: Board) -> str:
     for k, run in enumerate(board.runs):
         body = [_md_cell(c) for c in cells(board, k)]
         lines.append(_row([rank_text(board, k), text.markdown(run.model), scored_of(board, run), *body]))
-    lines += [
-        "",
-        "`=`: a tie with the run above by the paired bootstrap (by human). Best in bold.",
-        "",
-        "Definitions:",
-        "",
-    ]
+    said = "`=`: shares its rank with its neighbour: a tie by the paired bootstrap (by human). Best in bold."
+    lines += ["", *([said, ""] if len(board.runs) > 1 else []), "Definitions:", ""]
     lines += [f"- `{m.name}` ({bounds_text(m)}): {m.definition}" for m in board.metrics]
     lines += ["", "### Reported by papers, by protocols of their own: not comparable with the rows above", ""]
     lines += [_row(["method", "data", "figures", "source"]), _row(["---"] * 4)]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.stages import report, scenes, sheets, stats
+from ahp_toolkit.stages import plots, report, scenes, sheets, stats
 from ahp_toolkit.stages.build_folder import Build
 
 from . import fake_build
@@ -62,6 +62,12 @@ def test_occlusion_counts_every_sample_and_what_was_asked(evil):
     assert frame.loc[frame["low"].eq(0.4), "asked_count"].item() == pytest.approx(6)
 
 
+def test_splits_count_the_people_that_samples_are_made_of(evil):
+    made = stats.tables(Build(evil))
+    assert made["splits"]["humans"].sum() == 8 and made["splits"]["to_refine"].sum() == 4
+    assert made["parsing"]["humans"].tolist() == made["splits"]["humans"].tolist()
+
+
 def test_tables_are_written_twice_alike_and_say_provisional(evil):
     for path in (evil / "report/tables").glob("*.parquet"):
         frame = pq.read_table(path).to_pandas()
@@ -73,6 +79,26 @@ def test_page_needs_nothing_else(page):
     links = re.findall(r"(?:src|href)=[\"']?([^\"' >]+)", page)
     assert links and all(x.startswith(("data:image/", "#")) for x in links)
     assert not re.search(r"@import|url\(", page)
+
+
+def test_pictures_that_load_late_keep_their_place(page):
+    lazy = re.findall(r"<img loading=.lazy.[^>]{0,60}", page)
+    assert lazy and all(f'width="{sheets.TILE}" height="{sheets.TILE}"' in tag for tag in lazy)
+
+
+def test_plots_side_by_side_get_the_whole_width_and_counts_whole_ticks(evil):
+    made = stats.tables(Build(evil))
+    axes = plots._occlusion(made).axes[0]
+    assert all(t == round(t) for t in axes.get_yticks()) and not plots.wide(made, "occlusion")
+    other = made["occlusion"].assign(split="test")
+    made["occlusion"] = pd.concat([made["occlusion"], other])
+    assert plots.wide(made, "occlusion") and not plots.wide(made, "size")
+    assert "occlusion" in plots.draw(made)
+
+
+def test_ids_wrap_between_their_parts_only():
+    assert report._parts("coco/0012#3~1") == "coco/<wbr>0012#<wbr>3~<wbr>1"
+    assert report._parts("<b>/&") == "&lt;b&gt;/<wbr>&amp;" and report._parts("") == ""
 
 
 def test_page_escapes_what_comes_from_data(page):

@@ -11,7 +11,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 from ..core import store
 from .stats import PAPER_SCENE_MIN, Tables
@@ -40,6 +43,7 @@ _STYLE: Any = {
     "legend.frameon": False,
 }
 _DPI = 150
+_STAMP = 0.22  # in: a strip above the axes, for the word PROVISIONAL alone
 
 
 def draw(tables: Tables) -> dict[str, bytes]:
@@ -69,8 +73,16 @@ def write_plots(tables: Tables, folder: Path) -> dict[str, bytes]:
     return made
 
 
+def wide(tables: Tables, name: str) -> bool:
+    """Whether a picture holds plots side by side: the page gives it the whole width, or its words are too small."""
+    return name == "occlusion" and tables[name]["split"].nunique() > 1
+
+
 def _png(figure: Figure, status: str) -> bytes:
     if status == "provisional":
+        engine = figure.get_layout_engine()
+        assert isinstance(engine, ConstrainedLayoutEngine)
+        engine.set(rect=(0, 0, 1, 1 - _STAMP / figure.get_figheight()))
         figure.text(0.995, 0.99, "PROVISIONAL", ha="right", va="top", color=RED, weight="bold", size=8)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": None})
@@ -92,9 +104,15 @@ def _dress(axes: Axes, title: str, x: str, y: str) -> None:
     axes.tick_params(length=0)
 
 
+def _whole(axis: Axis) -> None:
+    """Ticks of an axis of counts: there is no quarter of a sample."""
+    axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+
+
 def _bars(axes: Axes, frame: pd.DataFrame, colour: str | list[str]) -> None:
     low, width = frame["low"].to_numpy(), (frame["high"] - frame["low"]).to_numpy()
     axes.bar(low, frame["count"].to_numpy(), width=width * 0.92, align="edge", color=colour)
+    _whole(axes.yaxis)
 
 
 def _aspect_ratio(tables: Tables) -> Figure | None:
@@ -121,6 +139,7 @@ def _scenes(tables: Tables) -> Figure | None:
     axes.grid(axis="x", visible=True)
     axes.grid(axis="y", visible=False)
     axes.barh([_short(s) for s in top["scene"]], top["count"].to_numpy(), color=GREEN, height=0.72)
+    _whole(axes.xaxis)
     return figure
 
 
@@ -133,7 +152,7 @@ def _occlusion(tables: Tables) -> Figure | None:
     if frame.empty:
         return None
     splits = list(dict.fromkeys(frame["split"]))
-    figure = Figure(figsize=(max(5.2, 3.6 * len(splits)), 3.0), layout="constrained")
+    figure = Figure(figsize=(10.8 if wide(tables, "occlusion") else 5.2, 3.2), layout="constrained")
     for axes, split in zip(np.atleast_1d(figure.subplots(1, len(splits))), splits, strict=True):
         mine = frame[frame["split"] == split]
         _dress(axes, f"Occlusion ratio: {split} (n = {mine['count'].sum()})", "hidden share of the person", "samples")
@@ -153,6 +172,7 @@ def _size(tables: Tables) -> Figure | None:
     figure, axes = _axes(5.2, 3.0, "Size of the humans", "square root of the mask's area, px", "humans")
     names = [f"{lo:.0f}–{hi:.0f}" for lo, hi in zip(frame["low"], frame["high"], strict=True)]
     axes.bar(names, frame["count"].to_numpy(), color=VIOLET, width=0.86)
+    _whole(axes.yaxis)
     axes.tick_params(axis="x", labelrotation=35)
     return figure
 
@@ -166,6 +186,7 @@ def _drops(tables: Tables) -> Figure | None:
     axes.grid(axis="x", visible=True)
     axes.grid(axis="y", visible=False)
     axes.barh([_short(f"{s}: {r}") for s, r in summed.index], summed.to_numpy(), color=RED, height=0.72)
+    _whole(axes.xaxis)
     axes.margins(x=0.12)
     for i, n in enumerate(summed):
         axes.text(n, i, f" {n:,}", va="center", color=MUTED, size=8)

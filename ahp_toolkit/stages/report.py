@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from typing import Any
 import cv2
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from .. import __version__
 from ..core import images, store
@@ -83,6 +85,7 @@ def _page(
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["picture"] = _inline
+    env.filters["parts"] = _parts
     script = loader.get_source(env, "report.js")[0]
     pinned = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
     return env.get_template("report.html").render(
@@ -94,13 +97,18 @@ def _page(
         funnel=_funnel(build, tables),
         tables={name: grid(frame) for name, frame in tables.items()},
         table_1=_table_1(tables["table_1"]),
-        charts=[(n, _data_uri(png, "image/png"), _CAPTIONS[n]) for n, png in charts.items()],
+        charts=[(n, _data_uri(png, "image/png"), _CAPTIONS[n], plots.wide(tables, n)) for n, png in charts.items()],
         sheets=shown,
         examples=_examples(build),
         facts=_facts(build),
         sources=_sources(build),
         keys=[(s, json.dumps(build.said(s).key, indent=1, sort_keys=True)) for s in STAGES if build.said(s).key],
     )
+
+
+def _parts(text: str) -> Markup:
+    """An id may wrap after its separators, never within a number."""
+    return Markup("<wbr>").join(re.findall(r"[^/#~]*[/#~]|[^/#~]+", text))
 
 
 def _inline(pixels: Rgb) -> str:

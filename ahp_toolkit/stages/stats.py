@@ -52,7 +52,7 @@ def tables(build: Build) -> Tables:
         "scenes": scenes(preserved),
         "occlusion": occlusion(build),
         "size": size(humans),
-        "parsing": parsing(build, humans),
+        "parsing": parsing(build, preserved),
         "tools": tools(build),
     }
     status = "provisional" if build.provisional else "reviewed" if len(humans) else "not reviewed"
@@ -193,14 +193,15 @@ def drops(build: Build) -> pd.DataFrame:
 
 
 def splits(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
-    """Humans, samples, photos and provisional records of each split."""
+    """Humans that samples are made of, those still to refine, samples, photos and provisional records of each split."""
     rows = []
     for split in SPLITS:
-        mine = humans[humans["split"] == split]
+        standing = humans[humans["split"] == split]
+        mine = standing[standing["verdict"] == "preserve"]  # what the console counts
         marked = build.columns(f"splits/{split}", "provisional")["provisional"]
-        row = (split, len(mine), mine["photo"].nunique(), int(mine["provisional"].sum()))
+        row = (split, len(mine), len(standing) - len(mine), mine["photo"].nunique(), int(mine["provisional"].sum()))
         rows.append((*row, len(marked), (pc.sum(marked).as_py() or 0) if len(marked) else 0))
-    names = ["split", "humans", "photos", "provisional_humans", "samples", "provisional_samples"]
+    names = ["split", "humans", "to_refine", "photos", "provisional_humans", "samples", "provisional_samples"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -289,8 +290,9 @@ def _parsed_sample(build: Build, split: str) -> list[Human]:
 
 
 def _parsed(part: Path, split: str) -> list[str]:
-    table = columns_of(part, ("human_id", "split", "parsing.height"))
-    chosen = pc.and_(pc.equal(table["split"], split), pc.is_valid(table["parsing.height"]))
+    table = columns_of(part, ("human_id", "split", "verdict", "parsing.height"))
+    mine = pc.and_(pc.equal(table["split"], split), pc.equal(table["verdict"], "preserve"))
+    chosen = pc.and_(mine, pc.is_valid(table["parsing.height"]))
     return [str(i) for i in table["human_id"].filter(chosen).to_pylist()]
 
 

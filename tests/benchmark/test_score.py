@@ -17,7 +17,7 @@ from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Given, ImageRef, Placement, Prediction, Sample, Score
 from benchmark import commands
 from benchmark.leaderboards import boards_of, load_runs
-from benchmark.report import write_report
+from benchmark.report import _absent, write_report
 from benchmark.score import score, split_digest
 from benchmark.submission import Submission, validate
 from benchmark.truth import crop_of, safe_name, sample_pairs, slices
@@ -338,6 +338,7 @@ def test_report_writes_every_form(world, tmp_path) -> None:  # type: ignore[no-u
     assert "m_2&amp;&lt;b&gt;" in page and "<b>m_" not in page.replace("&lt;", "")
     assert "http://" not in page.replace("http://www.w3.org", "") and "<svg" in page and "data:image/jpeg" in page
     assert "Zhou et al., CVPR 2021, table 2" in page and str(tmp_path) not in page
+    assert "iou_<wbr>amodal %\xa0↑" in page and "max-height" not in page
     (tex,) = out.glob("*.tex")
     assert r"\toprule" in tex.read_text() and r"\textbf{" in tex.read_text() and r"m\_2\&" in tex.read_text()
     value = json.loads((out / "leaderboard.json").read_text())
@@ -348,6 +349,34 @@ def test_report_writes_every_form(world, tmp_path) -> None:  # type: ignore[no-u
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     write_report(boards, out)
     assert before == {p.name: p.read_bytes() for p in out.iterdir()}
+
+
+def test_a_metric_that_some_methods_lack_names_them(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    for name, g in (("with", 2), ("without", 8)):
+        score(submit(tmp_path / name, noisy(samples, g, g), split), split, tmp_path / "b")
+    (run,) = (tmp_path / "b").glob("without*/score.json")
+    about = store.read_json(run)
+    about["absent"] |= {"iou_modal": "no modal masks", "psnr": "of another board"}
+    store.write_json(run, about)
+    (board,) = boards_of(load_runs(tmp_path / "b"))
+    assert _absent(board)["iou_modal"] == "not for without: no modal masks" and "psnr" not in _absent(board)
+    board.metrics = [m for m in board.metrics if m.name != "iou_modal"]
+    assert _absent(board)["iou_modal"] == "no modal masks"
+
+
+def test_a_run_alone_is_best_of_nothing(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    pages = []
+    for g in (2, 8):
+        score(submit(tmp_path / f"m{g}", noisy(samples, g, g), split), split, tmp_path / "b")
+        write_report(tmp_path / "b", tmp_path / "r")
+        pages.append((tmp_path / "r" / "leaderboard.html").read_text())
+    alone, two = pages
+    for said in ('class="p1"', "Greatest disagreement", "Green: best"):
+        assert said not in alone and said in two
+    assert all(p.count("Worst cases of each method") == 1 and "Chosen by seed" in p for p in pages)
+    assert "run above" not in two + (tmp_path / "r" / "leaderboard.md").read_text()
 
 
 def test_other_datasets_and_definitions_stand_apart(world, tmp_path) -> None:  # type: ignore[no-untyped-def]

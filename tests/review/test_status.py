@@ -70,6 +70,17 @@ def test_agreement_is_there_with_intervals(root):
     }  # fmt: skip
 
 
+def test_few_shared_candidates_give_no_kappa_and_no_interval(root):
+    said = rows(root, "Agreement")
+    assert said["Fleiss' kappa"] == said["Cohen's kappa, ann and bob"] == ("–", "–", "4")
+    assert said["raw agreement"][1] == "–" and "fewer than 10 candidates" in status.status_html(root)
+    for cid in IDS[4:]:
+        say(root, "ann", cid, "preserve")
+        say(root, "bob", cid, "preserve")
+    said = rows(root, "Agreement")
+    assert said["Fleiss' kappa"][2] == "20" and " to " in said["Fleiss' kappa"][1] and said["Fleiss' kappa"][0] != "–"
+
+
 def test_what_triage_saved_and_the_audits_ratio(root):
     assert rows(root, "Triage") == {}
     triage.run_triage(root, triage.Settings(audit=0.5))
