@@ -1,0 +1,100 @@
+"""The leaderboard's page and tables: every form, what is absent, a run alone, boards that stand apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
+from benchmark import commands
+from benchmark.leaderboards import boards_of, load_runs
+from benchmark.report import _absent, write_report
+from benchmark.score import score
+
+from .world import make_split, noisy, submit
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):  # type: ignore[no-untyped-def]
+    root = tmp_path_factory.mktemp("judge")
+    return root, root / "splits" / "val", make_split(root / "splits" / "val", 8, 3, pictures=True)
+
+
+def test_report_writes_every_form(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    names = []
+    for g in (2, 8):
+        folder = submit(
+            tmp_path / f"m_{g}&<b>", noisy(samples, g, g), split, speed={"parameters": 1e6, "device": "cpu"}
+        )
+        names.append(str(folder))
+    boards = tmp_path / "boards"
+    result = CliRunner().invoke(commands.score, [*names, "--split", str(split), "--out", str(boards)])
+    assert result.exit_code == 0 and "iou_invisible_gtvis" in result.output and "24 of 24" in result.output
+    assert CliRunner().invoke(commands.report, ["--boards", str(boards)]).exit_code == 0
+    out = boards / "report"
+    page = (out / "leaderboard.html").read_text()
+    assert "m_2&amp;&lt;b&gt;" in page and "<b>m_" not in page.replace("&lt;", "")
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<svg" in page and "data:image/jpeg" in page
+    assert "Zhou et al., CVPR 2021, table 2" in page and str(tmp_path) not in page
+    assert "iou_<wbr>amodal %\xa0↑" in page and "max-height" not in page
+    (tex,) = out.glob("*.tex")
+    assert r"\toprule" in tex.read_text() and r"\textbf{" in tex.read_text() and r"m\_2\&" in tex.read_text()
+    value = json.loads((out / "leaderboard.json").read_text())
+    assert [r["model"] for r in value["boards"][0]["rows"]] == ["m_2&<b>", "m_8&<b>"]
+    assert {r["method"] for r in value["boards"][0]["reported"]} >= {"PCNets", "Human de-occlusion"}
+    assert value["speed"][0]["parameters"] == "1"
+    assert "Definitions" in (out / "leaderboard.md").read_text()
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    write_report(boards, out)
+    assert before == {p.name: p.read_bytes() for p in out.iterdir()}
+
+
+def test_a_metric_that_some_methods_lack_names_them(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    for name, g in (("with", 2), ("without", 8)):
+        score(submit(tmp_path / name, noisy(samples, g, g), split), split, tmp_path / "b")
+    (run,) = (tmp_path / "b").glob("without*/score.json")
+    about = store.read_json(run)
+    about["absent"] |= {"iou_modal": "no modal masks", "psnr": "of another board"}
+    store.write_json(run, about)
+    (board,) = boards_of(load_runs(tmp_path / "b"))
+    assert _absent(board)["iou_modal"] == "not for without: no modal masks" and "psnr" not in _absent(board)
+    board.metrics = [m for m in board.metrics if m.name != "iou_modal"]
+    assert _absent(board)["iou_modal"] == "no modal masks"
+
+
+def test_a_run_alone_is_best_of_nothing(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    pages = []
+    for g in (2, 8):
+        score(submit(tmp_path / f"m{g}", noisy(samples, g, g), split), split, tmp_path / "b")
+        write_report(tmp_path / "b", tmp_path / "r")
+        pages.append((tmp_path / "r" / "leaderboard.html").read_text())
+    alone, two = pages
+    for said in ('class="p1"', "Greatest disagreement", "Green: best"):
+        assert said not in alone and said in two
+    assert all(p.count("Worst cases of each method") == 1 and "Chosen by seed" in p for p in pages)
+    assert "run above" not in two + (tmp_path / "r" / "leaderboard.md").read_text()
+
+
+def test_other_datasets_and_definitions_stand_apart(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    other = tmp_path / "val"
+    others = make_split(other, 5, 2)
+    score(submit(tmp_path / "a", noisy(samples, 2, 1), split), split, tmp_path / "b")
+    score(submit(tmp_path / "c", noisy(others, 2, 1), other), other, tmp_path / "b")
+    run = score(submit(tmp_path / "d", noisy(samples, 3, 1), split), split, tmp_path / "b").folder
+    about = store.read_json(run / "score.json")
+    about["protocol"]["mask"] = "f" * 64
+    store.write_json(run / "score.json", about)
+    found = boards_of(load_runs(tmp_path / "b"))
+    assert sorted([r.model for r in b.runs] for b in found) == [["a"], ["c"], ["d"]]
+
+
+def test_nothing_to_report(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError, match="run ahp bench score first"):
+        write_report(tmp_path, tmp_path / "r")
