@@ -4,7 +4,7 @@ The segmentor: a ResNet-18 on image and visible mask gives the mask of the full 
 (58x58 of 224 there). The painter: a U-Net generator given what is visible and where the object is, with a conditional
 patch discriminator, adversarial + 100 x l1 inside the object only. Ours differs: the segmentor's cross-entropy weighs
 all pixels alike unless asked (the published code, github.com/ehsanik/SeGAN, SettingsParser.lua: 1, 5 and 3 over the
-regions' mean pixel counts), since theirs made a weaker baseline of it: an invisible IoU of .24 in place of .31 after
+regions' mean pixel counts), since theirs made a weaker baseline of it: an invisible IoU of .22 in place of .31 after
 `debug` on the sample world; random weights unless ``pretrained`` (theirs is ImageNet's ResNet-18); the
 segmentor's fully connected layer is a linear map from each cell of the last feature to its 8x8 sub-pixels, so that any
 size works; the two networks are trained each for its own task (the published training joins them at the end); the masks
