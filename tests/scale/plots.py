@@ -59,8 +59,9 @@ def _sparse(value: float, _: int = 0) -> str:
 
 
 def _lines(axes: Axes, series: Mapping[str, Points], value: Any, log: bool = False) -> None:
-    for colour, (name, points) in zip(COLOURS * 3, series.items(), strict=False):
-        axes.plot([units(p) for p in points], [value(p) for p in points], "o-", color=colour, ms=4, lw=1.4, label=name)
+    for k, (name, points) in enumerate(series.items()):
+        line = {"color": COLOURS[k % len(COLOURS)], "ls": ("-", "--", ":")[k // len(COLOURS) % 3]}
+        axes.plot([units(p) for p in points], [value(p) for p in points], marker="o", ms=4, lw=1.4, label=name, **line)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     if log:
