@@ -77,6 +77,7 @@ class Lease:
 
     def __init__(self, root: str, number: int, work: str) -> None:
         self.root, self.number = root, number
+        self._signed = float("-inf")
         pid = os.getpid()
         self._said = {
             "host": socket.gethostname(),
@@ -97,7 +98,18 @@ class Lease:
 
     def _write(self, new: bool = False) -> None:
         self._said["seen"] = _now()
+        begun = _awake()
         remote.write(self.address, json.dumps(self._said, sort_keys=True).encode(), new)
+        self._signed = begun
+
+    def guard(self) -> None:
+        """Renew it when the last sign is old (a suspended machine, a store that stalled): before each write.
+
+        Raises:
+            UserError: when somebody has taken the root over meanwhile.
+        """
+        if _awake() - self._signed > LIVES_S / 2:
+            self.renew()
 
     def take(self) -> None:
         """Create the object.
@@ -128,8 +140,14 @@ class Lease:
 
     def release(self) -> None:
         """Give it back."""
+        if not self._said["released"]:
+            self._said["released"] = True
+            self._write()
+
+    def withdraw(self) -> None:
+        """Leave no trace of it."""
         self._said["released"] = True
-        self._write()
+        remote.delete([self.address])
 
 
 def acquire(root: str, work: str) -> tuple[Lease, Held | None]:
@@ -149,6 +167,11 @@ def acquire(root: str, work: str) -> tuple[Lease, Held | None]:
     old = [s.address for s in remote.listing(f"{root}/{FOLDER}") if s.address < lease.address]
     remote.delete([a for a in old if _NAME.fullmatch(a.split("/")[-1])])
     return lease, held
+
+
+def _awake() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _now() -> str:

@@ -6,12 +6,14 @@ whole object: pictures and tables first, then the marks that say they stand (``s
 store is at each moment an unfinished stage or a whole one, never a mixture. What was sent is kept in
 ``.published.json`` and compared by MD5: nothing goes up twice, and what was renamed is copied inside the store.
 
-A folder that was not the last to write (`lease`) is first made the same as the store.
+A folder that was not the last to write (`lease`) is first made the same as the store. One that was is made whole again:
+what a cache cleaner took is fetched, and only what ahp itself removed goes from the store too.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -30,6 +32,7 @@ RECORD, HOLD = ".published.json", ".publishing"
 EVERY_S = 2.0
 THREADS = 8
 _LAST = ("stage.json", "run.json", "score.json", "export.json")
+_PARTIAL = re.compile(r"\.[^/]+-[0-9a-f]{16}")  # a stage's unfinished work (`pipeline.Job.partial`)
 
 
 class Sent(NamedTuple):
@@ -56,10 +59,12 @@ class Mirror:
         self.known = bool(said)
         self.id = str(said.get("work") or uuid.uuid4().hex)
         self.whole = bool(said.get("whole"))
+        self.ended = bool(said.get("ended"))  # the last command published all, removals included
+        self.guard: Callable[[], None] = lambda: None  # raises when the address is no longer ours to write
         self.sent = {k: Sent(*v) for k, v in dict(said.get("files", {})).items()}
 
     def _save(self) -> None:
-        about = {"address": self.root, "work": self.id, "whole": self.whole}
+        about = {"address": self.root, "work": self.id, "whole": self.whole, "ended": self.ended}
         store.write_json(self.folder / RECORD, about | {"files": {k: list(v) for k, v in sorted(self.sent.items())}})
 
     def stands(self, held: lease.Held) -> bool:
@@ -71,9 +76,15 @@ class Mirror:
         """Make the folder at least as new as the store; ``before`` is the lease before ours.
 
         Raises:
-            UserError: when files of this folder that the store does not have would be lost.
+            UserError: when files of this folder that the store does not have would be lost, or when nobody has written
+                at the address yet and it holds other things than a build that was copied there.
         """
         listed = self._listed()
+        if listed and before is None and not any(k == "build.json" or k.rpartition("/")[2] in _LAST for k in listed):
+            raise UserError(
+                f"{self.root}: expected an empty address or a build, found {len(listed)} other objects such as "
+                f"{min(listed)}; give another one"
+            )
         if not (before is not None and self.stands(before)) and listed:
             self._check_own(listed)
             self.whole = False
@@ -84,9 +95,24 @@ class Mirror:
         else:
             self._forget(listed)
             self._adopt(listed)
-            self._fetch({k: s for k, s in listed.items() if _words(k) and not (self.folder / k).exists()})
-        self.whole = True
+            missing = {k: s for k, s in listed.items() if not (self.folder / k).exists()}
+            self._fetch({k: s for k, s in missing.items() if _words(k) or self._lost(k)})
+        self.whole, self.ended = True, False
         self._save()
+
+    def _lost(self, name: str) -> bool:
+        """Whether a published file that is missing here was taken by somebody else, not removed by a killed command."""
+        if self.ended:
+            return True
+        folders = name.split("/")[:-1]
+        if any(map(_PARTIAL.fullmatch, folders)):
+            return False
+        for n in range(len(folders), 0, -1):
+            mark = "/".join([*folders[:n], _LAST[0]])
+            if mark in self.sent:  # a stage that was replaced has another mark, or none
+                path = self.folder / mark
+                return path.exists() and _mark(path) == self.sent[mark].mark
+        return True
 
     def fetch_finished(self) -> None:
         """Fetch what is finished (no work in progress), as it stands at one moment.
@@ -187,6 +213,8 @@ class Mirror:
         """
         for _ in range(5):
             if self.sync():
+                self.ended = True
+                self._save()
                 return
         raise StorageError(f"{self.folder}: still changes, though its work is done; run the same command again")
 
@@ -200,13 +228,16 @@ class Mirror:
             return first == now
         before = dict(self.sent)
         try:
+            self.guard()
             self._uncommit(new, gone)
             stable = {s.md5: k for k, s in self.sent.items() if s.size > 0 and k not in new}
             whole = self._send_all([k for k in new if not k.endswith(".json")], now, stable)
             marks = [k for k in new if k.endswith(".json") and first.get(k) == now[k]] if whole else []
+            self.guard()  # pictures may have taken long
             for rank in (0, 1, 2):
                 whole = whole and self._send_all([k for k in marks if _rank(k) == rank], now, stable)
-            if whole:
+            if whole and gone:
+                self.guard()
                 _parallel(lambda k: remote.delete([f"{self.root}/{k}"]), gone)
                 for k in gone:
                     self.sent.pop(k, None)

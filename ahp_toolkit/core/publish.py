@@ -39,8 +39,14 @@ def working(out: Path, work: Path | None = None) -> Iterator[Path]:
     with lock(folder / HOLD):
         mirror = Mirror(str(out), folder)
         mine, before = lease.acquire(str(out), mirror.id)
+        mirror.guard = mine.guard
         try:
-            mirror.bring_back(before)
+            try:
+                mirror.bring_back(before)
+            except UserError:
+                if before is None:  # a lease there would make the address look like ours the next time
+                    mine.withdraw()
+                raise
             with _published(mirror, mine):
                 yield folder
         finally:

@@ -132,7 +132,78 @@ def test_words_that_vanish_from_the_folder_come_back(s3, tmp_path):
         (folder / "build.json").unlink()
     with working(places.place(root), tmp_path / "a") as folder:
         assert (folder / "decisions/kim.jsonl").exists()
-    assert set(bucket.tree(name_of(root))) == {"decisions/kim.jsonl"}
+    assert set(bucket.tree(name_of(root))) == {"decisions/kim.jsonl", "build.json"}
+
+
+def test_what_a_cleaner_took_from_the_cache_comes_back(s3, tmp_path):
+    _, bucket, root = s3
+    files = STAGE | {"build.json": "{}", "materialized/val/a.png": "a", "materialized/val/b.png": "b"}
+    with working(places.place(root), tmp_path / "w") as folder:
+        fill(folder, files)
+    for lost in (["materialized/val/a.png"], ["s/stage.json", "s/part-00000.parquet"], list(files)):
+        for name in lost:
+            (tmp_path / "w" / name).unlink()
+        with working(places.place(root), tmp_path / "w") as folder:
+            assert tree(folder) == {k: v.encode() for k, v in files.items()}
+        assert set(bucket.tree(name_of(root))) == set(files)
+    with working(places.place(root), tmp_path / "w") as folder:
+        (folder / "materialized/val/a.png").unlink()  # what a command removes goes
+    assert set(bucket.tree(name_of(root))) == set(files) - {"materialized/val/a.png"}
+
+
+def test_what_a_killed_command_had_removed_stays_removed(s3, tmp_path):
+    _, bucket, root = s3
+    partial = ".t-0123456789abcdef/shard-00000.json"
+    with working(places.place(root), tmp_path / "w") as folder:
+        fill(folder, STAGE | {"build.json": "{}", partial: "{}", "picture.png": "x"})
+    mirror = Mirror(root, tmp_path / "w")
+    mine, before = lease.acquire(root, mirror.id)
+    mirror.bring_back(before)
+    (folder / "s/part-00001.parquet").unlink()  # a stage is replaced, work in progress ends, then SIGKILL
+    fill(folder, {"s/part-00000.parquet": "new", "s/stage.json": "newer"})
+    (folder / partial).unlink()
+    (folder / "picture.png").unlink()  # taken by a cleaner
+    mine.release()
+    with working(places.place(root), tmp_path / "w") as folder:
+        assert not (folder / partial).exists() and not (folder / "s/part-00001.parquet").exists()
+        assert (folder / "picture.png").exists()
+    left = {"s/part-00000.parquet", "s/dropped.parquet", "s/stage.json", "build.json", "picture.png"}
+    assert set(bucket.tree(name_of(root))) == left
+
+
+def test_an_address_with_somebody_elses_objects_is_refused(s3, tmp_path):
+    _, bucket, root = s3
+    for name in ("train2017/a.jpg", "annotations/x.json"):
+        remote.write(f"{root}/{name}", b"theirs")
+    with (
+        pytest.raises(UserError, match="expected an empty address or a build, found 2 other objects"),
+        working(places.place(root), tmp_path / "w"),
+    ):
+        pass
+    again = bucket.tree(name_of(root))
+    assert {k for k in again if not k.startswith(".ahp/")} == {"train2017/a.jpg", "annotations/x.json"}
+    assert not (tmp_path / "w/train2017").exists()
+    with pytest.raises(UserError, match="other objects"), working(places.place(root), tmp_path / "w"):
+        pass
+
+
+def test_a_writer_who_was_taken_over_writes_no_more(s3, tmp_path, monkeypatch):
+    _, bucket, root = s3
+    fill(tmp_path / "a", STAGE)
+    first = Mirror(root, tmp_path / "a")
+    mine, before = lease.acquire(root, first.id)
+    first.guard = mine.guard
+    first.bring_back(before)
+    assert first.sync()
+    mine._said["machine"] = "another"
+    mine._write()
+    monkeypatch.setattr(lease, "LIVES_S", -1.0)  # it slept, and somebody follows
+    with working(places.place(root), tmp_path / "b") as folder:
+        fill(folder, NEXT)
+    fill(tmp_path / "a", {"s/part-00000.parquet": "late", "s/stage.json": "late"})
+    with pytest.raises(UserError, match="has taken it over"):
+        first.sync()
+    assert bucket.tree(name_of(root)) == {k: v.encode() for k, v in NEXT.items()}
 
 
 def test_a_folder_with_other_files_is_refused(s3, tmp_path):
