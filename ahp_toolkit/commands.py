@@ -344,10 +344,13 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 def report(root: Path, seed: int) -> None:
     """Make the HTML page, tables and pictures of a build anew."""
     from . import builder
+    from .core.lock import lock
     from .core.publish import shown, working
 
     with working(root) as folder:
-        click.echo(shown(root, folder, builder.report(folder, seed)).resolve())
+        builder.roots_of(folder)  # a folder that is no build gets no lock file
+        with lock(folder):
+            click.echo(shown(root, folder, builder.report(folder, seed)).resolve())
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -45,7 +45,7 @@ class Settings:
     pretrained: str = "auto"
     precision: str = "fp32"
     loaders: int = 0
-    save_every: int = 200
+    save_every: int = 25  # of minutes on a laptop, a kill costs seconds
     holdout: float = 0.1
     judge: int = 200
     width: int = 256

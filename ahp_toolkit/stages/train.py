@@ -217,8 +217,8 @@ def _train(
     every = humans_of(parts, task.parsed)
     humans = without(every, kept)
     training, held = split(humans, settings.holdout)
-    # loaders and the device do not change what is learnt (beyond rounding)
-    said = {k: v for k, v in asdict(settings).items() if k != "loaders"}
+    # loaders, saving and the device do not change what is learnt (beyond rounding)
+    said = {k: v for k, v in asdict(settings).items() if k not in ("loaders", "save_every")}
     key = digest_value([task.kind, said, seed, digest_files([Path(p) for p in parts]), job.imagenet, kept.said()])
     if out.exists() and (done := torch_io.load_checkpoint(out, task.kind)).meta.get("key") == key:
         return _trained(out, task, done)
