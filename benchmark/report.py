@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.text import markdown
@@ -96,9 +96,9 @@ def _page(found: list[Board], runs: list[Run], seed: int, note: str) -> str:
     return page.replace("SCRIPT-DIGEST", base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), 1)
 
 
-def _breakable(heading: str) -> Markup:
-    """A heading that may wrap after an underscore, its arrow never alone."""
-    return Markup("_<wbr>").join(heading.replace(" ↑", "\xa0↑").replace(" ↓", "\xa0↓").split("_"))
+def _breakable(heading: str) -> list[str]:
+    """The pieces between which a heading may wrap: after underscores, its arrow never alone."""
+    return re.findall("[^_]*_|[^_]+", heading.replace(" ↑", "\xa0↑").replace(" ↓", "\xa0↓"))
 
 
 def _section(board: Board, seed: int) -> _Section:

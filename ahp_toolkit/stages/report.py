@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 from .. import __version__
 from ..core import images, store
@@ -106,9 +105,9 @@ def _page(
     )
 
 
-def _parts(text: str) -> Markup:
-    """An id may wrap after its separators, never within a number."""
-    return Markup("<wbr>").join(re.findall(r"[^/#~]*[/#~]|[^/#~]+", text))
+def _parts(text: str) -> list[str]:
+    """The pieces between which an id may wrap: after its separators, never within a number."""
+    return re.findall(r"[^/#~]*[/#~]|[^/#~]+", text)
 
 
 def _inline(pixels: Rgb) -> str:
