@@ -31,6 +31,7 @@ _SEEKABLE = (".zip", ".tar")
 _VERSION = 1
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, lengths of name and extra field
 _EXTRA = 256  # bytes of extra field read on speculation, so that a member is one request
+_PIECE = 8 * 2**20  # bytes of a member read, or inflated, at a time
 _MAX_NAME, _MAX_READ = 4096, 512 * 2**20
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("stored", pa.int64()), ("size", pa.int64()),
                      ("deflated", pa.bool_()), ("crc", pa.int64())])  # fmt: skip
@@ -88,36 +89,66 @@ class Archive:
         """A member's content.
 
         Raises:
-            OSError: when it is damaged or unpacks to more or less than the index says.
+            OSError: when it is damaged or too large, or unpacks to more or less than the index says.
         """
-        data = _range(self.path, entry.offset, entry.offset + entry.stored + self._ahead(entry))
-        if entry.crc >= 0:
-            data = self._behind_header(entry, data)
-        if entry.deflated:
-            data = _inflate(entry, data)
-        if len(data) != entry.size or (entry.crc >= 0 and zlib.crc32(data) != entry.crc):
+        if not _plausible(entry):
+            told = f"{entry.stored} bytes stored for {entry.size}"
+            raise OSError(None, f"{entry.name} is damaged or too large in {self.path.name}: {told}")
+        made, crc = io.BytesIO(), 0  # its value is no second copy, as a join of parts would be
+        for part in _inflated(entry, self._pieces(entry)) if entry.deflated else self._pieces(entry):
+            made.write(part)
+            crc = zlib.crc32(part, crc)
+            if made.tell() > entry.size:
+                break
+        if made.tell() != entry.size or (entry.crc >= 0 and crc != entry.crc):
             raise OSError(None, f"{entry.name} is damaged in {self.path.name}")
-        return data
+        return made.getvalue()
 
-    @staticmethod
-    def _ahead(entry: Entry) -> int:
-        return 30 + len(entry.name.encode()) + _EXTRA if entry.crc >= 0 else 0
+    def _pieces(self, entry: Entry) -> Iterator[bytes]:
+        """The stored bytes, read as they are asked for; those of most pictures are one piece, and one request."""
+        at, left = entry.offset, entry.stored
+        if entry.crc >= 0:
+            ahead = 30 + len(entry.name.encode()) + _EXTRA
+            data = _range(self.path, at, at + ahead + min(left, _PIECE))
+            start = self._behind_header(entry, data)
+            data = data[start : start + left]
+            yield data
+            at, left = at + start + len(data), left - len(data)
+        while left > 0 and (data := _range(self.path, at, at + min(left, _PIECE))):
+            yield data
+            at, left = at + len(data), left - len(data)
 
-    def _behind_header(self, entry: Entry, data: bytes) -> bytes:
-        """The bytes behind a zip member's local header, whose extra field is told nowhere else."""
+    def _behind_header(self, entry: Entry, data: bytes) -> int:
+        """The length of a zip member's local header, whose extra field is told nowhere else."""
         if len(data) < 30 or data[:4] != b"PK\x03\x04":
             raise OSError(None, f"{entry.name} is damaged in {self.path.name}")
         _, name, extra = _LOCAL.unpack_from(data)
-        start = 30 + name + extra
-        if start + entry.stored > len(data):
-            return _range(self.path, entry.offset + start, entry.offset + start + entry.stored)
-        return data[start : start + entry.stored]
+        return int(30 + name + extra)
 
 
-def _inflate(entry: Entry, data: bytes) -> bytes:
-    engine = zlib.decompressobj(-15)
+def _plausible(entry: Entry) -> bool:
+    """Whether so many stored bytes can make a picture of that size: a sparse file of 8 KB can claim gigabytes."""
+    if not 0 <= entry.size <= MAX_PICTURE_BYTES:
+        return False
+    if not entry.deflated:
+        return entry.stored == entry.size
+    # the most that deflate grows: 9 bits a byte in fixed blocks, whose bound in zlib is below this
+    most = entry.size + entry.size // 8 + entry.size // 128 + 64
+    return 0 <= entry.stored <= min(most, MAX_PICTURE_BYTES)
+
+
+def _inflated(entry: Entry, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The content, at most a byte and what the engine holds back (a few KB) above the size that the index says."""
+    engine, left = zlib.decompressobj(-15), entry.size + 1
     try:
-        return engine.decompress(data, min(entry.size, MAX_PICTURE_BYTES) + 1)
+        for piece in pieces:
+            while piece and left > 0 and not engine.eof:
+                part = engine.decompress(piece, min(left, _PIECE))
+                yield part
+                piece, left = engine.unconsumed_tail, left - len(part)
+            if left <= 0 or engine.eof:
+                return
+        yield engine.flush()  # all was fed, yet the last match may not be out
     except zlib.error as e:
         raise OSError(None, f"{entry.name} is damaged ({e})") from e
 

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ahp_toolkit.core import archives, images, places, store
@@ -137,6 +138,39 @@ def test_links_in_a_zip_and_sizes_that_lie(tmp_path):
     with pytest.raises(images.ImageError) as e:
         images.read_bytes(places.find(tmp_path, "p/bomb.png"))
     assert e.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_sparse_zip_that_claims_gigabytes_is_refused_unread(tmp_path, monkeypatch, method):
+    path, far = tmp_path / "p.zip", 3 * 2**30
+    with zipfile.ZipFile(path, "w", method) as z:
+        z.writestr("x.png", b"0123456789")
+    data = path.read_bytes()
+    at, end = data.rindex(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+    with path.open("r+b") as f:
+        f.truncate(far + at)  # a hole, so that the claim lies inside of the file
+        f.seek(0, io.SEEK_END)
+        f.write(data[at : at + 20] + far.to_bytes(4, "little") + data[at + 24 : end])
+        f.write(data[end : end + 16] + (far + at).to_bytes(4, "little") + data[end + 20 :])
+    member = places.find(tmp_path, "p/x.png")
+    assert (member.entry.stored, member.entry.size, path.stat().st_blocks < 100) == (far, 10, True)
+    monkeypatch.setattr(archives, "_range", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(images.ImageError, match="too large in p.zip: 3221225472 bytes stored for 10") as e:
+        images.read_bytes(member)
+    assert e.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_are_the_same_in_pieces_of_any_size(tmp_path, monkeypatch, method):
+    noise = np.random.default_rng(0).bytes(3000)
+    whole = {"even": bytes(20_000), "noise": noise, "empty": b"", "both": noise + bytes(5000) + noise}
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", method) as z:
+        for name, data in whole.items():
+            z.writestr(name, data)
+    archive = archives.Archive.at(tmp_path / "p.zip")
+    for size in (1, 7, 257, 258, 259, 4096, 2**20):
+        monkeypatch.setattr(archives, "_PIECE", size)
+        assert all(archive.read(archive.entry(name)) == data for name, data in whole.items())
 
 
 @pytest.mark.parametrize("kind", [".zip", ".tar"])
