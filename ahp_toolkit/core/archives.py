@@ -32,7 +32,10 @@ _VERSION = 1
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, lengths of name and extra field
 _EXTRA = 256  # bytes of extra field read on speculation, so that a member is one request
 _PIECE = 8 * 2**20  # bytes of a member read, or inflated, at a time
-_MAX_NAME, _MAX_READ = 4096, 512 * 2**20
+_MAX_NAME, _MAX_READ, _INT64 = 4096, 512 * 2**20, 2**63 - 1
+#: What zipfile and tarfile raise over headers made of anything.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, struct.error, NotImplementedError, IndexError,
+            KeyError, OverflowError, zlib.error)  # fmt: skip
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("stored", pa.int64()), ("size", pa.int64()),
                      ("deflated", pa.bool_()), ("crc", pa.int64())])  # fmt: skip
 
@@ -178,7 +181,7 @@ def _build(path: Path, size: int, to: Path) -> None:
     try:
         with io.BufferedReader(_Ranges(path, size), 8 * 2**20 if remote.scheme_of(str(path)) else 2**16) as f:
             found = list((_zipped if path.name.endswith(".zip") else _tarred)(cast(IO[bytes], f)))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, struct.error, NotImplementedError) as e:
+    except _DAMAGED as e:
         raise StorageError(f"{path}: cannot be read as an archive ({e}); fetch it again") from e
     last = {e.name: e for e in found if e.offset >= 0 and e.offset + e.stored <= size}  # as if unpacked in order
     rows = [last[name] for name in sorted(last)]
@@ -202,10 +205,13 @@ def _zipped(f: IO[bytes]) -> Iterator[Entry]:
     with zipfile.ZipFile(f) as z:
         for i in z.infolist():
             name, kind = safe_name(i.filename), stat.S_IFMT(i.external_attr >> 16)
-            plain = not i.is_dir() and kind in (0, stat.S_IFREG) and not i.flag_bits & 1
-            if name and plain and i.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if not name or i.is_dir():  # in this order: is_dir() of an empty name is an IndexError before Python 3.12
+                continue
+            plain = kind in (0, stat.S_IFREG) and not i.flag_bits & 1
+            if plain and i.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                size = min(i.file_size, _INT64)  # a claim of 2**64 - 1 is refused when it is read, not for all members
                 deflated = i.compress_type == zipfile.ZIP_DEFLATED
-                yield Entry(name, i.header_offset, i.compress_size, i.file_size, deflated, i.CRC)
+                yield Entry(name, i.header_offset, i.compress_size, size, deflated, i.CRC)
 
 
 def _tarred(f: IO[bytes]) -> Iterator[Entry]:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,32 @@ def test_a_sparse_zip_that_claims_gigabytes_is_refused_unread(tmp_path, monkeypa
     with pytest.raises(images.ImageError, match="too large in p.zip: 3221225472 bytes stored for 10") as e:
         images.read_bytes(member)
     assert e.value.reason == "unreadable"
+
+
+def test_a_member_without_a_name_or_of_an_endless_size_costs_no_photo(scene, tmp_path):
+    root = shutil.copytree(scene[0], tmp_path / "coco")
+    path = pack(".zip", root / "train2017", "")
+    with zipfile.ZipFile(path, "a") as z:
+        for name in ("", "\x00cut.png", "huge.png"):  # zipfile cuts a name at its first NUL
+            z.writestr(f"x{name[1:]}", b"nothing")
+            z.infolist()[-1].filename = name
+        z.infolist()[-1].file_size = 2**64 - 1
+    result, _, _ = harvest(tmp_path, {"coco": root})
+    assert tables(result.folder) == scene[1]
+    with pytest.raises(images.ImageError) as e:
+        images.read_bytes(places.find(root, "train2017/huge.png"))
+    assert e.value.reason == "too_large"
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, OverflowError, zlib.error])
+def test_what_the_readers_of_archives_raise_is_one_line(tmp_path, monkeypatch, error):
+    def broken(_):
+        raise error("x")
+
+    monkeypatch.setattr(archives, "_zipped", broken)
+    (tmp_path / "p.zip").write_bytes(b"PK")
+    with pytest.raises(StorageError, match="cannot be read as an archive.*fetch it again"):
+        archives.Archive.at(tmp_path / "p.zip")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
