@@ -31,7 +31,11 @@ _SEEKABLE = (".zip", ".tar")
 _VERSION = 1
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, lengths of name and extra field
 _EXTRA = 256  # bytes of extra field read on speculation, so that a member is one request
-_MAX_NAME, _MAX_READ = 4096, 512 * 2**20
+_PIECE = 8 * 2**20  # bytes of a member read, or inflated, at a time
+_MAX_NAME, _MAX_READ, _INT64 = 4096, 512 * 2**20, 2**63 - 1
+#: What zipfile and tarfile raise over headers made of anything.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, struct.error, NotImplementedError, IndexError,
+            KeyError, OverflowError, zlib.error)  # fmt: skip
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("stored", pa.int64()), ("size", pa.int64()),
                      ("deflated", pa.bool_()), ("crc", pa.int64())])  # fmt: skip
 
@@ -88,36 +92,66 @@ class Archive:
         """A member's content.
 
         Raises:
-            OSError: when it is damaged or unpacks to more or less than the index says.
+            OSError: when it is damaged or too large, or unpacks to more or less than the index says.
         """
-        data = _range(self.path, entry.offset, entry.offset + entry.stored + self._ahead(entry))
-        if entry.crc >= 0:
-            data = self._behind_header(entry, data)
-        if entry.deflated:
-            data = _inflate(entry, data)
-        if len(data) != entry.size or (entry.crc >= 0 and zlib.crc32(data) != entry.crc):
+        if not _plausible(entry):
+            told = f"{entry.stored} bytes stored for {entry.size}"
+            raise OSError(None, f"{entry.name} is damaged or too large in {self.path.name}: {told}")
+        made, crc = io.BytesIO(), 0  # its value is no second copy, as a join of parts would be
+        for part in _inflated(entry, self._pieces(entry)) if entry.deflated else self._pieces(entry):
+            made.write(part)
+            crc = zlib.crc32(part, crc)
+            if made.tell() > entry.size:
+                break
+        if made.tell() != entry.size or (entry.crc >= 0 and crc != entry.crc):
             raise OSError(None, f"{entry.name} is damaged in {self.path.name}")
-        return data
+        return made.getvalue()
 
-    @staticmethod
-    def _ahead(entry: Entry) -> int:
-        return 30 + len(entry.name.encode()) + _EXTRA if entry.crc >= 0 else 0
+    def _pieces(self, entry: Entry) -> Iterator[bytes]:
+        """The stored bytes, read as they are asked for; those of most pictures are one piece, and one request."""
+        at, left = entry.offset, entry.stored
+        if entry.crc >= 0:
+            ahead = 30 + len(entry.name.encode()) + _EXTRA
+            data = _range(self.path, at, at + ahead + min(left, _PIECE))
+            start = self._behind_header(entry, data)
+            data = data[start : start + left]
+            yield data
+            at, left = at + start + len(data), left - len(data)
+        while left > 0 and (data := _range(self.path, at, at + min(left, _PIECE))):
+            yield data
+            at, left = at + len(data), left - len(data)
 
-    def _behind_header(self, entry: Entry, data: bytes) -> bytes:
-        """The bytes behind a zip member's local header, whose extra field is told nowhere else."""
+    def _behind_header(self, entry: Entry, data: bytes) -> int:
+        """The length of a zip member's local header, whose extra field is told nowhere else."""
         if len(data) < 30 or data[:4] != b"PK\x03\x04":
             raise OSError(None, f"{entry.name} is damaged in {self.path.name}")
         _, name, extra = _LOCAL.unpack_from(data)
-        start = 30 + name + extra
-        if start + entry.stored > len(data):
-            return _range(self.path, entry.offset + start, entry.offset + start + entry.stored)
-        return data[start : start + entry.stored]
+        return int(30 + name + extra)
 
 
-def _inflate(entry: Entry, data: bytes) -> bytes:
-    engine = zlib.decompressobj(-15)
+def _plausible(entry: Entry) -> bool:
+    """Whether so many stored bytes can make a picture of that size: a sparse file of 8 KB can claim gigabytes."""
+    if not 0 <= entry.size <= MAX_PICTURE_BYTES:
+        return False
+    if not entry.deflated:
+        return entry.stored == entry.size
+    # the most that deflate grows: 9 bits a byte in fixed blocks, whose bound in zlib is below this
+    most = entry.size + entry.size // 8 + entry.size // 128 + 64
+    return 0 <= entry.stored <= min(most, MAX_PICTURE_BYTES)
+
+
+def _inflated(entry: Entry, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The content, at most a byte and what the engine holds back (a few KB) above the size that the index says."""
+    engine, left = zlib.decompressobj(-15), entry.size + 1
     try:
-        return engine.decompress(data, min(entry.size, MAX_PICTURE_BYTES) + 1)
+        for piece in pieces:
+            while piece and left > 0 and not engine.eof:
+                part = engine.decompress(piece, min(left, _PIECE))
+                yield part
+                piece, left = engine.unconsumed_tail, left - len(part)
+            if left <= 0 or engine.eof:
+                return
+        yield engine.flush()  # all was fed, yet the last match may not be out
     except zlib.error as e:
         raise OSError(None, f"{entry.name} is damaged ({e})") from e
 
@@ -147,7 +181,7 @@ def _build(path: Path, size: int, to: Path) -> None:
     try:
         with io.BufferedReader(_Ranges(path, size), 8 * 2**20 if remote.scheme_of(str(path)) else 2**16) as f:
             found = list((_zipped if path.name.endswith(".zip") else _tarred)(cast(IO[bytes], f)))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, struct.error, NotImplementedError) as e:
+    except _DAMAGED as e:
         raise StorageError(f"{path}: cannot be read as an archive ({e}); fetch it again") from e
     last = {e.name: e for e in found if e.offset >= 0 and e.offset + e.stored <= size}  # as if unpacked in order
     rows = [last[name] for name in sorted(last)]
@@ -171,10 +205,13 @@ def _zipped(f: IO[bytes]) -> Iterator[Entry]:
     with zipfile.ZipFile(f) as z:
         for i in z.infolist():
             name, kind = safe_name(i.filename), stat.S_IFMT(i.external_attr >> 16)
-            plain = not i.is_dir() and kind in (0, stat.S_IFREG) and not i.flag_bits & 1
-            if name and plain and i.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if not name or i.is_dir():  # in this order: is_dir() of an empty name is an IndexError before Python 3.12
+                continue
+            plain = kind in (0, stat.S_IFREG) and not i.flag_bits & 1
+            if plain and i.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                size = min(i.file_size, _INT64)  # a claim of 2**64 - 1 is refused when it is read, not for all members
                 deflated = i.compress_type == zipfile.ZIP_DEFLATED
-                yield Entry(name, i.header_offset, i.compress_size, i.file_size, deflated, i.CRC)
+                yield Entry(name, i.header_offset, i.compress_size, size, deflated, i.CRC)
 
 
 def _tarred(f: IO[bytes]) -> Iterator[Entry]:

@@ -7,8 +7,10 @@ import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ahp_toolkit.core import archives, images, places, store
@@ -137,6 +139,65 @@ def test_links_in_a_zip_and_sizes_that_lie(tmp_path):
     with pytest.raises(images.ImageError) as e:
         images.read_bytes(places.find(tmp_path, "p/bomb.png"))
     assert e.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_sparse_zip_that_claims_gigabytes_is_refused_unread(tmp_path, monkeypatch, method):
+    path, far = tmp_path / "p.zip", 3 * 2**30
+    with zipfile.ZipFile(path, "w", method) as z:
+        z.writestr("x.png", b"0123456789")
+    data = path.read_bytes()
+    at, end = data.rindex(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+    with path.open("r+b") as f:
+        f.truncate(far + at)  # a hole, so that the claim lies inside of the file
+        f.seek(0, io.SEEK_END)
+        f.write(data[at : at + 20] + far.to_bytes(4, "little") + data[at + 24 : end])
+        f.write(data[end : end + 16] + (far + at).to_bytes(4, "little") + data[end + 20 :])
+    member = places.find(tmp_path, "p/x.png")
+    assert (member.entry.stored, member.entry.size, path.stat().st_blocks < 100) == (far, 10, True)
+    monkeypatch.setattr(archives, "_range", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(images.ImageError, match="too large in p.zip: 3221225472 bytes stored for 10") as e:
+        images.read_bytes(member)
+    assert e.value.reason == "unreadable"
+
+
+def test_a_member_without_a_name_or_of_an_endless_size_costs_no_photo(scene, tmp_path):
+    root = shutil.copytree(scene[0], tmp_path / "coco")
+    path = pack(".zip", root / "train2017", "")
+    with zipfile.ZipFile(path, "a") as z:
+        for name in ("", "\x00cut.png", "huge.png"):  # zipfile cuts a name at its first NUL
+            z.writestr(f"x{name[1:]}", b"nothing")
+            z.infolist()[-1].filename = name
+        z.infolist()[-1].file_size = 2**64 - 1
+    result, _, _ = harvest(tmp_path, {"coco": root})
+    assert tables(result.folder) == scene[1]
+    with pytest.raises(images.ImageError) as e:
+        images.read_bytes(places.find(root, "train2017/huge.png"))
+    assert e.value.reason == "too_large"
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, OverflowError, zlib.error])
+def test_what_the_readers_of_archives_raise_is_one_line(tmp_path, monkeypatch, error):
+    def broken(_):
+        raise error("x")
+
+    monkeypatch.setattr(archives, "_zipped", broken)
+    (tmp_path / "p.zip").write_bytes(b"PK")
+    with pytest.raises(StorageError, match="cannot be read as an archive.*fetch it again"):
+        archives.Archive.at(tmp_path / "p.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_are_the_same_in_pieces_of_any_size(tmp_path, monkeypatch, method):
+    noise = np.random.default_rng(0).bytes(3000)
+    whole = {"even": bytes(20_000), "noise": noise, "empty": b"", "both": noise + bytes(5000) + noise}
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", method) as z:
+        for name, data in whole.items():
+            z.writestr(name, data)
+    archive = archives.Archive.at(tmp_path / "p.zip")
+    for size in (1, 7, 257, 258, 259, 4096, 2**20):
+        monkeypatch.setattr(archives, "_PIECE", size)
+        assert all(archive.read(archive.entry(name)) == data for name, data in whole.items())
 
 
 @pytest.mark.parametrize("kind", [".zip", ".tar"])
