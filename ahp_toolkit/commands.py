@@ -17,7 +17,7 @@ from .cli import Lazy
 from .core import log
 from .core.engine_options import engine_of, engine_options
 from .core.errors import UserError
-from .core.options import Folder
+from .core.options import Folder, Local
 from .core.registry import Registry, completes, pairs
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from .core.pipeline import Result
 
 FOLDER = Folder()
-FILE = click.Path(path_type=Path, dir_okay=False)
+LOCAL = Local(file_okay=False)
+FILE = Local(dir_okay=False)
 
 
 def _source(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -100,7 +101,7 @@ def _say(text: str) -> None:
     help="The build folder, outside the sources' data; or an address for it (s3://, gs://, az://).",
 )
 @click.option(
-    "--work", type=FOLDER, help="Local folder to work in, for an --out at an address.  [default: in the cache]"
+    "--work", type=LOCAL, help="Local folder to work in, for an --out at an address.  [default: in the cache]"
 )
 @click.option(
     "--review",
@@ -354,7 +355,7 @@ def report(root: Path, seed: int) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--out", type=FOLDER, default=Path("out/demo"), show_default=True, help="Where to.")
+@click.option("--out", type=LOCAL, default=Path("out/demo"), show_default=True, help="Where to.")
 @click.option("--scenes", type=click.IntRange(24), default=240, show_default=True, help="Size of the world, photos.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)

@@ -9,9 +9,10 @@ import click
 
 from .core import log
 from .core.errors import UserError
+from .core.options import Local
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(exists=True, path_type=Path)
+FOLDER = Local(file_okay=False)
+FILE = Local(exists=True)
 
 
 def numbers(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:

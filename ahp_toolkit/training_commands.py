@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+from .core.options import Local
+
+FOLDER = Local(file_okay=False)
+FILE = Local(dir_okay=False)
 HELP = {"help_option_names": ["-h", "--help"]}
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+from ahp_toolkit.core.options import Local
+
+FOLDER = Local(exists=True, file_okay=False)
 
 
 @click.command("open")

@@ -15,6 +15,7 @@ import click
 
 from ahp_toolkit.cli import Lazy
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.options import Local
 
 from .build_check import check_build
 
@@ -30,7 +31,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "Propose real composites for the test split; write those passed.",
     ),
 }
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER = Local(file_okay=False)
 #: Candidates in one App: more are warned of; what is proposed then.
 MOST, GOOD = 50_000, 20_000
 

@@ -9,14 +9,15 @@ from typing import Any
 import click
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.options import Local
 from ahp_toolkit.core.registry import completes
 from ahp_toolkit.core.text import one_line
 from ahp_toolkit.segmenters import SEGMENTERS
 
 from .build_check import check_build
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = Local(file_okay=False)
+FILE = Local(dir_okay=False)
 HELP = {"help_option_names": ["-h", "--help"]}
 VERDICTS = ("discard", "preserve", "refine")
 
@@ -118,7 +119,7 @@ def export(
 
 @click.command("import", context_settings=HELP)
 @root_option
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=Local())
 @click.option(
     "--reviewer", default="", help="Whose words they become; default: for decisions whom the rows name, for masks you."
 )

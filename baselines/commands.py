@@ -11,7 +11,7 @@ import click
 
 from ahp_toolkit.core.engine_options import engine_of, engine_options
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Folder
+from ahp_toolkit.core.options import Folder, Local
 from ahp_toolkit.core.registry import Registry, completes
 from ahp_toolkit.segmenters import SEGMENTERS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .complete import Completer
 
 FOLDER = Folder()
-EXISTING = click.Path(path_type=Path, exists=True)
+EXISTING = Local(exists=True)
 RUN = Folder(exists=True, file_okay=True)
 TRAINING = ("steps", "batch", "precision", "iou", "ema", "accumulate", "compile", "save_every")
 RECIPE_NAMES = ("paper", "small", "debug")  # of recipes.py, which imports torch
@@ -173,7 +173,7 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
 )
 @click.option("--mask-run", type=EXISTING, required=True, help="A run for masks (stage 1).")
 @click.option("--content-run", type=EXISTING, required=True, help="A run for content (stage 2).")
-@click.option("--out", type=FOLDER, required=True)
+@click.option("--out", type=Local(file_okay=False), required=True)
 @click.option(
     "--segmenter",
     default="mask_rcnn",

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ahp_toolkit.core.engine_options import engine_of, engine_options
-from ahp_toolkit.core.options import Folder
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.options import Folder, Local
 
 _FOLDER = Folder(exists=True)
 _ANY = Folder(exists=True, file_okay=True)
@@ -91,11 +92,15 @@ def validate(predictions: Path, split: Path) -> None:
 
 @click.command()
 @click.option("--boards", required=True, type=_FOLDER, help="The folder that ahp bench score wrote.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the report goes.  [default: BOARDS/report]")
+@click.option("--out", type=Local(), help="Where the report goes.  [default: BOARDS/report]")
 @click.option("--seed", default=0, show_default=True, help="Chooses the samples of the first grid.")
 def report(boards: Path, out: Path | None, seed: int) -> None:
     """Write leaderboards: Markdown, CSV, LaTeX, JSON and one HTML page."""
+    from ahp_toolkit.core.places import Remote
+
     from .report import write_report
 
+    if out is None and isinstance(boards, Remote):
+        raise UserError(f"--boards {boards}: is in an object store: expected --out with a local folder for the report")
     for path in write_report(boards, out or boards / "report", seed):
         click.echo(path)

@@ -54,7 +54,7 @@ def connect(workers: int | None, address: str | None, gpus_per_actor: float | No
     Raises:
         UserError: when Ray is not installed.
     """
-    require("ray", "--engine ray", "'ahp-toolkit[ray]'")
+    require("ray", "--engine ray")
     return RayEngine(workers, address or os.environ.get("RAY_ADDRESS") or None, gpus_per_actor)
 
 

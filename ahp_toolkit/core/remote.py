@@ -10,11 +10,12 @@ import base64
 import errno
 import hashlib
 import itertools
+import logging
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
@@ -72,8 +73,11 @@ def scheme_of(address: str) -> str:
 
 @cache
 def _filesystem(scheme: str) -> Any:
-    require(PACKAGES[scheme], f"{scheme}://", "'ahp-toolkit[storage]'")
+    require(PACKAGES[scheme], f"{scheme}://")
     import fsspec
+
+    if scheme == "gs":  # it logs a traceback for each refusal, even for those that are expected here
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
     system = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **_OPTIONS.get(scheme, {}))
     system.retries = 1
@@ -173,12 +177,23 @@ def read(address: str, start: int = 0, end: int = BLOCK) -> bytes:
     def get(system: Any, path: str) -> bytes:
         try:
             return bytes(system.cat_file(path, start=start, end=end))
-        except OSError as e:
-            if e.errno == errno.EINVAL:  # S3 has no word for the empty range: the object ends here
+        except Exception as e:
+            if _past_end(e):  # stores have no word for the empty range: the object ends here
                 return b""
             raise
 
     return _ask(address, get)
+
+
+def _past_end(e: BaseException | None) -> bool:
+    """Whether the store refused a range that begins at the object's end: S3 by EINVAL, the others by status 416."""
+    if isinstance(e, OSError) and e.errno == errno.EINVAL:
+        return True
+    while e is not None:
+        if any(str(getattr(e, name, "")) == "416" for name in ("status_code", "status", "code")):
+            return True
+        e = e.__cause__ or e.__context__
+    return False
 
 
 def blocks(address: str, size: int) -> Iterator[bytes]:
@@ -192,16 +207,29 @@ def write(address: str, data: bytes, new: bool = False) -> None:
 
     Raises:
         FileExistsError: with ``new``, when there is one already.
+        StorageError: as for all requests, and when there is no such bucket.
     """
     more = {"mode": "create"} if new else {}
-    _ask(address, lambda system, path: system.pipe_file(path, data, **more))
+    with _bucket_needed(address):
+        _ask(address, lambda system, path: system.pipe_file(path, data, **more))
+
+
+@contextmanager
+def _bucket_needed(address: str) -> Iterator[None]:
+    """Say it in one line when nothing can be put, since the bucket itself is missing."""
+    try:
+        yield
+    except FileNotFoundError as e:
+        bucket = "/".join(address.split("/")[:3])
+        raise StorageError(f"{address}: no such bucket, {bucket}; make it, or mend the address") from e
 
 
 def upload(address: str, path: Path) -> str:
     """Put a file; returns the MD5 (hex) of what was put. Files above ``ONE_REQUEST`` bytes go up in parts."""
     if path.stat().st_size <= ONE_REQUEST:
         data = path.read_bytes()
-        _ask(address, partial(_pipe, data=data))
+        with _bucket_needed(address):
+            _ask(address, partial(_pipe, data=data))
         return hashlib.md5(data, usedforsecurity=False).hexdigest()
     said = md5_of(path)
     _ask(address, lambda system, at: system.put_file(str(path), at))

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from ahp_toolkit.core import images, places, remote, store
+from ahp_toolkit.core import images, lease, places, remote, store
 from ahp_toolkit.core.errors import StorageError, UserError
 
 
@@ -113,3 +113,67 @@ def test_a_file_is_fetched_once_and_again_when_it_changes(s3):
 def test_paths_from_data_stay_below_a_root_in_a_store(bad):
     with pytest.raises(ValueError, match="leaves its data root"):
         places.find(places.place("s3://ahp/root"), bad)
+
+
+class AzureRefusal(Exception):
+    status_code = 416
+
+
+class GoogleRefusal(Exception):
+    code = 416
+
+
+def wrapped():
+    try:
+        raise AzureRefusal("The range specified is invalid")
+    except AzureRefusal as e:
+        raise RuntimeError("failed to download") from e
+
+
+class FakeStore:
+    """A client of which every read and write ends with one error."""
+
+    def __init__(self, fail):
+        self._fail = fail
+
+    def cat_file(self, path, start, end):
+        self._fail()
+
+    pipe_file = cat_file
+
+
+def raising(e):
+    def fail():
+        raise e
+
+    return fail
+
+
+@pytest.mark.parametrize("address", ["az://box/empty.jpg", "gs://box/empty.jpg"])
+@pytest.mark.parametrize("fail", [raising(AzureRefusal()), raising(GoogleRefusal()), wrapped])
+def test_an_empty_object_is_empty_in_every_store(monkeypatch, address, fail):
+    monkeypatch.setattr(remote, "_filesystem", lambda scheme: FakeStore(fail))
+    monkeypatch.setattr(places, "_RECENT", places._Recent())
+    assert remote.read(address) == b""
+    with pytest.raises(images.ImageError):
+        images.read(places.Remote(address))
+
+
+def test_another_refusal_of_a_read_is_no_empty_object(monkeypatch):
+    refusal = AzureRefusal("no")
+    refusal.status_code = 400
+    monkeypatch.setattr(remote, "_filesystem", lambda scheme: FakeStore(raising(refusal)))
+    with pytest.raises(StorageError, match=r"^az://box/x: AzureRefusal: no"):
+        remote.read("az://box/x")
+
+
+def test_a_missing_bucket_is_one_line(s3, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    for put in (
+        lambda: remote.write("s3://nobucket/x", b"x"),
+        lambda: remote.upload("s3://nobucket/x", file),
+        lambda: lease.acquire("s3://nobucket/x", "work"),
+    ):
+        with pytest.raises(StorageError, match=r"^s3://nobucket/x\S*: no such bucket, s3://nobucket; make it"):
+            put()
