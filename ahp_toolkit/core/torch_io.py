@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import UserError
+from .pickles import check_pickles
 from .store import atomic
 
 T = TypeVar("T")
@@ -224,6 +225,7 @@ def load_torch(path: Path, expected: str) -> Any:
         raise UserError(f"{path}: expected {expected}, there is no such file")
     try:
         _check_stored(path)
+        check_pickles(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch's reader raises anything at all on a damaged or hostile file
         why = (str(e).splitlines() or [type(e).__name__])[0][:100]
@@ -237,6 +239,8 @@ def _check_stored(path: Path) -> None:
             packed = [i.filename for i in z.infolist() if i.compress_type != zipfile.ZIP_STORED]
             if packed:
                 raise ValueError(f"{packed[0][:60]!r} in it is compressed, torch's files are not")
+            if sum(i.file_size for i in z.infolist()) > path.stat().st_size:  # names may share their bytes
+                raise ValueError("its parts are more than the file is")
             wrong = z.testzip()  # torch's own reader does not look at the check sums
             if wrong is not None:
                 raise ValueError(f"{wrong[:60]!r} in it is not what was written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from ahp_toolkit.core import torch_io
+from ahp_toolkit.core import pickles, torch_io
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.segmenters import SEGMENTERS
@@ -196,3 +197,79 @@ def test_a_compressed_checkpoint_is_refused_unread(tmp_path: Path) -> None:
     assert packed.stat().st_size < plain.stat().st_size / 100
     with pytest.raises(UserError, match="compressed"):
         runs.load_model(packed)
+
+
+def _pickled(path: Path, data: bytes, legacy: bool = False) -> Path:
+    """A torch file whose pickle is ``data``."""
+    out = io.BytesIO()
+    torch.save({}, out, _use_new_zipfile_serialization=not legacy)
+    if legacy:
+        path.write_bytes(out.getvalue().replace(pickle.dumps({}, 2), data, 1))
+        return path
+    with zipfile.ZipFile(out) as a, zipfile.ZipFile(path, "w") as b:
+        for name in a.namelist():
+            b.writestr(name, data if name.endswith("data.pkl") else a.read(name))
+    return path
+
+
+#: Few bytes that ask for many; the number is small, so that a reader that obeys returns it instead of taking all.
+GREEDY = {
+    "bytearray": b"\x80\x02cbuiltins\nbytearray\nM\x00\x10\x85R.",
+    "memoised": b"\x80\x02cbuiltins\nbytearray\nq\x000h\x00M\x00\x10\x85R.",
+    "dotted": b"\x80\x02c\nbuiltins.bytearray\nM\x00\x10\x85R.",
+    "STACK_GLOBAL": b"\x80\x04\x8c\x08builtins\x94\x8c\tbytearray\x94\x93M\x00\x10\x85R.",
+    "STACK_GLOBAL memoised": b"\x80\x04\x8c\x08builtinsq\x00\x8c\tbytearrayq\x01h\x00h\x01\x93M\x00\x10\x85R.",
+    "INST": b"\x80\x02(M\x00\x10ibuiltins\nbytearray\n.",
+    "storage": b"\x80\x02ctorch.storage\nUntypedStorage\nM\x00\x10\x85R.",
+    "storage memoised": b"\x80\x02]ctorch.storage\nUntypedStorage\nq\x00ah\x00M\x00\x10\x85R.",
+    "storage, new": b"\x80\x02ctorch.storage\nUntypedStorage\nM\x00\x10\x85\x81.",
+    "tensor": b"\x80\x02ctorch\nFloatTensor\nM\x00\x10\x85R.",
+    "set": b"\x80\x02cbuiltins\nset\n]\x85R.",
+    "encode": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R.",
+    "dicts": b"\x80\x02(" + b"}" * pickles.MAX_PICKLE + b"l.",
+    "beyond the mark": b"\x80\x02ccollections\nOrderedDict\n(R.",
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("kind", GREEDY)
+def test_a_small_file_cannot_ask_for_memory(
+    kind: str, legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _pickled(tmp_path / "a.pt", GREEDY[kind], legacy)
+    monkeypatch.setattr(torch_io.torch, "load", lambda *_, **__: pytest.fail("it came to torch's reader"))
+    with pytest.raises(UserError, match="damaged or of another kind") as e:
+        torch_io.load_torch(path, "weights")
+    assert "\n" not in str(e.value) and len(str(e.value)) < 400
+
+
+def test_a_zip_whose_names_share_their_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.zeros(10_000)}, path)
+    with zipfile.ZipFile(path, "a") as z:
+        whole = next(i for i in z.infolist() if i.filename.endswith("data/0"))
+        for k in range(1, 9):
+            again = copy.copy(whole)
+            again.filename = whole.filename[:-1] + str(k)
+            z.filelist.append(again)
+        z._didModify = True  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="damaged"):
+        torch_io.load_torch(path, "weights")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_what_state_dicts_hold_loads(legacy: bool, tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).bfloat16()
+    optimiser = torch.optim.AdamW(net.parameters())
+    net(torch.zeros(2, 3, 8, 8, dtype=torch.bfloat16)).sum().backward()
+    optimiser.step()
+    said = {
+        "state_dict": net.state_dict(),
+        "parameters": dict(net.named_parameters()),
+        "optimiser": optimiser.state_dict(),
+        "more": [torch.zeros(2).int(), torch.float16, torch.Size([1, 2]), torch.device("cpu"), 2**40, 0.5, None, True],
+    }
+    torch.save(said, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    loaded = torch_io.load_torch(tmp_path / "a.pt", "weights")
+    assert torch_io.state_digest(loaded["state_dict"]) == torch_io.state_digest(net.state_dict())
+    assert loaded["more"][1:] == said["more"][1:]
