@@ -17,7 +17,7 @@ from .cli import Lazy
 from .core import log
 from .core.engine_options import engine_of, engine_options
 from .core.errors import UserError
-from .core.options import Folder, Local
+from .core.options import Folder, Local, Number
 from .core.registry import Registry, completes, pairs
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
@@ -213,7 +213,7 @@ def _say(text: str) -> None:
 @click.option("--initial-weights", help="Checkpoint for that segmenter.")
 @click.option(
     "--initial-iou",
-    type=click.FloatRange(0.3, 1.0),
+    type=Number(0.3, 1.0),
     default=0.775,
     show_default=True,
     help="Mean modal IoU of simulated initial masks.",

@@ -15,7 +15,7 @@ import click
 
 from ahp_toolkit.cli import Lazy
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Local
+from ahp_toolkit.core.options import Local, Number
 
 from .build_check import check_build
 
@@ -51,7 +51,7 @@ MOST, GOOD = 50_000, 20_000
     show_default=True,
     help="Where the App listens. It asks nobody for a password: keep to the loopback and tunnel by ssh.",
 )
-@click.option("--overlap", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share seen by several.")
+@click.option("--overlap", type=Number(0, 1), default=0.0, show_default=True, help="Share seen by several.")
 @click.option("--copies", type=click.IntRange(2), default=2, show_default=True, help="Reviewers of an overlapping one.")
 @click.option("--shard", "shards", multiple=True, metavar="NAME", help="Divide by hash among these; else one queue.")
 @click.option(

@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 import click
 
 from .engines import ENGINES, Engine, make_engine
+from .options import Share
 
 F = TypeVar("F", bound=Callable[..., Any])
 _WORKERS = "Processes. The bytes made do not depend on it.  [default: all cores; on Ray all its CPUs]"
-_GPUS = "Share of a GPU for each worker that runs a network, such as 0.25.  [default: one, where Ray has any]"
+_GPUS = (
+    "Share of a GPU for each worker that runs a network (0.25), or a whole number.  [default: one, where Ray has any]"
+)
 
 
 def engine_options(command: F) -> F:
@@ -20,7 +23,7 @@ def engine_options(command: F) -> F:
         click.option("--workers", type=click.IntRange(1), help=_WORKERS),
         click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True),
         click.option("--ray-address", help="A running cluster, auto or HOST:PORT.  [default: one is started here]"),
-        click.option("--gpus-per-actor", type=click.FloatRange(0), help=_GPUS),
+        click.option("--gpus-per-actor", type=Share(), help=_GPUS),
     )
     for option in reversed(options):
         command = option(command)

@@ -36,6 +36,9 @@ _MACHINE = {
     errno.ENFILE: "raise the limit of open files",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ELOOP: "mend the links that lead back to themselves",
+    errno.ENOTDIR: "a part of the path is a file; give another path",
+    errno.EEXIST: "something else stands there; give another path",
+    errno.EISDIR: "a folder stands there; give the path of a file",
 }
 
 

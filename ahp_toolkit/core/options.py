@@ -1,7 +1,8 @@
-"""What a command line says of places: local folders, and addresses in object stores."""
+"""What a command line says: of places (local folders, addresses in object stores), and of numbers."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,28 @@ class Local(click.Path):
             tool = f", e.g. {_TOOLS[scheme]}" if scheme in _TOOLS else ""
             raise UserError(f"{name}{value}: takes a local {kind}; {way}{tool}")
         return super().convert(value, param, ctx)
+
+
+class Number(click.FloatRange):
+    """A range of numbers: click's own takes ``nan``, which no bound compares with."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return found
+
+
+class Share(Number):
+    """A share of one thing (0 to 1), or several whole ones: so Ray gives out GPUs."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        found = super().convert(value, param, ctx)
+        if found > 1 and found != int(found):
+            self.fail(f"{value} is neither from 0 to 1 nor a whole number.", param, ctx)
+        return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickletools
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 
@@ -61,7 +61,7 @@ def check_pickles(path: Path) -> None:
 def _walk(stream: IO[bytes]) -> None:
     """One pickle on a stack of labels: a global's name, what a call was of, or nothing."""
     stack: list[str] = []
-    memo: dict[int, str] = {}
+    memo: dict[Any, str] = {}
     marks: list[int] = []
     for op, arg, _ in pickletools.genops(stream):
         if op.name not in _OPCODES:
@@ -70,7 +70,7 @@ def _walk(stream: IO[bytes]) -> None:
             marks.append(len(stack))
             continue
         if op.name in ("BINPUT", "LONG_BINPUT"):
-            memo[int(arg)] = stack[-1]
+            memo[arg] = stack[-1]
             continue
         takes = op.stack_before
         first = marks.pop() if pickletools.markobject in takes else len(stack)
@@ -84,7 +84,7 @@ def _walk(stream: IO[bytes]) -> None:
         elif op.name == "REDUCE":
             label = f"{_called(taken[0])}()"
         elif op.name in ("BINGET", "LONG_BINGET"):
-            label = memo[int(arg)]
+            label = memo[arg]
         elif op.name == "BUILD" and label != f"{_ORDERED}()":
             raise ValueError("its pickle sets the state of something else than an OrderedDict")
         stack += [label] * len(op.stack_after)

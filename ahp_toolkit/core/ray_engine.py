@@ -52,10 +52,17 @@ def connect(workers: int | None, address: str | None, gpus_per_actor: float | No
     The cluster is joined or started when there is something to do.
 
     Raises:
-        UserError: when Ray is not installed.
+        UserError: when Ray is not installed, or does not give out such a share of GPUs.
     """
+    if gpus_per_actor is not None and not _given_out(gpus_per_actor):
+        raise UserError(f"--gpus-per-actor {gpus_per_actor:g}: expected 0 to 1, or a whole number")
     require("ray", "--engine ray")
     return RayEngine(workers, address or os.environ.get("RAY_ADDRESS") or None, gpus_per_actor)
+
+
+def _given_out(gpus: float) -> bool:
+    """Whether Ray gives out so many GPUs: a share of one, or whole ones."""
+    return 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())
 
 
 def _joined(closing: ExitStack, address: str | None, workers: int | None) -> Any:

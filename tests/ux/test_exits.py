@@ -121,6 +121,31 @@ def test_a_path_too_long_for_the_system_is_no_fault_of_ours(name):
     assert len(run.stderr.splitlines()) == 1 and len(run.stderr) < 500
 
 
+@pytest.mark.parametrize("args", [
+    ("build", "--source", "coco=SOURCE", "--review", "provisional", "--workers", 1, "--out", "FILE/x"),
+    ("build", "--source", "coco=SOURCE", "--review", "provisional", "--workers", 1, "--out", "/dev/null"),
+    ("demo", "--out", "FILE/x"),
+], ids=["build below a file", "build at a device", "demo below a file"])  # fmt: skip
+def test_a_file_where_a_folder_is_needed_is_no_fault_of_ours(tmp_path, args):
+    source, file = data(tmp_path / "coco", 4), tmp_path / "afile"
+    file.touch()
+    run = ahp(*(str(a).replace("SOURCE", str(source)).replace("FILE", str(file)) for a in args))
+    assert run.returncode == exits.USER, run.stderr
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith(f"ahp: {'/dev/null' if '/dev/null' in args else file}") and "give another path" in last
+    assert "internal error" not in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("e", [
+    NotADirectoryError(20, "Not a directory", "a/x"), FileExistsError(17, "File exists", "a"),
+    IsADirectoryError(21, "Is a directory", "a"),
+], ids=lambda e: type(e).__name__)  # fmt: skip
+def test_what_stands_at_the_path_is_told_as_the_users(e, capsys):
+    assert exits.failed(e) == exits.USER
+    said = capsys.readouterr().err
+    assert said.startswith(f"ahp: {e.filename}: {e.strerror}; ") and len(said.splitlines()) == 1
+
+
 def test_a_reader_that_goes_away_is_no_error():
     child = start(
         "completion", "zsh", before="import os, sys\nr, w = os.pipe()\nos.dup2(w, 1)\nos.close(w)\nos.close(r)"

@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit import cli
+from ahp_toolkit.core.engines import make_engine
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.options import Share
 from ahp_toolkit.core.pipeline import Result
 from ahp_toolkit.core.places import place
 from ahp_toolkit.flow import Options
@@ -139,3 +141,22 @@ def test_boxes_without_a_segmenter_say_the_next_step(tmp_path, monkeypatch, stop
     monkeypatch.setattr("ahp_toolkit.next_step.finished", lambda folder: nobody)
     hint = next_step(Options(tmp_path, {}), stop_after)
     assert hint.startswith(said) and bool(hint) == bool(said)
+
+
+@pytest.mark.parametrize("option", ["--gpus-per-actor=nan", "--gpus-per-actor=1.5", "--gpus-per-actor=inf",
+                                    "--gpus-per-actor=-1", "--initial-iou=nan"])  # fmt: skip
+def test_a_number_that_is_none_is_refused_at_its_option(source, option, tmp_path):
+    args = ["build", "--source", f"coco={source}", "--out", str(tmp_path / "o"), "--engine", "ray", option]
+    result = CliRunner().invoke(cli.ahp, args)
+    assert result.exit_code == 2 and f"Invalid value for '{option.partition('=')[0]}'" in result.output
+
+
+@pytest.mark.parametrize("gpus", ["0", "0.25", "1", "2", "2.0"])
+def test_shares_of_a_gpu_and_whole_ones_are_taken(gpus):
+    assert Share().convert(gpus, None, None) == float(gpus)
+
+
+@pytest.mark.parametrize("gpus", [float("nan"), float("inf"), 1.5, -1.0])
+def test_the_engine_takes_no_other_share(gpus):
+    with pytest.raises(UserError, match="gpus-per-actor"):
+        make_engine("ray", gpus_per_actor=gpus)
