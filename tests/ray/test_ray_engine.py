@@ -219,7 +219,7 @@ cli.ahp = ahp
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
     found = ray_engine.require.__globals__["importlib"].util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "ray" else found(name, *a))
-    with pytest.raises(UserError, match=r"--engine ray needs the package ray.*pip install 'ahp-toolkit\[ray\]'"):
+    with pytest.raises(UserError, match=r"--engine ray needs the package ray.*pip install ray"):
         make_engine("ray")
 
 
