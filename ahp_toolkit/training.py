@@ -10,7 +10,6 @@ people who had none has seen none of theirs, and is not asked.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,7 @@ from .core.held_out import HeldOut, held_of
 if TYPE_CHECKING:
     from .stages.train import Trained
 
-#: The segmenters that are trained here, and their modules.
-NETWORKS = {"deeplab": ".segmenters.deeplab", "centermask": ".segmenters.centermask"}
+NETWORKS = ("deeplab", "centermask")  # the segmenters that are trained here
 MOST, OF_A_HUNDRED = 0.5, 200  # hashes kept at most; and per wanted human, times 1 / candidates
 
 
@@ -126,12 +124,12 @@ def check_initial(name: str, weights: str | Path | None, cut: Thresholds) -> Non
     Raises:
         UserError: when it was, or does not say on whom it was not.
     """
-    from .core import torch_io
-
     if name not in NETWORKS or not weights or not Path(weights).is_file():
         return
-    module = importlib.import_module(NETWORKS[name], __package__)
-    held = held_of(torch_io.load_checkpoint(Path(weights), module.KIND).meta.get("held_out"))
+    from .core import torch_io
+    from .segmenters import SEGMENTERS
+
+    held = held_of(torch_io.load_checkpoint(Path(weights), SEGMENTERS.get(name).KIND).meta.get("held_out"))
     if held is None:
         raise UserError(f"{weights}: it does not say which photos it was not trained on; train it again")
     if not held.holds(cut.start, cut.test):

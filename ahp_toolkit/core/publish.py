@@ -41,17 +41,21 @@ def working(out: Path, work: Path | None = None) -> Iterator[Path]:
         mine, before = lease.acquire(str(out), mirror.id)
         mirror.guard = mine.guard
         try:
-            try:
-                mirror.bring_back(before)
-            except UserError:
-                if before is None:  # a lease there would make the address look like ours the next time
-                    mine.withdraw()
-                raise
+            _brought_back(mirror, mine, before)
             with _published(mirror, mine):
                 yield folder
         finally:
             with suppress(StorageError):  # else it ends by itself
                 mine.release()
+
+
+def _brought_back(mirror: Mirror, mine: lease.Lease, before: lease.Held | None) -> None:
+    try:
+        mirror.bring_back(before)
+    except UserError:
+        if before is None:  # a lease there would make the address look like ours the next time
+            mine.withdraw()
+        raise
 
 
 def reading(root: Path) -> Path:
