@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from .checkpoint_walk import walk_checkpoint
 from .errors import UserError
-from .pickles import check_pickles
 from .store import atomic
 
 T = TypeVar("T")
@@ -225,7 +225,7 @@ def load_torch(path: Path, expected: str) -> Any:
         raise UserError(f"{path}: expected {expected}, there is no such file")
     try:
         _check_stored(path)
-        check_pickles(path)
+        walk_checkpoint(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch's reader raises anything at all on a damaged or hostile file
         why = (str(e).splitlines() or [type(e).__name__])[0][:100]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from ahp_toolkit.core import pickles, torch_io
+from ahp_toolkit.core import checkpoint_walk, torch_io
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.segmenters import SEGMENTERS
@@ -226,7 +226,7 @@ GREEDY = {
     "tensor": b"\x80\x02ctorch\nFloatTensor\nM\x00\x10\x85R.",
     "set": b"\x80\x02cbuiltins\nset\n]\x85R.",
     "encode": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R.",
-    "dicts": b"\x80\x02(" + b"}" * pickles.MAX_PICKLE + b"l.",
+    "dicts": b"\x80\x02(" + b"}" * checkpoint_walk.MAX_PICKLE + b"l.",
     "beyond the mark": b"\x80\x02ccollections\nOrderedDict\n(R.",
 }
 

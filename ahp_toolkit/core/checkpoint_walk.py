@@ -7,7 +7,7 @@ a few hundred bytes then take all memory. Here only what tensors and their state
 from __future__ import annotations
 
 import io
-import pickletools
+import pickletools  # nosec B403
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,7 +39,7 @@ _OPCODES = _IN_PLACE | {
 }  # fmt: skip
 
 
-def check_pickles(path: Path) -> None:
+def walk_checkpoint(path: Path) -> None:
     """Walk the pickles of a torch file of either format.
 
     Raises:
