@@ -9,9 +9,10 @@ gives one set of weights.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -147,8 +148,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished answer. Masks float 0/1 [B, 1, H, W]; parsings int64 [B, H, W]; image [B, 3, H, W] in [-1, 1].
+    """A finished answer. Masks float [B, 1, H, W] in [0, 1]; parsings int64 [B, H, W]; image [B, 3, H, W] in [-1, 1].
 
+    A pixel is the person's where its mask is over a half: kept soft, since a mask is enlarged first and cut then.
     ``modal`` is the input mask for a method without a modal output (spec §7); None marks what the task does not give.
     """
 
@@ -158,10 +160,10 @@ class Result:
     parsing: Tensor | None = None
     image: Tensor | None = None
 
-    @property
-    def invisible(self) -> Tensor | None:
-        """amodal AND NOT modal, or None."""
-        return None if self.amodal is None or self.modal is None else self.amodal * (1 - self.modal)
+    def cut(self) -> Result:
+        """The same with masks of 0 and 1."""
+        modal, amodal = (None if m is None else (m > 0.5).to(m.dtype) for m in (self.modal, self.amodal))
+        return replace(self, modal=modal, amodal=amodal)
 
 
 @dataclass(frozen=True)
@@ -270,17 +272,9 @@ def build_model(name: str, task: str, seed: int = 0, **settings: Any) -> Baselin
         return module.build(task, **settings)
 
 
-def thresholded(logits: Tensor, threshold: float = 0.5) -> Tensor:
-    """probability > threshold, float 0/1 [B, 1, H, W]: the answer of a method whose own paper joins nothing to it."""
-    return (logits.sigmoid() > threshold).to(logits.dtype)
-
-
-def union(logits: Tensor, modal: Tensor, threshold: float = 0.5) -> Tensor:
-    """amodal := (probability > threshold) OR modal, float 0/1 [B, 1, H, W].
-
-    The rule of the paper's own network, with its refined mask (spec §3).
-    """
-    return torch.maximum(thresholded(logits, threshold).to(modal.dtype), modal)
+def soft_mask(logits: Tensor, threshold: float = 0.5) -> Tensor:
+    """Float32 [B, 1, H, W] in [0, 1], over a half where the probability is over the threshold; at 0.5 it is that."""
+    return (logits.float() - math.log(threshold / (1 - threshold))).sigmoid()
 
 
 def composite(image: Tensor, painted: Tensor, invisible: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """The two stages at inference: masks and pictures on 256x256 crops, from models trained at any size.
 
-A model sees the crop at its own size; its masks are enlarged linearly and cut at a half (see also `beside_given`), its
-picture linearly. What a
-model does not paint keeps the crop's own pixels, at 256 px.
+A model sees the crop at its own size; its masks are enlarged while they are soft and beside the initial mask (see
+`beside_given`), its picture linearly. What a model does not paint keeps the crop's own pixels, at 256 px.
 """
 
 from __future__ import annotations
@@ -88,32 +87,32 @@ def complete_masks(model: Loaded, batch: Batch, given: Tensor, precision: str = 
     if result.amodal is None or result.modal is None:
         raise ValueError(f"expected masks of {model.name}, got none")
     own = result.modal is not batch.given
+    amodal = beside_given(result.amodal, batch.given, given)
+    modal = beside_given(result.modal, batch.given, given) if own else given
     if own:  # spec §3: amodal := amodal OR the refined modal mask
-        modal = resized_mask(result.modal, SIDE)
-        amodal = torch.maximum(resized_mask(result.amodal, SIDE), modal)
-    else:
-        modal, amodal = given, beside_given(result.amodal, batch.given, given)
+        amodal = torch.maximum(amodal, modal)
     return Masks(modal, amodal, result.modal_parsing, result.parsing, own, seconds)
 
 
-def beside_given(amodal: Tensor, seen: Tensor, given: Tensor) -> Tensor:
-    """The amodal mask at 256 px of a model without a modal output, float 0/1 [B, 1, 256, 256].
+def beside_given(said: Tensor, seen: Tensor, given: Tensor) -> Tensor:
+    """A model's mask at 256 px, float 0/1 [B, 1, 256, 256].
 
-    What such a model says is what it adds to its initial mask and what it leaves out. Enlarging its coarse mask and
-    taking the fine initial one away would leave a ring of hidden pixels along the whole outline, which nobody said:
-    outside the initial mask a pixel is the person's where more of what was added lies around than of background, inside
-    it is where no more was left out than kept. At 256 px this is the model's own mask.
+    What a model says is what it adds to its initial mask and what it leaves out; the rest keeps the initial mask's own
+    sharpness. Enlarging a coarse mask by itself and taking the fine initial one away would leave a ring of hidden
+    pixels along the whole outline, which nobody said. Outside the initial mask a pixel is the person's where more of
+    what was added lies around than of background, inside it is where no more was left out than kept; soft masks tell
+    more of the outline than cut ones. At 256 px this is the model's own mask, cut at a half.
 
     Args:
-        amodal: the model's answer, float 0/1 [B, 1, s, s].
+        said: the model's answer, float [B, 1, s, s] in [0, 1], over a half where the person is.
         seen: the initial mask that it was shown, float 0/1 [B, 1, s, s].
         given: the same at 256 px.
     """
-    if amodal.shape[-1] == SIDE:
-        return amodal
-    kinds = [amodal * (1 - seen), (1 - amodal) * (1 - seen), seen * (1 - amodal), seen * amodal]
+    if said.shape[-1] == SIDE:
+        return (said > 0.5).to(given.dtype)
+    kinds = [said * (1 - seen), (1 - said) * (1 - seen), seen * (1 - said), seen * said]
     added, ground, left, kept = F.interpolate(torch.cat(kinds, 1).float(), (SIDE, SIDE), mode="bilinear").split(1, 1)
-    return torch.where(given > 0, left <= kept, added > ground).to(amodal.dtype)
+    return torch.where(given > 0, left <= kept, added > ground).to(given.dtype)
 
 
 def fed_by(batch: Batch, masks: Masks) -> Batch:

@@ -77,7 +77,7 @@ class Judge:
             planes, parsed = collate(self.items[at : at + self.batch])
             batch = to_batch(planes, parsed, self.fabric.device)
             with self.fabric.autocast():
-                result = net.predict(batch)
+                result = net.predict(batch).cut()
             for name, value in _figures(batch, result, self.task).items():
                 sums.setdefault(name, []).append(value.float().cpu())
             picture = picture if picture is not None else _picture(batch, result, self.task)

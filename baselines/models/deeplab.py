@@ -19,7 +19,7 @@ from torch import Tensor
 from ahp_toolkit.core.errors import UserError
 
 from .. import losses as L
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, thresholded
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
 from ..settings import Settings, Width, make_settings, refuse_name
 
 PAPER = "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018"
@@ -88,4 +88,4 @@ class Deeplab(Baseline):
 
     def predict(self, batch: Batch) -> Result:
         """The network's own mask."""
-        return Result(batch.given, thresholded(self(batch).need("amodal")))
+        return Result(batch.given, soft_mask(self(batch).need("amodal")))

@@ -47,8 +47,7 @@ from ..base import (
     Output,
     Result,
     composite,
-    thresholded,
-    union,
+    soft_mask,
 )
 from ..completion import MaskCompletion
 from ..nets import Masked, PatchCritic
@@ -190,14 +189,14 @@ class MaskModel(Baseline):
         return terms
 
     def predict(self, batch: Batch) -> Result:
-        """amodal := amodal OR the refined modal mask; without a modal branch there is none to join."""
+        """amodal := amodal OR the refined modal mask (spec §3); without a modal branch there is none to join."""
         out = self(batch)
         t, amodal = self.settings.threshold, out.need("amodal")
         labels = [None if p is None else p.argmax(1) for p in (out.modal_parsing, out.parsing)]
         if out.modal is None:
-            return Result(batch.given, thresholded(amodal, t), labels[0], labels[1])
-        modal = thresholded(out.modal, t).to(batch.given.dtype)
-        return Result(modal, union(amodal, modal, t), labels[0], labels[1])
+            return Result(batch.given, soft_mask(amodal, t), labels[0], labels[1])
+        modal = soft_mask(out.modal, t)
+        return Result(modal, torch.maximum(soft_mask(amodal, t), modal), labels[0], labels[1])
 
 
 class ContentModel(Baseline):

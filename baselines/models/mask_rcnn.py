@@ -25,7 +25,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from ahp_toolkit.core.errors import UserError
 
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, thresholded
+from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
 from ..settings import Between, Count, Settings, Share, Width, make_settings, refuse_name
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
@@ -125,7 +125,7 @@ class MaskRcnn(Baseline):
 
     def predict(self, batch: Batch) -> Result:
         """The matching instance, as it is; the given mask where none matches."""
-        return Result(batch.given, thresholded(self(batch).need("amodal")))
+        return Result(batch.given, soft_mask(self(batch).need("amodal")))
 
 
 def _targets(amodal: Tensor) -> list[dict[str, Tensor]]:

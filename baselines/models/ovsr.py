@@ -31,7 +31,7 @@ from ..base import (
     Output,
     Result,
     composite,
-    thresholded,
+    soft_mask,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
 from ..settings import Count, Settings, Weight, Width, make_settings
@@ -171,7 +171,7 @@ class OvsrMask(Baseline):
 
     def predict(self, batch: Batch) -> Result:
         """The last round's mask, as it is."""
-        return Result(batch.given, thresholded(self(batch).need("amodal")))
+        return Result(batch.given, soft_mask(self(batch).need("amodal")))
 
 
 class OvsrContent(Baseline):

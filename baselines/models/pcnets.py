@@ -36,7 +36,7 @@ from ..base import (
     Output,
     Result,
     composite,
-    thresholded,
+    soft_mask,
 )
 from ..nets import PatchCritic, UNet
 from ..pconv import PartialUNet, partial_levels
@@ -112,7 +112,7 @@ class PCNetM(Baseline):
 
     def predict(self, batch: Batch) -> Result:
         """What passes the threshold, as published: neither joined with the given mask nor kept inside the eraser."""
-        return Result(batch.given, thresholded(self(batch).need("amodal"), self.settings.threshold))
+        return Result(batch.given, soft_mask(self(batch).need("amodal"), self.settings.threshold))
 
 
 class PCNetC(Baseline):

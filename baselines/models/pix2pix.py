@@ -25,7 +25,7 @@ from ..base import (
     Output,
     Result,
     composite,
-    thresholded,
+    soft_mask,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
 from ..settings import Settings, Weight, Width, make_settings
@@ -105,5 +105,5 @@ class Pix2Pix(Baseline):
         """Masks: the generator's own. Content: the prediction inside the invisible mask only."""
         out = self(batch)
         if self.task == "mask":
-            return Result(batch.given, thresholded(out.need("amodal")))
+            return Result(batch.given, soft_mask(out.need("amodal")))
         return Result(batch.modal, batch.amodal, image=composite(batch.image, out.need("image"), batch.invisible))

@@ -35,7 +35,7 @@ from ..base import (
     Output,
     Result,
     composite,
-    thresholded,
+    soft_mask,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
 from ..settings import Settings, Weight, Width, make_settings
@@ -117,7 +117,7 @@ class Segmentor(Baseline):
 
     def predict(self, batch: Batch) -> Result:
         """The full mask, the segmentor's own (§3.1)."""
-        return Result(batch.given, thresholded(self(batch).need("amodal")))
+        return Result(batch.given, soft_mask(self(batch).need("amodal")))
 
 
 class Painter(Baseline):

@@ -238,7 +238,7 @@ def both(nets: dict[str, Baseline]) -> Callable[[Batch], Any]:
     """The cascade: stage 2 is fed stage 1's own masks and parsings."""
 
     def cascade(given: Batch) -> Result:
-        first = nets["mask"].predict(Batch(given.image, given.given))
+        first = nets["mask"].predict(Batch(given.image, given.given)).cut()
         fed = Batch(given.image, given.given, first.modal, first.amodal, first.parsing, first.modal_parsing)
         return nets["content"].predict(fed)
 

@@ -100,7 +100,7 @@ def overfit(
 
 @torch.no_grad()
 def _look(model: Baseline, truth: Batch) -> tuple[float, float]:
-    found = model.eval().predict(truth)
+    found = model.eval().predict(truth).cut()
     return score(found, truth), crop_score(found, truth)
 
 

@@ -56,7 +56,7 @@ def test_predicts_from_what_inference_has(name: str, task: str) -> None:
     if task == "mask":
         for mask in (found.amodal, found.modal):
             assert mask is not None and mask.shape == (4, 1, 64, 64)
-            assert set(mask.unique().tolist()) <= {0.0, 1.0}
+            assert mask.min() >= 0 and mask.max() <= 1
         if name in JOINED:
             assert (found.amodal >= found.modal).all()  # type: ignore[operator]
     else:
@@ -79,7 +79,7 @@ def test_a_wrong_initial_mask_is_not_forced_into_the_answer(name: str, monkeypat
     monkeypatch.setattr(model, "forward", lambda batch: Output(amodal=said))
     with torch.no_grad():
         found = model.predict(Batch(b.image, b.given))
-    assert found.amodal is not None and torch.equal(found.amodal, (said > 0).float())
+    assert found.amodal is not None and torch.equal(found.cut().amodal, (said > 0).float())
     assert found.modal is not None and torch.equal(found.modal, b.given)
 
 

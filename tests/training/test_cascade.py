@@ -6,11 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given as drawn_from
 from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from baselines import cascade
+from baselines.base import Batch, Result
 from baselines.cascade import SIDE, beside_given
 
 
@@ -51,6 +54,26 @@ def test_what_is_added_and_left_out_is_found_again(size: int) -> None:
     assert 0.5 < float(left.sum()) / (10 * 64) < 1.5 and int(left[0, 0].nonzero()[:, 0].min()) > 170
 
 
-def test_at_full_size_the_answer_is_the_models() -> None:
+@pytest.mark.parametrize("edge", range(124, 133))
+def test_a_soft_outline_is_found_between_the_coarse_pixels(edge: int) -> None:
+    truth = torch.zeros(1, 1, SIDE, SIDE)
+    truth[..., :edge] = 1
+    nothing = torch.zeros_like(truth)
+    found = beside_given(F.avg_pool2d(truth, 4), nothing[..., ::4, ::4], nothing)
+    assert abs(int(found[0, 0, 0].sum()) - edge) <= 1 and torch.equal(found, found[:, :, :1].expand_as(found))
+
+
+def test_at_full_size_the_answer_is_the_models_cut_at_a_half() -> None:
     given, answer = blob(1), blob(2)
-    assert torch.equal(beside_given(answer, given, given), answer)
+    assert torch.equal(beside_given(answer * 0.2 + 0.4, given, given), answer)
+
+
+def test_a_refined_modal_mask_keeps_the_initial_masks_sharpness(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, true = blob(3), seen_at(blob(4), 64)
+    seen = seen_at(given, 64)
+    batch = Batch(torch.zeros(1, 3, 64, 64), seen)
+    for said in (seen, torch.maximum(seen, true)):
+        monkeypatch.setattr(cascade, "answer", lambda *_, s=said: (Result(seen.clone(), s), 0.0))
+        made = cascade.complete_masks(None, batch, given)  # type: ignore[arg-type]
+        assert made.own_modal and torch.equal(made.modal, given) and (made.amodal >= made.modal).all()
+    assert made.invisible.any() and not torch.equal(made.amodal, given)
