@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import stat
 import struct
-import tarfile
 import zipfile
 import zlib
 from bisect import bisect_left
@@ -20,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import pyarrow as pa
 
-from . import remote, store
+from . import remote, store, tar_index
 from .errors import StorageError
 from .limits import MAX_PICTURE_BYTES
 from .lock import waiting
@@ -33,8 +32,8 @@ _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, length
 _EXTRA = 256  # bytes of extra field read on speculation, so that a member is one request
 _PIECE = 8 * 2**20  # bytes of a member read, or inflated, at a time
 _MAX_NAME, _MAX_READ, _INT64 = 4096, 512 * 2**20, 2**63 - 1
-#: What zipfile and tarfile raise over headers made of anything.
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, struct.error, NotImplementedError, IndexError,
+#: What zipfile and `tar_index` raise over headers made of anything.
+_DAMAGED = (zipfile.BadZipFile, EOFError, ValueError, struct.error, NotImplementedError, IndexError,
             KeyError, OverflowError, zlib.error)  # fmt: skip
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("stored", pa.int64()), ("size", pa.int64()),
                      ("deflated", pa.bool_()), ("crc", pa.int64())])  # fmt: skip
@@ -215,14 +214,9 @@ def _zipped(f: IO[bytes]) -> Iterator[Entry]:
 
 
 def _tarred(f: IO[bytes]) -> Iterator[Entry]:
-    with tarfile.open(fileobj=f, mode="r:", errorlevel=2) as t:
-        while (m := t.next()) is not None:
-            t.members = []  # type: ignore[attr-defined]  # millions of members are not kept twice
-            if m.isreg() and not m.issparse() and (name := safe_name(m.name)):
-                yield Entry(name, m.offset_data, m.size, m.size, False, -1)
-        f.seek(t.offset)
-        if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile stops in silence at a cut or broken header
-            raise ValueError(f"cut short or damaged at byte {t.offset}")
+    for written, start, size in tar_index.plain_files(f):
+        if name := safe_name(written):
+            yield Entry(name, start, size, size, False, -1)
 
 
 class _Ranges(io.RawIOBase):

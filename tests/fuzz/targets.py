@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .check import Target
+from .targets_archives import Tar, Zip
 from .targets_core import Decisions, Imports, Json, Masks, Pictures, Submissions
 from .targets_sources import SOURCE_TARGETS, Harvest
 from .targets_wires import Checkpoints, CommandLine
 
-_MORE = (Submissions, Pictures, Masks, Decisions, Imports, Json, Checkpoints, CommandLine, Harvest)
+_MORE = (Submissions, Pictures, Masks, Decisions, Imports, Json, Checkpoints, CommandLine, Harvest, Zip, Tar)
 TARGETS: dict[str, type[Target]] = {t.name: t for t in (*SOURCE_TARGETS, *_MORE)}
