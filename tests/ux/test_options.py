@@ -78,9 +78,8 @@ def test_the_walk_sees_all_commands():
     ],
     ids=["out", "source", "argument", "photo", "log"],
 )
-def test_a_name_in_other_bytes_is_refused_in_one_line_and_logged(tmp_path, monkeypatch, args):
-    monkeypatch.chdir(tmp_path)
-    more = () if args[0] == "--log-json" else ("--log-json", "log.jsonl")
+def test_a_name_in_other_bytes_is_refused_in_one_line_and_logged(tmp_path, args):
+    more = () if args[0] == "--log-json" else ("--log-json", tmp_path / "log.jsonl")
     out = ahp(*more, *args)
     assert out.returncode == 2 and len(out.stderr.splitlines()) == 1, out.stderr
     assert "bad\\xff: expected a name in UTF-8" in out.stderr
@@ -88,7 +87,7 @@ def test_a_name_in_other_bytes_is_refused_in_one_line_and_logged(tmp_path, monke
         found = events(tmp_path / "log.jsonl")
         assert [e["event"] for e in found] == ["run_start", "error", "run_end"]
         assert any(NO_UTF8 in word for word in found[0]["argv"])
-    assert {p.name for p in tmp_path.iterdir()} <= {"log.jsonl"}
+    assert not os.path.lexists(NO_UTF8)
 
 
 def test_a_log_takes_any_bytes(tmp_path):
