@@ -13,6 +13,7 @@ from .core.errors import StorageError, UserError
 from .core.options import Local, legible
 
 Table = dict[str, tuple[str, str]]
+WORDS = "ahp.words"
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
 BENCH: Table = {
@@ -53,6 +54,11 @@ class Lazy(click.Group):
         module, attribute = self.table[name][0].split(":")
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep all words of the command line, for `ahp` to look at when the log is open."""
+        ctx.meta.setdefault(WORDS, tuple(args))
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a reader of our output that has gone is no error (click would make it status 1)."""
         try:
@@ -85,7 +91,7 @@ def ahp(ctx: click.Context, log_json: Path | None) -> None:
         from . import __version__
 
         log.open_log(str(log_json), __version__)
-    for word in ctx.args:
+    for word in ctx.meta[WORDS]:
         legible(word)
 
 
