@@ -134,9 +134,9 @@ def _sum(counts: dict[str, int], start: str) -> int:
 def _harvest_words(r: Result) -> str:
     c = r.counts
     read = f"{_sum(c, 'images/')} photos, {_sum(c, 'persons/')} persons read -> {c['out']} candidates; "
-    return (
-        read + f"{_sum(c, 'occluders_other/')} other instances and {_sum(c, 'occluders_person/')} persons can occlude"
-    )
+    read += f"{_sum(c, 'occluders_other/')} other instances and {_sum(c, 'occluders_person/')} persons can occlude"
+    lost = _sum(c, "occluders_lost/")
+    return f"{read}, {lost} are lost with photos that cannot be read" if lost else read
 
 
 def _review_words(r: Result, mode: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 
 import click
 
 from .core import exits, log
 from .core.errors import StorageError, UserError
+from .core.options import Local, legible
 
 Table = dict[str, tuple[str, str]]
+WORDS = "ahp.words"
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
 BENCH: Table = {
@@ -51,6 +54,11 @@ class Lazy(click.Group):
         module, attribute = self.table[name][0].split(":")
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep all words of the command line, for `ahp` to look at when the log is open."""
+        ctx.meta.setdefault(WORDS, tuple(args))
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a reader of our output that has gone is no error (click would make it status 1)."""
         try:
@@ -70,13 +78,21 @@ EPILOG = "\b\nExit status:\n" + "\n".join(f"  {n:<4} {when}" for n, when in exit
 
 @click.group(cls=Lazy, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ahp-toolkit", prog_name="ahp")
-@click.option("--log-json", metavar="FILE", help="Append what happens to FILE, one JSON object a line; - is stdout.")
-def ahp(log_json: str | None) -> None:
+@click.option(
+    "--log-json",
+    type=Local(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Append what happens to FILE, one JSON object a line; - is stdout.",
+)
+@click.pass_context
+def ahp(ctx: click.Context, log_json: Path | None) -> None:
     """Amodal Human Perception: build, review and benchmark occluded people with exact ground truth."""
-    if log_json:
+    if log_json is not None:
         from . import __version__
 
-        log.open_log(log_json, __version__)
+        log.open_log(str(log_json), __version__)
+    for word in ctx.meta[WORDS]:
+        legible(word)
 
 
 @click.group(cls=Lazy, table=BENCH, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,9 +118,7 @@ def _run() -> int:
     except KeyboardInterrupt:
         return exits.stopped()
     except click.UsageError as e:
-        e.show()
-        log.event("error", "error", kind="user", message=e.format_message())
-        return exits.USER
+        return _misused(e)
     except click.ClickException as e:
         return exits.user(e.format_message())
     except (UserError, StorageError) as e:
@@ -113,6 +127,16 @@ def _run() -> int:
         return e.code if isinstance(e.code, int) else exits.OK if e.code is None else exits.INTERNAL
     except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole
         return exits.failed(e)
+
+
+def _misused(e: click.UsageError) -> int:
+    """click's three lines (usage, where to look, what is wrong) in one; a group without a command shows its help."""
+    if isinstance(e, click.exceptions.NoArgsIsHelpError):
+        e.show()
+        return exits.USER
+    said = e.format_message().rstrip(".")
+    help_ = f"{e.ctx.command_path if e.ctx is not None else 'ahp'} --help"
+    return exits.user(f"{said} See {help_}" if said.endswith("?") else f"{said}; see {help_}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from .cli import Lazy
 from .core import log
 from .core.engine_options import engine_of, engine_options
 from .core.errors import UserError
-from .core.options import Folder, Local, Number
+from .core.options import Folder, Local, Named, Number
 from .core.registry import Registry, completes, pairs
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
@@ -126,7 +126,7 @@ def _say(text: str) -> None:
     shell_complete=completes(SEGMENTERS.names),
     help="Who segments humans that have a box only.",
 )
-@click.option("--segmenter-weights", help="Checkpoint, folder or model name for the segmenter.")
+@click.option("--segmenter-weights", type=Named(), help="Checkpoint, folder or model name for the segmenter.")
 @click.option(
     "--parser",
     default="source_parsing",
@@ -134,7 +134,7 @@ def _say(text: str) -> None:
     shell_complete=completes(PARSERS.names),
     help="Who labels body parts where the source does not.",
 )
-@click.option("--parser-weights", help="Checkpoint for the parser.")
+@click.option("--parser-weights", type=Named(), help="Checkpoint for the parser.")
 @click.option(
     "--train",
     type=click.Choice(["none", "debug", "full"]),
@@ -200,7 +200,7 @@ def _say(text: str) -> None:
     help="Uniform ratios inside each bin, or uniform translations.",
 )
 @click.option(
-    "--scale", type=float, nargs=2, metavar="LOW HIGH", help="Occluder size relative to the human's longer side."
+    "--scale", type=Number(0), nargs=2, metavar="LOW HIGH", help="Occluder size relative to the human's longer side."
 )
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Whether occluders may be mirrored.")
 @click.option(
@@ -210,7 +210,7 @@ def _say(text: str) -> None:
     shell_complete=completes(lambda: ["simulated", *SEGMENTERS.names()]),
     help="Who makes the frozen initial masks: simulated, or a segmenter's name.",
 )
-@click.option("--initial-weights", help="Checkpoint for that segmenter.")
+@click.option("--initial-weights", type=Named(), help="Checkpoint for that segmenter.")
 @click.option(
     "--initial-iou",
     type=Number(0.3, 1.0),

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Local
+from ahp_toolkit.core.options import Local, Named, Number
 from ahp_toolkit.core.registry import completes
 from ahp_toolkit.core.text import one_line
 from ahp_toolkit.segmenters import SEGMENTERS
@@ -18,6 +18,7 @@ from .build_check import check_build
 
 FOLDER = Local(file_okay=False)
 FILE = Local(dir_okay=False)
+SHARE = Number(0, 1, min_open=True, max_open=True)
 HELP = {"help_option_names": ["-h", "--help"]}
 VERDICTS = ("discard", "preserve", "refine")
 
@@ -155,9 +156,9 @@ def import_(ctx: click.Context, root: Path, path: Path, reviewer: str, use: str)
 
 @click.command(context_settings=HELP)
 @root_option
-@click.option("--risk", type=float, default=0.01, show_default=True, help="At most this share of true preserves lost.")
-@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of the upper bound.")
-@click.option("--audit", type=float, default=0.1, show_default=True, help="Random share that people always see.")
+@click.option("--risk", type=SHARE, default=0.01, show_default=True, help="At most this share of true preserves lost.")
+@click.option("--confidence", type=SHARE, default=0.95, show_default=True, help="Of the upper bound.")
+@click.option("--audit", type=SHARE, default=0.1, show_default=True, help="Random share that people always see.")
 @click.option("--protect-refine", is_flag=True, help="Losing a human to refine counts as well.")
 @click.option("--second", type=FOLDER, help="A folder of masks by another segmenter (Segmented parts).")
 @click.option("--embeddings", type=FILE, help="Parquet with candidate_id and embedding.")
@@ -196,7 +197,7 @@ def triage(
 @click.option(
     "--segmenter", default="sam", show_default=True, shell_complete=completes(SEGMENTERS.names), help="Who looks again."
 )
-@click.option("--weights", help="Its checkpoint, folder or model name.")
+@click.option("--weights", type=Named(), help="Its checkpoint, folder or model name.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
 @merge_options
@@ -222,7 +223,9 @@ def resegment(
 @click.command(context_settings=HELP)
 @root_option
 @click.option("--per-human", type=click.IntRange(1), default=6, show_default=True, help="Proposals a human.")
-@click.option("--ratio", nargs=2, type=float, default=(0.05, 0.5), show_default=True, help="Wanted occlusion ratio.")
+@click.option(
+    "--ratio", nargs=2, type=Number(0, 1), default=(0.05, 0.5), show_default=True, help="Wanted occlusion ratio."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--write", is_flag=True, help="Write what all voters passed as the test split, and propose nothing.")
 @click.option("--voters", type=click.IntRange(1), default=2, show_default=True, help="Voters a composite needs.")

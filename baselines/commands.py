@@ -11,7 +11,7 @@ import click
 
 from ahp_toolkit.core.engine_options import engine_of, engine_options
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Folder, Local
+from ahp_toolkit.core.options import Folder, Local, Named
 from ahp_toolkit.core.registry import Registry, completes
 from ahp_toolkit.segmenters import SEGMENTERS
 
@@ -122,7 +122,9 @@ def _parsing_note(said: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("run", type=RUN)
-@click.option("--split", required=True, help="val, test or train of the run's build; or a split's folder.")
+@click.option(
+    "--split", type=Named(), required=True, help="val, test or train of the run's build; or a split's folder."
+)
 @click.option("--root", type=FOLDER, help="The build folder; default: the one that holds the run.")
 @click.option("--out", type=FOLDER, help="Default: RUN/predictions/SPLIT (with -cascade where a mask run feeds it).")
 @click.option("--mask-run", type=RUN, help="Feed a content run this mask run's own outputs instead of the truth.")
@@ -181,7 +183,7 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
     shell_complete=completes(SEGMENTERS.names),
     help="Who makes the mask of a box.",
 )
-@click.option("--segmenter-weights", help="Its checkpoint; default: the published one.")
+@click.option("--segmenter-weights", type=Named(), help="Its checkpoint; default: the published one.")
 @DEVICE
 def predict_photo(
     photo: Path, boxes: tuple[str, ...], mask: Path | None, boxes_file: Path | None, out: Path, **options: Any

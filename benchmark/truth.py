@@ -30,11 +30,18 @@ def sample_pairs(split: Path) -> list[tuple[str, str]]:
     """(sample_id, digest) of every sample of a split, without decoding its masks.
 
     Raises:
-        UserError: when there is no table of samples, or it is damaged.
+        UserError: when there is no table, or one of other records, or it is damaged.
     """
     pairs: list[tuple[str, str]] = []
+    if not any(split.glob("part-*.parquet")):
+        raise UserError(f"{split}: expected a split with part-*.parquet, found none; give ROOT/splits/NAME of a build")
     for path in store.parts(split):
         table = store.read_table(path, ["sample_id", "digest"])
+        if table.num_columns < 2:
+            raise UserError(
+                f"{split}: expected the samples of a split, found a table of other records ({path.name}); give "
+                f"ROOT/splits/NAME itself, such as {split.parent}"
+            )
         pairs += zip(table["sample_id"].to_pylist(), table["digest"].to_pylist(), strict=True)
     if not pairs:
         raise UserError(f"{split}: expected samples, the table is empty; build the split again")

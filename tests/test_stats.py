@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from ahp_toolkit import cli
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.stages import plots, report, scenes, sheets, stats
 from ahp_toolkit.stages.build_folder import Build
 
 from . import fake_build
+from .ux.small import data, words
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +185,17 @@ def test_places365_reads_the_official_form(tmp_path):
         with pytest.raises(UserError) as e:
             scenes.places365(*bad)
         assert "\n" not in str(e.value)
+
+
+def test_occluders_lost_with_an_unreadable_photo_are_on_the_page_and_the_console(tmp_path):
+    root = data(tmp_path / "coco", 4)
+    picture = sorted((root / "train2017").iterdir())[0]
+    picture.write_bytes(picture.read_bytes()[:-300])
+    args = ("build", *words(root, tmp_path / "o", "-q", "--stop-after", "harvest")[1:])
+    said = CliRunner().invoke(cli.ahp, args, catch_exceptions=False).output
+    assert "3 other instances and 6 persons can occlude, 3 are lost with photos that cannot be read" in said
+    frame = stats.tables(Build(tmp_path / "o"))["occluders"]
+    assert frame[["source", "things", "persons", "lost"]].values.tolist() == [["coco", 3, 6, 3]]
+    page = report.write_report(tmp_path / "o").read_text()
+    heading = page.index("What can occlude")
+    assert re.findall(r'data-key="(\w+)"', page[heading:])[:4] == ["coco", "3", "6", "3"]

@@ -68,8 +68,9 @@ class Log:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"time": now, "level": level, "event": event} | redacted(fields)
+        text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
         try:
-            self._stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+            self._stream.write(text.encode(errors="backslashreplace").decode())  # names of files may be no UTF-8
             self._stream.flush()
         except (OSError, ValueError) as e:  # ValueError: closed by somebody else
             self._stream = None

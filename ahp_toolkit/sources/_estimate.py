@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..core import places, remote
 from . import SOURCES
 
-CHUNK, CHUNKS = 2**18, 64  # files up to 16 MiB are read whole
+#: Smaller files than all chunks together are read whole: 16 MiB here, 4 MiB in a store, whose chunks are smaller.
+CHUNK, CHUNK_THERE, CHUNKS = 2**18, 2**16, 64
 
 
 class Estimate(NamedTuple):
@@ -23,16 +25,25 @@ class Estimate(NamedTuple):
 def sampled(path: Path, count: Callable[[bytes], tuple[int, int]]) -> Estimate:
     """What ``count`` finds (photos, persons) in a file: in all of it, or in evenly spread chunks and scaled up."""
     size = path.stat().st_size
-    with path.open("rb") as f:
-        if size <= CHUNK * CHUNKS:
-            return Estimate(*count(f.read()), True)
-        photos = persons = 0
-        for k in range(CHUNKS):
-            f.seek(round(k * (size - CHUNK) / (CHUNKS - 1)))
-            found = count(f.read(CHUNK))
-            photos, persons = photos + found[0], persons + found[1]
-    scale = size / (CHUNK * CHUNKS)
+    chunk = CHUNK_THERE if isinstance(path, places.Remote) else CHUNK
+    if size <= chunk * CHUNKS:
+        return Estimate(*count(_piece(path, 0, size)), True)
+    photos = persons = 0
+    for k in range(CHUNKS):
+        start = round(k * (size - chunk) / (CHUNKS - 1))
+        found = count(_piece(path, start, start + chunk))
+        photos, persons = photos + found[0], persons + found[1]
+    scale = size / (chunk * CHUNKS)
     return Estimate(photos * scale, persons * scale, False)
+
+
+def _piece(path: Path, start: int, end: int) -> bytes:
+    """Some bytes of a file; of one in a store these alone are asked for."""
+    if isinstance(path, places.Remote):
+        return remote.read(str(path), start, end)
+    with path.open("rb") as f:
+        f.seek(start)
+        return f.read(end - start)
 
 
 _FILE, _PERSON = re.compile(rb'"file_name"'), re.compile(rb'"category_id":\s*1(?!\d)')
@@ -68,7 +79,7 @@ def _voc(root: Path, inputs: list[Path]) -> Estimate:
     photos = SOURCES.get("voc_sbd").total(root)
     xml = sorted(p for p in inputs if p.suffix == ".xml")
     some = xml[:: max(1, len(xml) // 200)]
-    each = sum(len(_XML_PERSON.findall(p.read_bytes())) for p in some) / len(some) if some else 1.0
+    each = sum(len(_XML_PERSON.findall(_piece(p, 0, p.stat().st_size))) for p in some) / len(some) if some else 1.0
     return Estimate(photos, each * photos, len(some) == len(xml) == photos)
 
 

@@ -54,6 +54,7 @@ def tables(build: Build) -> Tables:
         "size": size(humans),
         "parsing": parsing(build, preserved),
         "tools": tools(build),
+        "occluders": occluders(build),
     }
     status = "provisional" if build.provisional else "reviewed" if len(humans) else "not reviewed"
     return {name: frame.assign(status=status) for name, frame in made.items()}
@@ -317,3 +318,12 @@ def tools(build: Build) -> pd.DataFrame:
         makers = build.columns(f"splits/{split}", "given.maker")["given.maker"].to_pylist()
         rows += [("initial mask", name, f"split {split}", n) for name, n in sorted(Counter(makers).items())]
     return pd.DataFrame(rows, columns=["kind", "name", "of", "count"])
+
+
+def occluders(build: Build) -> pd.DataFrame:
+    """By source: things and persons that can occlude, and instances ``lost`` with a photo that cannot be used."""
+    said = build.said("harvest").counts
+    kinds = ("occluders_other", "occluders_person", "occluders_lost")
+    of = sorted({k.partition("/")[2] for k in said if k.startswith(kinds)})
+    rows = [(source, *(said.get(f"{kind}/{source}", 0) for kind in kinds)) for source in of]
+    return pd.DataFrame(rows, columns=["source", "things", "persons", "lost"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,21 @@ def test_the_wrong_split_is_refused(world, tmp_path) -> None:  # type: ignore[no
     folder = submit(tmp_path / "m", by_rule(samples, "truth"), None, dataset_digest="0" * 64)
     with pytest.raises(UserError, match=r"run\.json was made on dataset 000000000000"):
         score(folder, split, tmp_path / "b")
+
+
+@pytest.mark.parametrize("command", ["score", "validate"])
+@pytest.mark.parametrize(
+    ("level", "said"), [("humans", "other records .*such as .*/val"), ("..", "found none; give ROOT")]
+)
+def test_another_level_of_the_splits_folder_is_refused_in_one_line(tmp_path, command, level, said) -> None:  # type: ignore[no-untyped-def]
+    split = tmp_path / "splits" / "val"
+    samples = make_split(split, 2, 1)
+    store.write_records(split / "humans" / "part-00000.parquet", [samples[0].image], ImageRef)
+    folder = submit(tmp_path / "m", by_rule(samples, "truth"), split)
+    args = [str(folder), "--split", str(split / level)] + (["--out", str(tmp_path / "b")] if command == "score" else [])
+    result = CliRunner().invoke(getattr(commands, command), args)
+    assert isinstance(result.exception, UserError)
+    assert re.search(f"expected .*{said}", str(result.exception)) and "\n" not in str(result.exception)
 
 
 def _bad_picture(kind: str, path: Path) -> None:

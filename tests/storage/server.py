@@ -32,6 +32,7 @@ class Front:
         self.app = DomainDispatcherApplication(create_backend_app)
         self.fault: Callable[[str, str, int], int] = lambda method, key, n: 0
         self.done: list[tuple[str, str]] = []
+        self.given = 0  # bytes in the answers to GET
         self.refused: Counter[int] = Counter()
         self.asked = 0
         self._lock = threading.Lock()
@@ -56,6 +57,7 @@ class Front:
             if said.startswith("20"):
                 with self._lock:
                     self.done.append(("COPY" if copied else method, key))
+                    self.given += int(dict(headers).get("Content-Length", 0)) if method == "GET" else 0
             return start_response(said, headers, *rest)
 
         return self.app(environ, answered)
@@ -67,6 +69,7 @@ class Front:
     def forget(self) -> None:
         """Count anew."""
         self.done.clear()
+        self.given = 0
         self.refused.clear()
 
 

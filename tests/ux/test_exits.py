@@ -38,10 +38,26 @@ def test_a_users_error_is_one_line_and_status_2(tmp_path):
     assert re.fullmatch(r"ahp: .*expected a COCO folder.*\n", out.stderr)
 
 
-@pytest.mark.parametrize("args", [("--no-such-option",), ("nothing",), ("build", "--workers", "x")])
-def test_a_mistyped_command_is_status_2(args):
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--no-such-option",), "No such option '--no-such-option'; see ahp --help"),
+        (("nothing",), "No such command 'nothing'; see ahp --help"),
+        (("build", "--nope"), r"No such option '--nope'. Did you mean '--no-flip'\? See ahp build --help"),
+        (("build", "--workers", "x"), "Invalid value for '--workers': 'x' is not .*; see ahp build --help"),
+        (("bench", "score"), "Missing argument 'PREDICTIONS...'; see ahp bench score --help"),
+        (("review", "status"), "Missing option '--root'; see ahp review status --help"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_that_says_where_to_look(args, said):
     out = ahp(*args)
-    assert out.returncode == 2 and "Error: " in out.stderr and "Traceback" not in out.stderr
+    assert out.returncode == 2 and not out.stdout
+    assert re.fullmatch(f"ahp: {said}\n", out.stderr), out.stderr
+
+
+def test_a_group_without_a_command_shows_its_help():
+    out = ahp("bench")
+    assert out.returncode == 2 and out.stderr.startswith("Usage: ahp bench") and "  score " in out.stderr
 
 
 @pytest.mark.parametrize(
