@@ -71,13 +71,13 @@ def forget_dead(*paths: Path) -> None:
 def _remove_dead(left: Path) -> None:
     try:
         fd = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:  # gone, a link, or not ours
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         left.unlink(missing_ok=True)
-    except BlockingIOError:
-        pass  # somebody is writing it
+    except OSError:
+        pass  # somebody is writing it, or the file system does not tell
     finally:
         os.close(fd)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import child
-from .cells import SMALL, TRAIN, Cell, Digest, build_args, fingerprint
+from .cells import SMALL, TRAIN, Cell, Digest, bench_base, build_args, fingerprint
 from .reviewed import proposed, spoken
 
 MODULES = (
@@ -94,7 +94,7 @@ def bench_more_cells() -> list[Cell]:
     )  # fmt: skip
     return [
         Cell("leaderboards", report, ("b/boards/report/*",), before="score", **on),
-        Cell("paper", paper, ("b/paper/*", "b/paper/scores/**/*"), (), _paper, before="train", reads=True, **on),
+        Cell("paper", paper, ("b/paper/*", "b/paper/scores/**/*"), (), _paper, prepare=_finished, reads=True, **on),
         Cell("photos", photos, ("p/**/*",), before="train", prepare=_photos, group="bench", reads=True,
              photos="photos"),
     ]  # fmt: skip
@@ -106,6 +106,15 @@ def done(work: Path, *argv: str) -> None:
         ended = child.run(child.command(*argv), work, Path(aside))
     if ended.code:
         raise RuntimeError(f"ahp {' '.join(argv)}: {ended.code} {ended.said[-2000:]}")
+
+
+def _finished(work: Path) -> None:
+    """The drawn build, its val marked as what a build has ended."""
+    from ahp_toolkit.core import store
+
+    bench_base(work)
+    mark = {"name": "val", "counts": {}, "dropped": {}, "digest": "made by hand", "key_digest": ""}
+    store.write_json(work / "b" / "splits" / "val" / "stage.json", mark)
 
 
 def _photos(work: Path) -> None:
@@ -129,10 +138,11 @@ def _weights(folder: Path) -> Digest:
 
 
 def _paper(folder: Path) -> Digest:
-    """The tables and what they were scored from; of the run itself how it ended."""
+    """The pages and figures, without the names of scored runs, which hold how long predictions took; how runs ended."""
     root = folder / "b"
-    runs = [p for p in sorted(root.glob("runs/*/run.json")) if p.parent.name != "r"]
-    said = [json.loads(p.read_text()) for p in runs]
-    about = json.dumps([{k: r.get(k) for k in ("status", "step", "best", "val", "key")} for r in said], sort_keys=True)
-    left = {str(p.relative_to(folder)): "left over" for p in root.rglob("*.tmp")}
-    return fingerprint(root / "paper") | {"runs": about} | left
+    pages = {p.name: p.read_text() for p in (root / "paper").glob("*.*") if p.suffix in (".md", ".html", ".csv")}
+    rows = [row.rpartition(",")[0] for row in pages.pop("table_2.csv").splitlines()]
+    said = [json.loads(p.read_text()) for p in sorted(root.glob("runs/*/run.json"))]
+    ended = [{k: r.get(k) for k in ("status", "step", "best", "val", "key")} for r in said]
+    about = {"rows": json.dumps(rows), "runs": json.dumps(ended, sort_keys=True)}
+    return pages | about | {str(p.relative_to(folder)): "left over" for p in root.rglob("*.tmp")}
