@@ -227,7 +227,11 @@ def _scored(predictions: Path, split: Path, boards: Path, context: Context) -> P
     mark = boards / name / "score.json"
     if not mark.exists():
         return None
-    said = store.read_json(mark)
+    try:
+        said = store.read_json(mark)
+        scores_of(mark.parent)
+    except UserError:
+        return None  # damaged since: scored anew
     same = all(protocol(board) == digest for board, digest in said["protocol"].items())
     ready, _ = open_metrics(set(said["boards"]), submission.gives("modal"), context)
     return mark.parent if same and set(ready) == set(said["definitions"]) else None

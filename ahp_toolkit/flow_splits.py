@@ -130,6 +130,6 @@ def materialize(
             if not _written(marks, to, what):  # a picture was lost or damaged since
                 shutil.rmtree(marks)
                 result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
-            store.forget_unfinished(to)
+            store.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample
         results.append(result)
     return results

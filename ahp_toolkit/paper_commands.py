@@ -54,6 +54,7 @@ def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) ->
     """
     from . import builder, paper_page
     from .core.lock import lock
+    from .core.store import forget_unfinished
     from .paper import Setup, fill, plan
 
     builder.roots_of(root)
@@ -67,6 +68,7 @@ def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) ->
 
     out = root / "paper"
     with lock(out):
+        forget_unfinished(out)
         device = "cpu" if setup.device == "auto" else setup.device
         context = Context(files["inception"], files["lpips"], out / "cache", device)
         made = fill(setup, wanted, out / "scores", context, _say)

@@ -84,7 +84,9 @@ def export_decisions(root: Path, path: Path, history: bool = False) -> int:
         words = sorted(
             (d for said in words_of(root).values() for d in said), key=lambda d: (d.candidate_id, d.reviewer)
         )
-    if format_of(path) == "parquet":
+    kind = format_of(path)
+    store.forget_dead(path)
+    if kind == "parquet":
         store.write_records(path, words, Decision)
     else:
         with store.atomic(path) as f:

@@ -58,6 +58,7 @@ def export_coco(root: Path, path: Path, verdicts: Collection[str] = (), merge: M
         "annotations": notes,
         "categories": [{"id": 1, "name": "person", "supercategory": "person"}],
     }
+    store.forget_dead(path)
     with store.atomic(path, "w") as f:
         json.dump(said, f, ensure_ascii=False)
     return len(notes)
@@ -92,13 +93,12 @@ def _annotation(number: int, photo: int, s: Segmented, verdict: str) -> dict[str
 
 def export_pngs(root: Path, folder: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> int:
     """Write masks as full-frame PNGs (0 and 255), one a candidate; returns how many."""
-    n = 0
+    made = []
     for s, _ in chosen(root, verdicts, merge):
-        images.write_png(
-            folder / file_name(s.candidate.candidate_id), np.where(s.mask.decode(), 255, 0).astype(np.uint8)
-        )
-        n += 1
-    return n
+        made.append(folder / file_name(s.candidate.candidate_id))
+        images.write_png(made[-1], np.where(s.mask.decode(), 255, 0).astype(np.uint8))
+    store.forget_dead(*made)
+    return len(made)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ahp_toolkit.core import store
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.records import Decision, Segmented
 
@@ -39,9 +40,18 @@ def spoken(logs: Iterable[Path]) -> Counter[str]:
 
 
 def newest(folder: Path) -> dict[str, Proposal]:
-    """candidate id -> its newest proposal; empty where there are none."""
-    paths = sorted(folder.glob("part-*.parquet"))
-    return {p.candidate_id: p for path in paths for p in store.read_records(path, Proposal)}
+    """candidate id -> its newest proposal; empty where there are none.
+
+    Raises:
+        UserError: when a part is damaged.
+    """
+    found: dict[str, Proposal] = {}
+    for path in sorted(folder.glob("part-*.parquet")):
+        try:
+            found |= {p.candidate_id: p for p in store.read_records(path, Proposal)}
+        except UserError as e:  # the command that made it reads it too
+            raise UserError(f"{e}, once this file is deleted") from e
+    return found
 
 
 def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:
@@ -57,6 +67,7 @@ def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:
         last = max((int(p.stem.split("-")[1]) for p in folder.glob("part-*.parquet")), default=-1)
         path = folder / f"part-{last + 1:05d}.parquet"
         made = [Proposal(s.candidate.candidate_id, s, words[s.candidate.candidate_id]) for s in masks]
+        store.forget_dead(path)
         store.write_records(path, made, Proposal)
     return path
 

@@ -85,7 +85,9 @@ def resegment(root: Path, tool: Tool, roots: Mapping[str, str], merge: Merge | N
     propose(root, new)
     out.proposed = len(new)
     if out.dropped:
-        store.write_records(root / "refine" / "dropped.parquet", out.dropped, Dropped)
+        told = root / "refine" / "dropped.parquet"
+        store.forget_dead(told)
+        store.write_records(told, out.dropped, Dropped)
     return out
 
 

@@ -71,13 +71,14 @@ def merge_of(rule: str, seniors: tuple[str, ...], least: int) -> Any:
 @merge_options
 def status(root: Path, page: Path | None, rule: str, seniors: tuple[str, ...], least: int) -> None:
     """Say where the review stands: counts, pace, agreement, preserved ratio by source, what the triage saved."""
-    from ahp_toolkit.core.store import atomic
+    from ahp_toolkit.core.store import atomic, forget_dead
 
     from . import status as made
 
     merge = merge_of(rule, seniors, least)
     click.echo(made.status_text(made.status(root, merge)))
     if page is not None:
+        forget_dead(page)
         with atomic(page, "w") as f:
             f.write(made.status_html(root, merge, page=True))
         click.echo(page)

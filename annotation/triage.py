@@ -258,6 +258,7 @@ def _by_people(decided: Mapping[str, Decision]) -> dict[str, str]:
 
 def _write(folder: Path, made: Sorted) -> None:
     path = folder / "part-00000.parquet"
+    store.forget_dead(path, folder / "stage.json")
     store.write_records(path, made.records, Triage)
     counts = {"in": len(made.records), "out": len(made.records), "auto_discard": made.report["auto_discard"]}
     said = {"name": FOLDER, "key": made.report["settings"], "key_digest": store.digest_value(made.report["settings"])}

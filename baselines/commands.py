@@ -195,7 +195,7 @@ def predict_photo(
     OUT/a/0, /1    several people: first the boxes, then the mask's values
     OUT/left_out.json   who was not completed, and why; status 2 only when nobody was
     """
-    from ahp_toolkit.core.store import write_json
+    from ahp_toolkit.core.store import forget_dead, write_json
 
     from .complete import Completer
     from .people import box_of, names_of
@@ -220,12 +220,14 @@ def predict_photo(
                 continue
             left.append({"photo": path.name, "person": str(folder.relative_to(out)), "reason": str(error)})
             click.echo(f"{path}: left out: {error}", err=True)
-    write_json(out / "left_out.json", left)
+    told = out / "left_out.json"
+    forget_dead(told)
+    write_json(told, left)
     if not done:
         raise UserError(
             f"nobody was completed, {len(left)} left out; the first: {left[0]['photo']}: {left[0]['reason']}"
         )
-    click.echo(f"{done} completed, {len(left)} left out (see {out / 'left_out.json'})", err=True)
+    click.echo(f"{done} completed, {len(left)} left out (see {told})", err=True)
 
 
 def _completed(

@@ -16,6 +16,7 @@ from ahp_toolkit.core.crops import crop_image, crop_labels, square_around
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.images import Rgb
 from ahp_toolkit.core.masks import Bool2D, Box, encode
+from ahp_toolkit.core.store import forget_dead
 from ahp_toolkit.core.torch_io import pick_device, resize_map
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.segmenters import SEGMENTERS
@@ -51,9 +52,11 @@ class Completed:
 
     def write(self, folder: Path) -> None:
         """Write everything as PNG; masks are 0 and 255."""
-        for name in ("given", "modal", "amodal", "invisible"):
+        masks, pictures = ("given", "modal", "amodal", "invisible"), ("recovered", "cutout", "side_by_side")
+        forget_dead(*(folder / f"{name}.png" for name in (*masks, *pictures)))
+        for name in masks:
             images.write_png(folder / f"{name}.png", np.where(getattr(self, name), np.uint8(255), np.uint8(0)))
-        for name in ("recovered", "cutout", "side_by_side"):
+        for name in pictures:
             images.write_png(folder / f"{name}.png", getattr(self, name))
 
 

@@ -48,13 +48,15 @@ def write_report(boards: Path, out: Path, seed: int = 0, note: str = "") -> list
     for board in found:
         texts[f"{board.key}.csv"] = tables.to_csv(board)
         texts[f"{board.key}.tex"] = tables.latex(board)
+    made = [*(out / name for name in texts), out / "leaderboard.json"]
+    store.forget_dead(*made)
     for name, text in texts.items():
         with store.atomic(out / name) as f:
             f.write(text.encode())
     store.write_json(
         out / "leaderboard.json", {"boards": list(map(tables.to_json, found)), "speed": tables.speed_rows(runs)}
     )
-    return [*(out / name for name in texts), out / "leaderboard.json"]
+    return made
 
 
 def _speed_md(runs: list[Run]) -> str:

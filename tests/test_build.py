@@ -169,6 +169,10 @@ def test_materialize_writes_checked_pixels(built, tmp_path):
     ahp("build", "materialize", "--root", built, "--out", tmp_path, "--split", "test", "--workers", 1)
     wrote = sorted((tmp_path / "test").glob("*/*.png"))
     assert len(wrote) == 6 * len(samples(built, "test"))
+    left = next(p for p in (tmp_path / "test").iterdir() if p.is_dir()) / ".amodal.png.01234567.tmp"
+    left.write_bytes(b"of a killed run")
+    ahp("build", "materialize", "--root", built, "--out", tmp_path, "--split", "test", "--workers", 1)
+    assert not left.exists()
     ahp("build", "materialize", "--root", built, "--what", "crops", "--split", "val", "--workers", 1)
     crops = built / "splits" / "val" / "crops"
     assert len(list(crops.glob("*.png"))) == 5 * 36

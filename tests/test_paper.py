@@ -97,6 +97,18 @@ def test_tables_are_filled_once_and_written_beside_the_papers(root: Path, monkey
     assert {c.known_by for c in paper.costs(setup, tables)} == {"stands already"}
 
 
+def test_a_damaged_score_is_scored_anew(root: Path):
+    _, tables = tiny(root)
+    job, split, boards = tables[0].rows[0].jobs[0], root / "splits" / "val", root / "again"
+    predictions, _ = bench_steps.predict_once(bench_steps.train_once(job)[0], split, device="cpu")
+    folder, _ = bench_steps.score_once(predictions, split, boards, Context())
+    wanted = bench_steps.scores_of(folder)
+    for name in ("scores.parquet", "score.json"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+        assert bench_steps.score_once(predictions, split, boards, Context()) == (folder, True)
+        assert bench_steps.scores_of(folder) == wanted
+
+
 def test_a_step_is_measured_once_and_the_measuring_leaves_no_run(root: Path, tmp_path: Path):
     job = replace(Setup(root, steps=50, settings={"width": 4}).job("pcnets", "mask", {}, 0), device="cpu")
     pace, source = bench_steps.seconds_per_step(job, tmp_path)

@@ -303,6 +303,9 @@ def test_training_resumes_repeats_and_its_name_is_the_digest(toy: Path, tmp_path
     resumed = train_parser(parts, roots, tmp_path / "b.pt", small, device="cpu", quiet=True)
     assert (resumed.name, resumed.value) == (once.name, once.value)
     assert hrnet.build(str(tmp_path / "b.pt"), device="cpu").name == once.name
+    for left in (".b.pt.partial", ".b.pt.01234567.tmp", "..b.pt.partial.01234567.tmp"):  # killed as it ended
+        (tmp_path / left).write_bytes(b"left")
+    assert train_parser(parts, roots, tmp_path / "b.pt", small, device="cpu", quiet=True) == resumed
     assert sorted(p.name for p in tmp_path.iterdir() if ".timing." not in p.name) == ["a.pt", "b.pt"]
 
 

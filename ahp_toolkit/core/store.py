@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
@@ -20,6 +22,7 @@ from .limits import MAX_JSON_BYTES
 from .tables import from_table, to_table
 
 R = TypeVar("R")
+_LEFT = re.compile(r"\.[0-9a-f]{8}\.tmp")
 _LONGEST_NAME = 255  # bytes, on every usual file system
 
 
@@ -27,20 +30,56 @@ _LONGEST_NAME = 255  # bytes, on every usual file system
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``; on success flush, fsync and rename it there, else leave nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    # 644 less the user's umask: who asked for privacy gets it
-    fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    temp, fd = _temporary(path)
     try:
         with os.fdopen(fd, mode) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        temp.replace(path)
+            temp.replace(path)  # before it is closed: until then it is seen to be held
     except OSError as e:
         e.filename = e.filename or str(path)  # "no space left" alone does not say where
         raise
     finally:
         temp.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """A new file beside ``path``, open and held by flock, so that `forget_dead` tells it from one left behind."""
+    while True:
+        temp = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        # 644 less the user's umask: who asked for privacy gets it
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with suppress(OSError):  # a file system without locks: nobody can take it for a dead one either
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return temp, fd
+        os.close(fd)  # taken for a dead one before it was held
+
+
+def forget_dead(*paths: Path) -> None:
+    """Remove what killed `atomic` calls left beside these files; no lock is needed: what is being written is held."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, wanted in names.items():
+        for left in folder.glob(".*.tmp"):
+            if left.name[1:-13] in wanted and _LEFT.fullmatch(left.name[-13:]):
+                _remove_dead(left)
+
+
+def _remove_dead(left: Path) -> None:
+    try:
+        fd = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # gone, a link, or not ours
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left.unlink(missing_ok=True)
+    except OSError:
+        pass  # somebody is writing it, or the file system does not tell
+    finally:
+        os.close(fd)
 
 
 def forget_unfinished(folder: Path, deep: bool = False) -> None:

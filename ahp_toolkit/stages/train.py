@@ -20,7 +20,7 @@ from ..core.held_out import HeldOut, held_of
 from ..core.images import ImageError
 from ..core.photos import Photos
 from ..core.records import Candidate
-from ..core.store import digest_files, digest_value, seed_of, write_json
+from ..core.store import digest_files, digest_value, forget_dead, seed_of, write_json
 from ..parsers import hrnet
 from ..parsers._crop import body_of
 from ..segmenters import centermask, deeplab
@@ -220,16 +220,20 @@ def _train(
     # loaders, saving and the device do not change what is learnt (beyond rounding)
     said = {k: v for k, v in asdict(settings).items() if k not in ("loaders", "save_every")}
     key = digest_value([task.kind, said, seed, digest_files([Path(p) for p in parts]), job.imagenet, kept.said()])
+    partial, took = out.with_name(f".{out.name}.partial"), out.with_suffix(".timing.json")
+    if not dry.running():
+        forget_dead(out, partial, took)
     if out.exists() and (done := torch_io.load_checkpoint(out, task.kind)).meta.get("key") == key:
+        if not dry.running():
+            partial.unlink(missing_ok=True)  # killed between its end and this
         return _trained(out, task, done)
-    partial = out.with_name(f".{out.name}.partial")
     run = Run(task.label, partial, key, seed, device, quiet)
     dry.stop(task.label, out, settings.steps)
     start, before = time.monotonic(), partial.exists()
     fit(job.net, Samples(training, roots, job.cut(training), seed), job.loss, settings, run)
     if not before:  # gone on with, the time of the steps made before is not known
         about = {"steps": settings.steps, "seconds": time.monotonic() - start, "settings": said}
-        write_json(out.with_suffix(".timing.json"), about | {"device": device.type, "machine": timing.machine()})
+        write_json(took, about | {"device": device.type, "machine": timing.machine()})
     value, judged = job.judge(job.net, held[: settings.judge])
     meta = {"key": key, "settings": said, "seed": seed, "imagenet": job.imagenet, "humans": len(training)}
     meta |= {"metric": task.metric, "value": value, "judged": judged, "torch": str(torch.__version__)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,7 +26,8 @@ TIMED = ("run.json", "timing.json", ".lock")
 class Cell:
     """One stage. ``outputs``: patterns of what it makes, below the folder; ``logs``: of what it appends to or marks.
 
-    ``alive``: whether what was acknowledged before a fault must be there after it (see `review`).
+    ``group``: whom it shares a warm process with. Its base is the end of the cell ``before``, then ``prepare`` on it.
+    ``reads``: it opens photos, below ``photos`` (none: the sources of the build).
     """
 
     name: str
@@ -34,6 +36,11 @@ class Cell:
     logs: tuple[str, ...] = ()
     digest: Callable[[Path], Digest] | None = None
     pooled: Work | None = None
+    group: str = "build"
+    before: str = ""
+    prepare: Callable[[Path], None] | None = None
+    reads: bool = False
+    photos: str = ""
 
     def end(self, folder: Path) -> Digest:
         """What a run left behind."""
@@ -90,19 +97,38 @@ def build_cells(sources: Path) -> list[Cell]:
         if name == "splits":
             marks = ("out/splits/*/stage.json", "out/splits/.*/shard-*.json", "out/bank/stage.json")
         args = ("--stop-after", name)
+        before = STAGES[STAGES.index(name) - 1] if name != STAGES[0] else ""
         cells.append(
-            Cell(name, child.command(*one, *args), own, marks, None, pooled(child.command(*two, *args)))
+            Cell(
+                name, child.command(*one, *args), own, marks, None, pooled(child.command(*two, *args)), before=before,
+                reads=name in ("harvest", "splits"),
+            )
         )  # fmt: skip
-    crops = child.command(
-        "build", "materialize", "--root", "out", "--split", "val", "--what", "crops", "--workers", "1"
-    )
-    marks = ("out/splits/val/.crops.written/stage.json",)
-    cells.append(Cell("materialize", crops, ("out/splits/val/crops/*", "out/splits/val/.crops.written/*"), marks))
-    cells.append(Cell("report", child.command("build", "report", "--root", "out"), ("out/report/**/*",)))
-    export = ["build", "export", "--root", "out", "--split", "val", "--format"]
-    for fmt in ("cocoa", "webdataset"):
-        cells.append(Cell(f"export {fmt}", child.command(*export, fmt), ("out/export/**/*",)))
-    return cells
+    return [*cells, *picture_cells()]
+
+
+def picture_cells() -> list[Cell]:
+    """What is made of a finished build: pixels, the report, every export format."""
+    from ahp_toolkit.stages.exports import FORMATS
+
+    build = {"before": "splits", "reads": True}
+    write = ("build", "materialize", "--root", "out", "--split", "train", "--split", "val", "--what")
+    crops, full = ("out/splits/*/crops/*", "out/splits/*/.crops.written/*"), ("out/materialized/**/*",)
+    marks = ("out/splits/*/.crops.written/stage.json", "out/splits/*/.crops.written-*/shard-*.json")
+    full_marks = ("out/materialized/.*.written/stage.json", "out/materialized/.*.written-*/shard-*.json")
+    report = Cell("report", child.command("build", "report", "--root", "out"), ("out/report/**/*",), **build)
+    export = ("build", "export", "--root", "out", "--split", "val", "--format")
+    return [
+        _materialize("materialize", (*write, "crops"), crops, marks),
+        _materialize("materialize full", (*write, "full"), full, full_marks),
+        report,
+        *(Cell(f"export {f}", child.command(*export, f), ("out/export/**/*",), **build) for f in FORMATS.names()),
+    ]
+
+
+def _materialize(name: str, argv: tuple[str, ...], outputs: tuple[str, ...], marks: tuple[str, ...]) -> Cell:
+    one, two = (child.command(*argv, "--workers", n) for n in "12")
+    return Cell(name, one, outputs, marks, None, pooled(two), before="splits", reads=True)
 
 
 def pooled(work: Work) -> Work:
@@ -113,8 +139,15 @@ def pooled(work: Work) -> Work:
         import multiprocessing
         import signal
 
-        # a worker of the product is born without its command's handlers, a forked one inherits them
-        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        def born() -> None:
+            """A worker of the product is born without its command's handlers and locks, a forked one inherits them."""
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for fd in map(int, os.listdir("/proc/self/fd")):
+                with contextlib.suppress(OSError):
+                    if Path(f"/proc/self/fd/{fd}").readlink().name == ".lock":
+                        os.close(fd)
+
+        os.register_at_fork(after_in_child=born)
         real = multiprocessing.get_context
         multiprocessing.get_context = lambda method=None: real("fork")  # type: ignore[assignment, misc]
         try:
@@ -134,7 +167,8 @@ ACKS = Path(tempfile.gettempdir()) / f"ahp-faults-{os.getpid()}.acks"
 
 def review_cell() -> Cell:
     """A reviewer's sitting: words that are acknowledged one by one, as the panel sees it."""
-    return Cell("decisions", _sit, ("root/decisions/*.jsonl",), ("root/decisions/*.jsonl",), _said)
+    log = ("root/decisions/*.jsonl",)
+    return Cell("decisions", _sit, log, log, _said, group="review", prepare=review_base)
 
 
 def _sit() -> None:
@@ -189,18 +223,21 @@ SMALL = ("width=4", "critic_width=4", "train.steps=4", "train.batch=2", "train.s
 def bench_cells() -> list[Cell]:
     """Training, prediction and scoring on a drawn build of a few people."""
     sets = [x for s in SMALL for x in ("--set", s)]
+    bench: dict[str, Any] = {"group": "bench", "reads": True, "photos": "b"}
     train = Cell(
         "train", child.command(*TRAIN, *sets), ("b/cache/**/*", "b/runs/r/*"),
         ("b/runs/r/losses.csv", "b/runs/r/val.csv", "b/runs/r/tensorboard/*", "b/cache/*/stage.json"), _trained,
+        prepare=bench_base, **bench,
     )  # fmt: skip
     predict = Cell(
         "predict", child.command("bench", "predict", "b/runs/r", "--split", "val", "--device", "cpu", "-q"),
         ("b/runs/r/predictions/**/*",), ("b/runs/r/predictions/val/run.json",), _predicted,
+        before="train", **bench,
     )  # fmt: skip
     score = Cell(
         "score",
         child.command("bench", "score", "b/runs/r/predictions/val", "--split", "b/splits/val", "--out", "b/boards"),
-        ("b/boards/**/*",), ("b/boards/*/score.json",), _scored,
+        ("b/boards/**/*",), ("b/boards/*/score.json",), _scored, before="predict", **bench,
     )  # fmt: skip
     return [train, predict, score]
 
@@ -241,15 +278,20 @@ def _scored(folder: Path) -> Digest:
 # --- states before a stage ----------------------------------------------------------------------------------------
 
 
+def clear(folder: Path) -> None:
+    """Empty a folder."""
+    for old in folder.iterdir() if folder.exists() else ():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
 def copy(base: Path, to: Path) -> None:
     """Put a state in place, with its times."""
-    for old in to.iterdir() if to.exists() else ():
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    clear(to)
     shutil.copytree(base, to, dirs_exist_ok=True, symlinks=True)
 
 
 def bench_base(folder: Path) -> None:
-    """The drawn build at ``folder``/b."""
+    """The drawn build at ``folder``/b: roots are absolute paths, so it is made where it is used."""
     from tests.training.world import make
 
     here = Path.cwd()

@@ -21,26 +21,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import cells
+from ahp_toolkit.stages.exports import FORMATS
+
+from . import cells, networks, reviewed
 from .cells import Cell
 from .strikes import ERROR, FAILED, FAULTS, SAME, Stand, strike
 
-NEEDS = {"segment": "harvest", "parse": "segment", "review": "parse", "splits": "review"}
 SIZE_MB = 48
 MODULES = {
     "build": (
-        "ahp_toolkit.stages.report", "ahp_toolkit.stages.plots", "ahp_toolkit.stages.exports.cocoa",
-        "ahp_toolkit.stages.exports.webdataset",
+        "ahp_toolkit.stages.report", "ahp_toolkit.stages.plots", "annotation.review_commands", "annotation.votes",
+        *(f"ahp_toolkit.stages.exports.{name}" for name in FORMATS.names()),
     ),
-    "review": ("annotation.session", "tests.review.tiny_build"),
+    "review": ("annotation.session", "tests.review.tiny_build", *reviewed.MODULES),
+    "networks": networks.MODULES,
     "bench": (
         "baselines.commands", "baselines.train", "baselines.predict", "baselines.models.pix2pix", "benchmark.commands",
-        "benchmark.score", "tests.training.world", "torch.utils.tensorboard",
+        "benchmark.score", "benchmark.report", "tests.training.world", "torch.utils.tensorboard",
+        "ahp_toolkit.paper_commands", "ahp_toolkit.paper_page", "baselines.complete", "baselines.people",
     ),
 }  # fmt: skip
 SCENES = 10
-BENCH = ("train", "predict", "score")
-READERS = ("harvest", "splits", "materialize", "report", "export cocoa", "export webdataset", *BENCH)
 APP = "App session"
 SHARD = 8  # items: a small world still has several shards a stage
 
@@ -64,14 +65,20 @@ def warm(group: str, folder: Path, sources: Path) -> None:
     import cv2
 
     cv2.setNumThreads(0)
-    if group == "bench":
+    if group in ("bench", "networks"):
         import torch
 
         torch.set_num_threads(1)
-    if group == "build":
+    if group in ("build", "networks"):
         _warm_build(folder, sources)
     for name in MODULES[group]:
         importlib.import_module(name)
+    if group == "review":
+        reviewed.warm(folder / "review")
+    if group == "networks":
+        networks.shrink()
+    if group == "bench":
+        networks.shrink_paper()
 
 
 def _warm_build(folder: Path, sources: Path) -> None:
@@ -102,7 +109,11 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         self.sources = home / "world"
         self._warm: set[str] = set()
-        found = [*cells.build_cells(self.sources), cells.review_cell(), *cells.bench_cells()]
+        found = [
+            cells.review_cell(), *reviewed.review_cells(), *cells.build_cells(self.sources), *reviewed.compose_cells(),
+            *networks.trainer_cells(self.sources), networks.resegment_cell(), *cells.bench_cells(),
+            *networks.bench_more_cells(),
+        ]  # fmt: skip
         self.cells: dict[str, Cell] = {c.name: c for c in found}
         self._stands: dict[str, Stand] = {}
 
@@ -110,50 +121,34 @@ class Bench:
         """Whether a cell can meet a fault."""
         cell = self.cells[name]
         if fault == "read":
-            return name in READERS
+            return cell.reads
         return not (fault == "worker" and cell.pooled is None) and not (fault == "log" and not cell.logs)
-
-    def group(self, name: str) -> str:
-        """Which cells a cell is tried together with."""
-        return "bench" if name in BENCH else "review" if name == "decisions" else "build"
 
     def stand(self, name: str) -> Stand:
         """A cell with its reference."""
-        group = self.group(name)
-        if group not in self._warm:
-            warm(group, self.home / "warm", self.sources)
-            self._warm.add(group)
+        cell = self.cells[name]
+        if cell.group not in self._warm:
+            warm(cell.group, self.home / "warm", self.sources)
+            self._warm.add(cell.group)
         if name not in self._stands:
-            photos = self.work / "b" if name in BENCH else self.sources
-            self._stands[name] = Stand(self.cells[name], self._base(name), self.work, photos).ready()
+            photos = self.work / cell.photos if cell.photos else self.sources
+            self._stands[name] = Stand(cell, self._base(cell), self.work, photos).ready()
         return self._stands[name]
 
-    def _base(self, name: str) -> Path:
+    def _base(self, cell: Cell) -> Path:
         """The state before a stage."""
-        base = self.home / "base" / name.replace(" ", "_")
-        if base.exists():
-            shutil.rmtree(base)
-        base.mkdir(parents=True)
-        before = NEEDS.get(name, "splits" if name in ("materialize", "report") or "export" in name else None)
-        bench = {"predict": "train", "score": "predict"}
-        if name in bench:
-            before = bench[name]
-        if before is not None:
-            stand = self.stand(before)
+        base = self.home / "base" / cell.name.replace(" ", "_")
+        if cell.before:
+            stand = self.stand(cell.before)
             stand.fresh()
             stand.run()
-            cells.copy(self.work, base)
-        elif name == "train":
-            cells.copy(self.home / "empty", self.work) if (self.home / "empty").exists() else None
-            for old in self.work.iterdir():
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-            cells.bench_base(self.work)  # roots are absolute paths: it is made where it is used
-            cells.copy(self.work, base)
-        elif name == "decisions":
-            for old in self.work.iterdir():
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-            cells.review_base(self.work)
-            cells.copy(self.work, base)
+        else:
+            cells.clear(self.work)
+        if cell.prepare is not None:
+            cell.prepare(self.work)
+        shutil.rmtree(base, ignore_errors=True)
+        base.mkdir(parents=True)
+        cells.copy(self.work, base)
         return base
 
 
@@ -218,8 +213,8 @@ def main() -> int:
 def _cells(given: argparse.Namespace, log: Path, done: set[tuple[object, ...]]) -> None:
     with small_disk(given.out / "disk") as disk:
         bench = Bench(given.out, disk)
-        for group, seed in itertools.product(("review", "build", "bench"), range(given.points)):
-            for name in (c for c in bench.cells if c in (given.stage or bench.cells) and bench.group(c) == group):
+        for group, seed in itertools.product(("review", "build", "networks", "bench"), range(given.points)):
+            for name in (c for c in bench.cells if c in (given.stage or bench.cells) and bench.cells[c].group == group):
                 for fault in (f for f in FAULTS if f in (given.fault or FAULTS)):
                     if (name, fault, seed) not in done and bench.has(name, fault):
                         _note(log, name, fault, seed, functools.partial(strike, bench.stand(name), fault))

@@ -29,6 +29,38 @@ def root(tmp_path):
     return write(tmp_path / "build", PEOPLE)
 
 
+def test_what_a_killed_export_left_goes_with_the_next(root, tmp_path):
+    csv_, coco, pngs = tmp_path / "d.csv", tmp_path / "m.json", tmp_path / "masks"
+    name = exchange_masks.file_name(IDS[0])
+    pngs.mkdir()
+    left = [tmp_path / ".d.csv.01234567.tmp", tmp_path / ".m.json.01234567.tmp", pngs / f".{name}.01234567.tmp"]
+    other = tmp_path / ".e.csv.01234567.tmp"
+    for path in (*left, other):
+        path.write_bytes(b"half")
+    exchange.export_decisions(root, csv_)
+    exchange_masks.export_coco(root, coco)
+    exchange_masks.export_pngs(root, pngs)
+    assert not any(p.exists() for p in left) and other.exists()
+
+
+def test_a_damaged_proposal_is_named_with_the_way_out(root):
+    exchange_masks.import_masks(root, _one_mask(root), "ann")
+    (part,) = (root / "refine").glob("part-*.parquet")
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(UserError, match="part-00000.parquet: .*once this file is deleted"):
+        list(proposals.current(root))
+
+
+def _one_mask(root):
+    path = root.parent / "one.json"
+    exchange_masks.export_coco(root, path)
+    said = json.loads(path.read_text())
+    note = next(a for a in said["annotations"] if a["candidate_id"] == IDS[0])
+    note["segmentation"]["counts"] = NEW.counts.decode()
+    path.write_text(json.dumps(said | {"annotations": [note]}))
+    return path
+
+
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 
 
