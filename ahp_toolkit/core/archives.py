@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from . import remote, store, tar_index
 from .errors import StorageError
-from .limits import MAX_PICTURE_BYTES
+from .limits import MAX_INDEX_BYTES, MAX_LIST_BYTES, MAX_PICTURE_BYTES
 from .lock import waiting
 
 #: What stands for a folder, in the order of the search; the last four only to say why they cannot.
@@ -31,7 +31,8 @@ _VERSION = 1
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, lengths of name and extra field
 _EXTRA = 256  # bytes of extra field read on speculation, so that a member is one request
 _PIECE = 8 * 2**20  # bytes of a member read, or inflated, at a time
-_MAX_NAME, _MAX_READ, _INT64 = 4096, 512 * 2**20, 2**63 - 1
+_MAX_NAME, _INT64 = 4096, 2**63 - 1
+_ENTRY_BYTES = 512  # of memory that a member takes while the index is built, besides its name
 #: What zipfile and `tar_index` raise over headers made of anything.
 _DAMAGED = (zipfile.BadZipFile, EOFError, ValueError, struct.error, NotImplementedError, IndexError,
             KeyError, OverflowError, zlib.error)  # fmt: skip
@@ -179,15 +180,32 @@ def _opened(path: Path, size: int, changed: int) -> Archive:
 def _build(path: Path, size: int, to: Path) -> None:
     try:
         with io.BufferedReader(_Ranges(path, size), 8 * 2**20 if remote.scheme_of(str(path)) else 2**16) as f:
-            found = list((_zipped if path.name.endswith(".zip") else _tarred)(cast(IO[bytes], f)))
+            found = (_zipped if path.name.endswith(".zip") else _tarred)(cast(IO[bytes], f))
+            last = _last(e for e in found if e.offset >= 0 and e.offset + e.stored <= size)
+    except _TooMany as e:
+        raise StorageError(f"{path}: {e}; pack its files into several archives, each for its own folder") from e
     except _DAMAGED as e:
         raise StorageError(f"{path}: cannot be read as an archive ({e}); fetch it again") from e
-    last = {e.name: e for e in found if e.offset >= 0 and e.offset + e.stored <= size}  # as if unpacked in order
     rows = [last[name] for name in sorted(last)]
     columns = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)] if rows else None
     table = pa.table(columns, schema=_SCHEMA) if columns else _SCHEMA.empty_table()
     with store.atomic(to) as out, pa.ipc.new_file(out, _SCHEMA) as w:
         w.write_table(table.combine_chunks())
+
+
+class _TooMany(Exception):
+    """An index above the limits of memory."""
+
+
+def _last(found: Iterable[Entry]) -> dict[str, Entry]:
+    """The last member of every name, as if all were unpacked in order."""
+    last, room = {}, MAX_INDEX_BYTES
+    for entry in found:
+        last[entry.name] = entry
+        room -= _ENTRY_BYTES + len(entry.name.encode())
+        if room < 0:
+            raise _TooMany(f"more than {MAX_INDEX_BYTES // _ENTRY_BYTES} members, or as many of long names")
+    return last
 
 
 def safe_name(name: str) -> str:
@@ -220,7 +238,7 @@ def _tarred(f: IO[bytes]) -> Iterator[Entry]:
 
 
 class _Ranges(io.RawIOBase):
-    """An archive as a seekable stream over ranges of its bytes; asks for gigabytes in one piece are refused."""
+    """An archive as a seekable stream over ranges of its bytes; what is read of it in one piece is bounded."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._path, self._size, self._at = path, size, 0
@@ -239,8 +257,8 @@ class _Ranges(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        if len(buffer) > _MAX_READ:
-            raise ValueError(f"a header of {len(buffer)} bytes")
+        if len(buffer) > MAX_LIST_BYTES:
+            raise _TooMany(f"a list of members of {len(buffer)} bytes, at most {MAX_LIST_BYTES} are read")
         end = min(self._at + len(buffer), self._size)
         data = _range(self._path, self._at, end) if end > self._at else b""
         buffer[: len(data)] = data

@@ -20,3 +20,5 @@ MAX_JSON_BYTES = 2**30
 MAX_TABLE_ROWS, MAX_GROUP_BYTES = 5_000_000, 2**32
 #: Bytes of a MATLAB file once unpacked (SBD's hold one label map of a photo).
 MAX_MAT_BYTES = 256 * 2**20
+#: Bytes of a zip's list of members, of which zipfile makes ten times as much; of memory for an archive's index.
+MAX_LIST_BYTES, MAX_INDEX_BYTES = 160 * 2**20, 1536 * 2**20

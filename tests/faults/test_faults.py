@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from segmentation_models_pytorch.encoders import encoders
+from timm.models import hrnet, vovnet
 
+from ahp_toolkit import paper
 from ahp_toolkit.core.pipeline import Job
+from ahp_toolkit.segmenters import deeplab
+from ahp_toolkit.stages import train
 
 from .run import Bench, small_disk
 from .strikes import FAILED, FAULTS, strike
@@ -21,8 +27,21 @@ STAGES = ("harvest", "review", "splits", "materialize", "export cocoa", "decisio
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     home = tmp_path_factory.mktemp("faults")
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Job, "size_of", Job.size_of)  # `warm` makes shards small; later tests of this worker want theirs
+        _keep(patch)
         yield Bench(home, stack.enter_context(small_disk(home / "disk")))
+
+
+def _keep(patch: pytest.MonkeyPatch) -> None:
+    """`warm` makes shards, networks and the paper's tables small: later tests of this worker want theirs."""
+    patch.setattr(Job, "size_of", Job.size_of)
+    patch.setattr(deeplab, "build", deeplab.build)
+    for name in ("TABLE2", "Setup"):
+        patch.setattr(paper, name, getattr(paper, name))
+    for presets in (train.SEGMENTER, train.CENTERMASK, train.PARSER):
+        patch.setitem(presets, "debug", presets["debug"])
+    for known, name in ((vovnet.model_cfgs, "ese_vovnet19b_slim_dw"), (hrnet.cfg_cls, "hrnet_w18_small")):
+        patch.setitem(known, name, deepcopy(known[name]))
+    patch.setitem(encoders, "tu-test_efficientnet", {"pretrained_settings": {}})
 
 
 @pytest.mark.parametrize("stage", STAGES)
