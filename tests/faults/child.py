@@ -82,4 +82,5 @@ def command(*argv: str) -> Callable[[], None]:
         sys.argv = ["ahp", *argv]
         main()
 
+    work.argv = argv  # type: ignore[attr-defined]
     return work
