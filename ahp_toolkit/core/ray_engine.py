@@ -20,7 +20,10 @@ import os
 import secrets
 import shutil
 import signal
+import socket
+import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -38,8 +41,13 @@ ATTEMPTS = 4
 #: Seconds without a single worker before the command gives up; clusters that grow on demand need minutes.
 PATIENCE = 600.0
 _QUIET = dict.fromkeys(("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"), "0") | {
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1"  # of several workers that say the same, one is heard
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of several workers that say the same, one is heard
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it takes SIGTERM for a fault: a stack of C++, and death by it
 }
+#: Of the half minutes that Ray waits for what listens at an address and is no cluster: twenty, left to itself.
+_JOINING = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
+#: Seconds for an address to take a connection.
+REACH = 5.0
 #: On a busy machine a raylet that waits for workers which it started in advance, and gave up, never answers.
 PATIENT = {"RAY_prestart_worker_first_driver": "0", "RAY_worker_register_timeout_seconds": "600"}
 _LONGEST = 40  # characters of the temporary folder: Ray's sockets lie 65 below it, and the kernel takes 107
@@ -57,7 +65,9 @@ def connect(workers: int | None, address: str | None, gpus_per_actor: float | No
     if gpus_per_actor is not None and not _given_out(gpus_per_actor):
         raise UserError(f"--gpus-per-actor {gpus_per_actor:g}: expected 0 to 1, or a whole number")
     require("ray", "--engine ray")
-    return RayEngine(workers, address or os.environ.get("RAY_ADDRESS") or None, gpus_per_actor)
+    if address in (None, "", "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+    return RayEngine(workers, None if address in ("", "local") else address, gpus_per_actor)
 
 
 def _given_out(gpus: float) -> bool:
@@ -67,20 +77,35 @@ def _given_out(gpus: float) -> bool:
 
 def _joined(closing: ExitStack, address: str | None, workers: int | None) -> Any:
     """Ray itself, initialised; ``closing`` undoes what was done for it."""
-    closing.enter_context(environment(_QUIET if address else _QUIET | _private()))
-    ray = importlib.import_module("ray")  # after the environment: Ray reads it when it is imported
     try:
+        if address:
+            _reach(address)
+        closing.enter_context(environment(_QUIET | (_JOINING if address else _private())))
+        ray = importlib.import_module("ray")  # after the environment: Ray reads it when it is imported
         if not ray.is_initialized():
             _init(ray, closing, address, workers)
     except Exception as e:  # Ray's start raises whatever it comes upon, a bare Exception too
         closing.close()
         if isinstance(e, UserError):
             raise
-        raise UserError(
-            f"cannot {f'join the Ray cluster at {address}' if address else 'start a Ray cluster'} ({_line(e)}); "
-            "a cluster is started by: ray start --head --include-dashboard=false"
-        ) from e
+        if address:
+            raise UserError(
+                f"cannot join the Ray cluster at {address} ({_line(e)}); expected auto, or HOST:PORT of one that runs "
+                "with this version of Ray and this token: ray start --head --include-dashboard=false"
+            ) from e
+        raise UserError(f"cannot start a Ray cluster ({_line(e)}); is there room for one on this machine?") from e
     return ray
+
+
+def _reach(address: str) -> None:
+    """Knock at ``HOST:PORT`` or ``ray://HOST:PORT``: Ray would knock for minutes. Other addresses are its own affair.
+
+    Raises:
+        OSError: when nobody opens.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), REACH).close()
 
 
 def _private() -> dict[str, str]:
@@ -101,16 +126,44 @@ def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None
         said["object_store_memory"] = min(2048, max(128, 32 * cpus)) * _MIB
     closing.callback(ray.shutdown)
     for left in range(0 if address else 2, -1, -1):
-        handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=address or "local", **said)
-            with contextlib.suppress(ValueError, TypeError):  # another thread's call; a handler that is not Python's
-                signal.signal(signal.SIGTERM, handler)  # Ray's own would print a stack of C++
+            with _own_signals():
+                ray.init(address=address or "local", **said)
             return
         except Exception:  # a bare one where the raylet was not there within half a minute, as on a busy machine
             if not left:
                 raise
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Let signals do what they did before `ray.init`, which sets a handler of its own: SIGTERM says sys.exit(15).
+
+    What a handler raises in the middle of a fork is lost besides, and Ray forks much. The wakeup descriptor sees every
+    signal, so those that end a command are sent again here.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ray leaves signals alone, and we may not touch them
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    seen, write = os.pipe()
+    os.set_blocking(write, False)
+    before, hook = signal.set_wakeup_fd(write, warn_on_full_buffer=False), sys.unraisablehook
+    sys.unraisablehook = lambda _: None  # it would print what is lost
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        signal.set_wakeup_fd(before)
+        if handler is not None:  # None: not Python's
+            signal.signal(signal.SIGTERM, handler)
+        os.close(write)
+        with os.fdopen(seen, "rb") as pipe:
+            came = pipe.read()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if number in came:
+                signal.raise_signal(number)
 
 
 class RayEngine:

@@ -24,7 +24,6 @@ from ahp_toolkit.core.pipeline import run  # noqa: E402
 from ahp_toolkit.core.ray_worker import Check, code_of  # noqa: E402
 from benchmark import score as judge  # noqa: E402
 from tests.benchmark.world import make_split, noisy, submit  # noqa: E402
-from tests.ux.small import ENV, start  # noqa: E402
 
 from .work import Double, calls, complain, divide, job, where  # noqa: E402
 
@@ -195,25 +194,6 @@ def test_a_worker_that_sees_another_disk_or_other_code_refuses(tmp_path, monkeyp
         Check("here", code_of(), str(tmp_path), ((str(tmp_path / "photos"), "000.jpg"),))()
     with pytest.raises(UserError, match="numpy is .* there and 0.1 on here; install the same"):
         Check("here", code_of() | {"numpy": "0.1"}, str(tmp_path), ())()
-
-
-def test_sigterm_ends_a_command_on_its_own_cluster_in_one_line(tmp_path):
-    before = f"""
-from ahp_toolkit.core.engines import Work, make_engine
-from tests.ux.small import nap
-def ahp(**_):
-    with make_engine("ray", 1) as engine:
-        list(engine.imap(Work("nap", nap), [(k, {str(tmp_path)!r}) for k in range(4)]))
-cli.ahp = ahp
-"""
-    child = start(before=before, env=ENV | {"PYTHONPATH": str(Path(__file__).parents[2])})
-    end = time.monotonic() + 300
-    while not (tmp_path / "0").exists():
-        assert child.poll() is None and time.monotonic() < end, child.stderr.read()
-        time.sleep(0.1)
-    child.terminate()
-    _, err = child.communicate(timeout=120)
-    assert child.returncode == 143 and err == "ahp: terminated; the same command goes on from here\n", err
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch):

@@ -1,0 +1,118 @@
+"""How a cluster is joined or started, and what is said when that fails or is broken off."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+from ahp_toolkit.core.engines import Work, make_engine
+from ahp_toolkit.core.errors import UserError
+from tests.ux.small import ENV, data, start, words
+
+pytestmark = pytest.mark.xdist_group("ray")
+HERE = ENV | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder of a short name, as Ray's sockets need."""
+    folder = Path(tempfile.mkdtemp(prefix="ahp-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def terminate(child: subprocess.Popen[str], when: Callable[[], bool]) -> None:
+    """SIGTERM when it is time."""
+    end = time.monotonic() + 300
+    while not when():
+        assert child.poll() is None and time.monotonic() < end, child.stderr.read()
+        time.sleep(0.05)
+    child.terminate()
+    ended(child)
+
+
+def ended(child: subprocess.Popen[str]) -> None:
+    """By SIGTERM: 143 and one line."""
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 143 and err.strip() == "ahp: terminated; the same command goes on from here", err
+
+
+@pytest.mark.parametrize("begun", ["ahp-ray-*", "ahp-ray-*/session_*/sockets/raylet*"])
+def test_sigterm_while_ray_starts_ends_the_command_in_one_line(begun, short, tmp_path):
+    """Before Ray's first process, and when its last one stands and the command is about to join."""
+    build = words(data(tmp_path / "coco", 4), tmp_path / "out", "-q", "--engine", "ray")
+    terminate(start(*build, env=HERE | {"TMPDIR": str(short)}), lambda: any(short.glob(begun)))
+    assert not list(short.glob("ahp-ray-*"))
+
+
+def test_sigterm_that_is_lost_while_ray_starts_comes_again():
+    """As it is in a fork: Python drops there what Ray's handler raises."""
+    before = """
+from ahp_toolkit.core.ray_engine import _own_signals
+def ahp(**_):
+    with _own_signals():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            pass
+    print("not ended")
+cli.ahp = ahp
+"""
+    ended(start(before=before, env=HERE))
+
+
+def test_sigterm_ends_a_command_on_its_own_cluster_in_one_line(tmp_path):
+    before = f"""
+from ahp_toolkit.core.engines import Work, make_engine
+from tests.ux.small import nap
+def ahp(**_):
+    with make_engine("ray", 1) as engine:
+        list(engine.imap(Work("nap", nap), [(k, {str(tmp_path)!r}) for k in range(4)]))
+cli.ahp = ahp
+"""
+    child = start(before=before, env=HERE)
+    terminate(child, (tmp_path / "0").exists)
+
+
+def refusal(address: str) -> str:
+    began = time.monotonic()
+    with make_engine("ray", 1, address) as engine, pytest.raises(UserError) as said:
+        list(engine.imap(Work("abs", abs), enumerate(range(2))))
+    assert time.monotonic() - began < 30  # Ray left to itself: five to fifteen minutes
+    return str(said.value)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_closed_port_is_told_at_once(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    said = refusal(f"{scheme}127.0.0.1:{port}")
+    assert said.startswith(f"cannot join the Ray cluster at {scheme}127.0.0.1:{port} (ConnectionRefusedError")
+    assert "expected auto, or HOST:PORT" in said and "ray start --head" in said
+
+
+def test_names_and_ports_that_cannot_be_are_told_at_once():
+    assert "at nowhere.invalid:6379 (gaierror" in refusal("nowhere.invalid:6379")
+    assert "at nonsense (ValueError" in refusal("nonsense")
+
+
+def test_auto_without_a_cluster_is_told_at_once(tmp_path, monkeypatch):
+    from ray._private import services
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", functools.cache(set))  # this machine's others may run one
+    assert "at auto (ConnectionError: Could not find any running Ray instance" in refusal("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere.invalid:1")
+    assert "at nowhere.invalid:1 (gaierror" in refusal("auto")
