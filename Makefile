@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint lock audit pictures bench bench-gpu scale dist faults fuzz clean
+.PHONY: help install demo test lint lock audit pictures bench bench-gpu scale ray dist faults fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ bench-gpu:  ## the paper's networks on one NVIDIA GPU, into out/gpu (under 8 min
 
 scale: .venv/.installed  ## time, memory and bytes a human at growing sizes, and what a build costs (SCALE=--quick or --full)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale.run $(SCALE)
+
+ray: .venv/.installed  ## both engines build the sample world, and RAY="--source NAME=ROOT": digests of every table into out/ray
+	$(BIN)/python -m tests.ray.digests $(RAY)
 
 dist:  ## a wheel and an sdist in dist/, built in a throwaway environment
 	@rm -rf dist build && t=$$(mktemp -d) && trap 'rm -rf "$$t" build' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q build \
