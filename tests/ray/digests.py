@@ -23,6 +23,8 @@ from ahp_toolkit.core import store
 from ahp_toolkit.sample_world import write_world
 
 ENGINES = ("local", "ray")
+#: What the sample world is written as.
+SOURCES = ("coco", "voc_sbd", "lip", "objects365", "openimages")
 #: Files that say how long it took and who writes; all others are to be the same.
 MEASURED = ("timing.json", ".lock")
 
@@ -44,6 +46,11 @@ def words(roots: Mapping[str, Path], out: Path, engine: str, workers: int) -> li
     sources = [w for name, root in roots.items() for w in ("--source", f"{name}={root}")]
     how = ("--review", "provisional", "--workers", workers, "--engine", engine, "-q")
     return [str(w) for w in ("build", *sources, "--out", out, *how)]
+
+
+def in_world(world: Path) -> dict[str, Path]:
+    """The sample world's data roots by their sources."""
+    return {name: world / name for name in SOURCES}
 
 
 def contents(build: Path) -> dict[str, str]:
@@ -107,8 +114,7 @@ def main() -> int:
     given = parser.parse_args()
     shutil.rmtree(given.out, ignore_errors=True)
     write_world(given.out / "world", seed=0, scenes=given.scenes)
-    every = {p.name: p for p in sorted((given.out / "world").iterdir()) if p.is_dir()}
-    data = {f"Sample world: {given.scenes} scenes, {', '.join(every)}": every}
+    data = {f"Sample world: {given.scenes} scenes, {', '.join(SOURCES)}": in_world(given.out / "world")}
     if given.source:
         roots = {name: Path(root) for name, _, root in (s.partition("=") for s in given.source)}
         data[", ".join(f"{root.name} ({name})" for name, root in roots.items())] = roots

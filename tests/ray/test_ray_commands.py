@@ -19,7 +19,6 @@ from tests.test_build import ahp
 from . import digests
 
 pytestmark = pytest.mark.xdist_group("ray")
-SOURCES = ("coco", "voc_sbd", "lip", "objects365", "openimages")
 WORKERS = {"local": 1, "ray": 2}
 
 
@@ -46,7 +45,7 @@ def builds(tmp_path_factory) -> dict[str, Path]:
     write_world(top / "world", seed=0, scenes=24)
     made = {engine: top / engine for engine in digests.ENGINES}
     for engine, out in made.items():
-        ahp(*digests.words({name: top / "world" / name for name in SOURCES}, out, engine, WORKERS[engine]))
+        ahp(*digests.words(digests.in_world(top / "world"), out, engine, WORKERS[engine]))
         ahp("build", "materialize", "--root", out, "--split", "val", "--what", "crops", *on(engine))
     return made
 
