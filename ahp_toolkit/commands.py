@@ -263,6 +263,16 @@ def run_build(options: dict[str, Any]) -> Path:
     return made.out
 
 
+def _beside_sources(build: Path, out: Path | None) -> None:
+    """An ``--out`` of its own is held to what the build's is: never among the sources' files."""
+    from . import builder
+    from .core.places import place
+    from .option_checks import check_place
+
+    if out is not None:
+        check_place(out, {name: place(root) for name, root in builder.roots_of(build).items()})
+
+
 def _result(result: Result, words: str) -> None:
     """One line a stage: what came in, what went on, what was dropped and why."""
     state = "" if result.fresh else "  (stands already)"
@@ -298,10 +308,11 @@ def _result(result: Result, words: str) -> None:
 def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what: str, images: bool) -> None:
     """Write the humans or the samples in another format: COCO amodal (COCOA, KINS), the AHP layout, WebDataset."""
     from . import builder
-    from .core.publish import reading, shown, working
+    from .core.publish import reading_and_working, shown
 
-    with working(out or root) as folder:
-        read, to = (reading(root), folder) if out else (folder, folder / "export" / fmt)
+    with reading_and_working(root, out) as (read, folder):
+        _beside_sources(read, out)
+        to = folder if out else folder / "export" / fmt
         for path in builder.export(read, to, fmt, splits or ("train", "val", "test"), what, images):
             click.echo(shown(out or root, folder, path))
 
@@ -326,12 +337,15 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     Every picture is checked against the digest of its recipe.
     """
     from . import builder
-    from .core.publish import reading, shown, working
+    from .core.publish import reading_and_working, shown
     from .flow_splits import pictures_of
 
-    place = out if out and what == "full" else root  # crops lie beside the split's tables
-    with working(place) as folder, engine_of(options) as engine:
-        read, to = (reading(root), folder) if place is out else (folder, folder / "materialized")
+    if out and what == "crops":
+        raise UserError(f"--out {out}: is for --what full; crops lie beside the split's tables, leave --out out")
+    place = out or root
+    with reading_and_working(root, out) as (read, folder), engine_of(options) as engine:
+        _beside_sources(read, out)
+        to = folder if out else folder / "materialized"
         names = splits or ("val", "test")
         for name, result in zip(names, builder.materialize(read, to, names, what, engine), strict=True):
             written = result.counts.get("written", 0)  # "in" counts parts
@@ -348,7 +362,7 @@ def report(root: Path, seed: int) -> None:
     from .core.lock import lock
     from .core.publish import shown, working
 
-    with working(root) as folder:
+    with working(root, build=True) as folder:
         builder.roots_of(folder)  # a folder that is no build gets no lock file
         with lock(folder):
             click.echo(shown(root, folder, builder.report(folder, seed)).resolve())
