@@ -263,16 +263,6 @@ def run_build(options: dict[str, Any]) -> Path:
     return made.out
 
 
-def _beside_sources(build: Path, out: Path | None) -> None:
-    """An ``--out`` of its own is held to what the build's is: never among the sources' files."""
-    from . import builder
-    from .core.places import place
-    from .option_checks import check_place
-
-    if out is not None:
-        check_place(out, {name: place(root) for name, root in builder.roots_of(build).items()})
-
-
 def _result(result: Result, words: str) -> None:
     """One line a stage: what came in, what went on, what was dropped and why."""
     state = "" if result.fresh else "  (stands already)"
@@ -311,7 +301,6 @@ def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what
     from .core.publish import reading_and_working, shown
 
     with reading_and_working(root, out) as (read, folder):
-        _beside_sources(read, out)
         to = folder if out else folder / "export" / fmt
         for path in builder.export(read, to, fmt, splits or ("train", "val", "test"), what, images):
             click.echo(shown(out or root, folder, path))
@@ -319,7 +308,7 @@ def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what
 
 @build.command()
 @click.option("--root", type=FOLDER, required=True, help="The build folder.")
-@click.option("--out", type=FOLDER, help="Where to; default ROOT/materialized.")
+@click.option("--out", type=FOLDER, help="Where to, for --what full; default ROOT/materialized.")
 @click.option(
     "--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Default: val and test."
 )
@@ -344,7 +333,6 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
         raise UserError(f"--out {out}: is for --what full; crops lie beside the split's tables, leave --out out")
     place = out or root
     with reading_and_working(root, out) as (read, folder), engine_of(options) as engine:
-        _beside_sources(read, out)
         to = folder if out else folder / "materialized"
         names = splits or ("val", "test")
         for name, result in zip(names, builder.materialize(read, to, names, what, engine), strict=True):

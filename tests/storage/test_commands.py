@@ -11,7 +11,7 @@ import pytest
 from ahp_toolkit import cli
 from ahp_toolkit.core import places, store
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.publish import folder_of, naming, reading, working
+from ahp_toolkit.core.publish import check_there, folder_of, naming, reading, working
 
 from .. import fake_build
 
@@ -86,6 +86,11 @@ def test_scores_and_predictions_of_nothing_write_nothing(s3, run, local):
     assert f"{root}/b/runs/r: expected" in refused(run, "bench", "predict", f"{root}/b/runs/r", *where)
     assert f"{root}/b/runs/r: expected" in refused(run, "bench", "predict", f"{root}/b/runs/r", "--split", "val")
     assert not bucket.keys(root.removeprefix("s3://ahp/") + "/")
+
+
+def test_what_is_there_passes(build, local):
+    _, root, _ = build
+    check_there(*map(places.place, (root, f"{root}/splits/val", f"{root}/build.json")), local, local / "none", None)
 
 
 def test_an_error_names_the_address(build, run, tmp_path):
