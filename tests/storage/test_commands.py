@@ -14,6 +14,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.publish import check_there, folder_of, naming, reading, working
 
 from .. import fake_build
+from ..benchmark.world import by_rule, make_split, submit
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,23 @@ def test_scores_and_predictions_of_nothing_write_nothing(s3, run, local):
 def test_what_is_there_passes(build, local):
     _, root, _ = build
     check_there(*map(places.place, (root, f"{root}/splits/val", f"{root}/build.json")), local, local / "none", None)
+
+
+def test_scores_of_predictions_in_a_store_lie_at_the_address(s3, run, tmp_path):
+    _, bucket, root = s3
+    name = root.removeprefix("s3://ahp/")
+    made = make_split(tmp_path / "val", 3, 2)
+    bucket.put_tree(f"{name}/p", submit(tmp_path / "p", by_rule(made, "given"), tmp_path / "val"))
+    bucket.put_tree(f"{name}/val", tmp_path / "val")
+    code, said, error = run("bench", "score", f"{root}/p", "--split", f"{root}/val", "--out", f"{root}/boards")
+    assert code == 0, error
+    folder = said.split("->")[1].split()[0]
+    assert folder.startswith(f"{root}/boards/") and bucket.get(f"{folder.removeprefix('s3://ahp/')}/score.json")
+    for key in bucket.keys(f"{name}/p/"):
+        if key.endswith(".parquet"):
+            bucket.delete(key)
+    said = refused(run, "bench", "score", f"{root}/p", "--split", f"{root}/val", "--out", f"{root}/boards")
+    assert f"{root}/p" in said and str(tmp_path / "cache") not in said
 
 
 def test_an_error_names_the_address(build, run, tmp_path):
