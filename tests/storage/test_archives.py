@@ -68,10 +68,11 @@ def test_an_archive_gives_the_same_harvest_as_files(scene, tmp_path, kind, insid
     assert len(list((tmp_path / "cache" / "archives").glob("*.arrow"))) == 1
 
 
-def test_a_compressed_tar_is_refused_in_one_line(scene, tmp_path):
+@pytest.mark.parametrize("kind", [".tar.gz", ".tgz"])
+def test_a_compressed_tar_is_refused_in_one_line(scene, tmp_path, kind):
     root = shutil.copytree(scene[0], tmp_path / "coco")
-    pack(".tar.gz", root / "train2017", "train2017/")
-    with pytest.raises(StorageError, match=r"train2017\.tar\.gz: a compressed tar cannot be entered.*gzip -d"):
+    pack(kind, root / "train2017", "train2017/")
+    with pytest.raises(StorageError, match=rf"train2017{kind}: a compressed tar cannot be entered.*gzip -d"):
         harvest(tmp_path, {"coco": root})
 
 
