@@ -18,6 +18,7 @@ from .core import dry, store
 from .core.engines import Engine
 from .core.errors import UserError
 from .core.pipeline import Result
+from .core.places import place
 from .core.records import SPLITS
 from .flow import Options, Say
 from .flow_splits import Synthesis
@@ -160,6 +161,13 @@ def roots_of(root: Path) -> dict[str, str]:
     return dict(store.read_json(root / "build.json")["roots"])
 
 
+def _roots_beside(root: Path, out: Path) -> dict[str, str]:
+    """`roots_of` a build; refuses an ``out`` among the sources' files, as the build itself does."""
+    roots = roots_of(root)
+    check_place(out, {name: place(at) for name, at in roots.items()})
+    return roots
+
+
 def renderer_of(root: Path) -> Any:
     """A callable that regenerates the pixels of any sample of a build."""
     from .core.records import Sample
@@ -206,13 +214,14 @@ def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
 
 
 def materialize(root: Path, out: Path, splits: Sequence[str], what: str, engine: Engine) -> list[Result]:
-    """The pixels of splits as files."""
-    return flow_splits.materialize(root, roots_of(root), out, splits, what, engine)
+    """The pixels of splits as files, never among those of the sources."""
+    roots = _roots_beside(root, out)
+    return flow_splits.materialize(root, roots, out, splits, what, engine)
 
 
 def export(root: Path, out: Path, fmt: str, splits: Sequence[str], what: str, images: bool) -> list[Path]:
     """The samples or humans of splits in another format; see `stages.export.export`."""
     from .stages.export import export as write
 
-    roots_of(root)  # a folder that is no build is told from one that lacks a split
+    _roots_beside(root, out)  # a folder that is no build is told from one that lacks a split
     return write(root, out, fmt, splits, what, images, renderer_of(root))

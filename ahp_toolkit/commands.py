@@ -298,17 +298,17 @@ def _result(result: Result, words: str) -> None:
 def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what: str, images: bool) -> None:
     """Write the humans or the samples in another format: COCO amodal (COCOA, KINS), the AHP layout, WebDataset."""
     from . import builder
-    from .core.publish import reading, shown, working
+    from .core.publish import reading_and_working, shown
 
-    with working(out or root) as folder:
-        read, to = (reading(root), folder) if out else (folder, folder / "export" / fmt)
+    with reading_and_working(root, out) as (read, folder):
+        to = folder if out else folder / "export" / fmt
         for path in builder.export(read, to, fmt, splits or ("train", "val", "test"), what, images):
             click.echo(shown(out or root, folder, path))
 
 
 @build.command()
 @click.option("--root", type=FOLDER, required=True, help="The build folder.")
-@click.option("--out", type=FOLDER, help="Where to; default ROOT/materialized.")
+@click.option("--out", type=FOLDER, help="Where to, for --what full; default ROOT/materialized.")
 @click.option(
     "--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Default: val and test."
 )
@@ -326,12 +326,14 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     Every picture is checked against the digest of its recipe.
     """
     from . import builder
-    from .core.publish import reading, shown, working
+    from .core.publish import reading_and_working, shown
     from .flow_splits import pictures_of
 
-    place = out if out and what == "full" else root  # crops lie beside the split's tables
-    with working(place) as folder, engine_of(options) as engine:
-        read, to = (reading(root), folder) if place is out else (folder, folder / "materialized")
+    if out and what == "crops":
+        raise UserError(f"--out {out}: is for --what full; crops lie beside the split's tables, leave --out out")
+    place = out or root
+    with reading_and_working(root, out) as (read, folder), engine_of(options) as engine:
+        to = folder if out else folder / "materialized"
         names = splits or ("val", "test")
         for name, result in zip(names, builder.materialize(read, to, names, what, engine), strict=True):
             written = result.counts.get("written", 0)  # "in" counts parts
@@ -348,7 +350,7 @@ def report(root: Path, seed: int) -> None:
     from .core.lock import lock
     from .core.publish import shown, working
 
-    with working(root) as folder:
+    with working(root, build=True) as folder:
         builder.roots_of(folder)  # a folder that is no build gets no lock file
         with lock(folder):
             click.echo(shown(root, folder, builder.report(folder, seed)).resolve())

@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.options import Local
+
+#: A build folder with a review in it. One at an address is reviewed where it is worked on, and published from there.
+REVIEWED = Local(
+    file_okay=False,
+    way="give its ahp build command --work DIR, review DIR, and run that command again: it publishes what was said",
+)
 
 
 def check_build(root: Path) -> None:

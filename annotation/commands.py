@@ -15,9 +15,9 @@ import click
 
 from ahp_toolkit.cli import Lazy
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Local, Number
+from ahp_toolkit.core.options import Number
 
-from .build_check import check_build
+from .build_check import REVIEWED, check_build
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -31,7 +31,6 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "Propose real composites for the test split; write those passed.",
     ),
 }
-FOLDER = Local(file_okay=False)
 #: Candidates in one App: more are warned of; what is proposed then.
 MOST, GOOD = 50_000, 20_000
 
@@ -42,7 +41,7 @@ MOST, GOOD = 50_000, 20_000
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--root", type=FOLDER, help="The build folder, finished at least up to parse.")
+@click.option("--root", type=REVIEWED, help="The build folder, finished at least up to parse.")
 @click.option("--reviewer", help="Your name, for your log and your fields; default: your user name.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 5151 on.")
 @click.option(

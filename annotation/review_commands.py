@@ -14,7 +14,7 @@ from ahp_toolkit.core.registry import completes
 from ahp_toolkit.core.text import one_line
 from ahp_toolkit.segmenters import SEGMENTERS
 
-from .build_check import check_build
+from .build_check import REVIEWED, check_build
 
 FOLDER = Local(file_okay=False)
 FILE = Local(dir_okay=False)
@@ -30,7 +30,7 @@ def _root(ctx: click.Context, _: click.Parameter, root: Path) -> Path:
     return root
 
 
-root_option = click.option("--root", type=FOLDER, required=True, callback=_root, help="The build folder.")
+root_option = click.option("--root", type=REVIEWED, required=True, callback=_root, help="The build folder.")
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1),

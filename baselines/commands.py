@@ -84,16 +84,16 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     ahp bench train human_deocclusion --task mask --root out/ahp --recipe small
     torchrun --nproc-per-node 8 -m ahp_toolkit.cli bench train pcnets --task content --root out/ahp --recipe paper
     """
-    from ahp_toolkit.core.publish import reading, shown, working
+    from ahp_toolkit.core.publish import reading_and_working, shown
 
     from .job import Training
     from .train import train as run
 
     settings, training = settings_of(pairs)
     root, out = options.pop("root"), options.pop("out")
-    with working(out or root) as to:
-        places = {"root": reading(root), "out": to} if out else {"root": to, "out": None}
-        folder = run(Training(model=model, settings=settings, **places, **options, **training))
+    with reading_and_working(root, out) as (read, to):
+        where = to if out else None
+        folder = run(Training(root=read, out=where, model=model, settings=settings, **options, **training))
         said = json.loads((folder / "run.json").read_text())
         folder = shown(out or root, to, folder)
     note = _parsing_note(said)
@@ -136,13 +136,14 @@ def _parsing_note(said: dict[str, Any]) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run: Path | None, **options: Any) -> None:
     """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
-    from ahp_toolkit.core.publish import local_to, shown, working
+    from ahp_toolkit.core.publish import check_there, local_to, naming, shown, working
     from ahp_toolkit.core.torch_io import pick_device
 
     from .predict import predict_run
 
+    check_there(run, root, mask_run)
     where = out or run.parent.parent  # what is written lies there
-    with working(where) as local:
+    with naming(run, root or run.parent.parent, mask_run), working(where) as local:
         here = local_to(where, local)
         run, build, masks = here(run), here(root or run.parent.parent), here(mask_run) if mask_run else None
         folder = Path(split) if Path(split).is_dir() else build / "splits" / split

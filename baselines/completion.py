@@ -67,16 +67,19 @@ class MaskCompletion(nn.Module):
     """N_m and N_a, stacked. Every switch of Table 4 that concerns the network is an argument.
 
     N_m sees image and initial mask. N_a sees the image, N_m's last feature, the refined modal mask (without a modal
-    branch: the initial mask) and the template feature.
+    branch: the initial mask) and the template feature; with ``initial``, the initial mask beside the refined one too.
     """
 
-    def __init__(self, width: int, modal: bool, parsing: bool, templates: int, rule: str, soft: int = 16) -> None:
+    def __init__(
+        self, width: int, modal: bool, parsing: bool, templates: int, rule: str, initial: bool, soft: int = 16
+    ) -> None:
         super().__init__()
         aids = soft if templates else 0
+        self.initial = initial and modal
         self.first = UNet(4, width)
         self.modal = Branch(width, parsing=parsing, mask=modal) if modal or parsing else None
         self.templates = Templates(templates, soft, rule=rule) if templates else None
-        self.second = UNet(4 + width + aids, width)
+        self.second = UNet(4 + self.initial + width + aids, width)
         self.amodal = Branch(width, aids, parsing)
 
     def forward(self, batch: Batch) -> Output:
@@ -85,6 +88,7 @@ class MaskCompletion(nn.Module):
         mask, parts = (None, None) if self.modal is None else self.modal(feature)
         refined = batch.given if mask is None else mask.sigmoid()
         extra = [] if self.templates is None else [self.templates(refined)]
-        feature = self.second(torch.cat([batch.image, feature, refined, *extra], 1))
+        masks = [refined, batch.given] if self.initial else [refined]
+        feature = self.second(torch.cat([batch.image, feature, *masks, *extra], 1))
         amodal, amodal_parts = self.amodal(feature, *extra)
         return Output(modal=mask, amodal=amodal, modal_parsing=parts, parsing=amodal_parts)

@@ -34,16 +34,17 @@ def score(
     **options: Any,
 ) -> None:
     """Score submissions (folders or JSON files) against a split."""
-    from ahp_toolkit.core.publish import reading, shown, working
+    from ahp_toolkit.core.publish import naming, reading, shown, working
 
     from .context import Context
     from .score import figures
     from .score import score as run
 
-    with working(out) as boards, engine_of(options, workers=1) as engine:
+    found, truth = [reading(p) for p in predictions], reading(split)  # before anything is written at ``out``
+    with naming(split, *predictions), working(out) as boards, engine_of(options, workers=1) as engine:
         context = Context(inception, lpips, boards / "cache", device)
-        for path in predictions:
-            scored = run(reading(path), reading(split), boards, context, engine=engine)
+        for path in found:
+            scored = run(path, truth, boards, context, engine=engine)
             click.echo(f"{scored.model}  ->  {shown(out, boards, scored.folder)}")
             click.echo(_figures(list(figures(scored.scores))))
             for name, reason in scored.absent.items():

@@ -7,11 +7,13 @@ store is at each moment an unfinished stage or a whole one, never a mixture. Wha
 ``.published.json`` and compared by MD5: nothing goes up twice, and what was renamed is copied inside the store.
 
 A folder that was not the last to write (`lease`) is first made the same as the store. One that was is made whole again:
-what a cache cleaner took is fetched, and only what ahp itself removed goes from the store too.
+what a cache cleaner took is fetched, and only what ahp itself removed goes from the store too. A log of what people
+said only ever grows, here and in the store: it is written over one that it begins with, and over no other.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import time
@@ -49,14 +51,14 @@ class Sent(NamedTuple):
 
 
 class Mirror:
-    """A working folder and the address that it is published to."""
+    """A working folder and the address that it is published to; ``own``: in our cache, whatever a cleaner took."""
 
-    def __init__(self, root: str, folder: Path) -> None:
+    def __init__(self, root: str, folder: Path, own: bool = False) -> None:
         self.root, self.folder = root, folder
         said = store.read_json(folder / RECORD) if (folder / RECORD).exists() else {}
         if said.get("address", root) != root:
             raise UserError(f"{folder}: is the working folder of {said['address']}; give another one for {root}")
-        self.known = bool(said)
+        self.known = own or bool(said)
         self.id = str(said.get("work") or uuid.uuid4().hex)
         self.whole = bool(said.get("whole"))
         self.ended = bool(said.get("ended"))  # the last command published all, removals included
@@ -76,8 +78,9 @@ class Mirror:
         """Make the folder at least as new as the store; ``before`` is the lease before ours.
 
         Raises:
-            UserError: when files of this folder that the store does not have would be lost, or when nobody has written
-                at the address yet and it holds other things than a build that was copied there.
+            UserError: when files of this folder that are not ours would be lost, when a log here and the stored one
+                each have words that the other lacks, or when nobody has written at the address yet and it holds other
+                things than a build that was copied there.
         """
         listed = self._listed()
         if listed and before is None and not any(k == "build.json" or k.rpartition("/")[2] in _LAST for k in listed):
@@ -85,19 +88,31 @@ class Mirror:
                 f"{self.root}: expected an empty address or a build, found {len(listed)} other objects such as "
                 f"{min(listed)}; give another one"
             )
-        if not (before is not None and self.stands(before)) and listed:
-            self._check_own(listed)
+        last = not listed or (before is not None and self.stands(before))
+        if not last:
+            self._check_own()
             self.whole = False
             self._save()
-            self._forget(listed)
+        self._forget(listed)
+        self._fetch({k: s for k, s in listed.items() if _words(k)})  # what may be refused comes first
+        if last:
+            self._adopt(listed)
+            self._fetch({k: s for k, s in listed.items() if not (self.folder / k).exists() and self._lost(k)})
+        else:
             self._fetch(listed)
             self._drop(k for k in self._walk() if k not in listed and not _words(k))
-        else:
-            self._forget(listed)
-            self._adopt(listed)
-            missing = {k: s for k, s in listed.items() if not (self.folder / k).exists()}
-            self._fetch({k: s for k, s in missing.items() if _words(k) or self._lost(k)})
         self.whole, self.ended = True, False
+        self._save()
+
+    def lacking(self) -> list[str]:
+        """What was published, and is neither here nor was removed by a command."""
+        return [k for k in self.sent if not (self.folder / k).exists() and (_words(k) or self._lost(k))]
+
+    def mend(self) -> None:
+        """Fetch what is `lacking`: a cleaner took it from the cache."""
+        listed = self._listed()
+        self._forget(listed)
+        self._fetch({k: listed[k] for k in self.lacking()})
         self._save()
 
     def _lost(self, name: str) -> bool:
@@ -124,7 +139,7 @@ class Mirror:
             listed = {k: s for k, s in self._listed().items() if not k.startswith(".") and "/." not in k}
             if not listed:
                 raise UserError(f"{self.root}: expected a build there, found nothing; make one with ahp build --out")
-            self._check_own(listed)
+            self._check_own()
             self.whole = False
             self._forget(listed)
             self._fetch(listed)
@@ -140,23 +155,16 @@ class Mirror:
         found = {s.address[start:]: s for s in remote.listing(self.root, deep=True) if not s.folder}
         return {k: s for k, s in found.items() if lease.FOLDER not in k.split("/") and _fits(k)}
 
-    def _check_own(self, listed: dict[str, Stored]) -> None:
-        """That nothing of somebody's is lost when the folder becomes what is ``listed``."""
-        here = self._walk()
-        if here and not self.known:
+    def _check_own(self) -> None:
+        """That nothing of somebody's is lost when the folder becomes what is in the store."""
+        if not self.known and self._walk():
             raise UserError(f"{self.folder}: expected an empty folder to work in for {self.root}, it holds other files")
-        for name, mark in here.items():
-            sent = self.sent.get(name)
-            unsent = _words(name) and (sent is None or sent.mark != mark)
-            if unsent and not (name in listed and listed[name].md5 == remote.md5_of(self.folder / name)):
-                raise UserError(
-                    f"{self.folder / name}: holds words that {self.root} does not have, which somebody else has "
-                    f"written to since; copy it away, delete it here, run again, and add the words with ahp review"
-                )
 
     def _fetch(self, listed: dict[str, Stored]) -> None:
         def fetch(item: tuple[str, Stored]) -> None:
             name, stored = item
+            if _words(name):
+                return self._join(name, stored)
             path = self.folder / name
             had = self.sent.get(name)
             same = path.is_file() and path.stat().st_size == stored.size
@@ -171,6 +179,19 @@ class Mirror:
             self.sent[name] = had if had and had.mark == mark else Sent(*mark, stored.md5 or remote.md5_of(path))
 
         _parallel(fetch, listed.items())
+
+    def _join(self, name: str, stored: Stored) -> None:
+        """Append to a log here what it lacks of the stored one: somebody may have put words there beside us.
+
+        Raises:
+            UserError: when each has words that the other lacks.
+        """
+        path = self.folder / name
+        mark = _mark(path) if path.is_file() else (-1, -1)
+        if not (path.is_file() and stored.md5 and stored.md5 == remote.md5_of(path)):
+            mark = -1, -1
+            _grow(path, b"".join(remote.blocks(stored.address, stored.size)), stored.address)
+        self.sent[name] = Sent(*mark, stored.md5)
 
     def _forget(self, listed: dict[str, Stored]) -> None:
         """What is not there has not been sent."""
@@ -244,12 +265,13 @@ class Mirror:
         finally:
             if self.sent != before:
                 self._save()
-        return whole and first == now
+        return whole and first == now and now.keys() <= self.sent.keys()  # a mark may have been taken away
 
     def _uncommit(self, new: Iterable[str], gone: Iterable[str]) -> None:
         """Take the ``stage.json`` of a stage away before anything of it is replaced."""
         stages = {k.rpartition("/")[0]: k for k in self.sent if k.endswith("/stage.json")}
-        replaced = [k for k in new if k in self.sent and self.sent[k].md5 != _md5(self.folder / k)]
+        old = (k for k in new if k in self.sent and not _words(k))
+        replaced = [k for k in old if self.sent[k].md5 != _md5(self.folder / k)]
         for name in [*replaced, *gone]:
             folder = name.rpartition("/")[0]
             while folder and folder not in stages:
@@ -266,6 +288,8 @@ class Mirror:
     def _send(self, name: str, mark: tuple[int, int], stable: dict[str, str]) -> bool:
         path, to = self.folder / name, f"{self.root}/{name}"
         try:
+            if _words(name) and (stored := remote.stat(to)) is not None:
+                self._join(name, stored)
             md5 = remote.md5_of(path)
             sent = self.sent.get(name)
             same = sent is not None and sent.md5 == md5
@@ -305,15 +329,36 @@ class Mirror:
 
 
 def _fits(name: str) -> bool:
-    """Whether a file or folder is published: no locks, nothing half written, nothing on its way out."""
+    """Whether a file or folder is published: no locks, nothing half written or on its way out, nothing of one machine.
+
+    Of one machine alone are who is asked what at the moment, and how much of a log its disk has acknowledged.
+    """
     last = name.rpartition("/")[2]
-    half = last.startswith(".") and (last.endswith((".tmp", "-replaced")) or last == ".lock")
-    return not half and name not in (RECORD, HOLD) and not name.startswith(f"{HOLD}/")
+    half = last.startswith(".") and (last.endswith((".tmp", "-replaced", ".jsonl.end")) or last == ".lock")
+    return not (half or last == "leases.jsonl" or name in (RECORD, HOLD) or name.startswith(f"{HOLD}/"))
 
 
 def _words(name: str) -> bool:
     """Whether a file is a log of what people said, which nobody can make again: it is never removed."""
     return name.endswith(".jsonl")
+
+
+def _grow(path: Path, there: bytes, address: str) -> None:
+    """Append to a log what follows in the same log at an address; in place, since reviewers may be writing on it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)  # as they do
+        f.seek(0)
+        here = f.read()
+        if there.startswith(here):
+            f.write(there[len(here) :])
+            f.flush()
+            os.fsync(f.fileno())
+        elif not here.startswith(there):
+            raise UserError(
+                f"{path}: has words that {address} lacks, and lacks words that it has; move it and .{path.name}.end "
+                f"away, run the same command again, then append the lines that only yours has"
+            )
 
 
 def _rank(name: str) -> int:

@@ -72,7 +72,11 @@ class Folder(_Place):
 
 
 class Local(_Place):
-    """A path of this machine. An address is refused before it makes a folder of the name ``s3:``."""
+    """A path of this machine. An address is refused, with ``way`` out, before it makes a folder of the name ``s3:``."""
+
+    def __init__(self, way: str = "", **settings: Any) -> None:
+        super().__init__(**settings)
+        self._way = way
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path.
@@ -83,9 +87,9 @@ class Local(_Place):
         scheme, mark, _ = str(value).partition("://")
         if mark:
             name = f"{param.opts[0]} " if isinstance(param, click.Option) else ""
-            way = "fetch the build first" if param and param.name == "root" else "copy from or to the store apart"
+            first = "fetch the build first" if param and param.name == "root" else "copy from or to the store apart"
             tool = f", e.g. {_TOOLS[scheme]}" if scheme in _TOOLS else ""
-            raise UserError(f"{name}{value}: takes a local {self.kind}; {way}{tool}")
+            raise UserError(f"{name}{value}: takes a local {self.kind}; {self._way or first + tool}")
         return super().convert(value, param, ctx)
 
 

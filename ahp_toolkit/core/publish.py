@@ -6,28 +6,46 @@ only reads fetches what is finished. Local roots are handed through.
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from . import lease, places, store
+from . import lease, places, remote, store
 from .errors import StorageError, UserError
 from .lock import lock
 from .mirror import HOLD, Mirror
 
 
 @contextmanager
-def working(out: Path, work: Path | None = None) -> Iterator[Path]:
+def naming(*roots: Path | None) -> Iterator[None]:
+    """Errors inside name an address as the user did, not the folder in the cache that stands for it.
+
+    Logs of what people said keep their local path: it may hold words that are nowhere else.
+    """
+    try:
+        yield
+    except (UserError, StorageError) as e:
+        for root in roots:
+            if isinstance(root, places.Remote):
+                folder = re.escape(str(folder_of(root)))
+                e.args = (str(root).join(re.split(rf"{folder}(?!\S*\.jsonl)", str(e))),)
+        raise
+
+
+@contextmanager
+def working(out: Path, work: Path | None = None, build: bool = False) -> Iterator[Path]:
     """The folder to write for an output root: a local one itself; for an address, a folder that is published to it.
 
     Args:
         out: a local path or an address.
         work: the working folder of an address; default: one in the cache.
+        build: whether a build must stand at the address already; where there is none, nothing is written.
 
     Raises:
-        UserError: when somebody else writes there, or ``work`` belongs to something else.
+        UserError: when somebody else writes there, ``work`` belongs to something else, or ``build`` is not there.
         StorageError: when the store fails for good; what is in the working folder stays.
     """
     if not isinstance(out, places.Remote):
@@ -35,9 +53,11 @@ def working(out: Path, work: Path | None = None) -> Iterator[Path]:
             raise UserError(f"--work {work}: is for an --out in an object store, {out} is a local folder")
         yield out
         return
+    if build:
+        _expect(out, remote.stat(f"{out}/build.json") is not None)
     folder = work or folder_of(out)
-    with lock(folder / HOLD):
-        mirror = Mirror(str(out), folder)
+    with naming(out), lock(folder / HOLD):
+        mirror = Mirror(str(out), folder, own=work is None)
         mine, before = lease.acquire(str(out), mirror.id)
         mirror.guard = mine.guard
         try:
@@ -47,6 +67,30 @@ def working(out: Path, work: Path | None = None) -> Iterator[Path]:
         finally:
             with suppress(StorageError):  # else it ends by itself
                 mine.release()
+
+
+def _expect(root: Path, there: bool) -> None:
+    if not there:
+        raise UserError(
+            f"{root}: expected a build folder (build.json), found none; make one with ahp build --out {root}"
+        )
+
+
+@contextmanager
+def reading_and_working(root: Path, out: Path | None) -> Iterator[tuple[Path, Path]]:
+    """The local folders of a build to read and of ``out`` to write; without ``out``, the build's own for both.
+
+    Raises:
+        UserError: when ``root`` is no build; then nothing is written at another address.
+    """
+    if out is None:
+        with working(root, build=True) as folder:
+            yield folder, folder
+        return
+    read = reading(root)
+    _expect(root, (read / "build.json").exists())
+    with naming(root), working(out) as folder:
+        yield read, folder
 
 
 def _brought_back(mirror: Mirror, mine: lease.Lease, before: lease.Held | None) -> None:
@@ -67,12 +111,28 @@ def reading(root: Path) -> Path:
     if not isinstance(root, places.Remote):
         return root
     folder = folder_of(root)
-    mirror, held = Mirror(str(root), folder), lease.newest(str(root))
-    if held is not None and mirror.stands(held):
-        return folder
-    with lock(folder / HOLD):
-        mirror.fetch_finished()
+    with naming(root):
+        if _lacking(root, folder) is not None:
+            with lock(folder / HOLD):
+                mend = _lacking(root, folder)  # another process may have fetched it meanwhile
+                if mend is not None:
+                    mend()
     return folder
+
+
+def _lacking(root: Path, folder: Path) -> Callable[[], None] | None:
+    """What makes a folder in the cache fit to be read; None where it is."""
+    mirror, held = Mirror(str(root), folder, own=True), lease.newest(str(root))
+    if held is None or not mirror.stands(held):
+        return mirror.fetch_finished
+    return mirror.mend if held.over and mirror.lacking() else None  # a living owner removes what he likes
+
+
+def check_there(*roots: Path | None) -> None:
+    """Raises `UserError` for an address at which nothing lies, before a command writes at another."""
+    for root in roots:
+        if isinstance(root, places.Remote) and not root.exists():
+            raise UserError(f"{root}: expected something to read there, found nothing; mend the address")
 
 
 def folder_of(out: Path) -> Path:

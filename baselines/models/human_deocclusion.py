@@ -3,6 +3,8 @@
 Every row of Tables 4, 5 and 6 is a setting: see TABLE4, TABLE5, TABLE6. Where the paper is silent, or ours differs:
 
 - The masks' two-class cross-entropy is taken on one logit, which is the same function.
+- N_a sees the initial mask beside the refined one (``initial=False``: eq. 2 to the letter, by which it waits until N_m
+  has learnt to hand that mask on).
 - The adversarial term is the paper's for the critic; the generator minimises -log D, the non-saturating form
   (``adversarial="log"`` gives eq. 3 to the letter).
 - The adversarial term of eq. 3 has weight 1, and in the published code it comes after an argmax and trains nothing.
@@ -64,6 +66,8 @@ TASKS = ("mask", "content")
 class MaskSettings(Settings):
     """Stage 1. ``templates``: how many are kept, 0: none; ``clusters``: of the k-means; weights as in §5.1.
 
+    ``initial``: whether N_a sees the initial mask too; False is eq. 2 to the letter.
+
     ``l_share``: most that the adversarial gradient may be of the amodal cross-entropy's (L2, each sample); 0: no limit.
     """
 
@@ -72,6 +76,7 @@ class MaskSettings(Settings):
     discriminator: bool = True
     modal: bool = True
     parsing: bool = True
+    initial: bool = True
     templates: Natural = 64
     clusters: Count = 128
     template_rule: Annotated[str, OneOf(("l2", "softmax"))] = "l2"
@@ -139,7 +144,7 @@ class MaskModel(Baseline):
         weights = dict.fromkeys(("amodal", "modal", "modal_parsing", "amodal_parsing"), s.l_seg)
         weights |= {"adversarial": s.l_adv, "l1": s.l_gen, "perceptual": s.l_gen, "critic": 1.0}
         super().__init__("mask", s, weights)
-        self.net = MaskCompletion(s.width, s.modal, s.parsing, s.templates, s.template_rule)
+        self.net = MaskCompletion(s.width, s.modal, s.parsing, s.templates, s.template_rule, s.initial)
         self.wants_masks = s.templates > 0
         self.adversarial = L.Adversarial(s.adversarial)  # type: ignore[arg-type]
         if s.discriminator:

@@ -68,7 +68,7 @@ def zipped(files: Files, rng: Random, huge: bool = False) -> bytes:
 
 
 def _zip_member(name: bytes, data: bytes, deflated: int = 1) -> dict[str, Any]:
-    stored = _deflate(data) if deflated else data
+    stored = (_deflate if len(data) < 2**22 else _deflate.__wrapped__)(data) if deflated else data  # no giants are kept
     both = {"need": 20, "flags": 0x800, "method": 8 * deflated, "time": 0x58210000, "crc": zlib.crc32(data)}
     both |= {"csize": len(stored), "usize": len(data), "nlen": None, "elen": None}
     return {"name": name, "local_name": None, "data": stored, "local": dict(both), "extra": b"", "local_extra": b"",

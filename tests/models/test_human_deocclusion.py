@@ -42,6 +42,16 @@ def test_rows_of_tables_5_and_6(row: str) -> None:
         assert model.settings.attention_b == (row[0] in "356") and model.settings.attention_t == (row[0] in "456")
 
 
+@pytest.mark.parametrize("initial", [True, False])
+def test_the_initial_mask_reaches_the_amodal_network_by_itself_or_by_eq_2(initial: bool) -> None:
+    model = build_model("human_deocclusion", "mask", **MASK, initial=initial).eval()
+    model.net.first.register_forward_hook(lambda _, __, feature: torch.zeros_like(feature))  # N_m tells nothing
+    data = batch()
+    with torch.no_grad():
+        a, b = (model(dataclasses.replace(data, given=given)).amodal for given in (data.given, 1 - data.given))
+    assert a is not None and b is not None and torch.equal(a, b) == (not initial)
+
+
 def test_people_without_parsing_train_the_mask_terms_only() -> None:
     model = build_model("human_deocclusion", "mask", **MASK)
     model.prepare(batch().need("amodal")[:, 0])

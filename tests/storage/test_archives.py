@@ -68,10 +68,11 @@ def test_an_archive_gives_the_same_harvest_as_files(scene, tmp_path, kind, insid
     assert len(list((tmp_path / "cache" / "archives").glob("*.arrow"))) == 1
 
 
-def test_a_compressed_tar_is_refused_in_one_line(scene, tmp_path):
+@pytest.mark.parametrize("kind", [".tar.gz", ".tgz"])
+def test_a_compressed_tar_is_refused_in_one_line(scene, tmp_path, kind):
     root = shutil.copytree(scene[0], tmp_path / "coco")
-    pack(".tar.gz", root / "train2017", "train2017/")
-    with pytest.raises(StorageError, match=r"train2017\.tar\.gz: a compressed tar cannot be entered.*gzip -d"):
+    pack(kind, root / "train2017", "train2017/")
+    with pytest.raises(StorageError, match=rf"train2017{kind}: a compressed tar cannot be entered.*gzip -d"):
         harvest(tmp_path, {"coco": root})
 
 
@@ -185,6 +186,32 @@ def test_what_the_readers_of_archives_raise_is_one_line(tmp_path, monkeypatch, e
     (tmp_path / "p.zip").write_bytes(b"PK")
     with pytest.raises(StorageError, match="cannot be read as an archive.*fetch it again"):
         archives.Archive.at(tmp_path / "p.zip")
+
+
+@pytest.mark.parametrize("kind", [".zip", ".tar"])
+def test_an_index_above_the_limit_of_memory_is_refused_with_a_way_out(tmp_path, monkeypatch, kind):
+    for n in range(20):
+        images.write_png(tmp_path / "p" / f"{n}.png", photo(n))
+    path = pack(kind, tmp_path / "p", "")
+    monkeypatch.setattr(archives, "MAX_INDEX_BYTES", 19 * archives._ENTRY_BYTES)
+    with pytest.raises(StorageError, match="more than 19 members, .*pack its files into several archives") as e:
+        archives.Archive.at(path)
+    assert "\n" not in str(e.value)
+    monkeypatch.setattr(archives, "MAX_INDEX_BYTES", 21 * archives._ENTRY_BYTES)  # names count too
+    assert archives.Archive.at(path).entry("7.png") is not None
+
+
+def test_a_zip_whose_list_of_members_would_fill_the_memory_is_refused_unread(tmp_path, monkeypatch):
+    path, hole = tmp_path / "p.zip", archives.MAX_LIST_BYTES + 2**20
+    with path.open("wb") as f:
+        f.truncate(hole)  # a sparse file: the list that its end record claims
+        f.seek(0, io.SEEK_END)
+        f.write(b"PK\x05\x06" + bytes(4) + b"\xff\xff" * 2 + hole.to_bytes(4, "little") + bytes(6))
+    read, ask = [], archives._range
+    monkeypatch.setattr(archives, "_range", lambda path, start, end: read.append(end - start) or ask(path, start, end))
+    with pytest.raises(StorageError, match=f"a list of members of .* bytes, at most {archives.MAX_LIST_BYTES}"):
+        archives.Archive.at(path)
+    assert sum(read) < 2**20
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -107,34 +107,6 @@ def test_another_machine_goes_on_and_the_first_one_follows(s3, tmp_path):
     assert not front.puts()
 
 
-def test_words_that_only_this_folder_has_are_not_lost(s3, tmp_path):
-    _, _, root = s3
-    with working(places.place(root), tmp_path / "a") as folder:
-        fill(folder, {"decisions/kim.jsonl": "1\n", "build.json": "{}"})
-    with working(places.place(root), tmp_path / "b"):
-        pass
-    fill(tmp_path / "a", {"decisions/kim.jsonl": "1\n2\n"})
-    with (
-        pytest.raises(UserError, match=r"kim\.jsonl: holds words that s3://"),
-        working(places.place(root), tmp_path / "a"),
-    ):
-        pass
-    assert (tmp_path / "a/decisions/kim.jsonl").read_text() == "1\n2\n"
-
-
-def test_words_that_vanish_from_the_folder_come_back(s3, tmp_path):
-    _, bucket, root = s3
-    for gone in (False, True):
-        with working(places.place(root), tmp_path / "a") as folder:
-            assert not gone or (folder / "decisions/kim.jsonl").read_text() == "1\n"
-            fill(folder, {"decisions/kim.jsonl": "1\n", "build.json": "{}"})
-        (folder / "decisions/kim.jsonl").unlink()
-        (folder / "build.json").unlink()
-    with working(places.place(root), tmp_path / "a") as folder:
-        assert (folder / "decisions/kim.jsonl").exists()
-    assert set(bucket.tree(name_of(root))) == {"decisions/kim.jsonl", "build.json"}
-
-
 def test_what_a_cleaner_took_from_the_cache_comes_back(s3, tmp_path):
     _, bucket, root = s3
     files = STAGE | {"build.json": "{}", "materialized/val/a.png": "a", "materialized/val/b.png": "b"}
@@ -149,6 +121,34 @@ def test_what_a_cleaner_took_from_the_cache_comes_back(s3, tmp_path):
     with working(places.place(root), tmp_path / "w") as folder:
         (folder / "materialized/val/a.png").unlink()  # what a command removes goes
     assert set(bucket.tree(name_of(root))) == set(files) - {"materialized/val/a.png"}
+
+
+def test_what_a_cleaner_took_comes_back_when_only_read(s3):
+    front, bucket, root = s3
+    files = STAGE | {"build.json": "{}", "decisions/kim.jsonl": "1\n"}
+    with working(places.place(root)) as folder:
+        fill(folder, files)
+    front.forget()
+    for lost in (["s/part-00000.parquet"], ["decisions/kim.jsonl"], ["s/stage.json", "build.json"]):
+        for name in lost:
+            (folder / name).unlink()
+        assert tree(reading(places.place(root))) == {k: v.encode() for k, v in files.items()}
+    assert sum(k.endswith(".parquet") for m, k in front.done if m == "GET") == 1 and not front.puts()
+    with working(places.place(root)):
+        (folder / "s/part-00000.parquet").unlink()  # what a living command has removed is not brought back
+        assert not (reading(places.place(root)) / "s/part-00000.parquet").exists()
+    assert set(bucket.tree(name_of(root))) == set(files) - {"s/part-00000.parquet"}
+
+
+@pytest.mark.parametrize("use", [reading, lambda root: working(root).__enter__()])
+def test_a_folder_of_the_cache_is_ours_whatever_a_cleaner_left_of_it(s3, use):
+    _, _, root = s3
+    with working(places.place(root)) as folder:
+        fill(folder, STAGE | {"build.json": "{}"})
+    (folder / ".published.json").unlink()
+    (folder / "s/part-00000.parquet").unlink()
+    use(places.place(root))
+    assert tree(folder) == {k: v.encode() for k, v in (STAGE | {"build.json": "{}"}).items()}
 
 
 def test_what_a_killed_command_had_removed_stays_removed(s3, tmp_path):

@@ -1,0 +1,45 @@
+"""The review of a build at an address, in its working folder: what was said is published, taken up, brought back."""
+
+from __future__ import annotations
+
+import pytest
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.records import Human
+
+from ..test_build import ahp
+from ..ux.small import data, words
+
+
+@pytest.fixture
+def source(tmp_path):
+    return data(tmp_path / "coco", 6)
+
+
+def kept(folder):
+    return {h.human_id for h in store.read_records(folder / "review", Human)}
+
+
+def test_what_is_said_in_the_working_folder_is_published_and_taken_up(s3, source, tmp_path):
+    _, bucket, root = s3
+    here, there = tmp_path / "here", tmp_path / "there"
+    build = words(source, f"{root}/b", "-q", "--stop-after", "review", "--work")
+    ahp(*build, here)
+    before = kept(here)
+    first, second = sorted(before)[:2]
+    rows = tmp_path / "words.csv"
+    rows.write_text(f"candidate_id,verdict,reason\n{first},discard,occluded\n")
+    ahp("review", "import", "--root", here, rows, "--reviewer", "ann")
+    ahp(*build, here)
+    log = f"{root.removeprefix('s3://ahp/')}/b/decisions/ann.jsonl"
+    assert bucket.get(log) == (here / "decisions/ann.jsonl").read_bytes()
+    assert kept(here) == before - {first}
+    ahp(*build, there)  # another machine goes on with the review
+    rows.write_text(f"candidate_id,verdict,reason\n{second},discard,occluded\n")
+    ahp("review", "import", "--root", there, rows, "--reviewer", "ann")
+    ahp(*build, there)
+    ahp(*build, here)
+    assert bucket.get(log).count(b"\n") == 2
+    for folder in (here, there):
+        assert (folder / "decisions/ann.jsonl").read_bytes() == bucket.get(log)
+    assert kept(here) == kept(there) == before - {first, second}
