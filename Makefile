@@ -59,7 +59,7 @@ bench-gpu:  ## the paper's networks on one NVIDIA GPU, into out/gpu (under 8 min
 scale: .venv/.installed  ## time, memory and bytes a human at growing sizes, and what a build costs (SCALE=--quick or --full)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale.run $(SCALE)
 
-ray: .venv/.installed  ## both engines build the sample world, and RAY="--source NAME=ROOT": digests of every table into out/ray
+ray: .venv/.installed  ## digests of all tables by both engines, into out/ray: sample world, and RAY="--source coco=ROOT"
 	$(BIN)/python -m tests.ray.digests $(RAY)
 
 dist:  ## a wheel and an sdist in dist/, built in a throwaway environment

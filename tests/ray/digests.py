@@ -118,13 +118,12 @@ def main() -> int:
     if given.source:
         roots = {name: Path(root) for name, _, root in (s.partition("=") for s in given.source)}
         data[", ".join(f"{root.name} ({name})" for name, root in roots.items())] = roots
-    how = f"`{{}}` with {given.workers} workers, `--review provisional`, no network"
     text = (
         "# The same bytes on Ray\n\n"
-        f"Made by `make ray` on {machine()}, Ray {ray.__version__}: each build from scratch, once "
-        f"{how.format('--engine local')}, once {how.format('--engine ray')} (one node). Digests are the first 12 of 64 "
-        f"hex digits of sha256 over names and contents of a table's files; left out are {' and '.join(MEASURED)}, "
-        "which hold seconds and processes.\n"
+        f"Made by `make ray` on {machine()}, Ray {ray.__version__}. Each build from scratch, once by `--engine local` and\n"
+        f"once by `--engine ray` (one node), with {given.workers} workers each, `--review provisional`, masks of the "
+        "sources.\nA digest is the first 12 of 64 hex digits of sha256 over names and contents of a table's files. "
+        f"Left out are\n{' and '.join(MEASURED)}, which hold seconds and processes.\n"
     )
     fine = True
     for number, (name, roots) in enumerate(data.items()):
