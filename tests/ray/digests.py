@@ -120,7 +120,8 @@ def main() -> int:
         data[", ".join(f"{root.name} ({name})" for name, root in roots.items())] = roots
     text = (
         "# The same bytes on Ray\n\n"
-        f"Made by `make ray` on {machine()}, Ray {ray.__version__}. Each build from scratch, once by `--engine local` and\n"
+        f"Made by `make ray` on {machine()}, Ray {ray.__version__}. Each build from scratch, once by `--engine local` "
+        "and\n"
         f"once by `--engine ray` (one node), with {given.workers} workers each, `--review provisional`, masks of the "
         "sources.\nA digest is the first 12 of 64 hex digits of sha256 over names and contents of a table's files. "
         f"Left out are\n{' and '.join(MEASURED)}, which hold seconds and processes.\n"
