@@ -10,16 +10,22 @@ from torch import Tensor
 from ahp_toolkit.core.errors import UserError
 
 _CHUNK = 1024
+#: People for each cluster at least, on average (the authors have hundreds): the centre of two or three is nearly their
+#: own masks, off which the network reads the answer in training, and nobody's afterwards.
+EACH = 20
 
 
-def fit_templates(masks: Tensor, keep: int = 64, clusters: int = 128, size: int = 32, seed: int = 0) -> Tensor:
+def fit_templates(
+    masks: Tensor, keep: int = 64, clusters: int = 128, size: int = 32, seed: int = 0, each: int = EACH
+) -> Tensor:
     """k-means centres of amodal masks, the most populated first: float32 [keep, size, size] in [0, 1].
 
-    The authors use 100 to 150 clusters of 32x32 masks and keep 64. With fewer people than clusters there are as many
-    clusters as people; with fewer clusters than ``keep`` they repeat. The same masks and seed give the same templates.
+    The authors use 100 to 150 clusters of 32x32 masks and keep 64. With fewer clusters than ``keep`` they repeat. The
+    same masks and seed give the same templates.
 
     Args:
         masks: bool or 0/1 [N, h, w], the crop frame of the network's input.
+        each: people for a cluster at least, on average: with fewer than ``each * clusters`` there are fewer clusters.
 
     Raises:
         UserError: when there is no mask.
@@ -31,7 +37,7 @@ def fit_templates(masks: Tensor, keep: int = 64, clusters: int = 128, size: int 
     small = torch.cat([_shrunk(chunk, size) for chunk in masks.split(_CHUNK)])
     data = small.flatten(1).double().numpy()
     distinct = len(np.unique(data, axis=0))
-    means = KMeans(min(clusters, distinct), n_init=1, random_state=seed % 2**32).fit(data)
+    means = KMeans(min(clusters, distinct, max(1, len(data) // each)), n_init=1, random_state=seed % 2**32).fit(data)
     counts = np.bincount(means.labels_, minlength=len(means.cluster_centers_))
     order = np.lexsort((*means.cluster_centers_.T, -counts))
     centres = means.cluster_centers_[order].clip(0, 1).astype(np.float32)

@@ -23,6 +23,7 @@ Every row of Tables 4, 5 and 6 is a setting: see TABLE4, TABLE5, TABLE6. Where t
   ``pga_form="listing"`` and ``pga_skip=False``: then the parameter count is the authors' 55.6 M).
 - ``template_rule="softmax"`` is the authors' rule on 32x32 masks: theirs enlarges the templates and multiplies at full
   resolution, whose products are 64 times ours at 256 px. Their k-means is on masks cut to tight boxes, ours on crops.
+- On few people there are fewer clusters than the authors' 100 to 150: see `templates.EACH`.
 - Parsings are the argmax: the published code multiplies each by its predicted mask before use.
 """
 
@@ -64,10 +65,8 @@ TASKS = ("mask", "content")
 
 @dataclass(frozen=True)
 class MaskSettings(Settings):
-    """Stage 1. ``templates``: how many are kept, 0: none; ``clusters``: of the k-means; weights as in §5.1.
-
-    ``initial``: whether N_a sees the initial mask too; False is eq. 2 to the letter.
-
+    """Stage 1. ``templates``: how many are kept, 0: none; ``clusters``: of the k-means, at most one for 20
+    people; weights as in §5.1. ``initial``: whether N_a sees the initial mask too; False is eq. 2 to the letter.
     ``l_share``: most that the adversarial gradient may be of the amodal cross-entropy's (L2, each sample); 0: no limit.
     """
 

@@ -217,13 +217,22 @@ def test_templates_find_the_poses_in_order_of_their_people() -> None:
     poses = torch.zeros(3, 64, 64, dtype=torch.bool)
     poses[0, :32], poses[1, 32:], poses[2, :, :32] = True, True, True
     masks = poses[torch.tensor([0] * 2 + [1] * 9 + [2] * 5)]
-    found = fit_templates(masks, keep=3, clusters=3)
+    found = fit_templates(masks, keep=3, clusters=3, each=1)
     expected = F.avg_pool2d(poses[[1, 2, 0]].float()[:, None], 2)[:, 0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert torch.equal(found, fit_templates(masks, keep=3, clusters=3))
+    assert torch.equal(found, fit_templates(masks, keep=3, clusters=3, each=1))
     assert fit_templates(masks[:1], keep=4).shape == (4, 32, 32)
     with pytest.raises(UserError, match="amodal masks"):
         fit_templates(masks[:0])
+
+
+def test_a_template_is_nobody_s_own_mask() -> None:
+    torch.manual_seed(0)
+    masks = torch.rand(60, 32, 32) < 0.5
+    found = fit_templates(masks, keep=8, clusters=60)
+    assert len(found.unique(dim=0)) == 3  # of twenty people each
+    alone = fit_templates(masks, keep=60, clusters=60, each=1)
+    assert len(alone.unique(dim=0)) == 60
 
 
 def test_gram_by_hand() -> None:
