@@ -93,7 +93,7 @@ class Completer:
             mask: bool [H, W], the visible part of the person.
 
         Raises:
-            UserError: when neither (or both) is given, or the mask is empty or of another size.
+            UserError: when neither (or both) is given, the mask is empty or of another size, or the network's is empty.
         """
         if (box is None) == (mask is None):
             raise UserError("expected a box or a mask of the person, one of the two")
@@ -162,6 +162,8 @@ class Completer:
         ground = _full((1 - masks.amodal) * (1 - masks.modal), crop, photo)
         hidden = ~modal & (_full(masks.invisible, crop, photo) > ground)
         amodal = modal | hidden
+        if not amodal.any():
+            raise UserError("the mask run found nobody there; give another mask, or a run trained for longer")
         recovered = _pasted_back(photo, painted, crop, hidden)
         return Completed(given, modal, amodal, recovered, _cutout(recovered, amodal),
                          _side_by_side(photo, recovered, modal, amodal, crop), crop)  # fmt: skip
