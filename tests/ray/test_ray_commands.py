@@ -55,7 +55,7 @@ def test_every_table_and_file_of_a_build_is_the_same(builds):
     found = {(r.stage, r.split): r for r in digests.tables(builds["local"], builds["ray"])}
     assert all(r.local == r.ray for r in found.values())
     for stage in ("harvest", "segment", "parse", "review"):
-        assert found[stage, ""].rows and found[stage, "dropped"].rows + found[stage, ""].rows
+        assert found[stage, ""].rows and (stage, "dropped") in found
     for split in ("train", "val", "test"):
         assert found["splits", split].rows and found["splits", f"{split}/humans"].rows
     assert any(name.startswith("splits/val/crops/") for name in digests.contents(builds["ray"]))
