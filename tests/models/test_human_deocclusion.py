@@ -6,10 +6,12 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ahp_toolkit.core.errors import UserError
 from baselines.base import Batch, Output, build_model
-from baselines.models.human_deocclusion import TABLE4, TABLE5, TABLE6
+from baselines.models.human_deocclusion import TABLE4, TABLE5, TABLE6, decided
 
 from .world import batch, small
 
@@ -32,6 +34,17 @@ def test_rows_of_table_4(row: str) -> None:
     assert torch.equal(found.modal, batch().given) == (row[0] in "12")
 
 
+@pytest.mark.parametrize("hidden", [0.0, 1 / 3])
+def test_without_a_modal_branch_the_initial_mask_is_what_is_seen(hidden: float) -> None:
+    model, data = build_model("human_deocclusion", "mask", **MASK, modal=False, hidden=hidden).eval(), batch()
+    with torch.no_grad():
+        chance, found = model(data).need("amodal").sigmoid(), model.predict(data).cut()
+    assert found.modal is not None and found.amodal is not None
+    assert torch.equal(found.modal, data.given)
+    lost = (chance > hidden) & (data.given == 0) & (hidden > 0)
+    assert torch.equal(found.amodal > 0, (chance > 0.5) | lost)
+
+
 @pytest.mark.parametrize("row", [*TABLE5, *TABLE6])
 def test_rows_of_tables_5_and_6(row: str) -> None:
     model = build_model("human_deocclusion", "content", **{**CONTENT, **({**TABLE5, **TABLE6}[row])})
@@ -50,6 +63,33 @@ def test_the_initial_mask_reaches_the_amodal_network_by_itself_or_by_eq_2(initia
     with torch.no_grad():
         a, b = (model(dataclasses.replace(data, given=given)).amodal for given in (data.given, 1 - data.given))
     assert a is not None and b is not None and torch.equal(a, b) == (not initial)
+
+
+def pixels(*chances: float) -> torch.Tensor:
+    """Logits [1, 1, 1, W] of probabilities."""
+    return torch.tensor(chances).logit().view(1, 1, 1, -1)
+
+
+def test_masks_are_decided_at_once() -> None:
+    # seen; hidden; unsure of both, hidden with .15; hidden with .4 though .45 the person's; background; modal alone
+    modal, amodal = pixels(0.9, 0.1, 0.45, 0.05, 0.1, 0.6), pixels(0.95, 0.9, 0.6, 0.45, 0.2, 0.4)
+    masks = [m.flatten() > 0.5 for m in decided(modal, amodal, 0.5, 1 / 3)]
+    assert masks[0].tolist() == [True, False, True, False, False, True]
+    assert masks[1].tolist() == [True, True, True, True, False, True]
+    apart = [m.flatten() > 0.5 for m in decided(modal, amodal, 0.5, 0)]
+    assert apart[0].tolist() == [True, False, False, False, False, True]
+    assert apart[1].tolist() == [True, True, True, False, False, True]
+
+
+CHANCE = st.floats(0.001, 0.999)
+
+
+@given(CHANCE, CHANCE, st.floats(0.01, 0.99), st.floats(0.0, 0.99))
+def test_decided_masks_nest_and_hide_what_is_likely_hidden(m: float, a: float, threshold: float, hidden: float) -> None:
+    seen, whole = (x.item() for x in decided(pixels(m), pixels(a), threshold, hidden))
+    assert 0 <= seen <= whole <= 1
+    if hidden > 0 and abs(a - m - hidden) > 1e-3:
+        assert (whole > 0.5 >= seen) == (a - m > hidden)
 
 
 def test_people_without_parsing_train_the_mask_terms_only() -> None:
