@@ -65,6 +65,18 @@ def test_the_initial_mask_reaches_the_amodal_network_by_itself_or_by_eq_2(initia
     assert a is not None and b is not None and torch.equal(a, b) == (not initial)
 
 
+@pytest.mark.parametrize("initial", [True, False])
+def test_untrained_it_answers_with_the_initial_mask_and_with_background(initial: bool) -> None:
+    torch.manual_seed(0)
+    model, data = build_model("human_deocclusion", "mask", **MASK, initial=initial).eval(), batch()
+    with torch.no_grad():
+        found = model.predict(data).cut()
+    assert found.modal is not None and found.amodal is not None
+    assert found.parsing is not None and not found.parsing.any()
+    alike = [bool(torch.equal(m, data.given)) for m in (found.modal, found.amodal)]
+    assert alike == [initial] * 2
+
+
 def pixels(*chances: float) -> torch.Tensor:
     """Logits [1, 1, 1, W] of probabilities."""
     return torch.tensor(chances).logit().view(1, 1, 1, -1)
