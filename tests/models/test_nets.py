@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ahp_toolkit.core.errors import UserError
 from baselines import losses as L
 from baselines.attention import ContextualAttention, attend, pairwise
-from baselines.nets import GatedConv2d, Masked, PartialConv2d, PatchCritic, SkipUNet, UNet, halvings
+from baselines.nets import GatedConv2d, Masked, PartialConv2d, PatchCritic, SkipUNet, UNet, halvings, two_convs
 from baselines.pconv import PartialUNet, partial_levels
 from baselines.pga import Guide, ParsingGuidedAttention, one_hot_parts
 from baselines.templates import fit_templates, template_weights
@@ -285,3 +285,11 @@ def test_style_weighs_about_the_same_in_a_narrow_vgg() -> None:
     b = batch(2)
     wide, narrow = (L.perceptual(L.vgg16(s), b.image, b.need("target") * 0.5)[1] for s in ("random", "random/8"))
     assert 1 / 4 < float(narrow / wide) < 4
+
+
+def test_no_channel_of_a_head_dies() -> None:
+    head, feature = two_convs(4, 8, 1), torch.rand(2, 4, 16, 16)
+    with torch.no_grad():
+        head[0].weight.copy_(-head[0].weight.abs())  # all that a ReLU by itself would see is negative
+    (head(feature) * torch.rand(2, 1, 16, 16)).mean().backward()
+    assert (head[0].weight.grad.flatten(1).norm(dim=1) > 0).all()
