@@ -153,11 +153,10 @@ def test_saved_is_loaded_and_a_seed_is_a_model(name: str, task: str) -> None:
 @PARAMETRIZE
 def test_learns_four_people(name: str, task: str) -> None:
     narrow = {"width": 16} if name == "mask_rcnn" else {}
-    # by the paper's own SGD its mask network stands still for hundreds of steps
-    alike = (name, task) == ("human_deocclusion", "mask")
-    fit = overfit(name, task, most=120, goal=HALFWAY[task], every=10, alike=alike, **narrow)
+    ahead = (name, task) == ("human_deocclusion", "mask")  # it begins at the initial mask, .55
+    fit = overfit(name, task, most=120, goal=0.8 if ahead else HALFWAY[task], every=10, **narrow)
     assert fit.reached, fit
-    assert fit.before < 0.3 if task == "mask" else fit.before > 0.16, fit
+    assert fit.before < (0.56 if ahead else 0.3) if task == "mask" else fit.before > 0.16, fit
 
 
 def test_builds_are_alone_with_their_seed() -> None:
