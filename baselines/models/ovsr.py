@@ -6,8 +6,9 @@ recovery: a two-path structure with one shared network, which paints the object 
 image; then the two tasks iterate: the recovered picture goes back into the segmentation, the recovered mask into the
 painting. Ours differs: the pool holds the training people's amodal masks instead of renderings of 3D models; both
 networks are pix2pix's U-Nets without dropout; the answer's hole is the mean of both paths; for "content" the masks
-are given, so only the painting iterates. The weights are ours: with the mask critics at 0.1, or with the painting's l1
-reaching the masks, the cross-entropy rises again after 100 steps and the masks end no better than the given ones.
+are given, so only the painting iterates. The weights are ours: with the mask critics at 0.01 or more, or with the
+painting's l1 reaching the masks, the cross-entropy rises again after 100 steps (at 0.1 the masks end no better than the
+given ones).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class OvsrSettings(Settings):
     iterations: Count = 2
     pool: Count = 64
     l1: Weight = 10.0
-    coupled: Weight = 0.01
+    coupled: Weight = 0.001
     adversarial: Weight = 0.1
     perceptual: Weight = 0.1
 
