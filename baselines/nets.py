@@ -99,7 +99,7 @@ def residual_block(inputs: int, outputs: int) -> nn.Module:
 def two_convs(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Two convolutions with a ReLU in between (supplement, figure 1): 3x3, then 1x1 to the logits.
 
-    Before the ReLU comes a batch norm, as after every other 3x3 convolution of these networks: without, a third to a
+    Before the ReLU comes a batch norm, as after every other 3x3 convolution of these networks: without, a quarter to a
     half of the hidden channels died within 600 steps of Adam.
     """
     first = nn.Conv2d(inputs, hidden, 3, padding=1, bias=False)

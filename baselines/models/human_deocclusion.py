@@ -6,7 +6,7 @@ Every row of Tables 4, 5 and 6 is a setting: see TABLE4, TABLE5, TABLE6. Where t
 - N_a sees the initial mask beside the refined one, and both masks are changes of it: 2 * initial - 1, times a learnt
   number, comes to their logits (``initial=False``: eq. 2 and figure 1 to the letter; N_a waits until N_m has learnt to
   hand that mask on).
-- The heads' hidden channels are batch-normalised, as every other 3x3 convolution is: else a third to a half die.
+- The heads' hidden channels are batch-normalised, as every other 3x3 convolution is: else a quarter to a half die.
   Parsings begin at background.
 - The adversarial term is the paper's for the critic; the generator minimises -log D, the non-saturating form
   (``adversarial="log"`` gives eq. 3 to the letter).
