@@ -263,10 +263,11 @@ class EvalData(Dataset[Item]):
 # --- batches ------------------------------------------------------------------------------------------------------
 
 
-def to_batch(planes: Tensor, parsed: Tensor, device: torch.device | str, channels_last: bool = False) -> Batch:
-    """uint8 planes [B, 8, H, W] and bool [B] to a Batch on the device; floats are made there."""
+def to_batch(
+    planes: Tensor, parsed: Tensor, device: torch.device | str, layout: torch.memory_format = torch.contiguous_format
+) -> Batch:
+    """uint8 planes [B, 8, H, W] and bool [B] to a Batch on the device, its pictures in ``layout``; made there."""
     x = planes.to(device, non_blocking=True)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     pictures = x[:, :6].float().mul_(2 / 255).sub_(1)
     image, photo = (p.contiguous(memory_format=layout) for p in (pictures[:, :3], pictures[:, 3:]))
     amodal, modal, given = ((x[:, 6:7] & bit > 0).float() for bit in (_AMODAL, _MODAL, _GIVEN))

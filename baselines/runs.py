@@ -22,6 +22,7 @@ from ahp_toolkit.core.torch_io import (
     Checkpoint,
     build_to_fit,
     fill,
+    layout_of,
     load_checkpoint,
     load_torch,
     save_checkpoint,
@@ -164,7 +165,8 @@ def load_model(run: Path, task: str | None = None, device: torch.device | str = 
     assert isinstance(net, Baseline)
     about = path.parent / "run.json"
     said = dict(store.read_json(about)) if about.exists() else {}
-    return Loaded(net.to(device).eval(), name, its, dict(settings), made.digest, said)
+    net.eval().to(device, memory_format=layout_of(torch.device(device)))  # type: ignore[call-overload]
+    return Loaded(net, name, its, dict(settings), made.digest, said)
 
 
 def take_weights(net: Baseline, path: Path, name: str, task: str) -> None:

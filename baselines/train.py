@@ -31,6 +31,7 @@ from ahp_toolkit.core.torch_io import (
     Checkpoint,
     compute_dtype,
     keep_memory,
+    layout_of,
     load_checkpoint,
     pick_device,
     save_checkpoint,
@@ -175,9 +176,8 @@ class _Loop:
             runs.fill(net, state["net"], self.folder / "state.pt")
         self.found = dict(state.get("said", {}) if state is not None else {}) | net.facts()
         device = self.fabric.device
-        # bf16 on a CPU is only asked for where it has the units for it; they want channels last, as CUDA does
-        self.last = device.type == "cuda" or "bf16" in str(self.about["precision"])
-        net.to(device, memory_format=torch.channels_last if self.last else torch.contiguous_format)  # type: ignore[call-overload]
+        self.layout = layout_of(device, torch.bfloat16 if "bf16" in str(self.about["precision"]) else torch.float32)
+        net.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         share_dropout(net)
         self.net: Baseline = net
         if self.fabric.world_size > 1:
@@ -249,7 +249,7 @@ class _Loop:
         self.net.train()
         torch.manual_seed(store.seed_of(self.job.seed, "step", step))
         factor = rate_factor(self.recipe, step, self.steps)
-        batches = counted([to_batch(p, b, self.fabric.device, self.last) for p, b in micro])
+        batches = counted([to_batch(p, b, self.fabric.device, self.layout) for p, b in micro])
         shared: Output | None = None
         if len(batches) == 1:
             with self.fabric.autocast():

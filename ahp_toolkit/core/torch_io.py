@@ -77,6 +77,12 @@ def compute_dtype(device: torch.device, precision: str = "fp32") -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(device)) else torch.float32
 
 
+def layout_of(device: torch.device, dtype: torch.dtype = torch.float32) -> torch.memory_format:
+    """Channels last where convolutions are fastest so, on CUDA and in bfloat16; else contiguous."""
+    last = device.type == "cuda" or dtype == torch.bfloat16
+    return torch.channels_last if last else torch.contiguous_format
+
+
 @contextmanager
 def steady(device: torch.device, dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """Inference that gives the same bytes at any worker count: no gradients; on a CPU one thread, restored after."""

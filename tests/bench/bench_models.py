@@ -2,21 +2,26 @@
 
 PGA's attention at a 64x64 map (stride 4 of 256x256), forward and backward, each way in a process of its own, so that
 its peak memory is its own; the partial convolution against the published two-convolution form; forward passes at
-256x256, batch 1, and their ratio to the floor: their FLOPs over the rate of a large matrix product in the same run.
+256x256, batch 1 and 16, float32 and bfloat16, and their ratio to the floor: their FLOPs over the rate of a large matrix
+product of the same precision in the same run.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ahp_toolkit.core.torch_io import has_bf16, keep_memory, layout_of, precision_of
 from baselines.attention import pairwise
 from baselines.base import build_model
 from baselines.nets import PartialConv2d
@@ -106,35 +111,37 @@ def bench_partial() -> None:
         )
 
 
-def bench_forward() -> None:
-    """Both stages of the paper and the two PCNets, batch 1."""
-    a, b = torch.randn(2, 2048, 2048)
+def bench_forward(dtype: torch.dtype) -> None:
+    """Both stages of the paper and the two PCNets, batch 1 and 16, in float32 or under autocast to ``dtype``."""
+    cpu = torch.device("cpu")
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
     rate = 2 * 2048**3 / best(lambda: a @ b) / 1e6  # GFLOP/s
-    print(f"forward at 256x256, batch 1, float32; floor at {rate:.0f} GFLOP/s")
-    data = batch(1, 256)
-    for name, task in (
-        ("human_deocclusion", "mask"),
-        ("human_deocclusion", "content"),
-        ("pcnets", "mask"),
-        ("pcnets", "content"),
-    ):
-        model = build_model(name, task, vgg="random/8").eval()
-        with torch.no_grad():
-            with FlopCounterMode(display=False) as counter:
-                model(data)
-            took = best(lambda model=model: model(data))  # type: ignore[misc]
-        flops = counter.get_total_flops() / 1e9
-        print(
-            f"  {name:18} {task:8} {took:8.1f} ms, {flops:6.1f} GFLOP, {took / (1e3 * flops / rate):5.2f} x the floor"
-        )
+    print(f"forward at 256x256, {str(dtype).removeprefix('torch.')}; floor at {rate:.0f} GFLOP/s")
+    layout = layout_of(cpu, dtype)
+    for name, task in itertools.product(("human_deocclusion", "pcnets"), ("mask", "content")):
+        model = build_model(name, task, vgg="random/8").eval().to(memory_format=layout)  # type: ignore[call-overload]
+        for count in (1, 16):
+            data = batch(count, 256)
+            data = replace(data, image=data.image.contiguous(memory_format=layout))
+            with torch.inference_mode(), precision_of(cpu, dtype):
+                with FlopCounterMode(display=False) as counter:
+                    model(data)
+                took = best(partial(model, data), 5 if count == 1 else 1)
+            flops = counter.get_total_flops() / 1e9
+            print(
+                f"  {name:18} {task:8} batch {count:2} {took:9.1f} ms, {flops:7.1f} GFLOP, "
+                f"{took / (1e3 * flops / rate):5.2f} x the floor"
+            )
 
 
 def main() -> None:
-    """Print all three."""
+    """Print all three; bfloat16 where the processor has it."""
     torch.set_num_threads(1)
+    keep_memory()  # as training and prediction do
     bench_attention()
     bench_partial()
-    bench_forward()
+    for dtype in [torch.float32, *[torch.bfloat16] * has_bf16(torch.device("cpu"))]:
+        bench_forward(dtype)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -69,6 +70,17 @@ def test_predicts_from_what_inference_has(name: str, task: str) -> None:
     assert torch.equal(
         again.image if task == "content" else again.amodal, found.image if task == "content" else found.amodal
     )
+
+
+@PARAMETRIZE
+def test_channels_last_gives_the_same_answer(name: str, task: str) -> None:
+    given, answers = inference_only(data(), task), []
+    for layout in (torch.contiguous_format, torch.channels_last):  # the latter is what a GPU is given
+        model = built(name, task).eval().to(memory_format=layout)  # type: ignore[call-overload]
+        with torch.no_grad():
+            found = model.predict(replace(given, image=given.image.contiguous(memory_format=layout)))
+        answers.append(found.image if task == "content" else found.amodal)
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", [n for n, task in CASES if task == "mask" and n not in JOINED])
