@@ -176,7 +176,7 @@ class _Loop:
             runs.fill(net, state["net"], self.folder / "state.pt")
         self.found = dict(state.get("said", {}) if state is not None else {}) | net.facts()
         device = self.fabric.device
-        self.layout = layout_of(device, torch.bfloat16 if "bf16" in str(self.about["precision"]) else torch.float32)
+        self.layout = layout_of(device, compute_dtype(device, self.recipe.precision))
         net.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         share_dropout(net)
         self.net: Baseline = net
