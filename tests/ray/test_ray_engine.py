@@ -176,12 +176,14 @@ def test_a_raylet_killed_in_the_middle_costs_its_shards_only(cluster, engine, tm
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        run(job(tmp_path, pause=0.25), lambda: range(60), quiet=True, engine=engine)
+        run(job(tmp_path, pause=0.1, doomed=victim.node_id), lambda: range(60), quiet=True, engine=engine)
     finally:
         stop.set()
         killer.join()
-    times = [first for first, _, _ in calls(tmp_path)]
-    assert 30 < len(times) <= 33 and set(times) == {str(i) for i in range(0, 60, 2)}
+    times = [first for first, *_ in calls(tmp_path)]
+    lost = [first for first, _, node in calls(tmp_path) if node == victim.node_id]
+    assert len(lost) == 1 and len(times) == 31 and set(times) == {str(i) for i in range(0, 60, 2)}
+    assert times.count(lost[0]) == 2
     assert len({node for *_, node in calls(tmp_path)}) == 3
     assert bytes_of(tmp_path / "square") == bytes_of(tmp_path / "local" / "square")
 

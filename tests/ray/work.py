@@ -38,11 +38,16 @@ def where(task):
 
 @dataclass(frozen=True)
 class Square:
-    """Squares numbers, drops every third; leaves a line with its process and node. ``kill``: shard -> deaths at it."""
+    """Squares numbers, drops every third; leaves a line with its process and node.
+
+    ``kill``: shard -> deaths at it. ``doomed``: a node whose workers stay at a shard until they die; the others' wait
+    over their first until one is there.
+    """
 
     trace: str
     pause: float = 0.0
     kill: dict[int, int] = field(default_factory=dict)
+    doomed: str = ""
     roots: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, items: Sequence[int]) -> Output:
@@ -52,9 +57,18 @@ class Square:
         if sum(line.split()[0] == str(items[0]) for line in Path(self.trace).read_text().splitlines()) <= deaths:
             time.sleep(0.5)  # the answer before this one is on its way
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.doomed:
+            self._wait_for_doom()
         time.sleep(self.pause)
         kept = [Item(f"n{i}", i * i) for i in items if i % 3]
         return Output({MAIN: kept}, [Dropped(f"n{i}", "square", "third") for i in items if i % 3 == 0])
+
+    def _wait_for_doom(self, seconds: float = 300.0) -> None:
+        end, here = time.monotonic() + seconds, _node()
+        while here == self.doomed or f" {self.doomed}\n" not in Path(self.trace).read_text():
+            if time.monotonic() > end:
+                raise TimeoutError(f"nothing happened on node {self.doomed}")
+            time.sleep(0.05)
 
 
 class Double(Square):
