@@ -263,6 +263,10 @@ def test_one_fsync_a_second_when_the_setting_says_so(root, ids, monkeypatch):
     for cid in ids[:5]:
         session.decide(cid, "discard")
     assert not calls
+    for _ in range(300):
+        if calls:
+            break
+        time.sleep(0.1)
     time.sleep(1.3)
     assert len(calls) == 1
     with pytest.raises(UserError, match="expected 'decision' or 'second'"):
@@ -282,7 +286,7 @@ def test_the_mirror_tries_until_the_database_is_back():
     mirror = Mirror(write)
     for k in range(5):
         mirror.put([f"c{k}"])
-    for _ in range(100):
+    for _ in range(600):
         if taken and set().union(*taken) == {f"c{k}" for k in range(5)}:
             break
         time.sleep(0.05)
@@ -307,7 +311,7 @@ def test_what_another_says_meanwhile_reaches_the_database_in_the_end(root, ids, 
     bob.decide(ids[0], "preserve")
     bob.decide(ids[0], "")
     ann.decide(ids[1], "preserve")  # reads what bob has said so far on the way
-    for _ in range(100):
+    for _ in range(600):
         if held.get(ids[0], {}).get("verdict") == "discard" and held.get(ids[1], {}).get("verdict") == "preserve":
             break
         time.sleep(0.05)
