@@ -46,8 +46,10 @@ _QUIET = dict.fromkeys(("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_O
 }
 #: Of the half minutes that Ray waits for what listens at an address and is no cluster: twenty, left to itself.
 _JOINING = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
-#: Seconds for an address to take a connection.
+#: Seconds for an address to take a connection, and to answer.
 REACH = 5.0
+#: What opens a conversation of HTTP/2, as gRPC has it: RFC 9113, 3.4, with an empty SETTINGS frame.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 #: On a busy machine a raylet that waits for workers which it started in advance, and gave up, never answers.
 PATIENT = {"RAY_prestart_worker_first_driver": "0", "RAY_worker_register_timeout_seconds": "600"}
 _LONGEST = 40  # characters of the temporary folder: Ray's sockets lie 65 below it, and the kernel takes 107
@@ -101,11 +103,17 @@ def _reach(address: str) -> None:
     """Knock at ``HOST:PORT`` or ``ray://HOST:PORT``: Ray would knock for minutes. Other addresses are its own affair.
 
     Raises:
-        OSError: when nobody opens.
+        OSError: when nobody opens, or what opens does not speak gRPC, as the dashboard's port does not.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and "/" not in host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), REACH).close()
+    if not colon or "/" in host or not port.isdecimal():
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), REACH) as there:
+        if os.environ.get("RAY_USE_TLS", "0") == "1":  # it says nothing before a handshake
+            return
+        there.sendall(_HELLO)
+        if there.recv(4)[3:] != b"\4":  # the type of a SETTINGS frame, which a server sends first
+            raise ConnectionError("what listens there is no Ray cluster")
 
 
 def _private() -> dict[str, str]:
@@ -118,7 +126,7 @@ def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None
     said: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         temp = tempfile.mkdtemp(prefix="ahp-ray-")
-        closing.callback(shutil.rmtree, temp, ignore_errors=True)
+        closing.callback(_sweep, os.path.realpath(temp))
         if len(temp) > _LONGEST:
             raise UserError(f"{temp}: too long for Ray's sockets; set TMPDIR to a shorter path")
         cpus = workers or os.cpu_count() or 1
@@ -134,6 +142,30 @@ def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None
             if not left:
                 raise
             ray.shutdown()
+
+
+def _sweep(temp: str) -> None:
+    """End what Ray left running, and remove the folder that it writes to.
+
+    An agent whose raylet was killed while it started lives on for a quarter of a minute and makes its files anew.
+    """
+    psutil = importlib.import_module("psutil")
+
+    def ours(process: Any) -> bool:
+        try:
+            return process.pid != os.getpid() and any(file.path.startswith(temp) for file in process.open_files())
+        except (psutil.Error, OSError):  # another user's, or gone
+            return False
+
+    for _ in range(5):  # what was found last may have started another
+        left = [process for process in psutil.process_iter() if ours(process)]
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=REACH)
+        if not left:
+            break
+    shutil.rmtree(temp, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import http.server
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +108,27 @@ def test_a_closed_port_is_told_without_ray(scheme):
     said = refusal(f"{scheme}127.0.0.1:{port}")
     assert said.startswith(f"cannot join the Ray cluster at {scheme}127.0.0.1:{port} (ConnectionRefusedError")
     assert "expected auto, or HOST:PORT" in said and "ray start --head" in said
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("unasked")
+def test_a_web_server_is_told_from_a_cluster():
+    """As the dashboard's port, given by mistake."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _Page) as page:
+        threading.Thread(target=page.handle_request).start()
+        said = refusal(f"127.0.0.1:{page.server_port}")
+    assert "(ConnectionError: what listens there is no Ray cluster)" in said and "ray start --head" in said
+
+
+@pytest.mark.usefixtures("unasked")
+def test_a_port_that_never_answers_is_told(monkeypatch):
+    monkeypatch.setattr(ray_engine, "REACH", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        assert "(TimeoutError: timed out)" in refusal(f"127.0.0.1:{mute.getsockname()[1]}")
 
 
 @pytest.mark.usefixtures("unasked")
