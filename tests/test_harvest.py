@@ -11,10 +11,15 @@ import pytest
 from ahp_toolkit import flow, sources
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.masks import Box, encode
-from ahp_toolkit.core.records import Candidate, Dropped, Flags, Instance, Occluder
+from ahp_toolkit.core.records import Candidate, Dropped, Flags, ImageRef, Instance, Occluder, SourceImage
 from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.stages import _near, duplicates, neighbours
+from ahp_toolkit.sources.base import Scene
+from ahp_toolkit.stages import _near, duplicates, neighbours, segment, stats
+from ahp_toolkit.stages.build_folder import Build
 from ahp_toolkit.stages.harvest import Photo, Rules, fingerprint
+
+from .sources_b import test_objects365 as o365
+from .sources_b import test_openimages as oi
 
 
 def photo(seed: int, size: tuple[int, int] = (120, 160)) -> images.Rgb:
@@ -96,6 +101,35 @@ def test_a_candidate_carries_its_photos_digest(tmp_path):
     assert harvest(tmp_path, {"coco": root})[1][0].image.digest == store.digest_bytes(data)
 
 
+def test_only_humans_are_counted_as_persons(tmp_path):
+    things = [o365.box(2, (40, 5, 9, 9), category=9), o365.box(3, (40, 5, 9, 9), category=9)]
+    things += [o365.box(4, (1, 1, 0.5, 9), category=9), o365.box(5, (3, 3, 5, 5), category=77)]
+    car = oi.row(label="/m/0k4j", sides="0.6,0.9,0.2,0.6")
+    (tmp_path / "openimages").mkdir()
+    images.write_jpeg(tmp_path / "objects365" / "train" / "patch8" / f"{o365.STEM}.jpg", photo(1, (40, 60)))
+    o365.put(tmp_path / "objects365", [o365.box(1, (10, 8, 20, 20)), o365.box(6, (0, 0, 60, 0.5)), *things])
+    oi.put(tmp_path / "openimages", [oi.row(), car, car, oi.row(label="/m/02w3_ws", sides="0.6,0.6,0.2,0.6")])
+    (tmp_path / "openimages" / "class-descriptions-boxable.csv").write_text("/m/02w3_ws,Personal care\n")
+    masks_csv = [f"a#1.png,{oi.A},{oi.PERSON},1,0.1,0.5,0.2,0.8,,", f"b.png,{oi.A},/m/0k4j,2,0.6,0.9,0.2,0.6,,"]
+    masks_csv += [f"c#2.png,{oi.A},/m/0k4j,3,0.1,0.2,0.2,0.3,,", f"../d.png,{oi.A},/m/02w3_ws,4,0.6,0.6,0.2,0.6,,"]
+    text = "\n".join([oi.MASK_HEAD, *masks_csv, ""])
+    (tmp_path / "openimages" / "validation-annotations-object-segmentation.csv").write_text(text)
+    result, kept, dropped = harvest(tmp_path, {n: tmp_path / n for n in ("objects365", "openimages")})
+    assert (result.counts["persons/objects365"], result.counts["persons/openimages"]) == (2, 1) and len(kept) == 2
+    assert {"duplicate", "zero_area", "unknown_category", "mask_missing", "mask_without_box"} >= set(dropped.values())
+    row = stats.funnel(Build(tmp_path / "out")).iloc[0]
+    assert row[["came_in", "went_on", "dropped", "unaccounted"]].tolist() == [3, 2, 1, 0]
+
+
+def test_a_candidate_keeps_its_annotated_box_and_the_rules_go_by_its_mask(tmp_path):
+    outline = {"segmentation": rectangle(20, 20, 40, 40)}
+    people = [{"box": (20, 20, 40, 100), **outline}, {"box": (2, 20, 40, 40), **outline}]
+    _, kept, _ = harvest(tmp_path, {"coco": coco(tmp_path / "coco", {7: people})})
+    assert [tuple(c.box) for c in kept] == [(20, 20, 40, 100), (2, 20, 40, 40)]
+    assert all(c.mask is not None and c.mask.box == Box(20, 20, 40, 40) for c in kept)
+    assert [segment.keep(c, c.mask).score for c in kept] == pytest.approx([0.25, 20 / 38])
+
+
 def lip(root: Path, stem: str, pixels: images.Rgb) -> Path:
     labels = np.zeros(pixels.shape[:2], np.uint8)
     labels[20:100, 30:70] = 5
@@ -113,6 +147,43 @@ def test_one_photograph_in_two_sources_is_kept_once(tmp_path):
     assert list(dropped.values()) == ["duplicate_photo"]
     aside = list(store.read_records(result.folder / "duplicates", Candidate))
     assert len(aside) == 1 and aside[0].parsing is not None
+
+
+def objects365(root: Path, seeds: list[int]) -> Path:
+    """An Objects365 folder with one person a photo, of the pixels ``photo(seed)``."""
+    scenes = []
+    for seed in seeds:
+        ref = ImageRef(f"objects365/objects365_v2_{seed:08d}", "objects365", "", 160, 120)
+        person = Instance(f"{ref.image_id}#{seed}", "person", Box(20, 20, 60, 100))
+        scenes.append(Scene(SourceImage(ref, (person,)), photo(seed)))
+    SOURCES.get("objects365").write(root, scenes)
+    return root
+
+
+def test_photos_without_a_key_are_photos_of_their_own(tmp_path):
+    a = coco(tmp_path / "coco", {5: [{"box": (20, 20, 60, 100)}]})
+    b = objects365(tmp_path / "objects365", [5, 6, 7, 8])  # the first is COCO's
+    _, kept, dropped = harvest(tmp_path, {"coco": a, "objects365": b})
+    assert dropped == {"objects365/objects365_v2_00000005#5": "duplicate_photo"}
+    own = [f"objects365/objects365_v2_{n:08d}" for n in (6, 7, 8)]
+    assert [c.image.photo for c in kept] == ["coco/000000000005", *own] == [c.image.image_id for c in kept]
+
+
+def test_a_whole_photo_wins_over_a_crop_of_it_and_occluders_that_leave_are_counted(tmp_path):
+    people = [{"box": (3, 20, 60, 100)}, {"box": (100, 30, 140, 70), "category_id": 18}]  # the person in the gutter
+    roots = {"coco": coco(tmp_path / "coco", {5: people}), "lip": lip(tmp_path / "lip", "5_1", photo(77))}
+    result, kept, dropped = harvest(tmp_path, roots)
+    assert not kept and sorted(dropped.values()) == ["duplicate_photo", "gutter"]
+    occluders = [o.occluder_id for o in store.read_records(result.folder / "occluders", Occluder)]
+    assert occluders == ["coco/000000000005#1", "coco/000000000005#2"]
+    assert result.counts["occluders_duplicate/lip"] == 1 and "occluders_duplicate/coco" not in result.counts
+
+
+def test_a_second_harvest_into_a_folder_forgets_the_first_ones_duplicates(tmp_path):
+    a = coco(tmp_path / "coco", {5: [{"box": (20, 20, 60, 100)}]})
+    b = lip(tmp_path / "lip", "5_1", photo(77))
+    assert len(harvest(tmp_path, {"coco": a})[1]) == 1
+    assert [c.image.source for c in harvest(tmp_path, {"coco": a, "lip": b})[1]] == ["coco"]
 
 
 def test_content_finds_what_keys_do_not(tmp_path):
@@ -156,7 +227,7 @@ def test_grouping_of_photos_is_that_of_comparing_all_pairs(tmp_path):
         phash, thumb = base.integers(0, 256, 8, np.uint8), base.integers(0, 245, 256, np.uint8)
         phash[0] ^= np.uint8((1 << int(rng.integers(0, 7))) - 1)
         thumb += np.uint8(rng.integers(0, 3) * 4)
-        key = f"coco/{i // 2}" if i % 17 == 0 else f"p/{i}"
+        key = f"coco/{i // 34} q/{i}" if i % 17 == 0 else ("", f"p/{i} ", " ", f"p/{i}")[i % 4]
         source = ("coco", "openimages", "objects365")[i % 7 % 3]
         said = b"" if i % 11 == 0 else phash.tobytes()
         made.append(Photo(f"{source}/{i}", source, key, said, thumb.tobytes(), 1, i % 2))
@@ -174,7 +245,7 @@ def _all_pairs(photos):
         for j, b in enumerate(photos[:i]):
             bits = (int.from_bytes(a.phash, "big") ^ int.from_bytes(b.phash, "big")).bit_count()
             near = np.abs(np.frombuffer(a.thumb, np.uint8).astype(int) - np.frombuffer(b.thumb, np.uint8)).mean() <= 8
-            if a.keys == b.keys or (a.phash and b.phash and bits <= 4 and near):
+            if set(a.keys.split()) & set(b.keys.split()) or (a.phash and b.phash and bits <= 4 and near):
                 low, high = sorted((group_of[i], group_of[j]))
                 group_of = [low if g == high else g for g in group_of]
     group, lost = {}, {}

@@ -59,6 +59,14 @@ def test_read_is_the_inverse_of_write(name: str, module: ModuleType, tmp_path: P
             assert dataclasses.replace(same, instance_id=instance_id, box=instance.box) == instance
 
 
+def test_flags_and_boxes_are_pythons_own(name: str, module: ModuleType, tmp_path: Path) -> None:
+    world.write(name, module, tmp_path)
+    for image in found(module, tmp_path):
+        for instance in image.instances:  # no numpy truth is True
+            assert {type(getattr(instance.flags, f)) for f in world.FLAGS} <= {bool, type(None)}
+            assert {type(v) for v in instance.box} <= {int, float}
+
+
 def test_photos_are_the_written_ones(name: str, module: ModuleType, tmp_path: Path) -> None:
     made = {s.image.image.image_id: s for s in world.write(name, module, tmp_path)}
     for image in module.read(tmp_path):

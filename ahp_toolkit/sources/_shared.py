@@ -11,7 +11,7 @@ from ..core import images, places
 from ..core.errors import UserError
 from ..core.masks import Bool2D, Box, Label2D
 from ..core.records import Dropped
-from .base import PERSON
+from .base import LABEL, PERSON
 
 #: No side of a photo is longer (JPEG's own limit): it keeps rasterising from taking unbounded memory.
 MAX_SIDE = 65_535
@@ -33,7 +33,7 @@ class Bad(ValueError):
 
 def labelled(detail: str, label: str) -> str:
     """The detail of a dropped instance as the harvest counts it: ``label=<label>`` goes before what is no person."""
-    return detail if label == PERSON else f"label={label}: {detail}"
+    return detail if label == PERSON else f"{LABEL}{label}: {detail}"
 
 
 def inside(root: Path, relative: str) -> Path:

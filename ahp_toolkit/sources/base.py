@@ -17,6 +17,8 @@ from ..core.images import Rgb
 from ..core.records import Dropped, SourceImage
 
 PERSON = "person"
+#: Begins the detail of a Dropped that was no person; its label follows.
+LABEL = "label="
 #: LIP's 20 part labels; the index is the label value (formats §3).
 PARTS = (
     "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants", "jumpsuits",
@@ -36,10 +38,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A photo with its usable instances; bad records with their reasons (``Dropped.id``: instance or image id)."""
+    """A photo with its usable instances; bad records with their reasons (``Dropped.id``: instance or image id).
+
+    An instance's id has a ``#``; what is wrong with a file that an instance can do without is ``<image id>/mask``.
+    """
 
     image: SourceImage | None
     dropped: tuple[Dropped, ...] = ()
+
+
+def was_human(dropped: Dropped) -> bool:
+    """Whether a Dropped stands for one human: an instance of no other label."""
+    return "#" in dropped.id and not dropped.detail.startswith(LABEL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from ..core.text import short_line
 from ._grouping import Grouper, Range, bounds, starts
 from ._objects365_json import ANNOTATION, BAD, IMAGE, NO_LABEL, Categories, Sink, pass_over
-from ._shared import MAX_INSTANCES
+from ._shared import MAX_INSTANCES, labelled
 from .base import PERSON, Entry, Loaded, Scene, read_all
 
 NAME = "objects365"
@@ -165,15 +166,23 @@ def load(root: Path, entry: Entry) -> Loaded:
 
 
 def _photo(root: Path, split: str, file_name: str) -> Path:
-    """Where a photo lies: the last two parts of its name below the split's folder, or its name alone (formats §4).
+    """Where a photo lies: the last two parts of its name below the split's folder, its name alone (formats §4), or all
+    of it below the split's folder (as the server lays val out) or below ``root``.
 
     Raises:
         ValueError: when the name leads out of ``root``.
     """
     store.below(file_name)
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
-    tail = "/".join(parts[-2:])
-    return places.first(root, [f"{split}/{tail}", f"{split}/{parts[-1]}", f"images/{split}/{parts[-1]}"])
+    name, tail, whole = (f"/{'/'.join(parts[-n:])}" for n in (1, 2, len(parts)))
+    unpacked = _is_folder(root, (split + tail).rpartition("/")[0])  # then archives left elsewhere stay closed
+    packed = [] if unpacked else [split + whole, f"images/{split}{tail}", whole[1:]]
+    return places.first(root, [split + tail, *packed, split + name, f"images/{split}{name}"])
+
+
+@lru_cache(maxsize=4096)
+def _is_folder(root: Path, folder: str) -> bool:
+    return (root / folder).is_dir()
 
 
 def _instances(ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]) -> tuple[list[Instance], list[Dropped]]:
@@ -181,18 +190,19 @@ def _instances(ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]) -> t
     dropped: list[Dropped] = []
     seen_ids: set[int] = set()
     seen_boxes: set[tuple[int, tuple[float, ...]]] = set()
-    for number, label, crowd, fake, reflected, bad, xywh in rows.tolist():
+    columns = (rows[n].tolist() for n in ROW.names or ())  # a row's own tolist leaves an array in it
+    for number, label, crowd, fake, reflected, bad, xywh in zip(*columns, strict=True):
         instance_id = f"{ref.image_id}#{number}"
         exact = (label, tuple(xywh))
         reason, detail = _fault(bad, label, xywh, (crowd, fake, reflected))
         if not reason and (exact in seen_boxes or number in seen_ids):
             reason = "duplicate" if exact in seen_boxes else "duplicate_id"
-            detail = f"{names[label]} {list(xywh)} is there already"
+            detail = f"{names[label]} {xywh} is there already"
         box = box_from_xywh(*xywh).clip(ref.width, ref.height)
         if not reason and (box.width <= 0 or box.height <= 0):
-            reason, detail = "box_outside", f"{list(xywh)} lies outside {ref.width}x{ref.height}"
+            reason, detail = "box_outside", f"{xywh} lies outside {ref.width}x{ref.height}"
         if reason:
-            dropped.append(_drop(instance_id, reason, detail))
+            dropped.append(_drop(instance_id, reason, detail, names[label] or "?"))
             continue
         seen_ids.add(number)
         seen_boxes.add(exact)
@@ -208,11 +218,11 @@ def _fault(bad: int, label: int, xywh: Sequence[float], flags: Sequence[int]) ->
     if label == NO_LABEL:
         return "unknown_category", "category_id is not in the file's categories"
     if not all(map(math.isfinite, xywh)):
-        return "bad_box", f"bbox holds what is no finite number: {list(xywh)}"
+        return "bad_box", f"bbox holds what is no finite number: {xywh}"
     if any(f not in (-1, 0, 1) for f in flags):
         return "bad_flag", f"expected 0 or 1 for iscrowd, isfake, isreflected, got {list(flags)}"
     if xywh[2] < 1 or xywh[3] < 1:
-        return "zero_area", f"width or height below 1 px: {list(xywh)}"
+        return "zero_area", f"width or height below 1 px: {xywh}"
     return "", ""
 
 
@@ -220,8 +230,8 @@ def _tri(value: int) -> bool | None:
     return None if value < 0 else value == 1
 
 
-def _drop(id_: str, reason: str, detail: str) -> Dropped:
-    return Dropped(id_ or "?", "harvest", reason, detail, NAME)
+def _drop(id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
+    return Dropped(id_ or "?", "harvest", reason, labelled(detail, label), NAME)
 
 
 def read(root: Path) -> Iterator[SourceImage]:

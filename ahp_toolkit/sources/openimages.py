@@ -25,8 +25,8 @@ from . import _openimages_index as index
 from . import _openimages_write
 from ._grouping import Range, bounds, starts
 from ._openimages_index import BAD, BOX, CLASSES, HIERARCHY, Label
-from ._shared import MAX_INSTANCES
-from .base import Entry, Loaded, Scene, read_all
+from ._shared import MAX_INSTANCES, labelled
+from .base import PERSON, Entry, Loaded, Scene, read_all
 
 NAME = "openimages"
 LICENCE = "annotations CC BY 4.0 by Google; images listed as CC BY 2.0, without warranty"
@@ -191,7 +191,8 @@ def instance_id(image_id: str, mid: str, box: Sequence[float]) -> str:
 
 def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropped: list[Dropped]) -> list[_Item]:
     items: dict[str, _Item] = {}
-    for label, flags, bad, sides in rows.tolist():
+    # column by column: a row's own tolist leaves arrays in it, and no numpy truth is True
+    for label, flags, bad, sides in zip(*(rows[n].tolist() for n in _ROW.names or ()), strict=True):
         box = tuple(sides)
         if not bad and max(map(abs, box)) > _FARTHEST:
             bad = BAD.index("bad_box")
@@ -204,9 +205,8 @@ def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropp
         clipped = Box(x0, y0, x1, y1).clip(ref.width, ref.height)
         reason = _fault(bad, labels[label], Box(x0, y0, x1, y1), clipped) or ("duplicate" if id_ in items else "")
         if reason:
-            dropped.append(
-                _drop(id_, reason, f"{labels[label].mid} XMin, XMax, YMin, YMax = {list(box)}, {list(flags)}")
-            )
+            detail = f"{labels[label].mid} XMin, XMax, YMin, YMax = {sides}, {flags}"
+            dropped.append(_drop(id_, reason, detail, labels[label].name))
             continue
         instance = Instance(id_, labels[label].name, clipped, flags=_flags(flags))
         items[id_] = _Item(instance, label, box)
@@ -246,7 +246,7 @@ def _match(items: list[_Item], p: Payload, image_id: str, dropped: list[Dropped]
             items[n] = items[n]._replace(mask=mask.name or "?")
         else:
             detail = f"{p.labels[mask.label].mid} {list(mask.box)} has no box of this class at this place"
-            dropped.append(_drop(f"{image_id}#{mask.name}", "mask_without_box", detail))
+            dropped.append(_drop(f"{image_id}/mask", "mask_without_box", f"{mask.name}: {detail}"))
     return items
 
 
@@ -279,18 +279,18 @@ def _same(a: _Item, b: _Item) -> bool:
 
 
 def _with_mask(root: Path, split: str, item: _Item, ref: ImageRef, dropped: list[Dropped]) -> Instance:
-    """The instance with its mask; without it, and a Dropped, where the mask is missing or unreadable."""
-    i = item.instance
+    """The instance with its mask; without it, and a note ``<image id>/mask``, where it is missing or unreadable."""
+    i, note = item.instance, f"{ref.image_id}/mask"
     if not item.mask:
         return i
     try:
         mask = _mask(root, split, item.mask, ref)
     except images.ImageError as e:
         reason = "mask_missing" if e.reason == "missing" else "mask_unreadable"
-        dropped.append(_drop(i.instance_id, reason, str(e)))
+        dropped.append(_drop(note, reason, f"{i.instance_id}: {e}"))
         return i
     except ValueError as e:
-        dropped.append(_drop(i.instance_id, "unsafe_path", str(e)))
+        dropped.append(_drop(note, "unsafe_path", f"{i.instance_id}: {e}"))
         return i
     return Instance(i.instance_id, i.label, i.box, mask, None, i.flags)
 
@@ -318,8 +318,8 @@ def _mask(root: Path, split: str, name: str, ref: ImageRef) -> Mask:
     return mask
 
 
-def _drop(id_: str, reason: str, detail: str) -> Dropped:
-    return Dropped(id_ or "?", "harvest", reason, detail, NAME)
+def _drop(id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
+    return Dropped(id_ or "?", "harvest", reason, labelled(detail, label or "?"), NAME)
 
 
 def read(root: Path) -> Iterator[SourceImage]:

@@ -25,7 +25,7 @@ CARRIES = frozenset({"mask", "label", "occluded", "truncated", "difficult"})
 _NAME = "voc_sbd"
 _VOC = ("VOCdevkit/VOC2012/", "VOC2012/", "")
 _SBD = ("benchmark_RELEASE/dataset/", "SBD/", "SBD/dataset/", "SBD/benchmark_RELEASE/dataset/")
-#: A mask and an XML object are one when their boxes agree so well; the k-th of both with half of it (formats §2).
+#: A mask and an XML object are one when their boxes agree so well; VOC's own k-th with half of it (formats §2).
 _IOU, _IOU_SAME_PLACE = 0.5, 0.25
 
 
@@ -115,8 +115,9 @@ def load(root: Path, entry: Entry) -> Loaded:
         return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
     stem = entry.image_id.partition("/")[2]
     image = ImageRef(entry.image_id, _NAME, photo.image, width, height, f"voc/{stem}")
-    outlined, boxed = _outlines(files, photo, image, dropped), _boxes(said, image, dropped)
-    pairs = _pairs(boxed, outlined)
+    outlined, numbered = _outlines(files, photo, image, dropped)
+    boxed = _boxes(said, image, dropped)
+    pairs = _pairs(boxed, outlined, numbered)
     instances = [_with_outline(i, outlined[pairs[k]] if k in pairs else None) for k, i in boxed.items()]
     used = set(pairs.values())
     names = {i.instance_id for i in instances} | {d.id for d in dropped}
@@ -142,34 +143,39 @@ def _boxes(said: Annotated | None, image: ImageRef, dropped: list[Dropped]) -> d
     return found
 
 
-def _outlines(files: dict[str, Path], photo: _Photo, image: ImageRef, dropped: list[Dropped]) -> list[Outlined]:
-    """VOC's masks; SBD's where VOC has none or has one that cannot be used."""
+def _outlines(
+    files: dict[str, Path], photo: _Photo, image: ImageRef, dropped: list[Dropped]
+) -> tuple[list[Outlined], bool]:
+    """VOC's masks, whose numbers are the objects' (True); SBD's where VOC has none or has one that cannot be used."""
     size = (image.width, image.height)
     try:
         if photo.voc_mask:
-            return _voc_files.voc_outlines(files[photo.voc_mask], files[photo.voc_class], *size)
+            return _voc_files.voc_outlines(files[photo.voc_mask], files[photo.voc_class], *size), True
     except Bad as bad:
         dropped.append(bad.dropped(f"{image.image_id}/mask", _NAME))
     try:
-        return _voc_files.sbd_outlines(files[photo.sbd], *size) if photo.sbd else []
+        return (_voc_files.sbd_outlines(files[photo.sbd], *size) if photo.sbd else []), False
     except Bad as bad:
         dropped.append(bad.dropped(f"{image.image_id}/sbd", _NAME))
-        return []
+        return [], False
 
 
-def _pairs(boxed: dict[int, Instance], outlined: list[Outlined]) -> dict[int, int]:
-    """Object place -> position of its outline: the k-th of both first, then best IoU first; each once, same class."""
-    scored: list[tuple[bool, float, int, int]] = []
+def _pairs(boxed: dict[int, Instance], outlined: list[Outlined], numbered: bool) -> dict[int, int]:
+    """Object place -> position of its outline, best IoU of the boxes first; each once, same class.
+
+    ``numbered``: of outlines that fit as well, to a tenth, the k-th is the k-th object's (VOC's; SBD counts anew).
+    """
+    scored: list[tuple[float, bool, float, int, int]] = []
     for n, outline in enumerate(outlined):
         around = outline.mask.box
         for k, instance in boxed.items():
             iou = around.iou(instance.box)
-            same_place = outline.number == k
+            same_place = numbered and outline.number == k
             if _same_class(instance.label, outline.label) and iou >= (_IOU_SAME_PLACE if same_place else _IOU):
-                scored.append((not same_place, -iou, k, n))
+                scored.append((-round(iou, 1), not same_place, -iou, k, n))
     pairs: dict[int, int] = {}
     taken: set[int] = set()
-    for _, _, k, n in sorted(scored):
+    for *_, k, n in sorted(scored):
         if k not in pairs and n not in taken:
             pairs[k] = n
             taken.add(n)

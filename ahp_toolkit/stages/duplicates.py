@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,10 @@ from .harvest import STAGE, Photo
 THUMB_DIFFERENCE = 8.0  # mean absolute grey level; two JPEG qualities of one photo differ by 1 to 3
 _PAIRS = 100_000  # thumbnails compared at a time
 _TYPES = {field.name: field.type for field in schema_of(Photo)}
-#: Where two sources annotate a photo equally well, the earlier in this list wins (whole photos before crops).
+#: Where two sources annotate a photo equally well, the earlier in this list wins.
 RANK = ("coco", "voc_sbd", "openimages", "objects365", "lip", "ahp")
+#: Sources of crops: a whole photo, with all that is in it, wins over them however it is annotated.
+CROPS = ("lip",)
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Duplicates:
         store.write_json(path, {"group": self.group, "lost": self.lost})
 
 
-@cache
-def _load(path: str) -> Duplicates:
+@lru_cache(maxsize=1)
+def _load(path: str, _size: int, _mtime_ns: int, _inode: int) -> Duplicates:
+    # known by the file, not by its name alone: a later harvest in this process may write there again
     said = store.read_json(Path(path))
     return Duplicates(said["group"], said["lost"])
 
@@ -76,8 +79,10 @@ def _joined_by_keys(paths: Sequence[Path]) -> Int:
     """Each photo's parent after joining those that share a key: int64 [N]."""
     said = pc.utf8_split_whitespace(_column(paths, "keys")).combine_chunks()
     parent = np.arange(len(said), dtype=np.int64)
-    owner = pc.list_parent_indices(said).to_numpy()
-    code = pc.list_flatten(said).dictionary_encode().indices.to_numpy()
+    keys = pc.list_flatten(said)
+    real = pc.not_equal(keys, "")  # a text without words splits into one empty word
+    owner = pc.list_parent_indices(said).filter(real).to_numpy()
+    code = keys.filter(real).dictionary_encode().indices.to_numpy()
     order = np.argsort(code, kind="stable")
     again = np.flatnonzero(code[order][1:] == code[order][:-1])
     union(parent, owner[order[again]].astype(np.int64), owner[order[again + 1]].astype(np.int64))
@@ -169,10 +174,12 @@ def _rows(paths: Sequence[Path], wanted: Int) -> dict[int, dict[str, object]]:
     return out
 
 
-def _preference(row: dict[str, object]) -> tuple[bool, int, str]:
+def _preference(row: dict[str, object]) -> tuple[bool, bool, int, str]:
+    """The photo that sorts first is kept: whole, then with a mask for all its people, then by source."""
     people, masks, source = int(str(row["people"])), int(str(row["masks"])), str(row["source"])
     all_masked = people > 0 and masks == people
-    return (not all_masked, RANK.index(source) if source in RANK else len(RANK), str(row["image_id"]))
+    rank = RANK.index(source) if source in RANK else len(RANK)
+    return (source in CROPS, not all_masked, rank, str(row["image_id"]))
 
 
 @dataclass(frozen=True)
@@ -180,8 +187,8 @@ class Unite:
     """The stage function that ends the harvest: duplicates leave, photo keys become the group's. Items: raw part names.
 
     ``raw`` is the raw harvest's folder, ``found`` the file of `Duplicates.save` (not the object: it goes to every
-    worker with every shard). What leaves is kept aside in the table ``duplicates``: LIP's crops of COCO photos still
-    train the parser.
+    worker with every shard). Candidates that leave are kept aside in the table ``duplicates``: LIP's crops of COCO
+    photos still train the parser. Occluders that leave are of a photo that another source stands for, and are counted.
     """
 
     raw: str
@@ -190,15 +197,18 @@ class Unite:
     def __call__(self, items: Sequence[str]) -> Output:
         """One part of the raw harvest."""
         out = Output({MAIN: [], "occluders": [], "duplicates": []})
-        found = _load(self.found)
+        seen = Path(self.found).stat()
+        found = _load(self.found, seen.st_size, seen.st_mtime_ns, seen.st_ino)
         for name in items:
             for c in store.read_records(Path(self.raw) / name, Candidate):
                 _candidate(c, found, out)
             for o in store.read_records(Path(self.raw) / "occluders" / name, Occluder):
-                if o.image.image_id not in found.lost:
-                    out.tables["occluders"].append(replace(o, image=_grouped(o.image, found)))
-                    kind = "person" if o.label == PERSON else "other"
-                    out.counts[f"occluders_{kind}/{o.image.source}"] += 1
+                if o.image.image_id in found.lost:
+                    out.counts[f"occluders_duplicate/{o.image.source}"] += 1
+                    continue
+                out.tables["occluders"].append(replace(o, image=_grouped(o.image, found)))
+                kind = "person" if o.label == PERSON else "other"
+                out.counts[f"occluders_{kind}/{o.image.source}"] += 1
         return out
 
 
@@ -214,5 +224,5 @@ def _candidate(c: Candidate, found: Duplicates, out: Output) -> None:
         out.counts[f"candidates/{c.image.source}"] += 1
         return
     out.tables["duplicates"].append(c)
-    detail = f"the same photo as {kept}, which is annotated better"
+    detail = f"the same photo as {kept}, which is whole or annotated better"
     out.dropped.append(Dropped(c.candidate_id, STAGE, "duplicate_photo", detail, c.image.source))

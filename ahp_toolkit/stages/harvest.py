@@ -20,7 +20,7 @@ from ..core import images, places, store
 from ..core.pipeline import MAIN, Output
 from ..core.records import Candidate, Dropped, ImageRef, Instance, Occluder
 from ..sources import SOURCES
-from ..sources.base import PERSON, Entry
+from ..sources.base import PERSON, Entry, was_human
 from .neighbours import neighbours_of
 
 STAGE = "harvest"
@@ -75,7 +75,7 @@ class Harvest:
         loaded = SOURCES.get(source).load(root, entry)
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
-        out.counts[f"persons/{source}"] += sum(d.id.count("#") for d in loaded.dropped if _is_person(d))
+        out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))
         if loaded.image is None:
             return
         image, instances = loaded.image.image, loaded.image.instances
@@ -133,11 +133,6 @@ class Harvest:
         return replace(image, digest=store.digest_bytes(data)), *fingerprint(pixels)
 
 
-def _is_person(dropped: Dropped) -> bool:
-    """Sources mark what they drop of other labels by ``label=...`` at the start of the detail."""
-    return not dropped.detail.startswith("label=") or dropped.detail.startswith(f"label={PERSON}")
-
-
 def fingerprint(pixels: images.Rgb) -> tuple[bytes, bytes]:
     """(64-bit pHash, 16x16 grey thumbnail) of RGB uint8 [H, W, 3]."""
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -156,9 +151,9 @@ def _emit(
 ) -> None:
     around = neighbours_of(kept, instances, image.height, image.width)
     for person, near in zip(kept, around, strict=True):
-        box = person.mask.box if person.mask is not None else person.box
+        # the source's own box: how well a mask fills it tells the mask's quality
         out.tables[MAIN].append(
-            Candidate(person.instance_id, image, box, person.mask, person.parsing, person.flags, near)
+            Candidate(person.instance_id, image, person.box, person.mask, person.parsing, person.flags, near)
         )
     for o in occluders:
         assert o.mask is not None

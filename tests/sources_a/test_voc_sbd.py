@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from ahp_toolkit.core import images, masks
 from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
@@ -76,6 +77,31 @@ def test_masks_go_to_their_objects_and_void_to_none(tmp_path: Path) -> None:
     person, dog = people(tmp_path)
     assert person.label == "person" and person.mask is not None and person.mask.area == 100
     assert dog.label == "dog" and dog.mask is not None and dog.mask.area == 90
+
+
+def test_masks_go_to_the_objects_they_fit_best_whatever_their_numbers(tmp_path: Path) -> None:
+    put(tmp_path, box("person", 6, 6, 15, 25) + box("person", 10, 6, 19, 25))
+    numbers = np.zeros((30, 40), np.uint8)  # the second object's outline is number 1
+    numbers[5:25, 5:15], numbers[6:24, 9:19], numbers[5, 9:19] = 2, 1, 1
+    path = tmp_path / "benchmark_RELEASE/dataset/inst/2008_000001.mat"
+    path.parent.mkdir(parents=True)
+    outlines = {"Segmentation": numbers, "Boundaries": np.zeros((2, 1)), "Categories": np.array([[15], [15]], np.uint8)}
+    savemat(path, {"GTinst": outlines})
+    for again in range(2):  # SBD's, then VOC's own
+        assert [i.mask and i.mask.box.x0 for i in people(tmp_path)] == [5, 9]
+        if not again:
+            put_masks(tmp_path, numbers, np.where(numbers > 0, 15, 0))
+
+
+def test_numbers_decide_between_masks_of_voc_that_fit_alike(tmp_path: Path) -> None:
+    put(tmp_path, box("person", 3, 1, 32, 29) + box("person", 4, 1, 33, 29))
+    numbers = np.zeros((30, 40), np.uint8)
+    numbers[1:28, 15:33], numbers[1, 3:33] = 1, 1
+    numbers[2:28, 2:15], numbers[27, 2:32] = 2, 2
+    put_masks(tmp_path, numbers, np.where(numbers > 0, 15, 0))
+    first, second = people(tmp_path)
+    assert first.mask is not None and first.mask == masks.encode(numbers == 1) and second.mask is not None
+    assert first.mask.box.iou(second.box) > first.mask.box.iou(first.box)  # a pixel better, and yet
 
 
 def test_a_mask_without_an_object_stands_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,46 @@ def test_flat_folders_missing_photos_and_wrong_sizes(tmp_path: Path) -> None:
     assert list(loaded(tmp_path)[1].values()) == ["size_mismatch"]
     (tmp_path / "train" / path.name).unlink()
     assert list(loaded(tmp_path)[1].values()) == ["missing"]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["train/images/v1/patch8", "train/patch8", "train", "images/train/patch8", "images/train", "images/v1/patch8"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_photos_where_the_server_and_its_mirrors_put_them(tmp_path: Path, folder: str, packed: bool) -> None:
+    put(tmp_path, [box(1)])
+    photo, there = tmp_path / "train" / "patch8" / f"{STEM}.jpg", tmp_path / folder / f"{STEM}.jpg"
+    there.parent.mkdir(parents=True, exist_ok=True)
+    photo.rename(there)
+    if photo.parent != there.parent:
+        photo.parent.rmdir()
+    if packed:  # as the server packs val: images/v1/patch8.tar holds patch8/NAME.jpg
+        with tarfile.open(f"{there.parent}.tar", "w") as archive:
+            archive.add(there, f"{there.parent.name}/{there.name}")
+        there.unlink()
+        there.parent.rmdir()
+    (image,), dropped = loaded(tmp_path)
+    assert not dropped and image.image.path == f"{folder}/{STEM}.jpg"
+
+
+def test_a_missing_photo_of_an_unpacked_folder_opens_no_archive_left_elsewhere(tmp_path: Path) -> None:
+    put(tmp_path, [box(1)])
+    (tmp_path / "train" / "patch8" / f"{STEM}.jpg").unlink()
+    (tmp_path / "train/images/v1").mkdir(parents=True)
+    (tmp_path / "train/images/v1/patch8.tar.gz").write_bytes(b"as it was fetched")
+    assert list(loaded(tmp_path)[1].values()) == ["missing"]
+
+
+def test_what_is_dropped_says_plain_numbers_and_its_label(tmp_path: Path) -> None:
+    rows = [box(1), box(2, (0, 0, 0.5, 9)), box(3, (70, 5, 5, 5), category=9), box(4, (1, 1, 5, 5), category=77)]
+    put(tmp_path, rows)
+    dropped = [d.detail for e in objects365.scan(tmp_path) for d in objects365.load(tmp_path, e).dropped]
+    assert dropped == [
+        "width or height below 1 px: [0.0, 0.0, 0.5, 9.0]",
+        "label=formula 1: [70.0, 5.0, 5.0, 5.0] lies outside 60x40",
+        "label=?: category_id is not in the file's categories",
+    ]
 
 
 def test_v1_is_told_by_name(tmp_path: Path) -> None:

@@ -71,6 +71,22 @@ def test_the_same_human_under_two_labels_stays_under_the_specific_one(tmp_path: 
     assert dropped == ["duplicate_label"] and [i.flags.occluded for i in image.instances] == [True]
 
 
+def test_a_human_is_no_second_label_of_the_group_around_it(tmp_path: Path) -> None:
+    put(tmp_path, [row(), row(label=MAN, sides="0.1,0.5,0.2,0.79", flags="0,0,1,0,0")])
+    (image,), dropped = loaded(tmp_path)
+    assert not dropped and [i.flags.group for i in image.instances] == [False, True]
+
+
+def test_what_is_dropped_says_plain_numbers_and_its_label(tmp_path: Path) -> None:
+    put(tmp_path, [row(), row(sides="0.5,0.1,0.2,0.8"), row(label="/m/0k4j", sides="1.1,1.5,0.2,0.8")])
+    dropped = [d.detail for e in openimages.scan(tmp_path) for d in openimages.load(tmp_path, e).dropped]
+    sides = "XMin, XMax, YMin, YMax ="
+    assert dropped == [
+        f"{PERSON} {sides} [0.5, 0.1, 0.2, 0.8], [0, 0, 0, 0, 0]",
+        f"label=/m/0k4j: /m/0k4j {sides} [1.1, 1.5, 0.2, 0.8], [0, 0, 0, 0, 0]",
+    ]
+
+
 def test_bad_rows_are_dropped(tmp_path: Path) -> None:
     rows = [
         row(), row(), row(sides="0.5,0.1,0.2,0.8"), row(sides="nan,0.5,0.2,0.8"), row(sides="x,0.5,0.2,0.8"),
