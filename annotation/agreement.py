@@ -5,6 +5,7 @@ Only candidates that two or more reviewers have decided on count; provisional de
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -88,13 +89,18 @@ def by_pair(decisions: Sequence[Decision]) -> dict[tuple[str, str], Agreement]:
 
 
 def by_reviewer(decisions: Sequence[Decision]) -> dict[str, Agreement]:
-    """Share of a reviewer's shared candidates on which the majority of the others said the same."""
+    """Share of a reviewer's shared candidates on which the majority of the others said the same.
+
+    Where the others have no majority (as many say one thing as another) the candidate does not count.
+    """
     rows: dict[str, list[int]] = {}
     for words in last_words(d for d in decisions if not d.provisional).values():
         for d in words if len(words) >= 2 else ():
             others = [o.verdict for o in words if o is not d]
-            most = max(VERDICTS, key=others.count)
-            rows.setdefault(d.reviewer, []).append(int(most == d.verdict))
+            mine = rows.setdefault(d.reviewer, [])
+            (most, n), *rest = Counter(others).most_common(2)
+            if not rest or rest[0][1] < n:
+                mine.append(int(most == d.verdict))
     return {r: interval(lambda x: float(x.mean()), np.asarray(v, np.int64)) for r, v in sorted(rows.items())}
 
 

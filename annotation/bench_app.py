@@ -67,7 +67,7 @@ def predictions_of(run: Path, split: str) -> Path:
     Raises:
         UserError: when there is none, with the command that makes it.
     """
-    if any(run.glob("*.parquet")):
+    if any(run.glob("part-*.parquet")) or (run / "predictions.parquet").exists():
         return run
     found = [p for p in run.glob(f"predictions/{split}*") if any(p.glob("part-*.parquet"))]
     if not found:

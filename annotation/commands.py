@@ -89,6 +89,8 @@ def review(
     from .session import PLAN_VARIABLE, check_name
 
     name = check_name(reviewer or default_reviewer())
+    if shards and name not in shards:
+        raise UserError(f"{name} is none of --shard {', '.join(shards)} and would be asked nothing; give --reviewer")
     plan = Plan("shards" if shards else "shared", shards, overlap, copies)
     os.environ[PLAN_VARIABLE] = json.dumps(asdict(plan))
     held = Slice.parse(piece)

@@ -1,8 +1,9 @@
 """Decisions: an append-only log (JSON lines) that nothing ever overwrites, and the last word of each reviewer.
 
 One line a decision. The last word wins per reviewer and candidate; history is kept. Final decisions replace
-provisional ones whoever made them. A line ``{"retract": candidate_id, "reviewer": ..., "at": ...}`` takes a reviewer's
-last standing word on a candidate back: the one before it stands again, and both stay in the file.
+provisional ones whoever made them, and a later provisional one never replaces a final. A line ``{"retract":
+candidate_id, "reviewer": ..., "at": ...}`` takes a reviewer's last standing word on a candidate back: the one before it
+stands again, and both stay in the file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .jsonl import append_line, read_bytes, whole
 
 #: From strict to lenient: of verdicts with as many voices the stricter one stands.
 STRICT = ("discard", "refine", "preserve")
+#: Below a build folder: one log a reviewer.
+FOLDER = "decisions"
 _FIELDS = {f.name for f in fields(Decision)}
 
 
@@ -72,8 +75,9 @@ def entry_from_json(line: str) -> Entry:
     if mask:
         height, width = (int(v) for v in mask["size"])
         corrected = Mask(height, width, mask["counts"].encode("ascii"))
-    for name, kind in (("reason", str), ("note", str), ("at", str), ("seconds", (int, float)), ("provisional", bool)):
-        if name in d and not isinstance(d[name], kind):  # type: ignore[arg-type]
+    kinds: dict[str, Any] = dict.fromkeys(("reason", "note", "at", "shown"), str)
+    for name, kind in (kinds | {"seconds": (int, float), "provisional": bool}).items():
+        if name in d and not isinstance(d[name], kind):
             raise ValueError(f"field {name}: expected another type, got {d[name]!r:.60}")
     if "seconds" in d:
         d["seconds"] = float(d["seconds"])  # no table holds a whole number of any size
@@ -143,8 +147,10 @@ def last_words(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:
     """candidate id -> the last decision of each reviewer, final ones alone where there are any."""
     latest: dict[tuple[str, str], Decision] = {}
     for d in decisions:
-        latest.pop((d.candidate_id, d.reviewer), None)
-        latest[d.candidate_id, d.reviewer] = d
+        key = (d.candidate_id, d.reviewer)
+        if key not in latest or outranks(d, latest[key]):
+            latest.pop(key, None)
+            latest[key] = d
     out: dict[str, list[Decision]] = {}
     for d in latest.values():
         out.setdefault(d.candidate_id, []).append(d)
@@ -154,9 +160,19 @@ def last_words(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:
     }
 
 
+def outranks(new: Decision, old: Decision) -> bool:
+    """Whether a reviewer's later word replaces an earlier one: a provisional word never replaces a final one."""
+    return old.provisional or not new.provisional
+
+
+def newest_of(decisions: Sequence[Decision]) -> Decision:
+    """The newest by ``at``; of one time the last."""
+    return max(enumerate(decisions), key=lambda x: (x[1].at, x[0]))[1]
+
+
 def majority(decisions: Sequence[Decision]) -> Decision:
-    """One decision for a candidate: the verdict of most, of equals the stricter; with the mask somebody mended."""
+    """One decision for a candidate: the verdict of most, of equals the stricter; with the mask last mended."""
     verdict = max(STRICT, key=lambda v: sum(d.verdict == v for d in decisions))
     same = [d for d in decisions if d.verdict == verdict]
     mended = [d for d in same if d.corrected is not None]  # a mask somebody took the trouble to mend is not lost
-    return (mended or same)[-1]
+    return newest_of(mended) if mended else same[-1]

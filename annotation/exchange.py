@@ -1,7 +1,7 @@
 """Decisions to and from other tools: CSV and Parquet. What goes out comes back exactly; a bad row is named and counted.
 
 Masks travel in `exchange_masks`. Rows of an import are appended to the log of the importing reviewer (or, without one,
-of the reviewer that the row names); a row that says what its reviewer last said already is counted, not repeated.
+of the reviewer that the row names), in their order; a row that stands in the log already is counted, not repeated.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from ahp_toolkit.core.records import REASONS, Decision
 from ahp_toolkit.core.text import from_cell, short_line, to_cell
 
 from .candidates import Candidates
-from .decisions import append, now
-from .merge import FOLDER, logs_of, read_logs, words_of
+from .decisions import FOLDER, append, last_words, now
+from .merge import logs_of, read_logs
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 NEEDED = ("candidate_id", "verdict")
@@ -78,12 +80,10 @@ def export_decisions(root: Path, path: Path, history: bool = False) -> int:
     Raises:
         UserError: when a log is damaged or the file's ending is not known.
     """
-    if history:
-        words = list(read_logs(logs_of(root)))
-    else:
-        words = sorted(
-            (d for said in words_of(root).values() for d in said), key=lambda d: (d.candidate_id, d.reviewer)
-        )
+    words = list(read_logs(logs_of(root)))
+    if not history:
+        last = (d for said in last_words(words).values() for d in said)
+        words = sorted(last, key=lambda d: (d.candidate_id, d.reviewer))
     kind = format_of(path)
     store.forget_dead(path)
     if kind == "parquet":
@@ -153,6 +153,10 @@ def _check_columns(path: Path, names: Collection[str]) -> None:
 def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer: str = "") -> Imported:
     """Check rows and append the good ones to their reviewers' logs; see `import_decisions`.
 
+    A reviewer's rows on one candidate are their words in order. What they say otherwise than a row before them is bad
+    where nothing tells which is newer: without a time, of one time, or of two people who become one ``reviewer``. So is
+    a word older than what its reviewer says by now: the end of a log is what stands.
+
     Raises:
         UserError: when ``reviewer`` cannot be a name.
     """
@@ -160,33 +164,73 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
 
     if reviewer:
         check_name(reviewer)
-    candidates, words, out = Candidates(root), words_of(root), Imported()
-    last = {(d.candidate_id, d.reviewer): d for said in words.values() for d in said}
-    fresh: dict[tuple[str, str], str] = {}
+    candidates, out = Candidates(root), Imported()
+    said: dict[tuple[str, str], list[Decision]] = {}
+    for d in read_logs(logs_of(root)):
+        said.setdefault((d.candidate_id, d.reviewer), []).append(d)
+    fresh: dict[tuple[str, str], _Row] = {}
+    spoke: set[str] = set()
     for where, row in rows:
         try:
             d = decision_of(row, reviewer)
             check_name(d.reviewer)
             _check_decision(d, candidates)
-            key = (d.candidate_id, d.reviewer)
-            if key in fresh and d.verdict != last[key].verdict:
-                raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {fresh[key]}")
+            key, this = (d.candidate_id, d.reviewer), _Row(where, _text(row, "reviewer") or reviewer, d)
+            known = _stands(said.get(key, []), d)
+            if not known:
+                _check_order(this, fresh.get(key), said.get(key, []))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError) as e:
             out.bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"a mask lacks {e}"))
             continue
-        if key in last and _same(last[key], d):
+        fresh[key] = this
+        if known:
             out.known += 1
             continue
-        append(root / FOLDER / f"{d.reviewer}.jsonl", replace(d, at=d.at or now()), sync=False)
-        last[key], fresh[key] = d, where
+        taken = replace(d, at=d.at or now())
+        append(root / FOLDER / f"{d.reviewer}.jsonl", taken, sync=False)
+        said.setdefault(key, []).append(taken)
         out.taken += 1
-    _sync(root, {who for _, who in fresh})
+        spoke.add(d.reviewer)
+    _sync(root, spoke)
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A good row: where it stands, whose word it was, and the word as it is taken."""
+
+    where: str
+    speaker: str
+    word: Decision
+
+
+def _stands(said: Sequence[Decision], d: Decision) -> bool:
+    """Whether a row repeats a standing word: of its time, or without one the last."""
+    return any(_same(old, d) for old in said if old.at == d.at) or (not d.at and bool(said) and _same(said[-1], d))
+
+
 def _same(a: Decision, b: Decision) -> bool:
-    """Whether an imported word only repeats one: its time may be left out."""
-    return replace(b, at=b.at or a.at) == a
+    """Whether a row says what a word says: its time, and which mask was shown, may be left out."""
+    return replace(b, at=b.at or a.at, shown=b.shown or a.shown) == a
+
+
+def _check_order(this: _Row, before: _Row | None, said: Sequence[Decision]) -> None:
+    d = this.word
+    if before is not None and before.word.verdict != d.verdict:
+        ordered = d.at and before.word.at and d.at != before.word.at and this.speaker == before.speaker
+        if not ordered:
+            raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {before.where}")
+    new, old = _time(d.at), _time(said[-1].at) if said else None
+    if new is not None and old is not None and new < old:
+        raise ValueError(f"{d.candidate_id}: {d.reviewer} has said {said[-1].verdict} since, at {said[-1].at}")
+
+
+def _time(at: str) -> datetime | None:
+    """A word's time; None where it has none that can be compared."""
+    with suppress(ValueError):
+        when = datetime.fromisoformat(at)
+        return when if when.tzinfo is not None else None
+    return None
 
 
 def _check_decision(d: Decision, candidates: Candidates) -> None:
@@ -212,7 +256,7 @@ def decision_of(row: Mapping[str, Any], reviewer: str = "") -> Decision:
     unknown = [str(k) for k in row if k is None]
     if unknown:
         raise ValueError(f"more cells than columns: {row[None]!r}")  # type: ignore[index]
-    text = {k: _text(row, k) for k in ("candidate_id", "verdict", "reason", "at", "note")}
+    text = {k: _text(row, k) for k in ("candidate_id", "verdict", "reason", "at", "note", "shown")}
     if not text["candidate_id"]:
         raise ValueError("candidate_id is empty")
     who = reviewer or _text(row, "reviewer")

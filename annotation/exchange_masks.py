@@ -1,7 +1,8 @@
 """Masks to and from other tools: COCO JSON and PNG. A mask that comes in is a proposal, or a decision where asked for.
 
 An annotation names its candidate in ``candidate_id`` or, as tools that keep attributes do, in
-``attributes.candidate_id``; one that names none belongs to the candidate of its photo that it overlaps most.
+``attributes.candidate_id``; one that names none must be of a person, and belongs to the candidate of its photo that it
+overlaps most.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from ahp_toolkit.core.records import Decision, ImageRef, Segmented
 from ahp_toolkit.core.tables import rows
 from ahp_toolkit.stages.segment import border_pixels
 
+from .about import Case
 from .exchange import Bad, Imported, log_rows
-from .merge import Merge, outcome, settle, words_of
-from .proposals import current, propose
+from .merge import Merge, outcome, settle
+from .proposals import current, known, propose, with_proposal
 
 #: An unnamed mask belongs to a candidate that it overlaps by at least this IoU.
 LEAST_IOU = 0.3
@@ -36,13 +38,20 @@ def file_name(candidate_id: str) -> str:
 
 
 def chosen(root: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> Iterator[tuple[Segmented, str]]:
-    """(candidate with the mask that counts, verdict, "" undecided) of those with one of the ``verdicts``; none: all."""
-    decided = settle(words_of(root), merge or Merge()).decided
-    for s in current(root):
-        d = decided.get(s.candidate.candidate_id)
+    """(candidate with the mask that counts, verdict, "" undecided) of those with one of the ``verdicts``; none: all.
+
+    The mask of a preserved one is that which was judged, of all others the newest.
+    """
+    cases = known(root)
+    decided = settle({cid: case.counted() for cid, case in cases.items() if case.words}, merge or Merge()).decided
+    for s in store.read_records(root / "parse", Segmented):
+        cid = s.candidate.candidate_id
+        d, case = decided.get(cid), cases.get(cid, Case())
         verdict = outcome(d) if d else ""
         if not verdicts or verdict in verdicts:
-            yield (replace(s, mask=d.corrected) if d and d.corrected is not None else s), verdict
+            mask = case.mask(d, s.mask) if d and verdict == "preserve" else case.shown(s.mask)
+            of = next((p for p in case.proposals[::-1] if p.segmented.mask == mask), None)
+            yield replace(with_proposal(s, of), mask=mask), verdict
 
 
 def export_coco(root: Path, path: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> int:
@@ -187,7 +196,7 @@ def _placed(known: _Known, candidate_id: str, photo: str, mask: Mask) -> tuple[S
 
 def _log(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str, use: str) -> Imported:
     words = [
-        (where, Decision(s.candidate.candidate_id, use, reviewer, corrected=mask, note="mended"))
+        (where, Decision(s.candidate.candidate_id, use, reviewer, corrected=mask, note="imported"))
         for where, s, mask in found
     ]
     return log_rows(root, zip((w for w, _ in words), rows(d for _, d in words), strict=True), reviewer)
@@ -208,11 +217,15 @@ def _coco(path: Path) -> Iterator[tuple[str, Any]]:
     if not isinstance(said, dict) or not all(isinstance(said.get(k), list) for k in ("images", "annotations")):
         raise UserError(f"{path}: expected COCO JSON with lists of images and annotations")
     photos = {i["id"]: i for i in said["images"] if isinstance(i, dict) and isinstance(i.get("id"), (int, str))}
+    kinds = said["categories"] if isinstance(said.get("categories"), list) else []
+    names = {c["id"]: str(c.get("name")) for c in kinds if isinstance(c, dict) and isinstance(c.get("id"), (int, str))}
     for k, note in enumerate(said["annotations"], 1):
-        yield f"annotation {k}", lambda note=note: _read_note(note, photos)
+        yield f"annotation {k}", lambda note=note: _read_note(note, photos, names)
 
 
-def _read_note(note: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]]) -> tuple[str, str, Mask]:
+def _read_note(
+    note: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], names: Mapping[Any, str]
+) -> tuple[str, str, Mask]:
     photo = photos[note["image_id"]]
     height, width = int(photo["height"]), int(photo["width"])
     shape = note["segmentation"]
@@ -221,6 +234,9 @@ def _read_note(note: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]])
     else:
         mask = from_polygons(shape, height, width)
     named = note.get("candidate_id") or (note.get("attributes") or {}).get("candidate_id") or ""
+    kind = note.get("category_id")
+    if not named and names and names.get(kind, "").strip().lower() != "person":
+        raise ValueError(f"names no candidate, and its category is no person: {names.get(kind, kind)!r}")
     return str(named), str(photo.get("file_name", "")), mask
 
 

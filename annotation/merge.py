@@ -1,6 +1,6 @@
 """Several reviewers, one decision: rules that merge their last words, and where their logs lie.
 
-People's words count before those of a rule (`decisions.last_words`). What a rule cannot settle stays undecided and is
+People's words count before those of a rule (`about.Case.counted`). What a rule cannot settle stays undecided and is
 listed; nothing is guessed.
 """
 
@@ -14,13 +14,12 @@ from pathlib import Path
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
-from .decisions import last_words, majority, read_log
+from .decisions import FOLDER, majority, read_log
 from .jsonl import logs
+from .proposals import known
 from .words import SETTLED
 
 RULES = ("majority", "unanimous", "senior")
-#: Below a build folder: one log a reviewer.
-FOLDER = "decisions"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Settled:
 
 
 def settle(words: Mapping[str, Sequence[Decision]], merge: Merge) -> Settled:
-    """Merge the last words (`decisions.last_words`) on every candidate."""
+    """Merge the words that count (`about.Case.counted`) on every candidate."""
     decided: dict[str, Decision] = {}
     disagreed, waiting = [], []
     for cid in sorted(words):
@@ -122,5 +121,5 @@ def read_logs(logs: Iterable[Path]) -> Iterator[Decision]:
 
 
 def words_of(root: Path) -> dict[str, list[Decision]]:
-    """candidate id -> the last word of each reviewer, from all logs of a build folder."""
-    return last_words(read_logs(logs_of(root)))
+    """candidate id -> the words to merge, one a reviewer, from all logs of a build folder."""
+    return {cid: case.counted() for cid, case in known(root).items() if case.words}

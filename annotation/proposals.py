@@ -1,57 +1,55 @@
 """Corrected masks on their way back to the reviewers: proposals in ROOT/refine, never decisions.
 
-A proposal remembers how many words its candidate had when it came. While nobody has spoken since, the candidate is open
-again; a preserve spoken afterwards is about the proposed mask. Parts are only ever added; the newest proposal counts.
+A proposal remembers what each reviewer had said of its candidate when it came. While no word that stands was spoken
+since, the candidate is open again (`about`). Parts are only ever added; the newest proposal counts.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
-from ahp_toolkit.core.records import Decision, Segmented
+from ahp_toolkit.core.records import Segmented
 
-from .decisions import read_entries
-from .merge import logs_of
+from .about import Case, Heard, Proposal, cases
+from .decisions import FOLDER as DECISIONS
+from .jsonl import logs
 
 FOLDER = "refine"
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A mask that replaces a candidate's: ``segmented`` names in ``segmenter`` what made it.
-
-    ``words`` decisions had been spoken on the candidate when it came.
-    """
-
-    candidate_id: str
-    segmented: Segmented
-    words: int
-
-
-def spoken(logs: Iterable[Path]) -> Counter[str]:
-    """How many decisions were ever spoken on each candidate, taken back or not."""
-    return Counter(e.candidate_id for log in logs for e in read_entries(log) if isinstance(e, Decision))
-
-
-def newest(folder: Path) -> dict[str, Proposal]:
-    """candidate id -> its newest proposal; empty where there are none.
+def every(folder: Path) -> dict[str, tuple[Proposal, ...]]:
+    """candidate id -> its proposals, oldest first; empty where there are none.
 
     Raises:
         UserError: when a part is damaged.
     """
-    found: dict[str, Proposal] = {}
+    found: dict[str, tuple[Proposal, ...]] = {}
     for path in sorted(folder.glob("part-*.parquet")):
         try:
-            found |= {p.candidate_id: p for p in store.read_records(path, Proposal)}
+            for p in store.read_records(path, Proposal):
+                found[p.candidate_id] = (*found.get(p.candidate_id, ()), p)
         except UserError as e:  # the command that made it reads it too
             raise UserError(f"{e}, once this file is deleted") from e
     return found
+
+
+def newest(folder: Path) -> dict[str, Proposal]:
+    """candidate id -> its newest proposal; see `every`."""
+    return {cid: of[-1] for cid, of in every(folder).items()}
+
+
+def known(root: Path) -> dict[str, Case]:
+    """candidate id -> its words and proposals, from all logs and proposals of a build folder.
+
+    Raises:
+        UserError: when a log or a part is damaged.
+    """
+    return cases(logs(root / DECISIONS), every(root / FOLDER))
 
 
 def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:
@@ -62,21 +60,26 @@ def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:
     """
     if not masks:
         return None
-    folder, words = root / FOLDER, spoken(logs_of(root))
+    folder, said = root / FOLDER, cases(logs(root / DECISIONS), {})
     with lock(folder):
         last = max((int(p.stem.split("-")[1]) for p in folder.glob("part-*.parquet")), default=-1)
         path = folder / f"part-{last + 1:05d}.parquet"
-        made = [Proposal(s.candidate.candidate_id, s, words[s.candidate.candidate_id]) for s in masks]
+        made = [_after(said.get(s.candidate.candidate_id, Case()), s) for s in masks]
         store.forget_dead(path)
         store.write_records(path, made, Proposal)
     return path
 
 
+def _after(case: Case, s: Segmented) -> Proposal:
+    heard = tuple(Heard(who, n) for who, n in sorted(case.entries.items()))
+    return Proposal(s.candidate.candidate_id, s, case.ever, heard)
+
+
 def reopened(root: Path) -> set[str]:
     """Candidates with a proposed mask that nobody has spoken on yet: the review asks about them again."""
-    proposed = newest(root / FOLDER)
-    words = spoken(logs_of(root)) if proposed else Counter[str]()
-    return {cid for cid, p in proposed.items() if words[cid] <= p.words}
+    if not any((root / FOLDER).glob("part-*.parquet")):
+        return set()
+    return {cid for cid, case in known(root).items() if case.reopened}
 
 
 def current(root: Path) -> Iterator[Segmented]:

@@ -21,7 +21,7 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 
 from .candidates import WHOLE, Candidates, Slice
-from .merge import FOLDER
+from .decisions import FOLDER
 from .words import Words
 
 #: candidate id -> names of the reviewers who have decided on it
@@ -144,8 +144,7 @@ class Queue:
         root: the build folder.
         order: candidate ids, the most urgent first.
         plan: how the work is shared.
-        again: candidates that are asked about although somebody has decided (see `proposals.reopened`); take out of
-            it what has been answered.
+        first: candidates to be asked about before all others (see `proposals.reopened`).
     """
 
     def __init__(
@@ -153,12 +152,11 @@ class Queue:
         root: Path,
         order: Sequence[str],
         plan: Plan | None = None,
-        again: Collection[str] = (),
+        first: Collection[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.plan = plan or Plan()
-        self._order = [*(c for c in order if c in again), *(c for c in order if c not in again)]
-        self.again = set(again)
+        self._order = [*(c for c in order if c in first), *(c for c in order if c not in first)]
         self._copies = {c: self.plan.copies_of(c) for c in order}
         self._shares: dict[str, set[str]] = {}
         self._leases = Leases(root, clock)
@@ -211,24 +209,24 @@ class Queue:
         return got
 
     def _mine(self, cid: str, reviewer: str, seen: Seen) -> bool:
-        return (cid in self.again or reviewer not in seen.get(cid, ())) and reviewer in self.plan.assigned(cid)
+        return reviewer not in seen.get(cid, ()) and reviewer in self.plan.assigned(cid)
 
     def _wanted(self, cid: str, reviewer: str, seen: Seen) -> bool:
-        done = () if cid in self.again else seen.get(cid, ())
+        done = seen.get(cid, ())
         return reviewer not in done and len(done) < self._copies[cid]
 
     def _free(self, cid: str, reviewer: str, seen: Seen) -> bool:
         if not self._wanted(cid, reviewer, seen):
             return False
-        done = set() if cid in self.again else set(seen.get(cid, ()))
-        others = (self._leases.holders(cid) | done) - {reviewer}
+        others = (self._leases.holders(cid) | set(seen.get(cid, ()))) - {reviewer}
         return len(others) < self._copies[cid]
 
 
 class Handed:
     """A session's queue (`session.Order`): by triage where it has run, handed out by the plan.
 
-    Candidates are leased as they are taken from the iterator, a few at a time; with a ``piece``, of it alone.
+    Candidates are leased as they are taken from the iterator, a few at a time; with a ``piece``, of it alone. A new
+    mask, proposed or mended, is asked about as if nobody had spoken before it.
     """
 
     def __init__(self, root: Path, plan: Plan | None = None, piece: Slice = WHOLE) -> None:
@@ -237,23 +235,14 @@ class Handed:
 
         order = [cid for cid in ordered(root) if piece.holds(cid)]
         self._queue = Queue(root, order, plan, reopened(root))
-        self._before: dict[str, list[tuple[str, str]]] = {}
 
     def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:
         """What the reviewer is still to be asked about, best first."""
-        self._answered(words)
         given: list[str] = []
-        while more := self._queue.next_for(reviewer, 4, words.by_candidate, given):
+        while more := self._queue.next_for(reviewer, 4, words.answered, given):
             given += more
             yield from more
 
     def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
         """How many would still come if nobody else said anything."""
-        self._answered(words)
-        return self._queue.left(reviewer, words.by_candidate)
-
-    def _answered(self, words: Words) -> None:
-        for cid in list(self._queue.again):
-            said = sorted((r, d.at) for r, d in words.by_candidate.get(cid, {}).items())
-            if self._before.setdefault(cid, said) != said:
-                self._queue.again.discard(cid)
+        return self._queue.left(reviewer, words.answered)

@@ -17,10 +17,10 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.pipeline import MAIN, Output
 from ahp_toolkit.core.records import Decision, Dropped, Human, Segmented
 
+from .about import Case, cases
 from .candidates import TRIAGE, auto_discarded
-from .decisions import last_words
-from .merge import Merge, outcome, read_logs
-from .proposals import Proposal, newest, spoken
+from .merge import Merge, outcome
+from .proposals import every
 
 STAGE = "review"
 
@@ -114,27 +114,8 @@ class Decide:
 
 
 @cache
-def _decided(logs: tuple[str, ...]) -> dict[str, list[Decision]]:
-    return last_words(read_logs(map(Path, logs)))
-
-
-@cache
-def _spoken(logs: tuple[str, ...]) -> Counter[str]:
-    return spoken(map(Path, logs))
-
-
-@cache
-def _mended(logs: tuple[str, ...]) -> dict[str, list[Decision]]:
-    out: dict[str, list[Decision]] = {}
-    for d in read_logs(map(Path, logs)):
-        if d.corrected is not None and d.verdict != "discard":
-            out.setdefault(d.candidate_id, []).append(d)
-    return out
-
-
-@cache
-def _proposed(folder: str) -> dict[str, Proposal]:
-    return newest(Path(folder)) if folder else {}
+def _cases(logs: tuple[str, ...], refine: str) -> dict[str, Case]:
+    return cases(map(Path, logs), every(Path(refine)) if refine else {})
 
 
 @cache
@@ -149,7 +130,7 @@ def _unseen(triage: str) -> frozenset[str]:
 
 def forget() -> None:
     """Drop what this process remembers of logs, proposals and triage: they may have grown since."""
-    for known in (_decided, _spoken, _mended, _proposed, _scenes, _unseen):
+    for known in (_cases, _scenes, _unseen):
         known.cache_clear()
 
 
@@ -176,7 +157,7 @@ class Review:
             rule = {d.candidate_id: d for d in store.read_records(Path(ruled), Decision)} if ruled else {}
             for s in store.read_records(Path(segmented), Segmented):
                 cid = s.candidate.candidate_id
-                self._one(s, decisions_on(cid, rule, self.logs, self.triage), out)
+                self._one(s, decisions_on(cid, rule, self.logs, self.triage, self.refine), out)
         return out
 
     def _one(self, s: Segmented, decisions: list[Decision], out: Output) -> None:
@@ -191,7 +172,7 @@ class Review:
             several = len({x.verdict for x in decisions}) > 1
             out.dropped.append(Dropped(cid, STAGE, "disagreed" if several else "undecided", said, source))
             return
-        mask = d.corrected or self._mask(s, d)
+        mask = _cases(self.logs, self.refine).get(cid, Case()).mask(d, s.mask)
         frame = (s.mask.height, s.mask.width)
         if d.verdict == "discard" or (mask.height, mask.width) != frame or mask.area == 0:
             reason = (d.reason or "discard") if d.verdict == "discard" else "corrected_mask_unusable"
@@ -202,21 +183,6 @@ class Review:
         verdict = outcome(d)
         out.counts[f"{verdict}/{source}"] += 1
         out.tables[MAIN].append(self._human(s, d, decisions, mask, verdict))
-
-    def _mask(self, s: Segmented, d: Decision) -> Mask:
-        """The mask that was judged. A preserve means the newest one that had come before it was spoken:
-
-        one that a reviewer mended (as a refine with a corrected mask), else a proposed one, else the segmenter's.
-        """
-        cid = s.candidate.candidate_id
-        if d.provisional or d.verdict != "preserve":
-            return s.mask
-        mended = [m for m in _mended(self.logs).get(cid, []) if m.reviewer == d.reviewer or m.at <= d.at]
-        if mended:
-            last = {m.reviewer: m for m in mended}.values()  # of one person by order: a clock may have been set back
-            return max(last, key=lambda m: m.at).corrected or s.mask
-        new = _proposed(self.refine).get(cid)
-        return new.segmented.mask if new is not None and _spoken(self.logs)[cid] > new.words else s.mask
 
     def _human(self, s: Segmented, d: Decision, all_of: list[Decision], mask: Mask, verdict: str) -> Human:
         image = s.candidate.image
@@ -234,12 +200,14 @@ class Review:
         )
 
 
-def decisions_on(candidate_id: str, rule: dict[str, Decision], logs: Sequence[str], triage: str = "") -> list[Decision]:
+def decisions_on(
+    candidate_id: str, rule: dict[str, Decision], logs: Sequence[str], triage: str = "", refine: str = ""
+) -> list[Decision]:
     """The words that count for a candidate: people's where there are any, else the triage's discard, else the rule's.
 
     A rule that knows the truth (its word is not provisional) counts as people do.
     """
-    said = _decided(tuple(logs)).get(candidate_id, [])
+    said = _cases(tuple(logs), refine).get(candidate_id, Case()).counted()
     ruled = [rule[candidate_id]] if candidate_id in rule else []
     if any(not d.provisional for d in said or ruled) or candidate_id not in _unseen(triage):
         return said or ruled

@@ -121,7 +121,7 @@ def export(
 
 @click.command("import", context_settings=HELP)
 @root_option
-@click.argument("path", type=Local())
+@click.argument("path", type=Local(exists=True))
 @click.option(
     "--reviewer", default="", help="Whose words they become; default: for decisions whom the rows name, for masks you."
 )
@@ -137,7 +137,8 @@ def export(
 def import_(ctx: click.Context, root: Path, path: Path, reviewer: str, use: str) -> None:
     """Take in decisions (.csv, .parquet) or corrected masks (COCO .json, a folder of PNGs).
 
-    Good rows are taken, every bad one is named; with a bad one the exit status is 1.
+    Good rows are taken, every bad one is named; with a bad one the exit status is 1. An annotation that names no
+    candidate must be of category person, and a word no older than what its reviewer says by now.
     """
     from . import exchange, exchange_masks
 

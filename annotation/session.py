@@ -26,19 +26,20 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision, Segmented
 
+from .about import MENDED, digest
 from .candidates import TRIAGE, WHOLE, Candidates, Slice
-from .decisions import Retraction, append, now
+from .decisions import FOLDER, Retraction, append, now
 from .guide import page
 from .pictures import Pictures
-from .proposals import FOLDER as PROPOSED
-from .proposals import Proposal, newest, with_proposal
-from .words import MENDED, SETTLED, Words, outcome, state
+from .proposals import with_proposal
+from .words import SETTLED, Words, outcome, state
 
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
 PLAN_VARIABLE, SLICE_VARIABLE = "AHP_REVIEW_PLAN", "AHP_REVIEW_SLICE"
 VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisional")
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 class Order(Protocol):
@@ -52,17 +53,16 @@ class Order(Protocol):
 
 
 class ByScore:
-    """Everything not decided on, by triage score where there is one, else by id; a mended mask is asked about again."""
+    """Everything not decided on, by triage score where there is one, else by id; a new mask is asked about again."""
 
     def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterable[str]:
         """What is not decided on yet."""
-        mine = words.mine(reviewer)
-        return (cid for cid in candidates.ordered if cid not in mine or mine[cid].note == MENDED)
+        return (cid for cid in candidates.ordered if reviewer not in words.answered.get(cid, ()))
 
     def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
-        """How many have no word yet, or only a mended mask."""
+        """How many those are."""
         mine = words.mine(reviewer)
-        return len(candidates) - sum(c in candidates and d.note != MENDED for c, d in mine.items())
+        return len(candidates) - sum(c in candidates and reviewer in words.answered[c] for c in mine)
 
 
 def check_name(reviewer: str) -> str:
@@ -81,7 +81,7 @@ def check_name(reviewer: str) -> str:
 
 def log_path(root: Path, reviewer: str) -> Path:
     """The log of a reviewer."""
-    return root / "decisions" / f"{reviewer}.jsonl"
+    return root / FOLDER / f"{reviewer}.jsonl"
 
 
 class Session:
@@ -98,7 +98,7 @@ class Session:
             raise UserError(f"{SYNC_VARIABLE}={sync!r}: expected 'decision' or 'second'")
         self.root, self.reviewer = root, check_name(reviewer)
         self.candidates = Candidates(root, piece)
-        self.words = Words(root / "decisions", piece)
+        self.words = Words(root / FOLDER, piece)
         self.words.refresh()
         self.mirror: Callable[[Iterable[str]], None] = lambda ids: None
         self.mirror_state: Callable[[], str] = lambda: ""
@@ -106,7 +106,6 @@ class Session:
         self._pictures = Pictures(store.read_json(root / "build.json")["roots"])
         self._lock, self._drawing = threading.RLock(), threading.Lock()
         self._timer: threading.Timer | None = None
-        self._proposed: tuple[int, dict[str, Proposal]] = (0, {})
 
     def queue(self, view: str = "todo", seen: Sequence[str] = (), n: int = 8, back: int = 0) -> dict[str, Any]:
         """The next ``n`` candidates of a view that are not among ``seen``, and the progress.
@@ -146,17 +145,18 @@ class Session:
 
     def item(self, candidate_id: str) -> dict[str, Any]:
         """One candidate for the panel: pictures and facts."""
-        with self._drawing:
-            s = self.candidates.record(candidate_id)
-            s = with_proposal(s, self._proposals().get(candidate_id))
-            corrected = self._corrected(candidate_id)
-            pictures = self._pictures.of(replace(s, mask=corrected, parsing=None) if corrected else s)
-        ruled = self.candidates.ruled.get(candidate_id)
+        first = self._record(candidate_id)
         with self._lock:
-            said = sorted(self.words.said(candidate_id), key=lambda d: d.reviewer)
+            case = self.words.case(candidate_id)
+            mask, s = case.shown(first.mask), with_proposal(first, case.proposals[-1] if case.proposals else None)
+            said = self.words.said(candidate_id)
+        with self._drawing:
+            pictures = self._pictures.of(s if mask == s.mask else replace(s, mask=mask, parsing=None))
+        ruled = self.candidates.ruled.get(candidate_id)
         mine = next((d for d in said if d.reviewer == self.reviewer), None)
         return pictures | {
             "id": candidate_id,
+            "shown": digest(mask),
             "facts": facts(s),
             "score": self.candidates.scores.get(candidate_id),
             "ruled": {"verdict": ruled.verdict, "reason": ruled.reason} if ruled else None,
@@ -172,38 +172,33 @@ class Session:
         seconds: float = 0.0,
         at: str = "",
         settle: bool = False,
+        shown: str = "",
     ) -> dict[str, Any]:
         """A word, or with verdict '' the taking back of the last one: on the log when this returns.
 
-        ``at`` (the panel's clock) makes it safe to send a word again whose answer was lost: it counts once.
+        ``at`` (the panel's clock) makes it safe to send a word again whose answer was lost: it counts once. ``shown``
+        is the item's: the mask that the word is about; '' for the one that would be shown now.
         """
-        entry = self._entry(candidate_id, verdict, reason, seconds, at, SETTLED if settle else "")
         with self._lock:
             self.listen()
+            entry = self._entry(candidate_id, verdict, reason, seconds, at, SETTLED if settle else "", shown)
             if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
                 self._append(entry)
             mine = self.words.mine(self.reviewer).get(candidate_id)
         return {"mine": _word(mine) if mine else None, "progress": self.progress()}
 
     def correct(self, candidate_id: str, mask: Mask) -> None:
-        """Log a mended mask: a refine whose ``corrected`` mask takes the first one's place; it is asked about again."""
+        """Log a mended mask: a refine whose ``corrected`` mask is shown from now on; it is asked about again."""
         self._check_id(candidate_id)
         with self._lock:
             self._append(Decision(candidate_id, "refine", self.reviewer, "bad_mask", mask, at=now(), note=MENDED))
 
-    def _proposals(self) -> dict[str, Proposal]:
-        folder = self.root / PROPOSED
-        parts = len(list(folder.glob("part-*.parquet")))  # parts are only ever added
-        if parts != self._proposed[0]:
-            self._proposed = parts, newest(folder)
-        return self._proposed[1]
-
-    def _corrected(self, candidate_id: str) -> Mask | None:
-        words = [d for d in self.words.said(candidate_id) if d.corrected is not None]
-        return max(words, key=lambda d: d.at).corrected if words else None
+    def _record(self, candidate_id: str) -> Segmented:
+        with self._drawing:
+            return self.candidates.record(candidate_id)
 
     def _entry(
-        self, candidate_id: str, verdict: str, reason: str, seconds: float, at: str, note: str
+        self, candidate_id: str, verdict: str, reason: str, seconds: float, at: str, note: str, shown: str
     ) -> Decision | Retraction:
         self._check_id(candidate_id)
         when = _time(at)
@@ -211,9 +206,13 @@ class Session:
             return Retraction(candidate_id, self.reviewer, when)
         if verdict not in VERDICTS or reason not in ("", *REASONS):
             raise UserError(f"{candidate_id}: no such verdict and reason: {verdict!r}, {reason!r}")
+        if shown and not _DIGEST.fullmatch(shown):
+            raise UserError(f"{candidate_id}: no such mask: {shown!r}")
+        case = self.words.case(candidate_id)
+        shown = shown or digest(case.shown(self._record(candidate_id).mask))
         took = round(seconds, 3) if math.isfinite(seconds) and seconds > 0 else 0.0
-        mask = None if verdict == "discard" else self._corrected(candidate_id)
-        return Decision(candidate_id, verdict, self.reviewer, reason, mask, took, when, note)
+        mask = case.mended(shown) if verdict == "preserve" else None  # what goes elsewhere without the logs keeps it
+        return Decision(candidate_id, verdict, self.reviewer, reason, mask, took, when, note, shown=shown)
 
     def _check_id(self, candidate_id: str) -> None:
         if candidate_id not in self.candidates:

@@ -22,9 +22,8 @@ from ahp_toolkit.core.text import one_line
 
 from . import agreement
 from .agreement import Agreement
-from .decisions import last_words
-from .merge import Merge, Settled, logs_of, outcome, read_logs, settle
-from .proposals import reopened
+from .merge import Merge, Settled, outcome, settle
+from .proposals import known
 from .triage import PAPER_PACE, Triage, report_of
 
 ENOUGH = 10  # candidates: of fewer, a kappa and a bootstrap interval say nothing
@@ -48,10 +47,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that is known of a review. ``sources`` maps every candidate's id to its source."""
+    """Everything that is known of a review. ``sources`` maps every candidate's id to its source.
+
+    ``words`` are all final words; ``said`` those that count, by candidate, one a reviewer.
+    """
 
     sources: dict[str, str]
     words: tuple[Decision, ...]
+    said: dict[str, list[Decision]]
     settled: Settled
     ruled: frozenset[str]
     reopened: frozenset[str]
@@ -70,15 +73,17 @@ def status(root: Path, merge: Merge | None = None) -> Status:
     Raises:
         UserError: when there is no parse table, or a log is damaged.
     """
-    words = tuple(d for d in read_logs(logs_of(root)) if not d.provisional)
+    cases = known(root)
+    words = tuple(w.word for case in cases.values() for w in case.words if not w.word.provisional)
+    counted = ((cid, [d for d in case.counted() if not d.provisional]) for cid, case in cases.items())
+    said = {cid: ds for cid, ds in counted if ds}
+    reopened = frozenset(cid for cid, case in cases.items() if case.reopened)
     report = report_of(root)
     audited = [t.candidate_id for t in store.read_records(root / "triage", Triage) if t.audit] if report else []
     decide = sorted((root / "decide").glob("part-*.parquet"))
     ruled = (c for p in decide for c in store.read_table(p, ["candidate_id"])["candidate_id"].to_pylist())
-    settled = settle(last_words(words), merge or Merge())
-    return Status(
-        _sources(root), words, settled, frozenset(ruled), frozenset(reopened(root)), report, frozenset(audited)
-    )
+    settled = settle(said, merge or Merge())
+    return Status(_sources(root), words, said, settled, frozenset(ruled), reopened, report, frozenset(audited))
 
 
 def _sources(root: Path) -> dict[str, str]:
@@ -159,21 +164,23 @@ def _pace_row(name: str, seconds: Sequence[float]) -> tuple[str, ...]:
 
 
 def _agreement(s: Status) -> Table:
-    _, counts = agreement.tally(s.words)
+    words = [d for ds in s.said.values() for d in ds]
+    _, counts = agreement.tally(words)
     shares: dict[str, Agreement] = {}
     kappas: dict[str, Agreement] = {}
     if len(counts):
         shares["raw agreement"] = agreement.interval(agreement.raw, counts)
         kappas["Fleiss' kappa"] = agreement.interval(agreement.fleiss, counts)
-        kappas |= {f"Cohen's kappa, {a} and {b}": k for (a, b), k in agreement.by_pair(s.words).items()}
-        shares |= {f"{who} with the majority of the others": k for who, k in agreement.by_reviewer(s.words).items()}
+        kappas |= {f"Cohen's kappa, {a} and {b}": k for (a, b), k in agreement.by_pair(words).items()}
+        shares |= {f"{who} with the majority of the others": k for who, k in agreement.by_reviewer(words).items()}
     rows = [*(_figure(n, k) for n, k in shares.items()), *(_figure(n, k, kappa=True) for n, k in kappas.items())]
-    note = _few([*shares.values(), *kappas.values()])
+    ties = "The majority of the others: where they are divided evenly there is none, and the candidate does not count."
+    note = " ".join(filter(None, (ties, _few([*shares.values(), *kappas.values()]))))
     return Table("Agreement", ("", "value", "95 % interval", "candidates"), tuple(rows), note)
 
 
 def _reasons(s: Status) -> Table:
-    found = agreement.by_reason(s.words)
+    found = agreement.by_reason([d for ds in s.said.values() for d in ds])
     rows = tuple(_figure(name, k) for name, k in found.items())
     note = "Of the candidates that somebody discarded for this reason, the share that all their reviewers discarded."
     note = " ".join(filter(None, (note, _few(list(found.values())))))
@@ -218,9 +225,9 @@ def _held(waiting: int) -> str:
 
 
 def _disagreed(s: Status, most: int = 20) -> Table:
-    ids = [c for c in agreement.disagreements(s.words) if c in s.settled.disagreed or c in s.settled.decided]
-    by_id: dict[str, list[Decision]] = {c: w for c, w in last_words(s.words).items() if c in set(ids[:most])}
-    rows = tuple((c, ", ".join(f"{d.reviewer}: {d.verdict}" for d in by_id[c]), _stands(s, c)) for c in ids[:most])
+    divided = agreement.disagreements(d for ds in s.said.values() for d in ds)
+    ids = [c for c in divided if c in s.settled.disagreed or c in s.settled.decided]
+    rows = tuple((c, ", ".join(f"{d.reviewer}: {d.verdict}" for d in s.said[c]), _stands(s, c)) for c in ids[:most])
     note = f"The first {most} of {len(ids):,}, most divided first." if len(ids) > most else ""
     return Table("Disagreements", ("candidate", "words", "stands"), rows, note)
 

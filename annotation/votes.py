@@ -301,9 +301,9 @@ def write_test(root: Path, voters: int = VOTERS, initial: Initial | None = None,
     key = {
         "composites": [version_of(c) for c in found],
         "gone": sorted(gone),
-        "initial": asdict(fn.initial),
+        "initial": fn.initial.key(),
         "seed": seed,
-        "code": code_digest("annotation.votes", *(f"ahp_toolkit.{m}" for m in modules)),
+        "code": code_digest("annotation.votes", *(f"ahp_toolkit.{m}" for m in modules), *fn.initial.modules()),
     }
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
     job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite")

@@ -9,14 +9,18 @@ from typing import Any
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
+from .about import Case
 from .candidates import WHOLE, Ruled, Slice
 from .decisions import Entry, entry_from_json, majority
 from .jsonl import logs, read_bytes, whole
+from .proposals import FOLDER as PROPOSED
+from .proposals import every
 
 #: The note of a word that settles a disagreement: after it nobody is asked again.
 SETTLED = "settled"
-#: The note of a word that only brings a mended mask: the candidate comes back into the queue.
-MENDED = "mended"
+
+
+_NOTHING = Case()
 
 
 @dataclass
@@ -62,17 +66,18 @@ class _Log:
 
 @dataclass
 class Words:
-    """Standing words by candidate and reviewer. ``refresh`` reads what the logs have gained."""
+    """Standing words by candidate and reviewer. ``refresh`` reads what the logs and the proposals have gained."""
 
     folder: Path
     #: whose candidates count; words on others are read and passed over
     piece: Slice = WHOLE
     _logs: dict[Path, _Log] = field(default_factory=dict)
-    _stacks: dict[tuple[str, str], list[Decision]] = field(default_factory=dict)
+    _parts: int = 0
+    _cases: dict[str, Case] = field(default_factory=dict)
     #: reviewer -> {candidate id: last word}, oldest word first
     by_reviewer: dict[str, dict[str, Decision]] = field(default_factory=dict)
-    #: candidate id -> {reviewer: last word}
-    by_candidate: dict[str, dict[str, Decision]] = field(default_factory=dict)
+    #: candidate id -> who has decided on its newest proposal, or on the first mask where there is none
+    answered: dict[str, set[str]] = field(default_factory=dict)
     #: (candidate id, reviewer, at, verdict, '' for a retraction) of every entry ever read
     entries: set[tuple[str, str, str, str]] = field(default_factory=set)
     _divided: set[str] = field(default_factory=set)
@@ -81,9 +86,9 @@ class Words:
         """Read on; returns the candidates on which something new was said.
 
         Raises:
-            UserError: when a log has a line that is no decision.
+            UserError: when a log has a line that is no decision, or a proposal is damaged.
         """
-        changed: set[str] = set()
+        changed = self._proposed()
         for path in logs(self.folder):
             log = self._logs.setdefault(path, _Log(path))
             entries = log.fresh()
@@ -96,31 +101,50 @@ class Words:
         return changed
 
     def _anew(self) -> set[str]:
-        for store in (self._logs, self._stacks, self.by_reviewer, self.by_candidate):
+        for store in (self._logs, self._cases, self.by_reviewer, self.answered):
             store.clear()
         self.entries.clear()
         self._divided.clear()
+        self._parts = 0
         return self.refresh()
+
+    def _proposed(self) -> set[str]:
+        """Take in new proposals; returns their candidates."""
+        folder = self.folder.with_name(PROPOSED)
+        parts = len(list(folder.glob("part-*.parquet")))  # parts are only ever added
+        if parts == self._parts:
+            return set()
+        found = {cid: of for cid, of in every(folder).items() if self.piece.holds(cid)}
+        changed = {cid for cid, of in found.items() if len(of) != len(self.case(cid).proposals)}
+        for cid in changed:
+            self._cases.setdefault(cid, Case()).proposals = found[cid]
+            self._judge(cid)
+        self._parts = parts
+        return changed
 
     def _take(self, entry: Entry) -> None:
         cid, reviewer = entry.candidate_id, entry.reviewer
-        stack = self._stacks.setdefault((cid, reviewer), [])
-        if isinstance(entry, Decision):
-            stack.append(entry)
-        elif stack:
-            stack.pop()
+        case = self._cases.setdefault(cid, Case())
+        case.take(entry)
         self.entries.add((cid, reviewer, entry.at, entry.verdict if isinstance(entry, Decision) else ""))
         mine = self.by_reviewer.setdefault(reviewer, {})
         mine.pop(cid, None)
-        theirs = self.by_candidate.setdefault(cid, {})
-        theirs.pop(reviewer, None)
-        if stack:
-            mine[cid] = theirs[reviewer] = stack[-1]
+        last = case.last().get(reviewer)
+        if last is not None:
+            mine[cid] = last.word
+        self._judge(cid)
+
+    def _judge(self, cid: str) -> None:
+        self.answered[cid] = self._cases[cid].answered()
         (self._divided.add if divided(self.said(cid)) else self._divided.discard)(cid)
 
     def said(self, candidate_id: str) -> list[Decision]:
-        """The final words on a candidate, one a reviewer."""
-        return [d for d in self.by_candidate.get(candidate_id, {}).values() if not d.provisional]
+        """The final words on a candidate that count, one a reviewer."""
+        return [d for d in self.case(candidate_id).counted() if not d.provisional]
+
+    def case(self, candidate_id: str) -> Case:
+        """What stands on a candidate."""
+        return self._cases.get(candidate_id, _NOTHING)
 
     def mine(self, reviewer: str) -> dict[str, Decision]:
         """candidate id -> a reviewer's last word, oldest first."""

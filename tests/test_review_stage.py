@@ -107,10 +107,10 @@ def test_folds_show_every_photo_once_and_have_no_test():
 
 @pytest.mark.parametrize("value", ["0/5", "6/5", "1/1", "a/b", "3", "-1/3"])
 def test_a_wrong_fold_is_one_line(value):
-    from ahp_toolkit.commands import _fold
+    from ahp_toolkit.build_words import fold
 
     with pytest.raises(UserError, match="expected K/N"):
-        _fold(None, None, value)
+        fold(None, None, value)
 
 
 def test_splits_do_not_depend_on_order():

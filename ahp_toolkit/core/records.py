@@ -146,7 +146,10 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One reviewer's word on one candidate. ``at`` is ISO 8601 UTC, ``seconds`` the time it took."""
+    """One reviewer's word on one candidate. ``at`` is ISO 8601 UTC, ``seconds`` the time it took.
+
+    ``shown`` is the digest of the mask that the reviewer saw (`annotation.about.digest`), "" where nobody knows.
+    """
 
     candidate_id: str
     verdict: str
@@ -157,6 +160,7 @@ class Decision:
     at: str = ""
     note: str = ""
     provisional: bool = False
+    shown: str = ""
 
     def __post_init__(self) -> None:
         _check(self.verdict in VERDICTS, self, "verdict", f"one of {', '.join(VERDICTS)}", self.verdict)

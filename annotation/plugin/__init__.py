@@ -57,7 +57,7 @@ class Decide(_Quiet):
     NAME = "decide"
 
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
-        """Params: candidate_id, verdict ('' takes the last word back), reason, seconds, at, settle."""
+        """Params: candidate_id, verdict ('' takes the last word back), reason, seconds, at, settle, shown."""
         return sitting.decide(
             p["candidate_id"],
             p["verdict"],
@@ -65,6 +65,7 @@ class Decide(_Quiet):
             float(p.get("seconds", 0)),
             p.get("at", ""),
             bool(p.get("settle")),
+            p.get("shown", ""),
         )
 
 

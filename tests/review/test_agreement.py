@@ -48,6 +48,16 @@ def test_intervals_hold_the_figure_and_provisional_words_do_not_count():
     assert len(agreement.disagreements(said)) == 10
 
 
+def test_a_majority_of_the_others_is_not_invented_where_they_are_divided():
+    a = {"x": "discard", "y": "preserve", "z": "refine"}  # to each the two others are divided
+    b = {"x": "refine", "y": "refine", "z": "preserve"}  # only z has two who agree
+    found = agreement.by_reviewer(words({"a": a, "b": b}))
+    assert (found["z"].value, found["z"].n) == (0.0, 1)
+    assert all(math.isnan(found[who].value) and found[who].n == 0 for who in "xy")
+    four = {"x": "discard", "y": "preserve", "z": "preserve", "w": "refine"}
+    assert agreement.by_reviewer(words({"a": four}))["x"].n == 1  # most of the others say preserve
+
+
 def test_nobody_shares_anything():
     said = [Decision("a", "discard", "x")]
     assert agreement.tally(said)[0] == [] and agreement.disagreements(said) == []

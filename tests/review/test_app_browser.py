@@ -7,15 +7,18 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.store import unit_hash
-from annotation import app, decisions, exchange
+from annotation import app, decisions, exchange, proposals
+from annotation.about import digest
 from annotation.candidates import Candidates
 from annotation.words import verdict_field
 
@@ -197,3 +200,16 @@ def test_the_database_is_killed_and_comes_back_half_way(world):
         panel.saved()
     assert len(said) == old + 201
     world.agree("ann", said)
+
+
+def test_a_word_says_which_mask_the_reviewer_saw(world):
+    with app_server.browsers([world.servers[1].url]) as (panel,):
+        cid = panel.shown
+        seen = Candidates(world.root).record(cid)
+        other = encode(np.roll(seen.mask.decode(), 1, axis=1))
+        proposals.propose(world.root, [replace(seen, mask=other, segmenter="sam@1")])  # while bob is looking
+        panel.press("p")
+        panel.saved()
+    word = list(decisions.read_log(world.root / "decisions" / "bob.jsonl"))[-1]
+    assert (word.candidate_id, word.verdict, word.shown) == (cid, "preserve", digest(seen.mask))
+    assert cid in proposals.reopened(world.root)

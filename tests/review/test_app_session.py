@@ -19,6 +19,7 @@ from ahp_toolkit.core import masks, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 from annotation import app, decisions
+from annotation.about import digest
 from annotation.decisions import Retraction
 from annotation.mirror import Mirror
 from annotation.queue import Handed, Plan
@@ -151,8 +152,9 @@ def test_two_reviewers_see_each_other_and_a_disagreement_is_settled(root, ids):
     assert queue_ids(bob, "disagreed") == [ids[0]]
 
 
-def test_a_mended_mask_comes_back_into_the_queue_and_is_kept_by_the_next_word(root, ids):
-    session = Session(root, "ann")
+@pytest.mark.parametrize("order", [lambda root: None, Handed])
+def test_a_mended_mask_comes_back_into_the_queue_and_is_kept_by_the_next_word(root, ids, order):
+    session = Session(root, "ann", order(root))
     session.decide(ids[0], "refine", "bad_mask")
     assert ids[0] not in queue_ids(session)
     whole = session.candidates.record(ids[0]).mask
@@ -162,6 +164,19 @@ def test_a_mended_mask_comes_back_into_the_queue_and_is_kept_by_the_next_word(ro
     session.decide(ids[0], "preserve")
     assert ids[0] not in queue_ids(session)
     assert list(decisions.read_log(log_path(root, "ann")))[-1].corrected == better
+
+
+def test_a_word_says_which_mask_was_shown(root, ids):
+    session = Session(root, "ann")
+    shown = session.item(ids[0])["shown"]
+    assert shown == digest(session.candidates.record(ids[0]).mask)
+    session.decide(ids[0], "discard", shown=shown)
+    session.decide(ids[1], "discard")  # a caller that does not say was shown what is shown now
+    session.decide(ids[1], "")
+    first, second, _ = decisions.read_entries(log_path(root, "ann"))
+    assert (first.shown, second.shown) == (shown, session.item(ids[1])["shown"])
+    with pytest.raises(UserError, match="no such mask"):
+        session.decide(ids[0], "discard", shown="mine")
 
 
 @pytest.mark.parametrize("word", [("no/such#1", "discard", ""), (None, "keep", ""), (None, "discard", "ugly")])

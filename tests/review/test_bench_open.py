@@ -104,6 +104,18 @@ def test_open_builds_the_dataset(tmp_path: Path, mongo: app_server.Mongo, painte
     assert set(said["views"]) == {"most disagreed", "widest spread of scores", "worst of given", "worst of truth__2"}
 
 
+def test_a_run_folders_newest_predictions_are_taken_and_not_its_other_tables(tmp_path: Path):
+    run = tmp_path / "runs" / "r"
+    inside = run / "predictions" / "val"
+    inside.mkdir(parents=True)
+    (run / "trained_on.parquet").touch()
+    with pytest.raises(UserError, match="expected predictions of val; make them with"):
+        bench_app.predictions_of(run, "val")
+    (inside / "part-00000.parquet").touch()
+    assert bench_app.predictions_of(run, "val") == inside
+    assert bench_app.predictions_of(inside, "val") == inside
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Path, list[Sample]]]:
     yield tmp_path, make(tmp_path, False)

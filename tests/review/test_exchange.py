@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -70,7 +71,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
         st.builds(
             Decision, st.sampled_from(IDS), st.sampled_from(VERDICTS), st.sampled_from(["ann", "bob"]),
             st.sampled_from(("", *REASONS)), st.sampled_from([None, NEW]), st.floats(0, 1e6),
-            st.just("2026-01-01T00:00:00.000+00:00"), TEXT, st.booleans(),
+            st.just("2026-01-01T00:00:00.000+00:00"), TEXT, st.booleans(), st.sampled_from(["", "0123456789abcdef"]),
         ),
         max_size=8,
     ),
@@ -97,6 +98,82 @@ def test_history_goes_out_whole(root, tmp_path):
     say(root, "ann", IDS[0], "preserve")
     assert exchange.export_decisions(root, tmp_path / "a.csv") == 1
     assert exchange.export_decisions(root, tmp_path / "b.csv", history=True) == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_history_comes_back_as_it_was(root, tmp_path, suffix):
+    for day, verdict in enumerate(("discard", "preserve", "refine", "preserve"), 1):
+        say(root, "ann", IDS[0], verdict, at=f"2026-01-0{day}T00:00:00+00:00", shown="0123456789abcdef")
+    path = tmp_path / f"h.{suffix}"
+    exchange.export_decisions(root, path, history=True)
+    log = (root / "decisions" / "ann.jsonl").read_bytes()
+    done = exchange.import_decisions(root, path)
+    assert (done.taken, done.known, done.bad) == (0, 4, [])
+    assert (root / "decisions" / "ann.jsonl").read_bytes() == log
+    other = write(tmp_path / "other", PEOPLE)
+    assert exchange.import_decisions(other, path).words == "4 taken, 0 known already, 0 bad"
+    assert list(merge.read_logs(merge.logs_of(other))) == list(merge.read_logs(merge.logs_of(root)))
+    assert exchange.import_decisions(other, path, "bob").words == "4 taken, 0 known already, 0 bad"  # one person's
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_of_before_that_do_not_say_what_was_shown_are_read(root, tmp_path, suffix):
+    say(root, "ann", IDS[0], "preserve", shown="0123456789abcdef")
+    path = tmp_path / f"d.{suffix}"
+    exchange.export_decisions(root, path)
+    if suffix == "csv":
+        path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    else:
+        pq.write_table(store.read_table(path).drop(["shown"]), path)
+    assert exchange.import_decisions(root, path).words == "0 taken, 1 known already, 0 bad"
+    assert exchange.import_decisions(write(tmp_path / "other", PEOPLE), path).taken == 1
+
+
+def test_what_contradicts_itself_without_an_order_is_bad(root, tmp_path):
+    path, one, two = tmp_path / "d.csv", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+
+    def taken(*rows, reviewer=""):
+        head = ["candidate_id", "verdict", "reviewer", "at"]
+        path.write_text("\n".join(",".join(r) for r in (head, *rows)))
+        done = exchange.import_decisions(root, path, reviewer)
+        assert all("otherwise at line" in b.why for b in done.bad)
+        return done.taken, done.known, len(done.bad)
+
+    a, b, c, d = IDS[:4]
+    assert taken((a, "discard", "ann", ""), (a, "preserve", "ann", "")) == (1, 0, 1)
+    assert taken((a, "discard", "ann", ""), (a, "preserve", "ann", "")) == (0, 1, 1)
+    assert taken((b, "discard", "ann", one), (b, "preserve", "ann", one)) == (1, 0, 1)
+    assert taken((c, "discard", "ann", one), (c, "preserve", "bob", two), reviewer="cho") == (1, 0, 1)
+    assert taken((d, "discard", "ann", one), (d, "preserve", "ann", two)) == (2, 0, 0)
+    assert taken((d, "preserve", "ann", ""), (d, "preserve", "ann", "")) == (0, 2, 0)
+    said = {cid: w[0].verdict for cid, w in merge.words_of(root).items()}
+    assert said == {a: "discard", b: "discard", c: "discard", d: "preserve"}
+
+
+def test_an_old_word_from_elsewhere_does_not_replace_a_newer_one(root, tmp_path):
+    say(root, "ann", IDS[0], "preserve", at="2026-01-02T00:00:00+00:00")
+    path = tmp_path / "d.csv"
+    path.write_text(f"candidate_id,verdict,reviewer,at\n{IDS[0]},discard,ann,2026-01-02T01:00:00+02:00\n")
+    done = exchange.import_decisions(root, path)
+    assert done.taken == 0 and "has said preserve since" in done.bad[0].why
+    assert merge.words_of(root)[IDS[0]][0].verdict == "preserve"
+
+
+def test_an_unnamed_annotation_of_another_category_is_refused(root, tmp_path):
+    path = tmp_path / "m.json"
+    exchange_masks.export_coco(root, path)
+    said = store.read_json(path)
+    polygon = [[9, 13, 21, 13, 21, 40, 9, 40]]
+    note = {"image_id": said["annotations"][0]["image_id"], "segmentation": polygon}
+    said["categories"] = [{"id": 18, "name": "dog"}, {"id": 3, "name": "Person"}]
+    said["annotations"] = [note | {"category_id": 18}, note | {"category_id": 99}, note | {"category_id": 3}]
+    store.write_json(path, said)
+    done = exchange_masks.import_masks(root, path, "ann", "preserve")
+    assert (done.taken, [b.where for b in done.bad]) == (1, ["annotation 1", "annotation 2"])
+    assert "its category is no person: 'dog'" in done.bad[0].why
+    named = note | {"category_id": 18, "candidate_id": IDS[1]}  # who names a candidate knows whose it is
+    store.write_json(path, said | {"annotations": [named]})
+    assert exchange_masks.import_masks(root, path, "bob").taken == 1
 
 
 def test_every_bad_row_is_named_and_the_good_ones_are_taken(root, tmp_path):

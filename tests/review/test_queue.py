@@ -99,9 +99,9 @@ def test_shards_need_no_lease_and_leave_out_what_is_said(tmp_path):
 
 
 def test_what_came_back_with_a_new_mask_is_asked_first(tmp_path):
-    seen = {IDS[9]: {"ann"}}
-    queue = Queue(tmp_path, IDS, again={IDS[9]})
-    assert queue.next_for("ann", 2, seen) == [IDS[9], IDS[0]]
+    queue = Queue(tmp_path, IDS, first={IDS[9]})
+    assert queue.next_for("ann", 2, {}) == [IDS[9], IDS[0]]
+    assert queue.next_for("ann", 2, {IDS[9]: {"ann"}}) == IDS[:2]  # once answered it is as all others
 
 
 def _work(root, who, out):

@@ -246,7 +246,7 @@
     const seconds = (performance.now() - S.shownAt) / 1000;
     S.history.push({ id: item.id, before: item.mine });
     item.mine = { verdict, reason: word };
-    save({ candidate_id: item.id, verdict, reason: word, seconds, at: stamp(), settle: S.view === "disagreed" });
+    save({ candidate_id: item.id, verdict, reason: word, seconds, at: stamp(), settle: S.view === "disagreed", shown: item.shown });
     step(1);
   }
   function undo() {

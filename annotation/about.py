@@ -1,0 +1,195 @@
+"""Which mask a word is about, and which words on a candidate are merged: one rule for panel, stage, exports and status.
+
+A candidate's first mask is the build's. A proposal (`proposals`) takes its place, and so does a mask that a reviewer
+mends; the newest is the one shown. A word is about the mask that it brings, else about the one that was shown to its
+speaker (`Decision.shown`). Where a word does not say (older logs, tables of other tools), or names a mask that nobody
+has any more, a preserve is about the newest mask that had come before it, and every other word about the first.
+
+A word about a mask that a proposal has replaced is not merged with words that were spoken since, and a word that only
+brings a mended mask not with those of people who were shown that mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ahp_toolkit.core.masks import Mask
+from ahp_toolkit.core.records import Decision, Segmented
+from ahp_toolkit.core.store import digest_bytes
+
+from .decisions import Entry, newest_of, outranks, read_entries
+
+#: The note of a word that only brings a mended mask: the candidate comes back into the queue.
+MENDED = "mended"
+
+
+def digest(mask: Mask) -> str:
+    """16 hex digits that tell a mask from others."""
+    return digest_bytes(f"{mask.height} {mask.width}".encode(), mask.counts)[:16]
+
+
+def pending(word: Decision) -> bool:
+    """Whether a word only brings a mended mask: its candidate is still to be decided on."""
+    return word.note == MENDED and word.verdict == "refine"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How many lines of a reviewer's log were on a candidate, words and retractions."""
+
+    reviewer: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A mask that replaces a candidate's: ``segmented`` names in ``segmenter`` what made it.
+
+    ``words`` decisions had ever been spoken on the candidate when it came, ``heard`` by whom.
+    """
+
+    candidate_id: str
+    segmented: Segmented
+    words: int
+    heard: tuple[Heard, ...] = ()
+
+
+class Placed(NamedTuple):
+    """A word, and how many entries of its reviewer on its candidate came before it."""
+
+    word: Decision
+    place: int
+
+    @property
+    def brings(self) -> bool:
+        """Whether a mask came with it."""
+        return self.word.corrected is not None and self.word.verdict != "discard"
+
+
+@dataclass(slots=True)
+class Case:
+    """One candidate: its proposals, oldest first, and every standing word on it, in the order of the logs.
+
+    ``entries`` counts by reviewer what was ever logged, words and retractions; ``ever`` all words, taken back or not.
+    """
+
+    proposals: tuple[Proposal, ...] = ()
+    words: list[Placed] = field(default_factory=list)
+    entries: dict[str, int] = field(default_factory=dict)
+    ever: int = 0
+
+    def take(self, entry: Entry) -> None:
+        """Read one entry more."""
+        who = entry.reviewer
+        place = self.entries.get(who, 0)
+        self.entries[who] = place + 1
+        if isinstance(entry, Decision):
+            self.words.append(Placed(entry, place))
+            self.ever += 1
+            return
+        mine = [i for i, w in enumerate(self.words) if w.word.reviewer == who]
+        if mine:
+            del self.words[mine[-1]]
+
+    def last(self) -> dict[str, Placed]:
+        """The last word of each reviewer; a final one stands whatever provisional ones came later."""
+        out: dict[str, Placed] = {}
+        for w in self.words:
+            old = out.get(w.word.reviewer)
+            if old is None or outranks(w.word, old.word):
+                out[w.word.reviewer] = w
+        return out
+
+    def counted(self) -> list[Decision]:
+        """The words to merge, by reviewer's name: final ones alone where there are any, and about the newest masks."""
+        if len(self.words) <= 1:  # most candidates
+            return [w.word for w in self.words]
+        last = [w for _, w in sorted(self.last().items())]
+        words = [w for w in last if not w.word.provisional] or last
+        if any(pending(w.word) for w in words):
+            seen = {w.word.shown for w in words if not pending(w.word)}
+            words = [
+                w for w in words if not (pending(w.word) and w.word.corrected and digest(w.word.corrected) in seen)
+            ]
+        for i in reversed(range(len(self.proposals))):
+            since = [w for w in words if self._since(w, i)]
+            if since:
+                return [w.word for w in since]
+        return [w.word for w in words]
+
+    def answered(self) -> set[str]:
+        """Who has decided on the newest proposal, or on the candidate where there is none."""
+        newest = len(self.proposals) - 1
+        said = {who: w for who, w in self.last().items() if newest < 0 or self._since(w, newest)}
+        return {who for who, w in said.items() if not pending(w.word)}
+
+    @property
+    def reopened(self) -> bool:
+        """Whether there is a proposal that nobody has spoken on."""
+        newest = len(self.proposals) - 1
+        return newest >= 0 and not any(self._since(w, newest) for w in self.last().values())
+
+    def shown(self, first: Mask) -> Mask:
+        """The newest mask: what the panel shows. ``first`` is the build's."""
+        newest = len(self.proposals) - 1
+        mended = _newest([w for w in self.words if w.brings and (newest < 0 or self._since(w, newest))])
+        return mended or (self.proposals[-1].segmented.mask if self.proposals else first)
+
+    def mended(self, shown: str) -> Mask | None:
+        """The mask of this digest that a reviewer mended."""
+        masks = (w.word.corrected for w in self.words if w.brings)
+        return next((m for m in masks if m is not None and digest(m) == shown), None)
+
+    def mask(self, word: Decision, first: Mask) -> Mask:
+        """The mask that a word is about. ``first`` is the build's."""
+        if word.corrected is not None:
+            return word.corrected
+        proposed = (p.segmented.mask for p in self.proposals)
+        named = next((m for m in (first, *proposed) if word.shown and digest(m) == word.shown), None)
+        return named or self.mended(word.shown) or self._unsaid(word, first)
+
+    def _unsaid(self, word: Decision, first: Mask) -> Mask:
+        """What a word is about that does not say so."""
+        if word.provisional or word.verdict != "preserve":
+            return first
+        mended = [w for w in self.words if w.brings and (w.word.reviewer == word.reviewer or w.word.at <= word.at)]
+        me = next((w for w in self.words if w.word is word), None)
+        for i in reversed(range(len(self.proposals))):
+            if me is not None and self._since(me, i):
+                return _newest([w for w in mended if self._since(w, i)]) or self.proposals[i].segmented.mask
+        return _newest(mended) or first
+
+    def _since(self, w: Placed, i: int) -> bool:
+        """Whether a word is about the i-th proposal or a later mask."""
+        if w.word.shown:
+            return w.word.shown in self._digests(i)
+        p = self.proposals[i]
+        if p.words and not p.heard:  # proposals made before they remembered who had spoken
+            return self.ever > p.words
+        return w.place >= next((h.entries for h in p.heard if h.reviewer == w.word.reviewer), 0)
+
+    def _digests(self, i: int) -> set[str]:
+        """The masks from the i-th proposal on. A word that names what it was shown repeats a mask and brings none."""
+        mended = (w.word.corrected for w in self.words if w.brings and not w.word.shown and self._since(w, i))
+        return {digest(p.segmented.mask) for p in self.proposals[i:]} | {digest(m) for m in mended if m is not None}
+
+
+def _newest(mended: Sequence[Placed]) -> Mask | None:
+    last = {w.word.reviewer: w.word for w in mended}  # of one person by order: a clock may have been set back
+    return newest_of(list(last.values())).corrected if last else None
+
+
+def cases(logs: Iterable[Path], proposed: Mapping[str, tuple[Proposal, ...]]) -> dict[str, Case]:
+    """candidate id -> what stands on it, of every candidate with a word or a proposal.
+
+    Raises:
+        UserError: naming the file and the line that is no decision.
+    """
+    out = {cid: Case(of) for cid, of in proposed.items()}
+    for log in logs:
+        for entry in read_entries(log):
+            out.setdefault(entry.candidate_id, Case()).take(entry)
+    return out

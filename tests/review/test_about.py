@@ -1,0 +1,255 @@
+"""Which mask a word is about, and which words are merged: panel, queue, stage, exports and status by one rule."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ahp_toolkit.core import store
+from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.records import Decision
+from annotation import decisions, exchange, exchange_masks, merge, proposals, review
+from annotation.about import Case, Proposal, digest
+from annotation.decisions import Retraction
+from annotation.merge import Merge
+from annotation.queue import Handed, Plan
+from annotation.session import ByScore, Session, log_path
+from annotation.status import status
+from annotation.words import Words
+
+from .small import person, rectangle, say, write
+
+ONE = person(1)
+A = ONE.candidate.candidate_id
+NEW, OTHER = encode(rectangle(5, 5, 30, 60)), encode(rectangle(6, 6, 30, 60))
+PLANS = [lambda root: ByScore(), Handed]
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write(tmp_path / "build", [ONE, person(2), person(3)], photos=True)
+
+
+def propose(root, mask=NEW):
+    proposals.propose(root, [replace(ONE, mask=mask, segmenter="sam@1")])
+
+
+def stage(root, rule=None):
+    """(verdict, mask) of the one candidate as it is released, or why it is not."""
+    review.forget()
+    logs = tuple(map(str, merge.logs_of(root)))
+    fn = review.Review(review.Thresholds(0, 0), logs, "", rule or Merge(), str(root / "refine"))
+    out = fn([(str(p), "") for p in store.parts(root / "parse")])
+    humans = [(h.verdict, h.mask) for h in out.tables[""] if h.human_id == A]
+    return humans[0] if humans else next(d.reason for d in out.dropped if d.id == A)
+
+
+def asked(session):
+    return A in [i["id"] for i in session.queue(n=8)["items"]]
+
+
+def shown_to(session):
+    session.listen()
+    return session.item(A)["shown"]
+
+
+@pytest.mark.parametrize("order", PLANS)
+def test_a_mended_mask_is_asked_about_again_and_decided_anew(root, order):
+    ann = Session(root, "ann", order(root))
+    ann.decide(A, "refine", "bad_mask")
+    assert not asked(ann)
+    ann.correct(A, NEW)
+    assert asked(ann) and asked(Session(root, "ann", order(root)))
+    assert ann.progress()["left"] == 3
+    assert shown_to(ann) == digest(NEW)
+    assert stage(root) == ("preserve", NEW)  # until somebody decides anew
+    ann.decide(A, "preserve")
+    assert not asked(ann) and ann.progress()["left"] == 2
+    assert stage(root) == ("preserve", NEW)
+
+
+def test_a_refine_on_a_mended_mask_is_a_refine(root):
+    ann, bob = Session(root, "ann", Handed(root)), Session(root, "bob", Handed(root))
+    ann.correct(A, NEW)
+    bob.decide(A, "refine", "bad_mask", shown=shown_to(bob))
+    assert stage(root) == ("refine", NEW)  # bob was shown what ann has only brought
+    ann.decide(A, "refine", "bad_mask", shown=shown_to(ann))
+    words = [w for said in merge.words_of(root).values() for w in said]
+    assert [(w.corrected, w.shown) for w in words] == [(None, digest(NEW))] * 2
+    assert stage(root) == ("refine", NEW)
+    assert status(root).verdicts == {A: "refine"} and ann.state(A)["verdict"] == "refine"
+
+
+def test_an_import_with_a_mask_is_a_decision_and_not_asked_about(root, tmp_path):
+    path = tmp_path / "m.json"
+    exchange_masks.export_coco(root, path)
+    said = json.loads(path.read_text())
+    said["annotations"] = [n for n in said["annotations"] if n["candidate_id"] == A]
+    said["annotations"][0]["segmentation"]["counts"] = NEW.counts.decode()
+    path.write_text(json.dumps(said))
+    for who, use in (("ann", "preserve"), ("bob", "refine")):
+        assert exchange_masks.import_masks(root, path, who, use).taken == 1
+        assert not asked(Session(root, who, Handed(root))) and not asked(Session(root, who))
+        assert stage(root) == ("preserve", NEW)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_words_from_before_a_proposal_are_not_merged_with_words_on_it(root, shown):
+    ann, bob = Session(root, "ann", Handed(root)), Session(root, "bob", Handed(root))
+    ann.decide(A, "refine", "bad_mask")
+    propose(root)
+    assert stage(root) == ("refine", ONE.mask) and asked(bob)  # nobody has seen the new one
+    if shown:
+        bob.decide(A, "preserve")
+    else:
+        say(root, "bob", A, "preserve")
+    for rule in (Merge(), Merge("unanimous"), Merge("senior", ("ann",))):
+        assert stage(root, rule) == ("preserve", NEW)
+    bob.listen()
+    assert bob.state(A)["verdict"] == "preserve" and not bob.state(A)["disagreed"]
+    assert status(root).verdicts == {A: "preserve"}
+    assert not asked(Session(root, "ann", Handed(root)))
+
+
+def test_a_verdict_on_an_old_mask_does_not_release_a_new_one(root):
+    say(root, "ann", A, "preserve")
+    say(root, "cho", A, "preserve")
+    propose(root)
+    assert stage(root) == ("preserve", ONE.mask)
+    say(root, "bob", A, "discard", reason="other")
+    assert stage(root) == "other"
+
+
+def test_a_word_is_about_the_mask_that_was_shown(root):
+    bob = Session(root, "bob", Handed(root, Plan(overlap=1.0)))
+    old = shown_to(bob)
+    propose(root)
+    bob.decide(A, "preserve", shown=old)  # it came while bob was looking
+    assert stage(root) == ("preserve", ONE.mask)
+    assert proposals.reopened(root) == {A} and asked(bob)
+    propose(root, OTHER)
+    new = shown_to(bob)
+    propose(root, NEW)
+    bob.decide(A, "preserve", shown=new)
+    assert stage(root) == ("preserve", OTHER)  # not the newest: nobody has seen that one yet
+    assert [s.mask for s, v in exchange_masks.chosen(root, ["preserve"])] == [OTHER]
+    bob.decide(A, "preserve", shown=shown_to(bob))
+    assert stage(root) == ("preserve", NEW) and not asked(bob)
+
+
+def test_what_is_shown_is_what_a_preserve_releases(root):
+    """Mended, discarded, looked at again; a proposal after the mended mask; a mended one after the proposal."""
+    ann = Session(root, "ann", Handed(root))
+    ann.correct(A, NEW)
+    ann.decide(A, "discard", "other")
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    assert stage(root) == ("preserve", NEW)
+    propose(root, OTHER)
+    assert shown_to(ann) == digest(OTHER)
+    ann.decide(A, "preserve")
+    assert stage(root) == ("preserve", OTHER)
+    ann.correct(A, NEW)
+    assert shown_to(ann) == digest(NEW) and asked(ann)
+    ann.decide(A, "preserve")
+    assert stage(root) == ("preserve", NEW)
+
+
+def test_taking_a_word_back_opens_a_proposal_again(root):
+    ann = Session(root, "ann", Handed(root))
+    ann.decide(A, "discard")
+    ann.decide(A, "")
+    ann.decide(A, "refine", "bad_mask")
+    propose(root)
+    ann = Session(root, "ann", Handed(root))
+    ann.decide(A, "discard", "other")
+    assert proposals.reopened(root) == set() and not asked(ann)
+    ann.decide(A, "")
+    assert proposals.reopened(root) == {A} and asked(ann) and asked(Session(root, "ann", Handed(root)))
+    ann.decide(A, "")  # the refine from before it too: the next word is about the proposal all the same
+    say(root, "ann", A, "preserve")
+    assert proposals.reopened(root) == set() and stage(root) == ("preserve", NEW)
+
+
+def test_proposals_and_words_of_before_keep_their_meaning(root):
+    """No ``heard`` and no ``shown``: any word more than there were is about the proposal."""
+    say(root, "ann", A, "refine")
+    part = root / "refine" / "part-00000.parquet"
+    store.write_records(part, [Proposal(A, replace(ONE, mask=NEW), 1)], Proposal)
+    pq.write_table(store.read_table(part).drop(["heard"]), part)
+    assert proposals.reopened(root) == {A} and stage(root) == ("refine", ONE.mask)
+    say(root, "ann", A, "preserve")
+    assert proposals.reopened(root) == set() and stage(root) == ("preserve", NEW)
+    line = '{"candidate_id": "a", "verdict": "preserve", "reviewer": "ann"}'
+    assert decisions.entry_from_json(line) == Decision("a", "preserve", "ann")
+
+
+def test_a_mask_that_nobody_has_any_more_says_nothing(root):
+    say(root, "ann", A, "preserve", shown="0" * 16)
+    assert stage(root) == ("preserve", ONE.mask)
+
+
+@pytest.mark.parametrize("first", ["ann", "zoe"])
+def test_of_two_who_mended_the_newest_mask_counts_whatever_their_names(root, first):
+    second = {"ann": "zoe", "zoe": "ann"}[first]
+    say(root, first, A, "preserve", corrected=NEW, at="2026-01-01T00:00:00+00:00")
+    say(root, second, A, "preserve", corrected=OTHER, at="2026-01-02T00:00:00+00:00")
+    assert stage(root) == ("preserve", OTHER)
+    assert shown_to(Session(root, "bob")) == digest(OTHER)
+
+
+def test_a_provisional_row_never_replaces_a_final_word(root, tmp_path):
+    say(root, "ann", A, "discard", reason="occluded")
+    path = tmp_path / "d.csv"
+    path.write_text(f"candidate_id,verdict,provisional\n{A},preserve,true\n")
+    assert exchange.import_decisions(root, path, "ann").taken == 1
+    assert stage(root) == "occluded" and status(root).verdicts == {A: "discard"}
+    session = Session(root, "ann")
+    assert session.state(A)["verdict"] == "discard" and session.words.mine("ann")[A].verdict == "discard"
+    said = decisions.last_words(decisions.read_log(log_path(root, "ann")))
+    assert [d.verdict for d in said[A]] == ["discard"]
+
+
+MOVES = st.tuples(
+    st.sampled_from(["ann", "bob"]),
+    st.sampled_from(["discard", "preserve", "refine", "mended", "back", "propose"]),
+    st.booleans(),
+    st.sampled_from(["", digest(ONE.mask), digest(NEW), digest(OTHER)]),
+    st.sampled_from([NEW, OTHER]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(MOVES, max_size=12))
+def test_the_live_view_the_logs_and_the_stage_agree(tmp_path_factory, moves):
+    root = write(tmp_path_factory.mktemp("x"), [ONE, person(2)])
+    live = Words(root / "decisions")
+    for k, (who, what, provisional, shown, mask) in enumerate(moves):
+        at, log = f"2026-01-01T00:00:{k:02d}+00:00", log_path(root, who)
+        if what == "propose":
+            propose(root, mask)
+        elif what == "back":
+            decisions.append(log, Retraction(A, who, at), sync=False)
+        elif what == "mended":
+            decisions.append(log, Decision(A, "refine", who, "", mask, at=at, note="mended"), sync=False)
+        else:
+            d = Decision(A, what, who, "other", at=at, provisional=provisional, shown=shown)
+            decisions.append(log, d, sync=False)
+        live.refresh()
+    case = proposals.known(root).get(A, Case())
+    assert live.said(A) == [d for d in case.counted() if not d.provisional]
+    assert live.answered.get(A, set()) == case.answered()
+    assert live.case(A).shown(ONE.mask) == case.shown(ONE.mask)
+    finals = [w.word for w in case.words if not w.word.provisional]
+    assert all(not d.provisional for d in case.counted()) or not finals
+    stands = Merge()(case.counted())
+    if stands is None:
+        assert stage(root) == "undecided"
+    elif stands.verdict == "discard":
+        assert stage(root) == "other"
+    else:
+        assert stage(root) == (merge.outcome(stands), case.mask(stands, ONE.mask))
