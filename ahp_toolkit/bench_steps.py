@@ -218,13 +218,13 @@ def score_once(predictions: Path, split: Path, boards: Path, context: Context) -
 
 
 def _scored(predictions: Path, split: Path, boards: Path, context: Context) -> Path | None:
-    from benchmark.score import open_metrics, protocol, store_name
+    from benchmark.identity import run_id_of
+    from benchmark.score import open_metrics, protocol
     from benchmark.submission import Submission
-    from benchmark.truth import sample_pairs, split_digest
+    from benchmark.truth import sample_pairs
 
-    submission, digest = Submission(predictions), split_digest(sample_pairs(split))
-    name = f"{store_name(submission.model)}-{store.digest_value([submission.digest, digest])[:8]}"
-    mark = boards / name / "score.json"
+    submission = Submission(predictions)
+    mark = boards / run_id_of(submission, sample_pairs(split)) / "score.json"
     if not mark.exists():
         return None
     try:

@@ -141,7 +141,7 @@ def _lines(number: int, split: str) -> Iterator[tuple[str, str, Mapping[str, Any
         return
     ours, theirs = (TABLE5, TABLE_5) if number == 5 else (TABLE6, TABLE_6)
     for (name, settings), value in zip(ours.items(), theirs.values(), strict=True):
-        yield name, OURS, _changed(settings, ContentSettings()), {"FID": f"{value:.2f}"}
+        yield name, OURS, _changed(settings, ContentSettings()), {"FID": value}
 
 
 def _changed(settings: Mapping[str, Any], own: object) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) ->
     """Fill the paper's tables: plan, train what is missing, predict, score, and write them below ROOT/paper.
 
     The same command goes on where it was stopped; what stands is not made again. A dry run takes its step times from
-    runs that stand, else it measures a few steps of each model and throws them away.
+    runs that stand, else it measures a few steps of each model and throws them away. The CSVs hold fractions (unit
+    ratio) where the tables print per cent, ours and the paper's.
 
     \b
     ahp bench paper --root out/ahp --tables 2,4 --recipe small --dry-run

@@ -1,4 +1,7 @@
-"""The filled tables as Markdown, CSV and one HTML page, the paper's figures beside ours in columns of their own."""
+"""The filled tables as Markdown, CSV and one HTML page, the paper's figures beside ours in columns of their own.
+
+Markdown and HTML print per cent and the paper's figures as printed; the CSV holds both as numbers of its ``unit``.
+"""
 
 from __future__ import annotations
 
@@ -67,36 +70,47 @@ def shown(setup: Setup, table: Table, made: Mapping[tuple[int, str], Measured]) 
     notes += [f"{m}: {METRICS.get(m).METRIC.definition}" for m, _ in names]
     if any(ours != metric for (ours, _), (metric, _) in zip(table.columns, names, strict=True)):
         notes.append("FID was not computed: Inception's weights were not found; the column is called by what it is.")
+    if setup.split == "test" and table.number in (4, 5, 6):
+        notes.append("The paper gives this table on its synthesized validation images alone: it has none on real ones.")
     if table.number == 4:
         notes.append("Without a modal branch a row has no modal mask of its own (–); the paper prints its input's.")
     return Shown(table.number, tuple(heads), tuple(map(tuple, rows)), tuple(notes), tuple(records))
 
 
 def _cell(metric: str, scores: Sequence[Score | None]) -> str:
+    """One seed: value and interval; several: mean and standard deviation; n of N where samples are missing."""
     from benchmark.metric import METRICS
 
     cls = METRICS.get(metric).METRIC
     known = [s for s in scores if s is not None]
     if not known:
         return "–"
-    if len(known) == 1:
-        s = known[0]
-        few = f", {s.n} of {s.n + s.n_missing}" if s.n_missing else ""
-        return f"{cls.shown(s.value)} [{cls.shown(s.low)}, {cls.shown(s.high)}{few}]"
     values = [s.value for s in known]
-    return f"{cls.shown(mean(values))} ± {cls.shown(stdev(values))}"
+    spread = f" ± {cls.shown(stdev(values))}" if len(values) > 1 else ""
+    inside = [cls.shown(v) for s in known for v in (s.low, s.high) if len(scores) == 1 and v == v]
+    inside += [f"{len(known)} of {len(scores)} seeds"] if len(known) < len(scores) else []
+    inside += [_n_of(known)] if any(s.n_missing for s in known) else []
+    return f"{cls.shown(mean(values))}{spread}" + (f" [{', '.join(inside)}]" if inside else "")
+
+
+def _n_of(scores: Sequence[Score]) -> str:
+    """``n of N``, or the least and the most n of several seeds."""
+    least, most = min(s.n for s in scores), max(s.n for s in scores)
+    return f"{least}{f' to {most}' if most > least else ''} of {scores[0].n + scores[0].n_missing}"
 
 
 def _records(table: Table, row: str, metric: str, m: Measured, paper: str, theirs: str) -> list[dict[str, Any]]:
     from benchmark.metric import METRICS
+    from benchmark.reported import figure
 
     out = []
     for seed, (scores, folder) in enumerate(zip(m.scores, m.folders, strict=True)):
         s = scores.get(metric)
         got = {"value": s.value, "low": s.low, "high": s.high, "n": s.n, "n_missing": s.n_missing} if s else {}
-        unit = METRICS.get(metric).METRIC.unit
-        about = {"table": table.number, "row": row, "seed": seed, "metric": metric, "unit": unit}
-        out.append(about | got | {"paper_metric": theirs, "paper_value": paper, "run_id": folder.name})
+        cls = METRICS.get(metric).METRIC
+        about = {"table": table.number, "row": row, "seed": seed, "metric": metric, "unit": cls.stored_unit()}
+        printed = figure(paper, cls.scale) if paper else ""
+        out.append(about | got | {"paper_metric": theirs, "paper_value": printed, "run_id": folder.name})
     return out
 
 
@@ -104,21 +118,26 @@ def _how(setup: Setup, measured: Sequence[Measured]) -> str:
     some = next(s for m in measured for scores in m.scores for s in scores.values())
     steps = f", {setup.steps} steps in place of the recipe's" if setup.steps else ""
     fed = f"; content fed by {'the true masks' if setup.fed == 'truth' else 'stage 1 of the paper'}"
+    cells = "In brackets: bootstrap 95 %, by human; n of N where samples are missing."
+    if setup.seeds > 1:
+        cells = f"Mean ± standard deviation over {setup.seeds} seeds; in brackets: n of N where samples are missing."
     return (
         f"Measured here: recipe {setup.recipe}{steps}, {setup.seeds} seed{'s' if setup.seeds > 1 else ''}, split "
         f"{setup.split} (dataset {some.dataset_digest[:12]}, {some.n + some.n_missing} samples)"
-        f"{fed if some.board == 'content' else ''}. In brackets: bootstrap 95 %, by human. "
+        f"{fed if some.board == 'content' else ''}. {cells} "
         f"The paper's figures ({PAPER}) are as printed, on its own data, by definitions that it does not give."
     )
 
 
 def _order(table: Table, measured: Sequence[Measured], metric: str, theirs: str) -> str:
     """How many pairs of rows stand as in the paper."""
+    from benchmark.reported import figure
+
     pairs = []
     for row, m in zip(table.rows, measured, strict=True):
         values = [s[metric].value for s in m.scores if metric in s]
         if values:
-            pairs.append((mean(values), float(row.paper[theirs])))
+            pairs.append((mean(values), float(figure(row.paper[theirs]))))
     both = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in combinations(pairs, 2) if a[1] != b[1]]
     same = sum(v > 0 for v in both)
     return f"Order: {same} of {len(both)} pairs of rows stand by {metric} as they do by the paper's {theirs}."

@@ -46,7 +46,7 @@ def groups_of(human_ids: Sequence[str]) -> np.ndarray:
 def estimate(
     metric: Metric, rows: Rows, groups: np.ndarray, slices: Mapping[str, Bools], digest: str
 ) -> dict[str, Estimate]:
-    """The figure of every slice with its interval.
+    """The figure of every slice with its interval; NaN, as are its replicates, where it holds fewer than two humans.
 
     Args:
         metric: what reduces the rows.
@@ -59,10 +59,11 @@ def estimate(
     replicates = make(metric, rows, groups, slices, digest)
     out = {}
     for name, members in slices.items():
-        value = metric.value(rows[members])
-        low, high = interval(value, replicates[name])
-        low, high = (float(np.clip(v, *metric.bounds)) for v in (low, high))
-        out[name] = Estimate(value, low, high, replicates[name])
+        value, drawn = metric.value(rows[members]), replicates[name]
+        if len(np.unique(groups[members])) < 2:  # the same human in every draw: no spread is not certainty
+            drawn = np.full_like(drawn, np.nan)
+        low, high = (float(np.clip(v, *metric.bounds)) for v in interval(value, drawn))
+        out[name] = Estimate(value, low, high, drawn)
     return out
 
 
@@ -90,7 +91,7 @@ def _general(
 
 
 def interval(value: float, replicates: Floats) -> tuple[float, float]:
-    """The 95 % interval: percentiles of the replicates, or value ± 1.96 standard deviations of few of them."""
+    """The 95 % interval: percentiles of the replicates, value ± 1.96 standard deviations of few, NaN of none."""
     good = replicates[np.isfinite(replicates)]
     if len(good) < 2 or not np.isfinite(value):
         return float("nan"), float("nan")
@@ -102,7 +103,7 @@ def interval(value: float, replicates: Floats) -> tuple[float, float]:
 
 
 def tied(a: Estimate, b: Estimate) -> tuple[bool, float, float]:
-    """Paired bootstrap of a - b: (whether 0 lies in the interval, low, high)."""
+    """Paired bootstrap of a - b: (whether 0 lies in the interval, low, high); no interval (NaN) is a tie."""
     count = min(len(a.replicates), len(b.replicates))
     low, high = interval(a.value - b.value, a.replicates[:count] - b.replicates[:count])
     return not (low > 0 or high < 0), low, high

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,8 @@ from ahp_toolkit.core.records import Sample
 
 from .leaderboards import Board, Run
 from .metric import SIDE, Bools, Bytes, Metric
-from .submission import Submission, parse, read_picture
+from .pictures import read_picture
+from .submission import Submission, parse
 from .truth import crop_of, picture_path
 
 #: Okabe and Ito's colours, which colour-blind readers can tell apart, then two darker ones.
@@ -32,7 +34,7 @@ def colour(k: int) -> str:
 
 
 def curves(board: Board, metric: type[Metric]) -> str:
-    """Every run's figure over the ten bins of the occlusion ratio, with its interval as a band: one SVG."""
+    """Every run's figure over the ten bins of the occlusion ratio, with its interval, if any, as a band: one SVG."""
     lines = [_points(run, metric) for run in board.runs]
     values = [v * metric.scale for line in lines for _, v, low, high in line for v in (v, low, high) if np.isfinite(v)]
     if not values:
@@ -63,8 +65,7 @@ def _points(run: Run, metric: type[Metric]) -> list[tuple[float, float, float, f
     for (name, piece), s in run.scores.items():
         if name == metric.name and piece.startswith("ratio/") and np.isfinite(s.value):
             start, end = map(float, piece.removeprefix("ratio/").split("-"))
-            low, high = (v if np.isfinite(v) else s.value for v in (s.low, s.high))
-            found.append(((start + end) / 2, s.value, low, high))
+            found.append(((start + end) / 2, s.value, s.low, s.high))
     return sorted(found)
 
 
@@ -91,14 +92,22 @@ def _ticks(low: float, high: float) -> list[float]:
 def _curve(points: list[tuple[float, float, float, float]], k: int, model: str) -> str:
     if not points:
         return ""
-    band = [f"{x:.1f},{a:.1f}" for x, _, a, _ in points] + [f"{x:.1f},{b:.1f}" for x, _, _, b in reversed(points)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in points)
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{colour(k)}"/>' for x, y, _, _ in points)
     return (
         f'<g class="run" data-run="{k}"><title>{escape(model)}</title>'
-        f'<polygon points="{" ".join(band)}" fill="{colour(k)}" opacity=".10"/>'
+        f"{''.join(_band(list(part), k) for known, part in groupby(points, _has_interval) if known)}"
         f'<polyline points="{line}" fill="none" stroke="{colour(k)}" stroke-width="2.2"/>{dots}</g>'
     )
+
+
+def _has_interval(point: tuple[float, float, float, float]) -> bool:
+    return bool(np.isfinite(point[2:]).all())
+
+
+def _band(points: list[tuple[float, float, float, float]], k: int) -> str:
+    corners = [f"{x:.1f},{a:.1f}" for x, _, a, _ in points] + [f"{x:.1f},{b:.1f}" for x, _, _, b in reversed(points)]
+    return f'<polygon points="{" ".join(corners)}" fill="{colour(k)}" opacity=".10"/>'
 
 
 @dataclass(frozen=True)
@@ -199,11 +208,11 @@ class Tiles:
         p = parse(where, row, root)
         if self.board == "content":
             return nothing if p.image is None else self._picture(store.safe_join(root, p.image))
-        if p.amodal is None:
+        if p.masks is None:
             return nothing
-        s = self.samples[name]
-        modal = p.modal.decode() if p.modal else crop_of(s, "given")
-        return _overlay(self.input(name), p.amodal.decode(), modal, crop_of(s, "amodal"))
+        s, (amodal, own) = self.samples[name], p.masks
+        modal = own.decode() if own is not None else crop_of(s, "given")
+        return _overlay(self.input(name), amodal.decode(), modal, crop_of(s, "amodal"))
 
 
 def _overlay(picture: Bytes, amodal: Bools, modal: Bools, outline: Bools | None) -> Bytes:

@@ -59,9 +59,9 @@ def _figures(rows: list) -> str:  # type: ignore[type-arg]
 
     lines = []
     for name, s in rows:
-        shown = METRICS.get(name).METRIC.shown
-        unit = "" if s.unit == "ratio" else f" {s.unit}"
-        spread = f"[{shown(s.low)}, {shown(s.high)}]"
+        metric = METRICS.get(name).METRIC
+        shown, unit = metric.shown, "" if metric.unit == "ratio" else f" {metric.unit}"
+        spread = "" if s.low != s.low else f"[{shown(s.low)}, {shown(s.high)}]"  # NaN: no interval
         lines.append(f"  {name:<22} {shown(s.value):>9}{unit:<3} {spread:<20} {s.n} of {s.n + s.n_missing}")
     return "\n".join(lines)
 
@@ -96,7 +96,10 @@ def validate(predictions: Path, split: Path) -> None:
 @click.option("--out", type=Local(), help="Where the report goes.  [default: BOARDS/report]")
 @click.option("--seed", default=0, show_default=True, help="Chooses the samples of the first grid.")
 def report(boards: Path, out: Path | None, seed: int) -> None:
-    """Write leaderboards: Markdown, CSV, LaTeX, JSON and one HTML page."""
+    """Write leaderboards: Markdown, CSV, LaTeX, JSON and one HTML page.
+
+    CSV and JSON hold fractions (unit ratio) where the others print per cent.
+    """
     from ahp_toolkit.core.places import Remote
 
     from .report import write_report

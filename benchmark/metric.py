@@ -37,18 +37,21 @@ class Absent(Exception):
 class MaskBatch:
     """Masks of n samples, bool [n, H, W] of the crop.
 
-    ``modal`` is what the method calls visible: its own modal mask, or the mask it was given where it has none.
+    ``modal`` is what the method calls visible: its own modal mask, or the mask it was given where it has none. ``own``,
+    bool [n], tells them apart (None: all its own): a mask that was given is no answer, and has no area as a modal mask.
     """
 
     amodal: Bools
     modal: Bools
     true_amodal: Bools
     true_modal: Bools
+    own: Bools | None = None
 
     @cached_property
     def areas(self) -> Areas:
         """Every area that the mask metrics need, counted once for all of them."""
-        return areas(self.amodal, self.modal, self.true_amodal, self.true_modal)
+        found = areas(self.amodal, self.modal, self.true_amodal, self.true_modal)
+        return found if self.own is None else found._replace(pm=found.pm * self.own, pm_gm=found.pm_gm * self.own)
 
 
 @dataclass
@@ -73,7 +76,7 @@ class PictureBatch:
 class Metric(ABC):
     """One figure of a board. Subclasses state the facts and turn a batch into rows.
 
-    ``bounds`` are (low, high) of a value; ``scale`` and ``digits`` say how tables print it (IoU: 100, 1);
+    ``bounds`` are (low, high) of a value; ``scale``, ``digits`` and ``unit`` say how tables print it (IoU: 100, 1, %);
     ``stands_for`` names the metric whose weights are missing when this one is shown in its place.
     """
 
@@ -142,6 +145,11 @@ class Metric(ABC):
     def best(cls) -> float:
         """The bound that a perfect prediction reaches."""
         return cls.bounds[1] if cls.higher_is_better else cls.bounds[0]
+
+    @classmethod
+    def stored_unit(cls) -> str:
+        """The unit of a value itself, as in records, CSV and JSON: a fraction where tables print per cent."""
+        return "ratio" if cls.unit == "%" else cls.unit
 
     @classmethod
     def shown(cls, value: float) -> str:

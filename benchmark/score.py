@@ -25,8 +25,10 @@ from ahp_toolkit.core.records import Sample, Score
 
 from .bootstrap import Estimate, estimate, groups_of
 from .context import Context
+from .identity import run_id
 from .metric import METRICS, SIDE, Absent, Bools, Bytes, MaskBatch, Metric, PictureBatch, Rows
-from .submission import Parsed, Problem, Submission, check_ids, counted, parse, read_picture
+from .pictures import digest_of, kind_of, picture_file, picture_of, read_picture
+from .submission import Parsed, Problem, Submission, check_ids, counted, parse
 from .truth import CHUNK, Facts, chunks, crop_of, facts_of, picture_path, sample_pairs, slices, split_digest
 from .truth import truth_pictures as truth_pictures
 
@@ -46,15 +48,19 @@ class Scored:
 
 @dataclass
 class _Run:
-    """Everything gathered in one pass over samples."""
+    """Everything gathered in one pass over samples.
+
+    ``has``: whether each counts on a board, or has a modal mask of its own; ``pictures``: (sample id, sha256) of each.
+    """
 
     metrics: dict[str, Metric]
     absent: dict[str, str]
     boards: set[str]
     problems: list[Problem] = field(default_factory=list)
     facts: list[Facts] = field(default_factory=list)
-    has: dict[str, list[bool]] = field(default_factory=lambda: {"mask": [], "content": []})
+    has: dict[str, list[bool]] = field(default_factory=lambda: {"mask": [], "modal": [], "content": []})
     seconds: list[float] = field(default_factory=list)
+    pictures: list[tuple[str, str]] = field(default_factory=list)
 
 
 def open_metrics(boards: set[str], modal: bool, context: Context) -> tuple[dict[str, Metric], dict[str, str]]:
@@ -97,7 +103,7 @@ def score(
     ids, digest = [i for i, _ in pairs], split_digest(pairs)
     check = check_ids(submission, ids, digest)
     digests = truth_pictures(split)
-    boards = {b for b, key in (("mask", "amodal"), ("content", "image")) if submission.gives(key)}
+    boards = submission.boards()
     run = _Run(*open_metrics(boards, submission.gives("modal"), context or Context()), boards, check.problems)
     if "content" in boards and digests is None:
         boards.discard("content")
@@ -129,6 +135,7 @@ class Measured:
     facts: list[Facts]
     has: dict[str, list[bool]]
     seconds: list[float]
+    pictures: list[tuple[str, str]]
 
     def into(self, run: _Run) -> None:
         """Add this to a run; chunks come in order."""
@@ -137,6 +144,7 @@ class Measured:
         run.problems += self.problems
         run.facts += self.facts
         run.seconds += self.seconds
+        run.pictures += self.pictures
         for board, has in self.has.items():
             run.has[board] += has
 
@@ -160,7 +168,7 @@ class Measure:
         run = _Run(metrics, absent, set(self.boards), [])
         _take(run, samples, submission, self.split, digests or {})
         rows = {name: metric.rows for name, metric in metrics.items()}
-        return Measured(number, rows, run.problems, run.facts, run.has, run.seconds)
+        return Measured(number, rows, run.problems, run.facts, run.has, run.seconds, run.pictures)
 
 
 @lru_cache(maxsize=1)
@@ -178,7 +186,9 @@ def _take(run: _Run, samples: list[Sample], submission: Submission, split: Path,
     run.facts += map(facts_of, samples)
     batch = _mask_batch(samples, parsed)
     if "mask" in run.boards:
-        run.has["mask"] += [p is not None and p.amodal is not None for p in parsed]
+        masks = [p.masks if p is not None else None for p in parsed]
+        run.has["mask"] += [m is not None for m in masks]
+        run.has["modal"] += [m is not None and m[1] is not None for m in masks]
         _update(run, "mask", batch)
     if "content" in run.boards:
         invisible = batch.true_amodal & ~batch.true_modal
@@ -187,6 +197,10 @@ def _take(run: _Run, samples: list[Sample], submission: Submission, split: Path,
             _update(
                 run, "content", _pictures(run, samples[part], parsed[part], invisible[part], submission, split, digests)
             )
+    else:  # not scored here, and still what was handed in
+        given = [(p, s) for s, p in zip(samples, parsed, strict=True) if p is not None and p.image is not None]
+        found = [(s.sample_id, digest_of(submission.root, str(p.image))) for p, s in given]
+        run.pictures += [(name, digest) for name, digest in found if digest]
 
 
 def _update(run: _Run, board: str, batch: MaskBatch | PictureBatch) -> None:
@@ -198,13 +212,15 @@ def _update(run: _Run, board: str, batch: MaskBatch | PictureBatch) -> None:
 def _mask_batch(samples: Sequence[Sample], parsed: Sequence[Parsed | None]) -> MaskBatch:
     shape = (len(samples), SIDE, SIDE)
     amodal, modal, true_amodal, true_modal = (np.zeros(shape, np.bool_) for _ in range(4))
+    own = np.zeros(len(samples), np.bool_)
     for i, (sample, p) in enumerate(zip(samples, parsed, strict=True)):
         true_amodal[i], true_modal[i] = crop_of(sample, "amodal"), crop_of(sample, "modal")
-        if p is None or p.amodal is None:
-            continue  # a missing prediction scores as empty
-        amodal[i] = p.amodal.decode()
-        modal[i] = p.modal.decode() if p.modal is not None else crop_of(sample, "given")
-    return MaskBatch(amodal, modal, true_amodal, true_modal)
+        masks = p.masks if p is not None else None
+        if masks is None:
+            continue  # a prediction that is missing or at fault scores as empty
+        amodal[i], own[i] = masks[0].decode(), masks[1] is not None
+        modal[i] = masks[1].decode() if masks[1] is not None else crop_of(sample, "given")
+    return MaskBatch(amodal, modal, true_amodal, true_modal, own)
 
 
 def _pictures(
@@ -222,11 +238,12 @@ def _pictures(
         ok = False
         if p is not None and p.image is not None:
             try:
-                images[i] = read_picture(store.safe_join(submission.root, p.image))
+                data, sha = picture_file(submission.root, p.image)
+                run.pictures.append((sample.sample_id, sha))
+                images[i] = picture_of(data, Path(p.image).name)
                 ok = True
             except ValueError as e:
-                kind = "wrong_size" if "wrong size" in str(e) else "bad_picture"
-                run.problems.append(Problem(kind, submission.path.name, sample.sample_id, str(e)))
+                run.problems.append(Problem(kind_of(e), submission.path.name, sample.sample_id, str(e)))
         run.has["content"].append(ok)
     return PictureBatch(images, truth, invisible)
 
@@ -245,16 +262,15 @@ def _write(run: _Run, submission: Submission, split: Path, digest: str, out: Pat
     order = np.argsort([f.sample_id for f in run.facts], kind="stable")
     facts = [run.facts[i] for i in order]
     members, groups = slices(facts), groups_of([f.human_id for f in facts])
-    run_id = f"{store_name(submission.model)}-{store.digest_value([submission.digest, digest])[:8]}"
-    folder = out / run_id
+    folder = out / run_id(submission, digest, run.pictures)
     scores: list[Score] = []
     replicates: dict[str, list[float]] = {}
     columns: dict[str, Any] = {n: [getattr(f, n) for f in facts] for n in Facts.__dataclass_fields__}
     for metric in run.metrics.values():
         rows = metric.rows[order]
-        has = np.array(run.has[metric.board])[order]
+        has = np.array(run.has["modal" if metric.needs_modal else metric.board])[order]
         found = estimate(metric, rows, groups, members, digest)
-        scores += [_score(metric, submission.model, s, e, has[members[s]], run_id, digest) for s, e in found.items()]
+        scores += [_score(metric, submission, s, e, has[members[s]], folder.name, digest) for s, e in found.items()]
         replicates[metric.name] = found["all"].replicates.tolist()
         columns[metric.name] = metric.each(rows)
     for board in sorted(run.boards):
@@ -269,20 +285,21 @@ def _write(run: _Run, submission: Submission, split: Path, digest: str, out: Pat
     return Scored(folder, submission.model, scores, run.problems, run.absent)
 
 
-def _score(metric: Metric, model: str, name: str, found: Estimate, has: Bools, run_id: str, digest: str) -> Score:
+def _score(
+    metric: Metric, submission: Submission, name: str, found: Estimate, has: Bools, run: str, digest: str
+) -> Score:
     n = int(has.sum())
     return Score(
-        metric.board, model, metric.name, name, found.value, metric.unit, metric.higher_is_better,
-        found.low, found.high, n, len(has) - n, run_id, digest,
+        metric.board, submission.model, metric.name, name, found.value, metric.stored_unit(), metric.higher_is_better,
+        found.low, found.high, n, len(has) - n, run, digest,
     )  # fmt: skip
 
 
 def _about(run: _Run, submission: Submission, split: Path, digest: str, folder: Path) -> dict[str, Any]:
-    missing = [
-        f.sample_id
-        for f, *has in zip(run.facts, *(run.has[b] for b in sorted(run.boards)), strict=True)
-        if not any(has)
-    ]
+    missing = {
+        board: sorted(f.sample_id for f, has in zip(run.facts, run.has[board], strict=True) if not has)
+        for board in sorted(run.boards)
+    }
     return {
         "model": submission.model,
         "run_id": folder.name,
@@ -296,8 +313,8 @@ def _about(run: _Run, submission: Submission, split: Path, digest: str, folder: 
         "absent": run.absent,
         "problems": counted(run.problems),
         "problem_list": [str(p) for p in run.problems[:200]],
-        "missing": len(missing),
-        "missing_list": sorted(missing)[:200],
+        "missing": {board: len(names) for board, names in missing.items()},
+        "missing_list": {board: names[:200] for board, names in missing.items()},
         "seconds": float(np.median(run.seconds)) if run.seconds else None,
         "run": submission.run,
         # relative, so that the boards move together with what they point at
@@ -312,11 +329,6 @@ def protocol(board: str) -> str:
     """The identity of a board's definitions: rows of two protocols are never ranked together."""
     classes = [METRICS.get(n).METRIC for n in METRICS.names()]
     return store.digest_value({c.name: c.definition for c in classes if c.board == board})
-
-
-def store_name(model: str) -> str:
-    """A model's name as part of a folder name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in model).lstrip(".") or "model"
 
 
 def figures(scores: Sequence[Score], name: str = "all") -> Iterator[tuple[str, Score]]:

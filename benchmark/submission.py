@@ -2,7 +2,8 @@
 
 A submission is a folder with ``predictions.parquet``, ``part-*.parquet`` or ``predictions.json``, or one JSON file.
 Each record: ``sample_id``; ``amodal`` and ``modal``, COCO RLE on the 256x256 crop; ``image``, the path of an 8-bit RGB
-PNG below the folder; ``seconds``. Beside it, optionally, ``run.json``. A record at fault counts as missing.
+PNG below the folder; ``seconds``. Beside it, optionally, ``run.json``. A record at fault counts as missing on the board
+that the fault touches: either mask on the mask board, the picture on the content board.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ahp_toolkit.core import images, store
+from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.limits import MAX_GROUP_BYTES, MAX_JSON_BYTES, MAX_TABLE_ROWS
 from ahp_toolkit.core.masks import Mask, from_rle
 from ahp_toolkit.core.text import one_line
 
-from .metric import SIDE, Bytes
+from .metric import SIDE
+from .pictures import picture_problem
 
 Row = dict[str, Any]
 T = TypeVar("T")
 _BATCH, _LONGEST_ID = 512, 1024
 _FIELDS = ("sample_id", "amodal", "modal", "image", "seconds", "model")
+#: The field that plays on a board, and what it is called.
+BOARDS = {"mask": ("amodal", "amodal mask"), "content": ("image", "picture")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,19 @@ class Problem:
 
 @dataclass(slots=True)
 class Parsed:
-    """What is usable of one record."""
+    """What is usable of one record; ``faults`` are the fields that are given and at fault: None is not absent there."""
 
     amodal: Mask | None = None
     modal: Mask | None = None
     image: str | None = None
     seconds: float | None = None
     problems: list[Problem] = field(default_factory=list)
+    faults: set[str] = field(default_factory=set)
+
+    @property
+    def masks(self) -> tuple[Mask, Mask | None] | None:
+        """(amodal, modal or None where the record has none); None: missing, or one of the two is at fault."""
+        return None if self.amodal is None or "modal" in self.faults else (self.amodal, self.modal)
 
 
 class Submission:
@@ -74,12 +84,13 @@ class Submission:
 
     @property
     def model(self) -> str:
-        """The method's name: run.json's ``model``, else the name of the folder or file."""
-        return one_line(self.run.get("model") or self.path.stem)[:200]
+        """The method's name: run.json's ``model``, else the name of the folder, or of the file without its ending."""
+        path = self.path.absolute()
+        return one_line(self.run.get("model") or (path.name if path.is_dir() else path.stem))[:200]
 
     @property
     def digest(self) -> str:
-        """sha256 over the prediction files and run.json (pictures are named in them, their bytes are not read)."""
+        """sha256 over the prediction files and run.json (pictures are named in them; their bytes: `identity`)."""
         extra = [p for p in [self.root / "run.json"] if self.path.is_dir() and p.is_file()]
         return store.digest_files([*self.files, *extra])
 
@@ -107,6 +118,10 @@ class Submission:
                 names = (n for b in _batches(path, ["sample_id"]) for n in b["sample_id"].to_pylist())
             for number, name in enumerate(_read_of(names, path), 1):
                 yield f"{path.name} record {number}", (name if isinstance(name, str) else repr(name))[:_LONGEST_ID]
+
+    def boards(self) -> set[str]:
+        """The boards that it plays on: those of which any record has the field."""
+        return {board for board, (key, _) in BOARDS.items() if self.gives(key)}
 
     def gives(self, key: str) -> bool:
         """Whether any record has ``amodal``, ``modal`` or ``image``."""
@@ -251,7 +266,7 @@ def _read_json(path: Path) -> tuple[list[Row], dict[str, Any]]:
 def parse(where: str, row: Row, root: Path) -> Parsed:
     """Check one record; what is at fault is left out and named.
 
-    Pictures are checked by `read_picture` when they are read.
+    Pictures are checked by `pictures` when they are read.
     """
     out = Parsed()
     name = str(row.get("sample_id"))
@@ -260,6 +275,7 @@ def parse(where: str, row: Row, root: Path) -> Parsed:
             setattr(out, key, _mask(row.get(key)))
         except (ValueError, TypeError, KeyError, UnicodeError, OverflowError) as e:
             kind = "wrong_size" if "size" in str(e) else "bad_mask"
+            out.faults.add(key)
             out.problems.append(Problem(kind, where, name, f"{key}: {e}; masks are COCO RLE on the 256x256 crop"))
     image = row.get("image")
     if image is not None and image == image:  # pandas writes NaN for "no picture"
@@ -267,6 +283,7 @@ def parse(where: str, row: Row, root: Path) -> Parsed:
             store.safe_join(root, str(image))
             out.image = str(image)
         except ValueError as e:
+            out.faults.add("image")
             out.problems.append(Problem("bad_path", where, name, f"image: {e}; give a path below the submission"))
     seconds = row.get("seconds")
     if isinstance(seconds, (int, float)) and 0 <= seconds < 1e12:
@@ -281,35 +298,6 @@ def _mask(value: object) -> Mask | None:
         raise ValueError(f"expected an object with size and counts, got {type(value).__name__}")
     size = value["size"] if value.get("size") is not None else (value["height"], value["width"])
     return from_rle(size, value["counts"], SIDE, SIDE)
-
-
-def read_picture(path: Path) -> Bytes:
-    """A picture of a submission or of the truth, uint8 RGB [256, 256, 3].
-
-    Raises:
-        ValueError: when it is not an 8-bit RGB PNG of 256x256 px without alpha, or is damaged.
-    """
-    data = images.read_bytes(path)
-    # PNG: signature, then IHDR with width, height, bit depth and colour type (2 is RGB)
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
-        raise ValueError(f"{path.name}: expected a PNG")
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    if (width, height) != (SIDE, SIDE):
-        raise ValueError(f"{path.name}: wrong size: expected {SIDE}x{SIDE} px, got {width}x{height}")
-    if (data[24], data[25]) != (8, 2):
-        raise ValueError(
-            f"{path.name}: expected 8-bit RGB without alpha, got {data[24]} bit, PNG colour type {data[25]}"
-        )
-    return images.decode(data)
-
-
-def picture_problem(path: Path) -> tuple[str, str] | None:
-    """(kind, detail) of what is wrong with a picture, or None."""
-    try:
-        read_picture(path)
-    except ValueError as e:
-        return ("wrong_size" if "wrong size" in str(e) else "bad_picture"), str(e)
-    return None
 
 
 @dataclass
@@ -350,23 +338,33 @@ def check_ids(submission: Submission, ids: Sequence[str], digest: str) -> Check:
 
 
 def validate(submission: Submission, ids: Sequence[str], digest: str) -> list[Problem]:
-    """Everything that is wrong, record by record; missing samples last.
+    """Everything that is wrong, record by record; last what is missing, for each board that the submission plays on.
 
     Raises:
         UserError: as `check_ids`.
     """
     check = check_ids(submission, ids, digest)
     problems = check.problems
+    seen: set[str] = set()
+    told: dict[str, set[str]] = {board: set() for board in BOARDS}  # samples that need no word more on a board
     for where, row in submission.rows():
         parsed = parse(where, row, submission.root)
         problems += parsed.problems
         name = str(row.get("sample_id"))
-        if parsed.amodal is None and parsed.image is None and not parsed.problems:
+        empty = parsed.amodal is None and parsed.image is None and not parsed.problems
+        if empty:
             problems.append(Problem("empty_record", where, name, "neither an amodal mask nor a picture"))
-        if parsed.image is not None and (fault := picture_problem(store.safe_join(submission.root, parsed.image))):
+        for board, (key, _) in BOARDS.items() if name not in seen else ():  # the first of two records counts
+            if empty or getattr(parsed, key) is not None or key in parsed.faults:
+                told[board].add(name)
+        seen.add(name)
+        if parsed.image is not None and (fault := picture_problem(submission.root, parsed.image)):
             problems.append(Problem(fault[0], where, name, f"image: {fault[1]}"))
-    absent = [i for i in ids if i not in check.present]
-    problems += [Problem("missing", submission.path.name, i, "no record; scores as empty") for i in absent]
+    for board in sorted(submission.boards(), reverse=True) or ["mask"]:
+        absent = [i for i in ids if i not in told[board]]
+        what = {i: BOARDS[board][1] if i in check.present else "record" for i in absent}
+        detail = f"scores as {'empty' if board == 'mask' else 'black'} on the {board} board"
+        problems += [Problem("missing", submission.path.name, i, f"no {what[i]}; {detail}") for i in absent]
     return problems
 
 

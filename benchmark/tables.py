@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ahp_toolkit.core import text
+from ahp_toolkit.core.records import Score
 
 from .leaderboards import Board, Run
-from .metric import Metric
+from .metric import METRICS, Metric
 from .reported import Reported, reported
 
 SPEED = {
@@ -26,7 +28,10 @@ SPEED = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure of a table as text, with its interval, its rank (0: none) and whether that rank is shared."""
+    """One figure of a table as text, with its interval, its rank (0: none) and whether that rank is shared.
+
+    ``low`` and ``high`` are empty where there is no interval; ``few`` is ``n of N`` where n is less than the board's.
+    """
 
     text: str
     low: str
@@ -36,6 +41,7 @@ class Cell:
     place: int
     value: float | None
     versus: str = ""
+    few: str = ""
 
 
 def cells(board: Board, row: int) -> list[Cell]:
@@ -52,12 +58,13 @@ def _cell(board: Board, row: int, metric: type[Metric]) -> Cell:
     versus = ""
     if stand.difference:
         d, low, high = (f"{v * metric.scale:+.{metric.digits}f}" for v in stand.difference)
-        versus = f"{d} [{low}, {high}] against the next better{', tied' if stand.tied else ''}"
+        between = "no interval" if np.isnan(stand.difference[1]) else f"[{low}, {high}]"
+        versus = f"{d} {between} against the next better{', tied' if stand.tied else ''}"
     alone = len(board.standings[metric.name]) < 2  # nothing to be the best of
     place = 0 if alone else values.index(stand.rank) + 1
-    return Cell(
-        metric.shown(s.value), metric.shown(s.low), metric.shown(s.high), stand.rank, stand.tied, place, s.value, versus
-    )
+    low, high = ("" if np.isnan(v) else metric.shown(v) for v in (s.low, s.high))
+    few = _n_of(s) if s.n < _n(board, board.runs[row]) else ""
+    return Cell(metric.shown(s.value), low, high, stand.rank, stand.tied, place, s.value, versus, few)
 
 
 def label(metric: type[Metric]) -> str:
@@ -67,8 +74,19 @@ def label(metric: type[Metric]) -> str:
 
 
 def scored_of(board: Board, run: Run) -> str:
-    """``n of N`` of a run on a board."""
-    s = next(s for (m, name), s in run.scores.items() if name == "all" and s.board == board.board)
+    """``n of N`` of a run on a board; a metric may count fewer (of modal masks)."""
+    return _n_of(max(_all(board, run), key=lambda s: s.n))
+
+
+def _all(board: Board, run: Run) -> list[Score]:
+    return [s for (_, name), s in run.scores.items() if name == "all" and s.board == board.board]
+
+
+def _n(board: Board, run: Run) -> int:
+    return max(s.n for s in _all(board, run))
+
+
+def _n_of(s: Score) -> str:
     return f"{s.n} of {s.n + s.n_missing}"
 
 
@@ -117,7 +135,8 @@ def _md_cell(c: Cell) -> str:
     if c.value is None:
         return "–"
     shown = f"**{c.text}**" if c.place == 1 else c.text
-    return f"{shown}{'=' if c.tied else ''} [{c.low}, {c.high}]"
+    inside = ", ".join(v for v in (c.low, c.high, c.few) if v)
+    return f"{shown}{'=' if c.tied else ''}" + (f" [{inside}]" if inside else "")
 
 
 def _figures(r: Reported) -> str:
@@ -125,7 +144,7 @@ def _figures(r: Reported) -> str:
 
 
 def to_csv(board: Board) -> str:
-    """One line a run and slice and metric: every Score of the board."""
+    """One line a run and slice and metric: every Score of the board, values as they are (IoU: 0 to 1, a ``ratio``)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = (
@@ -147,7 +166,8 @@ def to_csv(board: Board) -> str:
     for run in board.runs:
         for s in run.scores.values():
             if s.board == board.board:
-                writer.writerow([text.to_cell(getattr(s, n)) for n in names])
+                said = replace(s, unit=METRICS.get(s.metric).METRIC.stored_unit())  # boards scored earlier say "%"
+                writer.writerow([text.to_cell(getattr(said, n)) for n in names])
     return out.getvalue()
 
 
@@ -191,7 +211,7 @@ def _tex_cell(c: Cell) -> str:
 
 
 def to_json(board: Board) -> dict[str, Any]:
-    """The board for machines, with definitions and reported rows; None where a figure is undefined."""
+    """The board for machines, with definitions and reported rows, values as in the CSV; None where one is undefined."""
     rows = []
     for k, run in enumerate(board.runs):
         found = dict(zip((m.name for m in board.metrics), cells(board, k), strict=True))
@@ -216,14 +236,19 @@ def to_json(board: Board) -> dict[str, Any]:
 def _json_cell(run: Run, name: str, c: Cell) -> dict[str, Any]:
     s = run.scores[(name, "all")]
     interval = [None if np.isnan(v) else v for v in (s.low, s.high)]
-    return {"value": s.value, "interval": interval, "rank": c.rank, "tied": c.tied, "unit": s.unit}
+    unit = METRICS.get(name).METRIC.stored_unit()
+    return {
+        "value": s.value, "interval": interval, "rank": c.rank, "tied": c.tied, "unit": unit, "n": s.n,
+        "n_missing": s.n_missing,
+    }  # fmt: skip
 
 
 def speed_rows(runs: list[Run]) -> list[dict[str, str]]:
-    """The speed board: what each run.json says of its own cost, with device and precision."""
+    """The speed board: what each run.json says of its own cost, device and precision; a dash for what is no number."""
     out = []
     for run in runs:
-        said = run.about["run"].get("speed") or {}
+        told = run.about["run"].get("speed")
+        said = told if isinstance(told, dict) else {}
         seconds = run.about.get("seconds")
         if "ms_per_person" not in said and seconds is not None:
             said = {**said, "ms_per_person": 1000 * seconds}
@@ -232,9 +257,17 @@ def speed_rows(runs: list[Run]) -> list[dict[str, str]]:
         task = run.about["run"].get("task")
         row = {"method": f"{run.model} ({text.one_line(task)})" if task in ("mask", "content") else run.model}
         for key, (_, _, scale) in SPEED.items():
-            value = said.get(key)
-            row[key] = f"{value * scale:.4g}" if isinstance(value, (int, float)) else "–"
+            row[key] = _number(said.get(key), scale)
         row["device"] = text.one_line(said.get("device") or run.about["run"].get("device") or "not said")
         row["precision"] = text.one_line(said.get("precision") or "not said")
         out.append(row)
     return out
+
+
+def _number(value: object, scale: float) -> str:
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return f"{value * scale:.4g}"
+    except OverflowError:  # an integer that no float holds
+        pass
+    return "–"

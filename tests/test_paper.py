@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from ahp_toolkit import bench_steps, paper, paper_commands, paper_page
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Score
 from ahp_toolkit.paper import Setup, Table
 from baselines import train as training
 from benchmark.context import Context
@@ -44,7 +45,7 @@ def test_the_plan_holds_every_row_with_the_papers_figures(root: Path):
     assert dict(tables[2].rows[-1].paper) == {"l1": ".1500", "IoU amodal": "84.6", "IoU invisible": "43.7"}
     assert dict(tables[3].rows[-1].paper) == {"l1": ".0519", "FID": "13.85"}
     assert dict(tables[4].rows[3].paper) == {"IoU modal": "84.0", "IoU amodal": "83.9", "IoU invisible": "40.0"}
-    assert [r.paper["FID"] for r in tables[6].rows] == ["19.66", "17.85", "16.76", "17.37", "14.60", "13.85"]
+    assert [r.paper["FID"] for r in tables[6].rows] == ["19.66", "17.85", "16.76", "17.37", "about 14.6", "13.85"]
     assert tables[5].rows[2].jobs[0].settings == {"attention_b": False, "attention_t": False}
     assert {j.task for t in tables.values() for r in t.rows for j in r.jobs} == {"mask", "content"}
     real = paper.plan(replace(setup, split="test"), (2,))[0]
@@ -91,10 +92,49 @@ def test_tables_are_filled_once_and_written_beside_the_papers(root: Path, monkey
     assert len(rows) == 2 * 3
     amodal = next(r for r in rows if r["row"] == "1 base" and r["metric"] == "iou_amodal")
     scores = made[4, "1 base"].scores[0]
-    assert float(amodal["value"]) == scores["iou_amodal"].value and amodal["paper_value"] == "84.0"
+    assert float(amodal["value"]) == scores["iou_amodal"].value and amodal["unit"] == "ratio"
+    assert amodal["paper_value"] == "0.840" and "| 84.0 |" in (root / "paper" / "table_4.md").read_text()
     assert "Order: " in (root / "paper" / "table_4.md").read_text()
     assert bench_steps.seconds_per_step(tables[0].rows[0].jobs[0])[1] == "a run"
     assert {c.known_by for c in paper.costs(setup, tables)} == {"stands already"}
+
+
+def _score(metric: str, value: float, n: int = 8) -> Score:
+    return Score("any", "m", metric, "all", value, "ratio", True, value - 0.01, value + 0.01, n, 8 - n, "r", "d" * 64)
+
+
+def _cells(seeds: tuple[tuple[float, int], ...]) -> paper_page.Shown:
+    """Table 2's last row alone, with (value, n) of iou_amodal of each seed."""
+    setup = Setup(Path("x"), seeds=len(seeds))
+    table = replace(paper.plan(setup, (2,))[0], rows=paper.plan(setup, (2,))[0].rows[-1:])
+    scores = tuple({m: _score(m, v, n) for m, _ in table.columns} for v, n in seeds)
+    folders = tuple(Path(f"r{k}") for k in range(len(seeds)))
+    return paper_page.shown(setup, table, {(2, table.rows[0].name): paper.Measured(scores, folders)})
+
+
+def test_cells_say_what_they_hold():
+    one, two = _cells(((0.846, 7),)), _cells(((0.846, 8), (0.85, 6)))
+    assert one.rows[0][3] == "84.6 [83.6, 85.6, 7 of 8]" and "In brackets: bootstrap 95 %" in one.notes[0]
+    assert two.rows[0][3] == "84.8 ± 0.3 [6 to 8 of 8]"
+    assert "Mean ± standard deviation over 2 seeds" in two.notes[0] and "bootstrap" not in two.notes[0]
+    whole = _cells(((0.846, 8), (0.85, 8)))
+    assert whole.rows[0][3] == "84.8 ± 0.3"
+    amodal = [r for r in whole.records if r["metric"] == "iou_amodal"]
+    assert [(r["value"], r["paper_value"], r["unit"]) for r in amodal] == [(v, "0.846", "ratio") for v in (0.846, 0.85)]
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+def test_of_the_test_split_tables_4_to_6_say_that_the_paper_has_none(number: int):
+    for split in ("val", "test"):
+        setup = Setup(Path("x"), split=split)
+        (table,) = paper.plan(setup, (number,))
+        found = {m: _score(m, 0.5) for m, _ in table.columns}
+        made = {(number, r.name): paper.Measured((found,), (Path("r"),)) for r in table.rows}
+        page = paper_page.shown(setup, table, made)
+        assert any("synthesized validation images alone" in n for n in page.notes) == (split == "test" and number > 3)
+        if number == 6:  # the text's "about" stands in tables, the CSV has a number
+            assert "about 14.6" in page.rows[4]
+            assert next(r["paper_value"] for r in page.records if r["row"] == table.rows[4].name) == "14.6"
 
 
 def test_a_damaged_score_is_scored_anew(root: Path):

@@ -13,7 +13,8 @@ class IouModal(MeanIou):
     needs_modal = True
     definition = (
         "Mean over samples of area(P AND G) / area(P OR G), P the predicted and G the true modal mask, on the 256x256 "
-        "crop; both empty: 1, one empty: 0. Only for methods that predict a modal mask."
+        "crop; both empty: 1, one empty: 0. Only for methods that predict a modal mask; a sample without one scores as "
+        "empty."
     )
 
     def sets(self, a: Areas) -> tuple[Counts, Counts]:

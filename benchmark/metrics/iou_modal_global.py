@@ -12,9 +12,8 @@ class IouModalGlobal(GlobalIou):
     name = "iou_modal_global"
     needs_modal = True
     definition = (
-        "Sum over samples of intersections divided by the sum of unions, of the predicted and the true modal "
-        "masks, on the "
-        "256x256 crop. Only for methods that predict a modal mask."
+        "Sum over samples of intersections divided by the sum of unions, of the predicted and the true modal masks, on "
+        "the 256x256 crop. Only for methods that predict a modal mask; a sample without one scores as empty."
     )
 
     def sets(self, a: Areas) -> tuple[Counts, Counts]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Score
 from benchmark import commands
+from benchmark.charts import curves
 from benchmark.leaderboards import boards_of, load_runs
 from benchmark.report import _absent, write_report
 from benchmark.score import score
+from benchmark.tables import SPEED, cells, scored_of, speed_rows
 
 from .world import make_split, noisy, submit
 
@@ -93,6 +98,55 @@ def test_other_datasets_and_definitions_stand_apart(world, tmp_path) -> None:  #
     store.write_json(run / "score.json", about)
     found = boards_of(load_runs(tmp_path / "b"))
     assert sorted([r.model for r in b.runs] for b in found) == [["a"], ["c"], ["d"]]
+
+
+def test_tables_for_machines_hold_fractions_and_say_so(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    run = score(submit(tmp_path / "m", noisy(samples, 2, 1), split), split, tmp_path / "b").folder
+    kept = {(s.metric, s.slice): s for s in store.read_records(run / "scores.parquet", Score)}
+    old = [replace(s, unit="%" if s.metric.startswith("iou") else s.unit) for s in kept.values()]
+    store.write_records(run / "scores.parquet", old, Score)  # as boards were written before
+    write_report(tmp_path / "b", tmp_path / "r")
+    (table,) = (tmp_path / "r").glob("*.csv")
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == len(kept) and "%" not in {r["unit"] for r in rows}
+    for r in rows:
+        s = kept[r["metric"], r["slice"]]
+        assert float(r["value"]) == s.value and r["unit"] == s.unit
+    (row,) = json.loads((tmp_path / "r" / "leaderboard.json").read_text())["boards"][0]["rows"]
+    amodal = row["metrics"]["iou_amodal"]
+    assert (amodal["value"], amodal["unit"]) == (kept["iou_amodal", "all"].value, "ratio")
+    assert f"{100 * amodal['value']:.1f}" in (tmp_path / "r" / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "speed", [5, "fast", [1], None, {"ms_per_person": {"a": 1}}, {"flops": 10**400}, {"parameters": True}], ids=str
+)
+def test_a_speed_that_is_none_is_a_dash(world, tmp_path, speed) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    score(submit(tmp_path / "m", noisy(samples, 2, 1), split, speed=speed), split, tmp_path / "b")
+    (row,) = speed_rows(load_runs(tmp_path / "b"))
+    shown = {k: row[k] for k in SPEED}
+    timed = isinstance(speed, dict) and "ms_per_person" in speed
+    assert shown == dict.fromkeys(SPEED, "–") | ({} if timed else {"ms_per_person": "20"})  # of the records' seconds
+
+
+def test_what_has_no_interval_shows_none_and_fewer_modal_masks_their_own_n(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    split = tmp_path / "val"
+    samples = make_split(split, 1, 4)
+    for g in (2, 8):
+        made = [replace(p, modal=None if k < g // 2 else p.modal) for k, p in enumerate(noisy(samples, g, g))]
+        score(submit(tmp_path / f"m{g}", made, split), split, tmp_path / "b")
+    (board,) = boards_of(load_runs(tmp_path / "b"))
+    found = dict(zip((m.name for m in board.metrics), cells(board, 0), strict=True))
+    assert {(c.low, c.high) for c in found.values()} == {("", "")}
+    assert {n for n, c in found.items() if c.few} == {"iou_modal", "iou_modal_global"}
+    assert scored_of(board, board.runs[0]) == "4 of 4"
+    assert "<polygon" not in curves(board, board.metrics[0]) and "<circle" in curves(board, board.metrics[0])
+    write_report(tmp_path / "b", tmp_path / "r")
+    page, md = ((tmp_path / "r" / f"leaderboard.{s}").read_text() for s in ("html", "md"))
+    assert "nan" not in md.lower() and "nan" not in page.split("<script>")[0].lower()
+    assert "[–" not in md and "<small>–" not in page and "3 of 4" in md and "3 of 4" in page
 
 
 def test_nothing_to_report(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -13,10 +13,12 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from ahp_toolkit.core import images, store
+from ahp_toolkit.core.engines import LocalEngine
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Given, ImageRef, Placement, Prediction, Sample, Score
 from benchmark import commands
+from benchmark.identity import run_id_of
 from benchmark.leaderboards import boards_of, load_runs
 from benchmark.score import score, split_digest
 from benchmark.submission import Submission, validate
@@ -52,13 +54,13 @@ def golden_sample(k: int) -> Sample:
 
 
 def test_golden_leaderboard(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Six samples worked by hand, in columns of 100 px:
+    """Six samples worked by hand, in columns of 100 px (by its own modal mask a record without one is empty):
 
     sample  amodal  modal   IoU am.  IoU mod.  invisible P / G          IoU inv.  l1
     0       40      30      1        1         30..40 / 30..40          1         0
     1       30      30      3/4      1         none / 30..40            0         1/4
     2       40      20      1        2/3       20..40 / 30..40          1/2       0
-    3       40      -       1        0         20..40 (given 20)        1/2       0
+    3       40      -       1        0 (none)  20..40 (given 20)        1/2       0
     4       missing         0        0         none                     0         1
     5       80      40      1/2      3/4       40..80 / 30..40          0         1
     """
@@ -72,7 +74,8 @@ def test_golden_leaderboard(tmp_path) -> None:  # type: ignore[no-untyped-def]
     found = figures(score(submit(tmp_path / "gold", made, split), split, tmp_path / "boards"))
     expected = {
         "iou_amodal": (1 + 0.75 + 1 + 1 + 0 + 0.5) / 6,
-        "iou_modal": (1 + 1 + 2 / 3 + 20 / 30 + 0 + 0.75) / 6,
+        "iou_modal": (1 + 1 + 2 / 3 + 0 + 0 + 0.75) / 6,
+        "iou_modal_global": (30 + 30 + 20 + 0 + 0 + 30) / (30 * 5 + 40),
         "iou_invisible": (1 + 0 + 0.5 + 0.5 + 0 + 0) / 6,
         "iou_invisible_gtvis": (1 + 0 + 1 + 1 + 0 + 0.2) / 6,
         "iou_invisible_global": (10 + 0 + 10 + 10 + 0 + 10) / (10 + 10 + 10 + 10 + 10 + 50),
@@ -80,9 +83,10 @@ def test_golden_leaderboard(tmp_path) -> None:  # type: ignore[no-untyped-def]
         "l1_mask": (0 + 0.25 + 0 + 0 + 1 + 1) / 6,
         "l1_mask_pixel": (10 + 40 + 40) * 100 / 65536 / 6,
     }
-    # a record without a modal mask counts by the mask it was given: 20 of 30 columns
     assert {k: found[k].value for k in expected} == pytest.approx(expected)
-    assert {(s.n, s.n_missing) for s in found.values()} == {(5, 1)}
+    by_modal = {k for k in found if k.startswith("iou_modal")}
+    assert {(s.n, s.n_missing) for k, s in found.items() if k not in by_modal} == {(5, 1)}
+    assert {(found[k].n, found[k].n_missing) for k in by_modal} == {(4, 2)} and len(by_modal) == 2
 
 
 def test_truth_gets_every_bound(world) -> None:  # type: ignore[no-untyped-def]
@@ -182,6 +186,20 @@ def test_intervals_are_by_human() -> None:
     assert wide == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.15)
 
 
+def test_one_human_has_no_interval() -> None:
+    from benchmark.bootstrap import estimate, tied
+    from benchmark.metric import METRICS, mean_rows
+
+    values, groups = np.array([0.2, 0.9, 0.5, 0.4]), np.array([0, 0, 1, 2])
+    members = {"all": np.ones(4, bool), "one": groups == 0, "two": groups > 0}
+    for name in ("iou_amodal", "psnr"):
+        metric = METRICS.get(name).METRIC()
+        found = estimate(metric, mean_rows(values), groups, members, "d")
+        assert np.isnan([found["one"].low, found["one"].high]).all() and np.isfinite(found["one"].value)
+        assert all(found[n].low < found[n].high for n in ("all", "two"))
+        assert tied(found["one"], found["two"])[0]
+
+
 # --- cheating and faults -------------------------------------------------------------------------------------------
 
 
@@ -212,6 +230,84 @@ def test_masks_larger_than_the_crop_score_as_empty(world, tmp_path) -> None:  # 
     scored = score(submit(tmp_path / "m", made, split), split, tmp_path / "b")
     assert [p.kind for p in scored.problems] == ["wrong_size"]
     assert figures(scored)["iou_amodal"].n_missing == 1
+
+
+@pytest.mark.parametrize("modal", [{"size": [128, 128], "counts": "PPPP4"}, {"size": [256, 256], "counts": "###"}, 5])
+def test_a_modal_mask_at_fault_is_no_absent_one(world, tmp_path, modal) -> None:  # type: ignore[no-untyped-def]
+    """The given mask stands in for a modal mask that is absent, never for one that is broken."""
+    _, split, samples = world
+    rle = [{"size": [256, 256], "counts": p.amodal.counts.decode()} for p in by_rule(samples, "truth")]
+    rows = [{"sample_id": s.sample_id, "amodal": m} for s, m in zip(samples, rle, strict=True)]
+    (tmp_path / "absent.json").write_text(json.dumps(rows))
+    rows[0]["modal"] = modal
+    (tmp_path / "broken.json").write_text(json.dumps(rows))
+    absent, broken = (score(tmp_path / f"{n}.json", split, tmp_path / "b") for n in ("absent", "broken"))
+    assert not absent.problems and figures(absent)["iou_amodal"].value == 1
+    assert len(broken.problems) == 1
+    found, n = figures(broken), len(samples)
+    assert found["iou_amodal"].value == pytest.approx((n - 1) / n)
+    assert found["iou_invisible"].value < figures(absent)["iou_invisible"].value
+    others = [s for k, s in found.items() if not k.startswith("iou_modal")]
+    assert {(s.n, s.n_missing) for s in others} == {(n - 1, 1)}
+    assert found["iou_modal"].value == 0 and (found["iou_modal"].n, found["iou_modal"].n_missing) == (0, n)
+
+
+def _painted(folder: Path, samples: list[Sample], which: int, masks: int = 0) -> Path:
+    """A submission without run.json: the true (0) or occluded (1) picture of every sample, masks of the first few."""
+    rows = []
+    for k, (s, p) in enumerate(zip(samples, by_rule(samples, "truth"), strict=True)):
+        images.write_png(folder / "images" / f"{k}.png", paint(s)[which])
+        mask = {"amodal": {"size": [256, 256], "counts": p.amodal.counts.decode()}} if k < masks else {}
+        rows.append({"sample_id": s.sample_id, "image": f"images/{k}.png", **mask})
+    (folder / "predictions.json").write_text(json.dumps(rows))
+    return folder
+
+
+def test_runs_are_told_by_their_folders_name_and_their_pictures(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    samples = make_split(tmp_path / "val", 3, 1, pictures=True)
+    split, boards = tmp_path / "val", tmp_path / "b"
+    names = [
+        score(_painted(tmp_path / n, samples, k), split, boards).folder.name for k, n in enumerate(("n.v1", "n.v2"))
+    ]
+    assert [n.rpartition("-")[0] for n in names] == ["n.v1", "n.v2"]
+    first = names[0]
+    assert score(tmp_path / "n.v1", split, boards).folder.name == first  # its own row again
+    assert run_id_of(Submission(tmp_path / "n.v1"), sample_pairs(split)) == first
+    with LocalEngine(2) as engine:
+        assert score(tmp_path / "n.v1", split, boards, engine=engine).folder.name == first
+    other = score(_painted(tmp_path / "other" / "n.v1", samples, 1), split, boards).folder.name  # the same records
+    assert other != first and other.startswith("n.v1-")
+    assert sorted(p.parent.name for p in boards.glob("*/score.json")) == sorted([*names, other])
+
+
+def test_a_run_id_does_not_hang_on_what_can_be_scored(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    samples = make_split(tmp_path / "val", 3, 1)
+    folder = _painted(tmp_path / "m", samples, 0, masks=3)
+    (folder / "images" / "1.png").write_bytes(b"no picture")
+    (folder / "images" / "2.png").unlink()
+    before = score(folder, tmp_path / "val", tmp_path / "b")
+    assert set(before.absent) >= {"content"}
+    make_split(tmp_path / "val", 3, 1, pictures=True)
+    after = score(folder, tmp_path / "val", tmp_path / "b")
+    assert after.folder == before.folder and "l1_image" in figures(after)
+    assert run_id_of(Submission(folder), sample_pairs(tmp_path / "val")) == after.folder.name
+
+
+def test_what_is_missing_is_named_for_each_board(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    split = tmp_path / "val"
+    samples = make_split(split, 4, 2, pictures=True)
+    folder, ids = _painted(tmp_path / "m", samples, 0, masks=5), [s.sample_id for s in samples]
+    about = store.read_json(score(folder, split, tmp_path / "b").folder / "score.json")
+    assert about["missing"] == {"mask": 3, "content": 0}
+    assert about["missing_list"] == {"mask": sorted(ids[5:]), "content": []}
+    rows = json.loads((folder / "predictions.json").read_text())
+    (folder / "predictions.json").write_text(json.dumps(rows[1:]))
+    found = validate(Submission(folder), ids, split_digest(sample_pairs(split)))
+    assert {p.kind for p in found} == {"missing"}
+    said = [(p.sample_id, p.detail) for p in found]
+    record = [(ids[0], f"no record; scores as {s} board") for s in ("empty on the mask", "black on the content")]
+    mask = [(i, "no amodal mask; scores as empty on the mask board") for i in ids[5:]]
+    assert said == [record[0], *mask, record[1]]
 
 
 @pytest.mark.parametrize("counts", ["", "###", "zzzz", [-5, 65541], [10, 20], None, 7, "é"])
@@ -317,7 +413,11 @@ def test_validate_says_it_line_by_line(world, tmp_path) -> None:  # type: ignore
     made[4] = Prediction("nobody", "m", made[4].amodal)
     folder = submit(tmp_path / "m", [*made, made[0]], split)
     ids = [i for i, _ in sample_pairs(split)]
-    kinds = sorted(p.kind for p in validate(Submission(folder), ids, split_digest(sample_pairs(split))))
+    found = validate(Submission(folder), ids, split_digest(sample_pairs(split)))
+    # one record names a picture: the submission plays on the content board, and every other one is missing there
+    content = [p for p in found if p.kind == "missing" and "content board" in p.detail]
+    assert [p.sample_id for p in content] == [i for k, i in enumerate(ids) if k != 3]
+    kinds = sorted(p.kind for p in found if p not in content)
     assert kinds == ["bad_path", "duplicate", "foreign", "missing", "wrong_size"]
     result = CliRunner().invoke(commands.validate, [str(folder), "--split", str(split)])
     assert result.exit_code == 1
