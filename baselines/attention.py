@@ -20,19 +20,28 @@ _BLOCK_ELEMENTS = 1 << 19  # scores held at once: 2 MiB of float32, which stays 
 
 
 class _Blocked(torch.autograd.Function):
-    """softmax(q k^T) v for q [N, d], k [M, d], v [M, c], in blocks of rows; M > 0."""
+    """softmax(q k^T) v for q [N, d], k [M, d], v [M, c], in blocks of rows; M > 0.
+
+    Log-sum-exp and delta are float32 or wider, and what is large in a product cancels within it: in bfloat16 a score of
+    20 is known to .06 only, its distance to the largest much better.
+    """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = q.new_empty(q.shape[0], v.shape[1])
-        norm = q.new_empty(q.shape[0], 1)
-        kt = k.t()
+        wide = torch.promote_types(q.dtype, torch.float32)
+        norm = q.new_empty(q.shape[0], 1, dtype=wide)
+        kt, ones = k.t(), torch.cat([k, k.new_ones(k.shape[0], 1)], 1).t()
         for rows, scores in _blocks(q, k):
             torch.mm(q[rows], kt, out=scores)
             top = scores.amax(1, keepdim=True)
-            total = scores.sub_(top).exp_().sum(1, keepdim=True)
+            if wide == q.dtype:
+                scores.sub_(top)
+            else:  # anew, less the largest before it is rounded
+                torch.mm(torch.cat([q[rows], -top], 1), ones, out=scores)
+            total = scores.exp_().sum(1, keepdim=True, dtype=wide)
             out[rows] = torch.mm(scores, v).div_(total)
-            norm[rows] = top.add_(total.log_())
+            norm[rows] = total.log_().add_(top)
         ctx.save_for_backward(q, k, v, out, norm)
         return out
 
@@ -42,10 +51,11 @@ class _Blocked(torch.autograd.Function):
         grad = grads[0].contiguous()
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         # log-sum-exp and delta ride along as one more column, so that no pass over the block subtracts them
-        delta = (grad * out).sum(1, keepdim=True)
-        one = k.new_ones(k.shape[0], 1)
-        qn, kt = torch.cat([q, -norm], 1), torch.cat([k, one], 1).t()
-        gd, vt = torch.cat([grad, -delta], 1), torch.cat([v, one], 1).t()
+        delta = (grad.to(norm.dtype) * out).sum(1, keepdim=True)
+        norms, deltas = _columns(-norm, q.dtype), _columns(-delta, q.dtype)
+        one = k.new_ones(k.shape[0], norms.shape[1])
+        qn, kt = torch.cat([q, norms], 1), torch.cat([k, one], 1).t()
+        gd, vt = torch.cat([grad, deltas], 1), torch.cat([v, one], 1).t()
         spare = q.new_empty(0)
         for rows, p in _blocks(q, k):
             torch.mm(qn[rows], kt, out=p)
@@ -58,6 +68,14 @@ class _Blocked(torch.autograd.Function):
             torch.mm(p, k, out=dq[rows])
             dk.addmm_(p.t(), q[rows])
         return dq, dk, dv
+
+
+def _columns(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """[N, 1] in columns of ``dtype`` whose sum it is: one where that holds it, else it and what rounding left."""
+    if x.dtype == dtype:
+        return x
+    high = x.to(dtype)
+    return torch.cat([high, (x - high).to(dtype)], 1)
 
 
 def _blocks(q: Tensor, k: Tensor) -> Any:

@@ -152,6 +152,7 @@ class Result:
 
     A pixel is the person's where its mask is over a half: kept soft, since a mask is enlarged first and cut then.
     ``modal`` is the input mask for a method without a modal output (spec §7); None marks what the task does not give.
+    ``image`` is the raw painting, of which the hole counts: who shows it takes the hole out of it, after enlarging it.
     """
 
     modal: Tensor | None = None
@@ -193,7 +194,9 @@ class Baseline(nn.Module):
     """A model for one task. ``weights``: the factor of each named loss; players come in the order they take turns."""
 
     SPATIAL: ClassVar[int] = 64  # inputs must be multiples of this many px
-    wants_masks: bool = False  # whether `prepare` must be called with the training people's amodal masks
+    wants_masks: bool = False  # whether `prepare` must be called with the training people's amodal masks:
+    mask_px: int = 64  # their side
+    mask_people: int = 8192  # at most so many of them
 
     task: Task
     settings: Settings

@@ -1,7 +1,8 @@
 """The two stages at inference: masks and pictures on 256x256 crops, from models trained at any size.
 
 A model sees the crop at its own size; its masks are enlarged while they are soft and beside the initial mask (see
-`beside_given`), its picture linearly. What a model does not paint keeps the crop's own pixels, at 256 px.
+`beside_given`), its picture linearly, raw as it is: with the occluder put back around it, the occluder's colour would
+come into the hole. What a model does not paint keeps the crop's own pixels, at 256 px.
 """
 
 from __future__ import annotations
@@ -124,19 +125,27 @@ def fed_by(batch: Batch, masks: Masks) -> Batch:
     return Batch(batch.image, batch.given, modal, amodal, labels[0], labels[1])
 
 
+def painting(model: Loaded, batch: Batch, precision: str = "fp32") -> tuple[Tensor, float]:
+    """Stage 2's raw paintings float32 [B, 3, 256, 256] in levels of 0 to 255, of which the hole counts; the seconds.
+
+    ``batch``: at the model's size, with the masks and parsings it is fed.
+    """
+    result, seconds = answer(model, batch, precision)
+    if result.image is None:
+        raise ValueError(f"expected a picture of {model.name}, got none")
+    return (resized_image(result.image.float(), SIDE) + 1) * 127.5, seconds
+
+
 def paint(
     model: Loaded, batch: Batch, image: Tensor, invisible: Tensor, precision: str = "fp32"
 ) -> tuple[Tensor, float]:
     """Stage 2: the recovered crops uint8 [B, 256, 256, 3] and the seconds.
 
     Args:
-        batch: at the model's size, with the masks and parsings it is fed.
+        batch: as `painting`.
         image: the crops uint8 [B, 3, 256, 256]; kept outside ``invisible``.
         invisible: float 0/1 [B, 1, 256, 256].
     """
-    result, seconds = answer(model, batch, precision)
-    if result.image is None:
-        raise ValueError(f"expected a picture of {model.name}, got none")
-    painted = ((resized_image(result.image.float(), SIDE) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    out = torch.where(invisible > 0, painted, image)
+    raw, seconds = painting(model, batch, precision)
+    out = torch.where(invisible > 0, raw.round().clamp(0, 255).to(torch.uint8), image)
     return out.permute(0, 2, 3, 1).contiguous(), seconds

@@ -129,7 +129,7 @@ def _parsing_note(said: dict[str, Any]) -> str:
 @click.option("--out", type=FOLDER, help="Default: RUN/predictions/SPLIT (with -cascade where a mask run feeds it).")
 @click.option("--mask-run", type=RUN, help="Feed a content run this mask run's own outputs instead of the truth.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or auto.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True)
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
 @DEVICE
 @engine_options
@@ -150,6 +150,8 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         if not folder.is_dir():
             raise UserError(f"--split {split}: {folder} is no folder; give --root, or the split's own folder")
         base = run if run.is_dir() else run.parent
+        if out is None and _of_another_build(base.parent.parent, folder):
+            raise UserError(f"{folder} is of another build than {base.name}; say with --out where its predictions go")
         to = local if out else base / "predictions" / (folder.name + ("-cascade" if masks else ""))
         alone = options["engine"] == "local" and pick_device(options["device"]).type != "cpu"
         with engine_of(options, workers=1 if alone else None) as engine:
@@ -160,6 +162,11 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         click.echo(note, err=True)
     click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
     click.echo(shown(where, local, to))
+
+
+def _of_another_build(own: Path, split: Path) -> bool:
+    """Whether a split lies outside of the build that a run lies in; a run may lie in none."""
+    return (own / "build.json").exists() and own.resolve() != split.resolve().parent.parent
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -213,14 +220,21 @@ def predict_photo(
         raise UserError(f"{photo}: expected photos in it ({', '.join(PICTURES)}), found none")
     done = 0
     left: list[dict[str, Any]] = []
+
+    def leave(photo: str, person: Path, reason: object) -> None:
+        left.append({"photo": photo, "person": str(person), "reason": str(reason)})
+
     for path, name in zip(photos, names_of(photos), strict=True):
         for folder, error in _completed(completer, path, out / name, [*boxes, *named.get(path.name, [])], mask):
             if error is None:
                 done += 1
                 click.echo(folder)
                 continue
-            left.append({"photo": path.name, "person": str(folder.relative_to(out)), "reason": str(error)})
+            leave(path.name, folder.relative_to(out), error)
             click.echo(f"{path}: left out: {error}", err=True)
+    for name in sorted(named.keys() - {path.name for path in photos}):
+        leave(name, Path(name), "no photo of this name")
+        click.echo(f"{boxes_file}: {name}: left out: no photo of this name", err=True)
     told = out / "left_out.json"
     forget_dead(told)
     write_json(told, left)

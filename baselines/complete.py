@@ -23,11 +23,12 @@ from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.segmenters._crop import ask_of
 
 from .base import Batch
-from .cascade import SIDE, Masks, complete_masks, fed_by, paint
+from .cascade import SIDE, Masks, complete_masks, fed_by, painting
 from .data import collate, planes_of, to_batch
 from .runs import load_model
 
-FIRST, SECOND = 1.5, 1.325  # crop sides in longer sides: of what is seen; then of the whole person (spec §7's mean)
+PART, WHOLE = 1.5, 1.325  # crop sides in longer sides: of a part of a person; of the whole one (spec §7's mean)
+LOOKS = 5  # at a person, at most; two where the second crop holds all of them
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,7 @@ class Completer:
             raise UserError(f"expected a mask of the photo's size {photo.shape[:2]}, got {mask.shape}")
         if not mask.any():
             raise UserError("the person's mask is empty; give another box or a mask")
-        crop = square_around(encode(mask).box, FIRST)
-        masks = self._masks(photo, mask, crop)
-        # a second look on a crop about the whole person, as in training
-        whole = mask | (_full(masks.amodal, crop, photo) > 0.5)
-        crop = square_around(encode(whole).box, SECOND)
-        masks = self._masks(photo, mask, crop)
+        crop, masks = self._looked(photo, mask)
         return self._finished(photo, mask, crop, masks, self._painted(photo, mask, crop, masks))
 
     def load_segmenter(self) -> None:
@@ -146,17 +142,31 @@ class Completer:
         planes = planes_of(Pasted(image, image, none, none), image, mask.astype(np.bool_), none.view(np.uint8))
         return to_batch(*collate([(torch.from_numpy(planes), False)]), self.device)
 
+    def _looked(self, photo: Rgb, given: Bool2D) -> tuple[Box, Masks]:
+        """The person's crop, as in training about the whole person, and the masks in it.
+
+        The first crop is about what is seen, each next one about what was found by then, wider where the last border
+        cut the person; the second or a later one that cuts nobody is the last.
+        """
+        crop = square_around(encode(given).box, PART)
+        masks = self._masks(photo, given, crop)
+        for _ in range(1, LOOKS):
+            found = encode(given | (_full(masks.amodal, crop, photo) > 0.5)).box
+            crop = square_around(found, PART if _cut(masks.amodal, crop, photo) else WHOLE)
+            masks = self._masks(photo, given, crop)
+            if not _cut(masks.amodal, crop, photo):
+                break
+        return crop, masks
+
     def _masks(self, photo: Rgb, given: Bool2D, crop: Box) -> Masks:
         full = self._batch(photo, given, crop, SIDE)
         return complete_masks(self.mask, self._batch(photo, given, crop, self.mask.size), full.given)
 
-    def _painted(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks) -> Rgb:
-        batch = fed_by(self._batch(photo, given, crop, self.content.size), masks)
-        image = torch.from_numpy(crop_image(photo, crop, SIDE)).permute(2, 0, 1)[None].to(self.device)
-        pictures, _ = paint(self.content, batch, image, masks.invisible)
-        return np.asarray(pictures[0].cpu().numpy(), np.uint8)
+    def _painted(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks) -> NDArray[np.float32]:
+        raw, _ = painting(self.content, fed_by(self._batch(photo, given, crop, self.content.size), masks))
+        return np.ascontiguousarray(raw[0].permute(1, 2, 0).cpu().numpy())
 
-    def _finished(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks, painted: Rgb) -> Completed:
+    def _finished(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks, painted: NDArray[np.float32]) -> Completed:
         modal = _full(masks.modal, crop, photo) > 0.5 if masks.own_modal else given
         # beside a modal mask of the photo's own sharpness: see `cascade.beside_given`
         ground = _full((1 - masks.amodal) * (1 - masks.modal), crop, photo)
@@ -184,6 +194,14 @@ def complete(
     return Completer(mask_run, content_run, device, segmenter, segmenter_weights)(photo, box, mask)
 
 
+def _cut(amodal: Tensor, crop: Box, photo: Rgb) -> bool:
+    """Whether the first mask of a batch of crops touches a border of its crop beyond which the photo goes on."""
+    mask, (x0, y0, x1, y1) = amodal[0, 0] > 0.5, crop.pixels()
+    height, width = photo.shape[:2]
+    borders = ((mask[:, 0], x0 > 0), (mask[0], y0 > 0), (mask[:, -1], x1 < width), (mask[-1], y1 < height))
+    return any(on and bool(border.any()) for border, on in borders)
+
+
 def _enlarged(pixels: NDArray[np.float32], crop: Box, photo: Rgb) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
     """Pixels [s, s] (or [s, s, C]) of a crop at the photo's resolution, linear: where in the photo, and which."""
     x0, y0, x1, y1 = crop.pixels()
@@ -201,9 +219,9 @@ def _full(mask: Tensor, crop: Box, photo: Rgb) -> NDArray[np.float32]:
     return out
 
 
-def _pasted_back(photo: Rgb, painted: Rgb, crop: Box, hole: Bool2D) -> Rgb:
-    """The painted crop at the photo's resolution, inside the hole."""
-    where, part = _enlarged(painted.astype(np.float32), crop, photo)
+def _pasted_back(photo: Rgb, painted: NDArray[np.float32], crop: Box, hole: Bool2D) -> Rgb:
+    """The raw painting of the crop, levels of 0 to 255 [s, s, 3], at the photo's resolution, inside the hole."""
+    where, part = _enlarged(painted, crop, photo)
     out = photo.copy()
     np.copyto(out[where], np.rint(part).clip(0, 255).astype(np.uint8), where=hole[where][:, :, None])
     return out

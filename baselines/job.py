@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from .recipes import Recipe, recipe_of
 from .settings import Between, Count, Natural, OneOf, check_fields
 
 LONGEST_NAME = 200  # bytes; file systems take 255
+CACHED = 1.75  # a cached person's largest side in sizes of the crop, so that none is enlarged (`Recipe.cache_px`)
 
 
 def _check_name(name: str) -> None:
@@ -76,10 +78,13 @@ class Training:
             _check_name(self.name)
 
     def resolved(self) -> Recipe:
-        """The recipe with this run's own steps, batch and precision in it."""
+        """The recipe with this run's own size (and people cached for it), steps, batch and precision in it."""
         r = recipe_of(self.recipe)
+        size = self.settings.get("size", r.size)
+        suffices = math.ceil(CACHED * size) if isinstance(size, int) else 0  # what is no size is refused by the model
         changed: dict[str, Any] = {
-            "size": self.settings.get("size", r.size),
+            "size": size,
+            "cache_px": max(r.cache_px, suffices),
             "steps": {self.task: self.steps or r.steps.get(self.task, 0)},
             "batch": {self.task: self.batch or r.batch.get(self.task, 0)},
             "precision": self.precision or r.precision,

@@ -6,7 +6,7 @@ These figures choose the best checkpoint and show progress; results for a leader
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ahp_toolkit.core.images import ImageError
 
-from .base import Baseline, Batch, Result
+from .base import Baseline, Batch, Result, composite
 from .data import EvalData, collate, to_batch
 from .recipes import Recipe
 
@@ -78,6 +78,8 @@ class Judge:
             batch = to_batch(planes, parsed, self.fabric.device)
             with self.fabric.autocast():
                 result = net.predict(batch).cut()
+            if result.image is not None:
+                result = replace(result, image=composite(batch.image, result.image.float(), batch.invisible))
             for name, value in _figures(batch, result, self.task).items():
                 sums.setdefault(name, []).append(value.float().cpu())
             picture = picture if picture is not None else _picture(batch, result, self.task)

@@ -187,7 +187,8 @@ def gram(feature: Tensor) -> Tensor:
     """Gram matrices [B, C, C] of [B, C, H, W], divided by C H W."""
     b, c, h, w = feature.shape
     flat = feature.float().reshape(b, c, h * w)
-    return flat @ flat.transpose(1, 2) / (c * h * w)
+    with torch.autocast(flat.device.type, enabled=False):  # which would multiply in bfloat16 again
+        return flat @ flat.transpose(1, 2) / (c * h * w)
 
 
 def style_l1(ours: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:

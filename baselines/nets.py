@@ -59,10 +59,22 @@ class PartialConv2d(nn.Module):
 
 
 class GatedConv2d(nn.Module):
-    """Gated convolution (Yu et al. 2019, eq. 3): elu(features) * sigmoid(gates), both from one convolution."""
+    """Gated convolution (Yu et al. 2019, eq. 3): elu(features) * sigmoid(gates), both from one convolution.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> None:
+    ``positive``: ReLU in place of ELU.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        positive: bool = False,
+    ) -> None:
         super().__init__()
+        self.positive = positive
         self.conv = nn.Conv2d(inputs, 2 * outputs, kernel, stride, dilation * (kernel // 2), dilation)
         # unit variance in gives unit variance out, E[elu(f)^2] E[sigmoid(g)^2] = 0.19: there is no norm to do it, and
         # torch's default would let the signal die within ten layers
@@ -75,7 +87,7 @@ class GatedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""
         feature, gate = self.conv(x).chunk(2, 1)
-        return F.elu(feature) * gate.sigmoid()
+        return (F.relu(feature) if self.positive else F.elu(feature)) * gate.sigmoid()
 
 
 def upsampled(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -148,8 +160,8 @@ def halvings(size: int, most: int = 8) -> int:
 class SkipUNet(nn.Module):
     """pix2pix's U-Net generator (Isola et al. 2017, §6.1): 4x4 convolutions of stride 2, skips, dropout.
 
-    Encoder C64-C128-C256-C512-...; the three decoder levels next to the innermost have dropout of 0.5. No output
-    activation. ``levels`` halvings: 8 at 256 px.
+    Encoder C64-C128-C256-C512-...; the first three decoder levels, the innermost among them, have dropout of 0.5
+    (CD512-CD512-CD512, as in the paper's own code). No output activation. ``levels`` halvings: 8 at 256 px.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 64, levels: int = 8, dropout: bool = True) -> None:
@@ -162,9 +174,8 @@ class SkipUNet(nn.Module):
         for i in reversed(range(levels)):
             last = i == levels - 1
             out = chans[i - 1] if i else outputs
-            self.up.append(
-                _up(chans[i] * (1 if last else 2), out, norm=i > 0, dropout=dropout and levels - 5 < i < levels - 1)
-            )
+            dropped = dropout and i >= levels - 3
+            self.up.append(_up(chans[i] * (1 if last else 2), out, norm=i > 0, dropout=dropped))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H, W], H and W divisible by 2^levels."""

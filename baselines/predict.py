@@ -19,7 +19,7 @@ from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.progress import Progress
 from ahp_toolkit.core.records import Dropped, Prediction, Sample
-from ahp_toolkit.core.torch_io import batches, keep_memory, pick_device, steady
+from ahp_toolkit.core.torch_io import batches, compute_dtype, keep_memory, pick_device, steady
 from ahp_toolkit.stages.materialize import file_name
 
 from .cascade import SIDE, Masks, complete_masks, fed_by, paint
@@ -153,6 +153,7 @@ def predict_run(
     fn = Predict(*where, device, batch, precision, which, str(store.stamp(weights)))
     # on another engine this process may lack the device: the facts are the same on any
     job = _loaded(fn if engine is None else replace(fn, device="cpu"))
+    compute_dtype(job.device, precision)  # a wrong one is told before what stands there is touched
     with lock(out):
         store.write_json(out / "run.json", {"model": job.model.name, "unfinished": True})  # until all is there
         store.forget_unfinished(out, deep=True)

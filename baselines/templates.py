@@ -49,7 +49,7 @@ def _shrunk(masks: Tensor, size: int) -> Tensor:
 
 
 def template_weights(mask: Tensor, templates: Tensor, rule: str = "l2") -> Tensor:
-    """How much each template suits a soft mask: [B, K].
+    """How much each template suits a soft mask: float32 or wider [B, K].
 
     Args:
         mask: refined modal mask [B, 1, H, W] in [0, 1]; resized to the templates' size.
@@ -57,9 +57,11 @@ def template_weights(mask: Tensor, templates: Tensor, rule: str = "l2") -> Tenso
         rule: "l2": 1 / l2 distance (the paper); "softmax": softmax of inner products (the authors' code, which takes
             them at full resolution; here at the templates').
     """
-    small = F.interpolate(mask, size=templates.shape[1:], mode="area").flatten(1)
-    flat = templates.flatten(1).to(small.dtype)
+    wide = torch.promote_types(mask.dtype, torch.float32)
+    small = F.interpolate(mask.to(wide), size=templates.shape[1:], mode="area").flatten(1)
+    flat = templates.flatten(1).to(wide)
     if rule == "softmax":
-        return (small @ flat.t()).softmax(1)
+        with torch.autocast(mask.device.type, enabled=False):  # products of hundreds, whose bfloat16 steps are 1 to 2
+            return (small @ flat.t()).softmax(1)
     squared = (small[:, None] - flat[None]).square().sum(2)
     return squared.clamp(min=1e-4).rsqrt()  # a mask that is a template: distance 0.01, not 0

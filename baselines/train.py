@@ -49,8 +49,6 @@ from .recipes import Recipe, model_settings, optimizer_of, rate_factor
 from .runlog import RunLog
 from .synced import counted, share_dropout, sync_batch_norm
 
-TEMPLATE_PX, TEMPLATE_PEOPLE = 64, 8192  # the amodal masks that `Baseline.prepare` is shown
-
 
 def train(job: Training) -> Path:
     """Train, or go on with a run that was stopped; returns its run folder.
@@ -170,7 +168,7 @@ class _Loop:
         if self.job.init is not None:
             runs.take_weights(net, self.job.init, self.job.model, self.job.task)
         elif state is None and net.wants_masks:
-            net.prepare(self.data.silhouettes(TEMPLATE_PEOPLE, TEMPLATE_PX), self.job.seed)
+            net.prepare(self.data.silhouettes(net.mask_people, net.mask_px), self.job.seed)
         if state is not None:
             self._check_best(state)
             runs.fill(net, state["net"], self.folder / "state.pt")
@@ -262,11 +260,11 @@ class _Loop:
                     with self.fabric.autocast():
                         output = shared if shared is not None else self.net(batch)
                         terms = self.net.losses(batch, output, turn)
-                        total = self.net.total(terms) / len(batches)
+                        total = self.net.total(terms)
                     self.fabric.backward(total)
                     for name, value in terms.items():
                         said[name] = said.get(name, 0) + value.detach().float() / len(batches)
-                self._average(mine)
+                self._average(mine, len(batches))
                 for group in optimizer.param_groups:
                     group["lr"] = self.rates[turn] * factor
                 optimizer.step()
@@ -274,8 +272,13 @@ class _Loop:
             self.ema.update(self.net)
         return said
 
-    def _average(self, parameters: list[torch.nn.Parameter]) -> None:
-        """The mean of all processes' gradients, in one flat message."""
+    def _average(self, parameters: list[torch.nn.Parameter], micro: int) -> None:
+        """The mean of the micro-batches' gradients, here summed, and of all processes', in one flat message.
+
+        Divided after the backward pass, whose limits (`losses.no_louder`) are those of a micro-batch's own loss.
+        """
+        if micro > 1:
+            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(micro))
         if self.fabric.world_size == 1:
             return
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]

@@ -3,7 +3,9 @@
 segmentation-models-pytorch's DeepLabV3Plus with the initial mask as a fourth input channel and one output class, the
 whole person. The answer is the network's own, not joined with the initial mask. Ours differs: ResNet-50 instead of
 Xception (``encoder``), random weights unless ``encoder_weights`` names some that the library can fetch; the rate is
-the recipe's, constant or a cosine, in place of the published polynomial decay.
+the recipe's, constant or a cosine, in place of the published polynomial decay; the library's decoder has one 3x3
+convolution after joining the low features, the paper's best one two (table 2). Atrous rates are the published 6, 12, 18
+at an output stride of 16; weights carry them, so that those learnt at the library's own 12, 24, 36 are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.segmenters.deeplab import RATES
 
 from .. import losses as L
 from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
@@ -68,10 +71,16 @@ class Deeplab(Baseline):
         super().__init__("mask", s, {"mask": 1.0})
         try:
             self.net = smp.DeepLabV3Plus(
-                s.encoder, encoder_weights=s.encoder_weights or None, in_channels=4, classes=1, decoder_channels=s.width
+                s.encoder,
+                encoder_weights=s.encoder_weights or None,
+                decoder_atrous_rates=RATES,
+                decoder_channels=s.width,
+                in_channels=4,
+                classes=1,
             )
         except (ValueError, NotImplementedError) as e:  # not every encoder can be dilated
             raise UserError(f"encoder {s.encoder} cannot serve DeepLab v3+ ({e}); resnet50 can") from e
+        self.register_buffer("atrous_rates", torch.tensor(RATES))  # other rates give weights of the same shapes
 
     def optimizers(self) -> dict[str, Optimizer]:
         """SGD with momentum, 7e-3 (§4)."""

@@ -72,7 +72,8 @@ TASKS = ("mask", "content")
 class MaskSettings(Settings):
     """Stage 1. ``templates``: how many are kept, 0: none; ``clusters``: of the k-means, at most one for 20
     people; weights as in §5.1. ``initial``: whether N_a sees the initial mask too; False is eq. 2 to the letter.
-    ``l_share``: most that the adversarial gradient may be of the amodal cross-entropy's (L2, each sample); 0: no limit.
+    ``l_share``: most that the adversarial gradient may be of the amodal cross-entropy's (L2, each sample, both times
+    their weights); 0: no limit.
     ``hidden``: a pixel is invisible where P(amodal) - P(modal) is over it, the initial mask being P(modal) where there
     is no modal branch (0: where amodal AND NOT modal are over ``threshold``). The cut of most expected IoU is
     IoU / (1 + IoU): a third where a half is to be had.
@@ -194,8 +195,8 @@ class MaskModel(Baseline):
             terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed, people)
             terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed, people)
         if self.settings.discriminator:
-            share = self.settings.l_share
-            heard = soft if share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
+            share = self.settings.l_share * self.settings.l_seg
+            heard = soft if self.settings.l_share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
             terms["adversarial"] = self.adversarial.maker(self.critic(heard))
         terms["l1"] = F.l1_loss(soft, truth)
         terms["perceptual"] = L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth)
@@ -308,6 +309,5 @@ class ContentModel(Baseline):
         }
 
     def predict(self, batch: Batch) -> Result:
-        """The prediction inside the invisible mask only."""
-        painted = self(batch).need("image").clamp(-1, 1)
-        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))
+        """The raw prediction, cut to the range of pictures."""
+        return Result(batch.modal, batch.amodal, image=self(batch).need("image").clamp(-1, 1))

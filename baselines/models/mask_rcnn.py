@@ -2,7 +2,9 @@
 
 The image is all it sees; of the instances that it finds, the one that matches the initial mask best is taken, and where
 none does, the initial mask is the answer. Ours differs: random weights unless ``pretrained`` (torchvision's ImageNet
-backbone); crops are enlarged to ``min_size`` px, since torchvision's anchors are 32 px and up.
+backbone); crops are enlarged to ``min_size`` px, since torchvision's anchors are 32 px and up; 200 ``proposals`` of a
+picture go on to the heads (published: 2000 in training, 1000 at test time), since a crop holds few people; batch norms
+learn as everything else does (published: frozen, and with them the first layers).
 
 Several processes do not train exactly as one here: torchvision draws proposals and anchors at random and takes its
 means over those drawn, a process at a time.

@@ -51,7 +51,7 @@ class OvsrSettings(Settings):
 
     critic_width: Width = 64
     iterations: Count = 2
-    pool: Count = 64
+    pool: Count = 512
     l1: Weight = 10.0
     coupled: Weight = 0.001
     adversarial: Weight = 0.1
@@ -77,6 +77,17 @@ class Recovery(torch.nn.Module):
         inputs = [torch.cat([p, masks], 1) for p in (picture * amodal, picture)]
         object_, whole = self.shared(torch.cat(inputs)).tanh().chunk(2)
         return object_, whole
+
+
+def _packed(masks: Tensor) -> Tensor:
+    """Masks, bool or 0/1 [N, H, W], W divisible by 8, to uint8 [N, H, W / 8]; the first pixel is the lowest bit."""
+    bits = (masks > 0).to(torch.uint8).unflatten(2, (-1, 8)) << torch.arange(8, dtype=torch.uint8, device=masks.device)
+    return bits.sum(3, dtype=torch.uint8)
+
+
+def _unpacked(bits: Tensor) -> Tensor:
+    """What `_packed` packed, uint8 0/1 [N, H, W]."""
+    return ((bits.unsqueeze(3) >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1).flatten(2)
 
 
 def _painted(object_: Tensor, whole: Tensor) -> Tensor:
@@ -107,18 +118,25 @@ class OvsrMask(Baseline):
         self.critic_shape = PatchCritic(1, s.critic_width)
         self.critic_object = PatchCritic(4, s.critic_width)
         self.gan = L.Adversarial("bce")
-        self.register_buffer("silhouettes", torch.zeros(s.pool, 1, s.size, s.size, dtype=torch.uint8))
+        # smaller ones enlarged would have stairs, by which the critic tells them from any made mask
+        self.mask_px, self.mask_people = s.size, 2 * s.pool  # evenly spread people may be half of those asked for
+        self.register_buffer("silhouettes", torch.zeros(s.pool, s.size, s.size // 8, dtype=torch.uint8))
         self.register_buffer("filled", torch.tensor(0))
 
     def prepare(self, masks: Tensor, seed: int = 0) -> None:
-        """Fill the pool with the training people's silhouettes, drawn without replacement."""
-        if len(masks) == 0:
-            raise UserError("the silhouette pool needs amodal masks of training people, got none")
+        """Fill the pool with the training people's silhouettes, drawn without replacement, a bit a pixel."""
+        side = self.settings.size
+        if len(masks) == 0 or masks.shape[1:] != (side, side):
+            raise UserError(
+                f"the silhouette pool needs amodal masks [N, {side}, {side}] of training people, got {[*masks.shape]}"
+            )
         keep = torch.randperm(len(masks), generator=torch.Generator().manual_seed(seed))[: self.settings.pool]
-        size = (self.settings.size, self.settings.size)
-        chosen = F.interpolate(masks[keep.to(masks.device)].float().unsqueeze(1), size=size, mode="area") > 0.5
-        self.silhouettes[: len(keep)].copy_(chosen)
+        self.silhouettes[: len(keep)].copy_(_packed(masks[keep.to(masks.device)]))
         self.filled.fill_(len(keep))
+
+    def shapes(self, index: Tensor) -> Tensor:
+        """Silhouettes of the pool by their numbers, int64 [N]: uint8 0/1 [N, 1, size, size]."""
+        return _unpacked(self.silhouettes[index]).unsqueeze(1)
 
     def facts(self) -> dict[str, str]:
         """Which VGG the perceptual loss used."""
@@ -167,8 +185,7 @@ class OvsrMask(Baseline):
         if count == 0:
             raise UserError("the silhouette pool is empty: call prepare() with the training people's masks")
         index = drawn(len(like), lambda n: torch.randint(count, (n,))).to(like.device)
-        found = self.silhouettes[index].to(like.dtype)
-        return found if found.shape == like.shape else F.interpolate(found, size=like.shape[2:], mode="area")
+        return self.shapes(index).to(like.dtype)
 
     def predict(self, batch: Batch) -> Result:
         """The last round's mask, as it is."""
@@ -219,6 +236,5 @@ class OvsrContent(Baseline):
         }
 
     def predict(self, batch: Batch) -> Result:
-        """The prediction inside the invisible mask only."""
-        painted = self(batch).need("image")
-        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))
+        """The raw prediction."""
+        return Result(batch.modal, batch.amodal, image=self(batch).need("image"))

@@ -13,9 +13,11 @@ the eraser 5 times. Ours differs where this project's task does:
 - The rate is the recipe's, without steps: theirs falls to a tenth at 32k and again at 48k of 56k.
 
 PCNet-C: partial-convolution U-Net of image and visible mask, loss weights and a tenth of the rate for the critic as
-published; the critic sees the picture and the visible mask. Ours differs: the critic's picture is the composite (theirs
-is the raw output), its Adam has betas (0.9, 0.999) (theirs (0, 0.9)), and the total variation is that of the hole
-dilated by a pixel, as in Liu et al. (theirs that of the whole composite).
+published; the critic sees the picture and the visible mask. The published pictures are divided by ImageNet's deviation,
+ours lie in [-1, 1]: the weights of what is measured in their units (hole, valid, total variation) are multiplied by the
+ratio, 2.2. Ours differs: the critic's picture is the composite (theirs is the raw output), its Adam has betas
+(0.9, 0.999) (theirs (0, 0.9)), and the total variation is that of the hole dilated by a pixel, as in Liu et al. (theirs
+that of the whole composite).
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from ..synced import drawn
 
 PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
 TASKS = ("mask", "content")
+UNIT = 0.5 / 0.225  # ours is half of [0, 1], theirs ImageNet's deviation, the mean of its three
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class MaskSettings(Settings):
 
 @dataclass(frozen=True)
 class ContentSettings(Settings):
-    """PCNet-C, with the published loss weights."""
+    """PCNet-C, with the published loss weights, in the published units (see `UNIT`)."""
 
     critic_width: Width = 64
     hole: Weight = 6.0
@@ -121,7 +124,8 @@ class PCNetC(Baseline):
     settings: ContentSettings
 
     def __init__(self, s: ContentSettings) -> None:
-        weights = {k: getattr(s, k) for k in ("hole", "valid", "tv", "perceptual", "style", "adversarial")}
+        weights = {k: getattr(s, k) for k in ("perceptual", "style", "adversarial")}
+        weights |= {k: getattr(s, k) * UNIT for k in ("hole", "valid", "tv")}
         super().__init__("content", s, weights | {"critic": 1.0})
         self.net = PartialUNet(4, 3, s.width, partial_levels(s.size))
         self.critic = PatchCritic(4, s.critic_width, norm="spectral")
@@ -161,6 +165,5 @@ class PCNetC(Baseline):
         }
 
     def predict(self, batch: Batch) -> Result:
-        """The prediction inside the invisible mask only."""
-        painted = self(batch).need("image").clamp(-1, 1)
-        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))
+        """The raw prediction, cut to the range of pictures."""
+        return Result(batch.modal, batch.amodal, image=self(batch).need("image").clamp(-1, 1))

@@ -24,7 +24,6 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    composite,
     soft_mask,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
@@ -102,8 +101,8 @@ class Pix2Pix(Baseline):
         return {"adversarial": self.gan.maker(fake), "l1": F.l1_loss(made, truth)}
 
     def predict(self, batch: Batch) -> Result:
-        """Masks: the generator's own. Content: the prediction inside the invisible mask only."""
+        """The generator's own masks or picture."""
         out = self(batch)
         if self.task == "mask":
             return Result(batch.given, soft_mask(out.need("amodal")))
-        return Result(batch.modal, batch.amodal, image=composite(batch.image, out.need("image"), batch.invisible))
+        return Result(batch.modal, batch.amodal, image=out.need("image"))

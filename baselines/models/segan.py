@@ -2,14 +2,16 @@
 
 The segmentor: a ResNet-18 on image and visible mask gives the mask of the full object at a quarter of the resolution
 (58x58 of 224 there). The painter: a U-Net generator given what is visible and where the object is, with a conditional
-patch discriminator, adversarial + 100 x l1 inside the object only. Ours differs: the segmentor's cross-entropy weighs
-all pixels alike unless asked (the published code, github.com/ehsanik/SeGAN, SettingsParser.lua: 1, 5 and 3 over the
-regions' mean pixel counts), since theirs made a weaker baseline of it: an invisible IoU of .22 in place of .31 after
-`debug` on the sample world; random weights unless ``pretrained`` (theirs is ImageNet's ResNet-18); the
-segmentor's fully connected layer is a linear map from each cell of the last feature to its 8x8 sub-pixels, so that any
-size works; the two networks are trained each for its own task (the published training joins them at the end); the masks
-are inputs of the painter instead of a colour painted into the image, and the picture around the object stays, which
-theirs paints in one colour; initial weights are torch's (the published painter and critic: N(0, 0.02)).
+patch discriminator, adversarial + 100 x l1 of the object alone, a mean over the whole crop. Ours differs: the
+segmentor's cross-entropy weighs all pixels alike unless asked (the published code, github.com/ehsanik/SeGAN,
+SettingsParser.lua: 1, 5 and 3 over the regions' mean pixel counts), since theirs made a weaker baseline of it: an
+invisible IoU of .22 in place of .31 after `debug` on the sample world; its rate is a constant 1e-2 with momentum 0.9
+(theirs plain SGD at 1e-3, falling every 20k iterations); random weights unless ``pretrained`` (theirs is ImageNet's
+ResNet-18); the segmentor's fully connected layer is a linear map from each cell of the last feature to its 8x8
+sub-pixels, so that any size works; the two networks are trained each for its own task (the published training joins
+them at the end); the masks are inputs of the painter instead of a colour painted into the image, and the picture around
+the object stays, which theirs paints in one colour; initial weights are torch's (the published painter and critic:
+N(0, 0.02)).
 """
 
 from __future__ import annotations
@@ -34,7 +36,6 @@ from ..base import (
     Optimizer,
     Output,
     Result,
-    composite,
     soft_mask,
 )
 from ..nets import PatchCritic, SkipUNet, halvings
@@ -48,7 +49,7 @@ PUBLISHED = {"background": 1 / REGION_PX[0], "visible": 5 / REGION_PX[1], "invis
 
 @dataclass(frozen=True)
 class SeganSettings(Settings):
-    """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: weight inside the object.
+    """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: its weight, of a mean over the crop.
 
     ``background``, ``visible``, ``invisible``: the segmentor's weight of one pixel of a region. Only their ratios count
     (see `region_weights`); equal ones, the default, give the plain cross-entropy. `PUBLISHED` are the published ones.
@@ -97,7 +98,7 @@ class Segmentor(Baseline):
         self.head = nn.Conv2d(512, 64, 1)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """SGD with momentum, 1e-2: the network is alone and batch-normalised."""
+        """SGD with momentum 0.9, constant 1e-2: the network is alone and batch-normalised."""
         return {GENERATOR: Optimizer("sgd", 1e-2)}
 
     def forward(self, batch: Batch) -> Output:
@@ -145,7 +146,7 @@ class Painter(Baseline):
         return Output(image=self.net(self.condition(batch)).tanh())
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
-        """Adversarial on the object alone; l1 averaged over the object's pixels."""
+        """Adversarial on the object alone; l1 inside the object, averaged over the whole crop."""
         amodal = batch.need("amodal")
         truth, made = batch.need("target") * amodal, output.need("image") * amodal
         condition = self.condition(batch)
@@ -153,10 +154,8 @@ class Painter(Baseline):
             real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
             return {"critic": self.gan.critic(real, fake)}
         fake = self.critic(torch.cat([condition, made], 1))
-        l1 = L.inside_l1(made, truth, amodal, batch.count("amodal"))
-        return {"adversarial": self.gan.maker(fake), "l1": l1}
+        return {"adversarial": self.gan.maker(fake), "l1": F.l1_loss(made, truth)}
 
     def predict(self, batch: Batch) -> Result:
-        """The prediction inside the invisible mask only."""
-        painted = self(batch).need("image")
-        return Result(batch.modal, batch.amodal, image=composite(batch.image, painted, batch.invisible))
+        """The raw prediction."""
+        return Result(batch.modal, batch.amodal, image=self(batch).need("image"))

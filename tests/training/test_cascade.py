@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,11 +12,16 @@ import torch.nn.functional as F
 from hypothesis import given as drawn_from
 from hypothesis import settings
 from hypothesis import strategies as st
-from torch import Tensor
+from lightning.fabric import Fabric
+from torch import Tensor, nn
 
 from baselines import cascade
 from baselines.base import Batch, Result
-from baselines.cascade import SIDE, beside_given
+from baselines.cascade import SIDE, beside_given, paint, resized_image, resized_mask
+from baselines.data import collate, to_batch
+from baselines.judge import Judge
+from baselines.recipes import RECIPES
+from baselines.runs import Loaded
 
 
 def blob(seed: int) -> Tensor:
@@ -77,3 +84,43 @@ def test_a_refined_modal_mask_keeps_the_initial_masks_sharpness(monkeypatch: pyt
         made = cascade.complete_masks(None, batch, given)  # type: ignore[arg-type]
         assert made.own_modal and torch.equal(made.modal, given) and (made.amodal >= made.modal).all()
     assert made.invisible.any() and not torch.equal(made.amodal, given)
+
+
+class Painter(nn.Module):
+    """Answers with these pictures, whatever it is shown."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        super().__init__()
+        self.pictures = pictures
+
+    def predict(self, batch: Batch) -> Result:
+        return Result(batch.modal, batch.amodal, image=self.pictures[: len(batch.image)])
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_a_perfect_painter_pays_for_the_enlargement_alone(size: int) -> None:
+    noise = np.random.default_rng(0).normal(size=(SIDE, SIDE, 3)) * 400
+    true = torch.from_numpy(cv2.GaussianBlur(noise, (0, 0), 6).clip(-60, 60)).permute(2, 0, 1)[None].float() / 127.5
+    amodal, cover = blob(5), blob(6)
+    hole = amodal * cover
+    image = torch.where(cover > 0, torch.ones(()), true)  # the occluder is white, the person is not
+    small = F.interpolate(true, (size, size), mode="area")
+    model = Loaded(Painter(small), "perfect", "content", {"size": size}, "0" * 64, {})  # type: ignore[arg-type]
+    masks = (resized_mask(m, size) for m in (amodal * (1 - cover), amodal * (1 - cover), amodal))
+    pixels = ((image + 1) * 127.5).round().to(torch.uint8)
+    made, _ = paint(model, Batch(resized_image(image, size), *masks), pixels, hole)
+    enlarged = ((resized_image(small, SIDE) + 1) * 127.5).round().to(torch.uint8)
+    assert torch.equal(made.permute(0, 3, 1, 2), torch.where(hole > 0, enlarged, pixels))
+    assert hole.sum() > 1000 and int(made.permute(0, 3, 1, 2)[(hole > 0).expand(-1, 3, -1, -1)].max()) < 200
+
+
+def test_training_judges_what_is_shown(build: Path) -> None:
+    judge = Judge(build, "content", RECIPES["debug"], Fabric(accelerator="cpu", devices=1))
+    judge.batch = len(judge.items)
+    true = to_batch(*collate(judge.items), "cpu")
+    net = Painter(torch.where(true.invisible > 0, true.need("target"), -true.need("target")))
+    found = judge(net)  # type: ignore[arg-type]
+    assert found.values["l1_invisible"] == 0 and found.values["l1_image"] < 1e-3  # the occluder's rim is soft
+    assert found.picture is not None
+    shown, target = np.split(found.picture.astype(np.int64), 4, axis=1)[2:]
+    assert abs(shown - target).mean() < 1

@@ -106,6 +106,27 @@ def test_a_sample_without_its_photo_is_a_named_miss(build: Path, trained: tuple[
         predict_run(trained[0], tmp_path, tmp_path / "q", device="cpu")
 
 
+def test_what_stands_is_not_lost_to_a_wrong_word_or_another_build(
+    build: Path, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    split = build / "splits" / "val"
+    folder = predict_run(trained[0], split, tmp_path / "p", device="cpu", quiet=True)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    with pytest.raises(UserError, match="expected a precision of fp32, bf16, auto, got 'fp8'"):
+        predict_run(trained[0], split, folder, device="cpu", precision="fp8", quiet=True)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"} == before
+    other = tmp_path / "other"
+    run = shutil.copytree(trained[0], other / "runs" / "r", ignore=shutil.ignore_patterns("predictions"))
+    shutil.copy(build / "build.json", other / "build.json")
+    call = [str(run), "--split", str(split), "--device", "cpu", "-q"]
+    said = CliRunner().invoke(commands.predict, call)
+    assert isinstance(said.exception, UserError) and "is of another build than r; say with --out" in str(said.exception)
+    assert not (run / "predictions").exists()
+    assert CliRunner().invoke(commands.predict, [*call, "--out", str(tmp_path / "to")]).exit_code == 0
+
+
 def test_a_person_in_any_photo_is_completed(trained: tuple[Path, Path]):
     photo, labels = drawn(77)
     seen = labels > 0
@@ -232,6 +253,15 @@ def photos_of(folder: Path, *names: str) -> Path:
 
 def written(out: Path) -> set[str]:
     return {str(p.parent.relative_to(out)) for p in out.rglob("done")}
+
+
+def test_boxes_of_no_photo_are_told(nobody: list[tuple], tmp_path: Path):
+    folder, file = photos_of(tmp_path / "photos", "a.png"), tmp_path / "boxes.json"
+    file.write_text(json.dumps({"a.png": [[10, 10, 50, 50]], "zz.png": [[10, 10, 50, 50]]}))
+    said = predicted(folder, tmp_path / "out", "--boxes-file", str(file))
+    assert said.exit_code == 0 and "zz.png: left out: no photo of this name" in said.output
+    left = json.loads((tmp_path / "out" / "left_out.json").read_text())
+    assert left == [{"photo": "zz.png", "person": "zz.png", "reason": "no photo of this name"}]
 
 
 def test_every_person_has_a_folder_of_their_own(nobody: list[tuple], tmp_path: Path):

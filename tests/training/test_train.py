@@ -93,12 +93,14 @@ def test_accumulated_micro_batches_and_content_train(build: Path, tmp_path: Path
 
 
 def test_the_pool_lies_in_the_frame_of_the_training_crops(build: Path, tmp_path: Path):
-    run = train(job(build, tmp_path, model="ovsr", settings={**SMALL, "vgg": "random/8"}, steps=1))
+    run = train(job(build, tmp_path, model="ovsr", settings={**SMALL, "vgg": "random/8", "size": 128}, steps=1))
     net = runs.load_model(run, which="last").net
-    pool = net.silhouettes[: int(net.filled), 0].float()
+    pool = net.shapes(torch.arange(int(net.filled)))[:, 0].float()
     columns = (torch.arange(pool.shape[2]) + 0.5) / pool.shape[2] - 0.5
     away = (pool.amax(1) * columns).sum(1) / pool.amax(1).sum(1)  # middle of each one's columns, sides from the crop's
     assert len(pool) == 12 and away.abs().max() > 0.05 and away.std() > 0.03
+    assert pool.shape[1:] == (128, 128)
+    assert (pool[..., 1::2] != pool[..., ::2]).any((1, 2)).all()  # none is a smaller one enlarged, in stairs
 
 
 def test_a_loss_that_is_no_number_is_named(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -221,6 +223,25 @@ def test_recipes_fit_every_model():
     assert rate_factor(RECIPES["paper"], 7, 100) == 1.0
     factors = [rate_factor(RECIPES["debug"], k, 100) for k in range(100)]
     assert max(factors) == factors[5] == 1.0 and factors[-1] < 0.01 and factors[0] < 0.25
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_cached_people_suffice_for_the_crops_of_any_size(recipe: str) -> None:
+    own = RECIPES[recipe]
+    assert Training(Path(), "pix2pix", "mask", recipe).resolved().cache_px == own.cache_px >= 1.75 * own.size
+    for size in (64, 192, 256, 512):
+        found = Training(Path(), "pix2pix", "mask", recipe, settings={"size": size}).resolved()
+        assert found.size == size and found.cache_px >= max(own.cache_px, 1.75 * size)
+        assert found.cache_px < max(own.cache_px, 1.75 * size) + 1
+
+
+def test_people_are_cached_anew_for_larger_crops(build: Path, tmp_path: Path) -> None:
+    run = train(job(build, tmp_path, settings={**SMALL, "size": 128}, steps=1, batch=1))
+    said, plain = (json.loads((r / "run.json").read_text()) for r in (run, train(job(build, tmp_path, steps=1))))
+    assert said["recipe_values"]["cache_px"] == 224 and (build / "cache" / "humans-224").is_dir()
+    assert said["cache"] != plain["cache"] and said["key"] != plain["key"]
+    with pytest.raises(UserError, match="size"):
+        train(job(build, tmp_path, settings={**SMALL, "size": "large"}))
 
 
 def test_a_run_is_known_by_all_its_settings_defaults_included() -> None:
