@@ -31,7 +31,34 @@ def tiny() -> centermask.CenterMask:
 
 @pytest.mark.parametrize(("side", "level"), [(800, 5), (799, 5), (600, 5), (500, 4), (400, 3), (50, 3), (0, 3)])
 def test_boxes_are_pooled_from_the_level_of_their_share(side: int, level: int) -> None:
-    assert centermask.levels_of(torch.tensor([[0.0, 0.0, side, side]]), 800).tolist() == [level]
+    area = torch.tensor([800.0**2])
+    assert centermask.levels_of(torch.tensor([[0.0, 0.0, side, side]]), area).tolist() == [level]
+
+
+def test_a_box_is_a_share_of_the_crop_and_not_of_the_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, seen = tiny().eval(), []
+    box = torch.tensor([[1.0, 1.0, 19.0, 60.0]])  # nearly all of a tall crop, a quarter of its canvas
+    found = {"boxes": box, "scores": torch.ones(1), "labels": torch.ones(1, dtype=torch.int64)}
+    monkeypatch.setattr(net, "_found", lambda *_: [found])
+    levels = centermask.levels_of
+    monkeypatch.setattr(centermask, "levels_of", lambda *given: seen.append(levels(*given).item()) or levels(*given))
+    ready = centermask.ready(net, TINY, "centermask@x", torch.device("cpu"))
+    for width in (20, 64):
+        ready([Ask(np.zeros((64, width, 3), np.uint8), Box(1, 1, 19, 60))])
+    assert seen == [5, 4]
+
+
+def test_what_the_crop_does_not_fill_is_the_mean_colour() -> None:
+    net = tiny().eval()
+    tall = torch.rand(3, 64, 20, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor(torch_io.MEAN).view(3, 1, 1)
+    filled = torch.cat([tall, mean.expand(3, 64, 44)], 2)
+    torch.testing.assert_close(net._canvas(tall), net._canvas(filled))
+    assert not net._canvas(tall)[:, :, 20:].any()
+    numbers = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    numbers[1, 5:], numbers[1, :, 3:] = centermask.BEYOND, centermask.BEYOND
+    assert centermask.sizes_of(numbers) == [(8, 8), (5, 3)]
+    assert len(centermask.targets_of(numbers)[1]["boxes"]) == 0
 
 
 def test_spatial_attention_by_hand() -> None:
@@ -52,10 +79,40 @@ def test_shapes_of_pyramid_head_and_answer() -> None:
         found = net(list(pictures))
     assert [tuple(m.shape) for m in maps.values()] == [(2, 64, s, s) for s in (8, 4, 2, 1, 1)]
     assert net.mask(torch.rand(3, 64, 14, 14)).shape == (3, 1, 28, 28)
+    assert net.mask_iou(torch.rand(3, 64, 14, 14), torch.rand(3, 1, 28, 28)).shape == (3,)
     for f in found:
         n = len(f["boxes"])
         assert f["masks"].shape == (n, 1, 64, 64) and f["scores"].shape == f["labels"].shape == (n,)
         assert n <= centermask.PROPOSALS and ((f["masks"] >= 0) & (f["masks"] <= 1)).all()
+
+
+def test_the_iou_of_a_mask_counts_the_person_outside_its_box_too() -> None:
+    logits, here = torch.full((3, 4, 4), -1.0), torch.zeros(3, 4, 4)
+    logits[:, :2], here[:2, 1:3] = 1.0, 1.0  # 8 cells made, 8 wanted, 4 of both; nothing wanted of the third
+    found = centermask.mask_ious(logits, here, torch.tensor([8.0, 20.0, 5.0]))
+    torch.testing.assert_close(found, torch.tensor([4 / 12, 4 / 24, 0.0]))
+    said = torch.tensor([0.5, 0.5, 0.9])
+    expected = 0.5 * ((0.5 - 4 / 12) ** 2 + (0.5 - 4 / 24) ** 2) / 2  # what touches nobody teaches nothing
+    torch.testing.assert_close(centermask.iou_loss(said, found), torch.tensor(expected))
+    assert centermask.iou_loss(said, torch.zeros(3)) == 0
+
+
+def test_a_mask_scores_its_boxs_score_times_its_iou(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = tiny().eval()
+    boxes = torch.tensor([[4.0, 4, 30, 60], [20, 8, 60, 50]])
+    found = {"boxes": boxes, "scores": torch.tensor([0.9, 0.5]), "labels": torch.ones(2, dtype=torch.int64)}
+    monkeypatch.setattr(net, "_found", lambda *_: [found])
+    for said, score in ((0.6, 0.54), (1.4, 0.9), (-0.2, 0.0)):
+        monkeypatch.setattr(net.mask_iou, "forward", lambda pooled, masks, v=said: torch.tensor([v, 0.5]))
+        with torch.no_grad():
+            scores = net([torch.rand(3, 64, 64)])[0]["scores"]
+        torch.testing.assert_close(scores, torch.tensor([score, 0.25]))
+
+
+def test_the_published_width_has_the_published_head() -> None:
+    with torch.device("meta"):
+        linear = [m for m in centermask.MaskIoUHead(256).modules() if isinstance(m, torch.nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(256 * 49, 1024), (1024, 1024), (1024, 1)]
 
 
 def test_targets_are_boxes_and_masks_of_the_numbered_people() -> None:
@@ -71,7 +128,8 @@ def test_a_batch_with_nobody_in_it_has_a_loss_with_gradients() -> None:
     net = tiny().train()
     value = centermask_loss(net, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64))
     value.backward()
-    assert torch.isfinite(value) and all(p.grad is not None for p in net.mask.parameters())
+    heads = [*net.mask.parameters(), *net.mask_iou.parameters()]
+    assert torch.isfinite(value) and all(p.grad is not None for p in heads)
 
 
 def test_every_parameter_learns() -> None:
@@ -91,12 +149,14 @@ def test_samples_lie_as_the_asks_do_and_number_the_neighbours(tmp_path: Path) ->
     cut = CenterMaskCut(centermask.Arch(TINY.encoder, 128, 64), by_photo([one, other]))
     photo, mask, _ = person(0)
     planes, numbers = cut(photo, one, np.random.default_rng(0))
-    assert planes.shape == (128, 128, 3) and planes.dtype == np.uint8 and set(np.unique(numbers)) == {0, 1, 2}
+    assert planes.shape == (128, 128, 3) and planes.dtype == np.uint8
+    assert set(np.unique(numbers)) <= {0, 1, 2, centermask.BEYOND} and {1, 2} <= set(np.unique(numbers))
     alone = CenterMaskCut(cut.arch, {})(photo, one, np.random.default_rng(0))[1]
-    np.testing.assert_array_equal(alone, numbers == 1)  # the person asked for is never covered
+    np.testing.assert_array_equal(alone == 1, numbers == 1)  # the person asked for is never covered
+    np.testing.assert_array_equal(alone == centermask.BEYOND, numbers == centermask.BEYOND)
     ask, _ = ask_of(photo, one.box)
     scale = 128 / max(ask.pixels.shape[:2])
-    assert alone.sum() == pytest.approx(mask.sum() * scale**2, rel=0.5)  # 2.4 to 3.6 times the box
+    assert (alone == 1).sum() == pytest.approx(mask.sum() * scale**2, rel=0.5)  # 2.4 to 3.6 times the box
     flipped = [cut(photo, one, np.random.default_rng(s))[1] for s in range(8)]
     assert any((f[:, ::-1] == 1).sum() == (f == 1).sum() for f in flipped)
 
@@ -157,6 +217,10 @@ def test_saved_is_loaded_and_wrong_files_are_one_line(trained: Path, tmp_path: P
         with pytest.raises(UserError, match="expected") as e:
             centermask.build(str(path), device="cpu")
         assert "\n" not in str(e.value)
+    torch_io.save_checkpoint(tmp_path / "old.pt", "ahp-centermask-1", said)
+    with pytest.raises(UserError, match="a checkpoint ahp-centermask-2, got 'ahp-centermask-1'") as e:
+        centermask.build(str(tmp_path / "old.pt"), device="cpu")
+    assert "\n" not in str(e.value)
 
 
 def test_errors_say_the_way_out() -> None:

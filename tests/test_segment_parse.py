@@ -325,7 +325,7 @@ def test_wrong_checkpoints_are_one_clear_line(tmp_path: Path, trained: str) -> N
             with pytest.raises(UserError, match="expected") as e:
                 build(str(path), device="cpu")
             assert "\n" not in str(e.value) and str(path) in str(e.value)
-    with pytest.raises(UserError, match="ahp-parser-1.*ahp-segmenter-1"):
+    with pytest.raises(UserError, match="ahp-parser-1.*ahp-segmenter-2"):
         hrnet.build(trained, device="cpu")
     for build, way in ((deeplab.build, "ahp build segmenter"), (hrnet.build, "ahp build parser")):
         with pytest.raises(UserError, match=way):

@@ -37,8 +37,8 @@ def laid(pixels: Rgb, size: int) -> Rgb:
 class InstanceSegmenter:
     """A ready detector with masks.
 
-    ``net`` takes a list of float RGB [3, size, size] in [0, 1] and gives for each a dict of boxes [N, 4] px, labels
-    [N], scores [N] and mask probabilities [N, 1, size, size]: torchvision's convention.
+    ``net`` takes a list of float RGB [3, size, size] in [0, 1] (see `_canvas`) and gives for each a dict of boxes
+    [N, 4] px, labels [N], scores [N] and mask probabilities [N, 1, size, size]: torchvision's convention.
     """
 
     def __init__(self, net: nn.Module, name: str, device: torch.device, batch_size: int, size: int, precision: str):

@@ -2,8 +2,11 @@
 
 A VoVNet (timm) with a feature pyramid P3 to P7, torchvision's FCOS, and the SAG-Mask head of its §3.3 and §3.4: every
 box is pooled from the level that its share of the picture asks for (eq. 2), four 3x3 convolutions, spatial attention,
-a 2x deconvolution, one mask. Of the instances found, the one whose box fits the asked box best is taken. Ours differs:
-one class, the person; VoVNet with eSE (CenterMask's successor's) as timm has it; depthwise at the debug size.
+a 2x deconvolution, one mask. As in the published models a second head predicts each mask's IoU, and a mask's score is
+its box's times that (Mask Scoring R-CNN, Huang et al., CVPR 2019). Of the instances found, the one whose box fits the
+asked box best is taken. Ours differs: one class, the person; VoVNet with eSE (CenterMask's successor's) as timm has it;
+depthwise at the debug size; 32 boxes of a picture get a mask, in training too (published: 100); the fully connected
+layers are four times the pyramid's width (the published 1024 at its 256); AdamW with a cosine (published: SGD, steps).
 """
 
 from __future__ import annotations
@@ -25,14 +28,16 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from ..core import torch_io
 from ..core.errors import UserError
-from ._instances import PERSON, InstanceSegmenter
+from ._instances import PERSON, InstanceSegmenter, shape_on
+from .base import Ask
 
-KIND = "ahp-centermask-1"
+KIND = "ahp-centermask-2"  # 1 had no head for the masks' IoU
 NEEDS_PIXELS = True
 WAY_OUT = "train it with `ahp build segmenter --name centermask`, or give a checkpoint with --segmenter-weights"
 LEVELS = (3, 4, 5)  # of the pyramid, at strides 8, 16 and 32, that boxes are pooled from
 POOLED = 14  # side of a pooled box, cells; its mask has twice as many
 PROPOSALS = 32  # boxes of one picture that get a mask
+BEYOND = 255  # in a plane of people's numbers: no px of the picture
 POSITIVE = 0.5  # a detection whose IoU with a person is at least this trains that person's mask
 
 
@@ -85,27 +90,74 @@ class MaskHead(nn.Sequential):
             layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True)]
         up = nn.ConvTranspose2d(width, width, 2, 2)
         super().__init__(*layers, SpatialAttention(), up, nn.ReLU(inplace=True), nn.Conv2d(width, 1, 1))
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        _start(self)
 
 
-def levels_of(boxes: Tensor, size: int) -> Tensor:
-    """The pyramid level that boxes [N, 4] px of a picture of ``size`` px a side are pooled from, int64 [N] (eq. 2).
+class MaskIoUHead(nn.Module):
+    """How good a mask is: four 3x3 convolutions, the last of stride 2, and three fully connected layers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(4):
+            stride = 2 if i == 3 else 1
+            layers += [nn.Conv2d(width + (i == 0), width, 3, stride, padding=1), nn.ReLU(inplace=True)]
+        layers.append(nn.Flatten())
+        for inputs in (width * (POOLED // 2) ** 2, 4 * width):
+            layers += [nn.Linear(inputs, 4 * width), nn.ReLU(inplace=True)]
+        last = nn.Linear(4 * width, 1)
+        self.layers = nn.Sequential(*layers, last)
+        _start(self)
+        nn.init.normal_(last.weight, std=0.01)
+
+    def forward(self, pooled: Tensor, masks: Tensor) -> Tensor:
+        """Pooled boxes [N, C, 14, 14] and their masks' probabilities [N, 1, 28, 28] to IoUs, about [0, 1], [N]."""
+        seen = torch.cat([pooled, functional.max_pool2d(masks, 2)], 1)
+        return self.layers(seen)[:, 0]  # type: ignore[no-any-return]
+
+
+def _start(head: nn.Module) -> None:
+    for layer in head.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+def levels_of(boxes: Tensor, inputs: Tensor) -> Tensor:
+    """The pyramid level that boxes [N, 4] px of pictures of area ``inputs`` [N] px are pooled from, int64 [N] (eq. 2).
 
     k = ceil(5 - log2(A_input / A_box)), within 3 .. 5: the larger its share of the picture, the coarser.
     """
-    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=1.0)
-    k = torch.ceil(LEVELS[-1] - torch.log2(size**2 / area))
+    k = torch.ceil(LEVELS[-1] - torch.log2(inputs / _areas(boxes)))
     return k.clamp(LEVELS[0], LEVELS[-1]).long()
 
 
+def _areas(boxes: Tensor) -> Tensor:
+    return ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=1.0)
+
+
+def mask_ious(logits: Tensor, wanted: Tensor, whole: Tensor) -> Tensor:
+    """IoU of the masks [N, h, w] that logits say with people of ``whole`` [N] cells, of whom ``wanted`` are here."""
+    made = (logits > 0).float()
+    both = (made * wanted).sum((1, 2))
+    return (both / (made.sum((1, 2)) + whole - both).clamp(min=1.0)).clamp(max=1.0)
+
+
+def iou_loss(said: Tensor, true: Tensor) -> Tensor:
+    """Half the squared error of IoUs [N], a mean over the masks that touch their person at all."""
+    touch = (true > 0).to(said.dtype)
+    return 0.5 * ((said - true).square() * touch).sum() / touch.sum().clamp(min=1.0)
+
+
 class CenterMask(nn.Module):
-    """FCOS and SAG-Mask on one pyramid. Pictures are float RGB [3, S, S] in [0, 1], all of one size."""
+    """FCOS and SAG-Mask on one pyramid. Pictures are float RGB [3, h, w] in [0, 1], h and w at most ``size``.
+
+    It lays them on a square canvas of that size, whose rest is ImageNet's mean colour; boxes and masks are its.
+    """
 
     def __init__(self, pyramid: Pyramid, size: int) -> None:
         super().__init__()
+        self.size = size
         self.fcos = FCOS(
             pyramid,
             num_classes=PERSON + 1,
@@ -115,22 +167,28 @@ class CenterMask(nn.Module):
             detections_per_img=PROPOSALS,
         )
         self.mask = MaskHead(pyramid.out_channels)
+        self.mask_iou = MaskIoUHead(pyramid.out_channels)
 
     def forward(self, pictures: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
-        """With targets (see `targets_of`) the four named losses; else what `InstanceSegmenter` takes."""
-        x = torch.stack(list(pictures))
-        mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (torch_io.MEAN, torch_io.STD))
-        maps = list(self.fcos.backbone((x - mean) / std).values())
+        """With targets (see `targets_of`) the five named losses; else what `InstanceSegmenter` takes."""
+        x = torch.stack([self._canvas(p) for p in pictures])
+        maps = list(self.fcos.backbone(x).values())
         said = {k: v.float() for k, v in self.fcos.head(maps).items()}
-        images = ImageList(x, [(x.shape[2], x.shape[3])] * len(x))
+        images = ImageList(x, [(self.size, self.size)] * len(x))
+        inputs = torch.tensor([float(p.shape[1] * p.shape[2]) for p in pictures], device=x.device)
         anchors = self.fcos.anchor_generator(images, maps)
         counts = [m.shape[2] * m.shape[3] for m in maps]
         with torch.no_grad():
             found = self._found(said, anchors, counts, images)
         if targets is None:
-            return [self._masked(f, maps, i, x.shape[2]) for i, f in enumerate(found)]
+            return [self._masked(f, maps, i, inputs) for i, f in enumerate(found)]
         losses = self.fcos.compute_loss(list(targets), said, anchors, counts)
-        return losses | {"mask": self._mask_loss(found, targets, maps, x.shape[2])}
+        return losses | self._mask_losses(found, targets, maps, inputs)
+
+    def _canvas(self, picture: Tensor) -> Tensor:
+        mean, std = (torch.tensor(v, device=picture.device).view(3, 1, 1) for v in (torch_io.MEAN, torch_io.STD))
+        h, w = picture.shape[1:]
+        return functional.pad((picture - mean) / std, (0, self.size - w, 0, self.size - h))
 
     def _found(
         self, said: dict[str, Tensor], anchors: list[Tensor], counts: list[int], images: ImageList
@@ -140,35 +198,39 @@ class CenterMask(nn.Module):
         by_level = [list(a.split(counts)) for a in anchors]
         return self.fcos.postprocess_detections(split, by_level, images.image_sizes)
 
-    def _logits(self, maps: Sequence[Tensor], boxes: Tensor, picture: Tensor, size: int) -> Tensor:
-        """Mask logits [N, 1, 28, 28] of boxes [N, 4] in the pictures int64 [N]."""
-        level = levels_of(boxes, size)
+    def _pooled(self, maps: Sequence[Tensor], boxes: Tensor, picture: Tensor, inputs: Tensor) -> Tensor:
+        """Features [N, C, 14, 14] of boxes [N, 4] in the pictures int64 [N]; ``inputs``: area of each picture, px."""
+        level = levels_of(boxes, inputs[picture])
         rois = torch.cat([picture[:, None].to(boxes.dtype), boxes], 1)
         pooled = maps[0].new_zeros(len(boxes), maps[0].shape[1], POOLED, POOLED, dtype=torch.float32)
         for k, feature in zip(LEVELS, maps, strict=False):
             here = (level == k).nonzero()[:, 0]
             cells = roi_align(feature.float(), rois[here], POOLED, 1 / 2**k, sampling_ratio=2, aligned=True)
             pooled = pooled.index_copy(0, here, cells)
-        return self.mask(pooled).float()  # type: ignore[no-any-return]
+        return pooled
 
-    def _masked(self, found: dict[str, Tensor], maps: Sequence[Tensor], picture: int, size: int) -> dict[str, Tensor]:
-        """One picture's people with their mask probabilities at its size."""
+    def _masked(
+        self, found: dict[str, Tensor], maps: Sequence[Tensor], picture: int, inputs: Tensor
+    ) -> dict[str, Tensor]:
+        """One picture's people with their mask probabilities on its canvas; scores are the masks'."""
         person = found["labels"] == PERSON
         found = {k: v[person] for k, v in found.items()}
         boxes = found["boxes"]
         index = torch.full((len(boxes),), picture, device=boxes.device)
-        small = self._logits(maps, boxes, index, size).sigmoid()
-        return found | {"masks": paste_masks_in_image(small, boxes, (size, size))}
+        pooled = self._pooled(maps, boxes, index, inputs)
+        small = self.mask(pooled).float().sigmoid()
+        scores = found["scores"] * self.mask_iou(pooled, small).float().clamp(0.0, 1.0)
+        return found | {"masks": paste_masks_in_image(small, boxes, (self.size, self.size)), "scores": scores}
 
-    def _mask_loss(
+    def _mask_losses(
         self,
         found: Sequence[dict[str, Tensor]],
         targets: Sequence[dict[str, Tensor]],
         maps: Sequence[Tensor],
-        size: int,
-    ) -> Tensor:
-        """Cross-entropy of the masks in the true boxes and in the detections that fit one of them."""
-        boxes, picture, wanted = [], [], []
+        inputs: Tensor,
+    ) -> dict[str, Tensor]:
+        """Of the masks in the true boxes and in the detections that fit one: cross-entropy, and l2 of their IoU."""
+        boxes, picture, wanted, areas = [], [], [], []
         for i, (f, t) in enumerate(zip(found, targets, strict=True)):
             if len(t["boxes"]) == 0:
                 continue
@@ -178,17 +240,32 @@ class CenterMask(nn.Module):
             boxes.append(every[fits])
             picture.append(torch.full((len(boxes[-1]),), i, device=every.device))
             wanted.append(project_masks_on_boxes(t["masks"], boxes[-1], whose[fits], 2 * POOLED))
+            areas.append(t["masks"].sum((1, 2))[whose[fits]])
         if not boxes:
-            return 0 * sum((p.sum() for p in self.mask.parameters()), start=maps[0].sum())
-        logits = self._logits(maps, torch.cat(boxes), torch.cat(picture), size)
-        return functional.binary_cross_entropy_with_logits(logits[:, 0], torch.cat(wanted))
+            heads = (*self.mask.parameters(), *self.mask_iou.parameters())
+            return {"mask": 0 * sum((p.sum() for p in heads), start=maps[0].sum())}
+        every, truth = torch.cat(boxes), torch.cat(wanted)
+        pooled = self._pooled(maps, every, torch.cat(picture), inputs)
+        logits = self.mask(pooled).float()
+        cells = torch.cat(areas) * (2 * POOLED) ** 2 / _areas(every)
+        said = self.mask_iou(pooled, logits.sigmoid()).float()
+        return {
+            "mask": functional.binary_cross_entropy_with_logits(logits[:, 0], truth),
+            "mask_iou": iou_loss(said, mask_ious(logits[:, 0].detach(), truth, cells)),
+        }
+
+
+def sizes_of(people: Tensor) -> list[tuple[int, int]]:
+    """Height and width of the pictures at the top left of canvases uint8 [B, S, S], which are BEYOND elsewhere."""
+    inside = people != BEYOND
+    return [(h, w) for h, w in torch.stack([inside[:, :, 0].sum(1), inside[:, 0].sum(1)], 1).tolist()]
 
 
 def targets_of(people: Tensor) -> list[dict[str, Tensor]]:
-    """FCOS's targets of uint8 [B, S, S]: 0 where nobody is, else the number of the person of its picture."""
+    """FCOS's targets of uint8 [B, S, S]: 0 where nobody is, else the number of the person of its picture, or BEYOND."""
     out = []
     for plane in people:
-        masks = torch.stack([plane == n for n in plane.unique() if n > 0] or [plane > 0])
+        masks = torch.stack([plane == n for n in plane.unique() if 0 < n < BEYOND] or [plane < 0])
         masks = masks[masks.flatten(1).any(1)]
         boxes = masks_to_boxes(masks) if len(masks) else torch.zeros(0, 4, device=plane.device)
         boxes[:, 2:] += 1  # half open, as everywhere here
@@ -249,4 +326,12 @@ def ready(
     net: nn.Module, arch: Arch, name: str, device: torch.device, batch_size: int = 8, precision: str = "fp32"
 ) -> InstanceSegmenter:
     """The segmenter around a network."""
-    return InstanceSegmenter(net, name, device, batch_size, arch.size, precision)
+    return Ready(net, name, device, batch_size, arch.size, precision)
+
+
+class Ready(InstanceSegmenter):
+    """A ready CenterMask. The network is shown the crop alone: eq. 2 asks for its area, not the canvas's."""
+
+    def _canvas(self, ask: Ask) -> Tensor:
+        h, w = shape_on(ask.pixels.shape, self._size)
+        return super()._canvas(ask)[:, :h, :w]

@@ -2,7 +2,8 @@
 
 The crop is resized to one square size, so every person fills about a third of the frame each way. Beside RGB the
 network sees the box as a fourth plane (default on): it says whom to segment where several people stand in one crop.
-Without it the input is the paper's, the crop alone.
+Without it the input is the paper's, the crop alone. The library's decoder has one 3x3 convolution after joining the low
+features where Chen et al. (ECCV 2018, table 2) have two.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from ..core.images import Rgb
 from ..core.masks import Box
 from .base import Ask, Found
 
-KIND = "ahp-segmenter-1"
+KIND = "ahp-segmenter-2"  # 1 had twice the published atrous rates, in weights of the same shapes
 NEEDS_PIXELS = True
 WAY_OUT = "train it with `ahp build segmenter`, or give a checkpoint with --segmenter-weights"
+
+#: Atrous rates at an output stride of 16 (Chen et al. 2018, §4); the library's own default is that of stride 8.
+RATES = (6, 12, 18)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,13 @@ def net_of(arch: Arch, pretrained: str = "no") -> tuple[nn.Module, bool]:
     cached = bool(settings) and torch_io.cached_on_hub(settings["repo_id"], revision=settings["revision"])
     weights = "imagenet" if torch_io.want_pretrained(pretrained, cached) else None
     try:
-        net = smp.DeepLabV3Plus(arch.encoder, encoder_weights=weights, in_channels=3 + arch.box_plane, classes=1)
+        net = smp.DeepLabV3Plus(
+            arch.encoder,
+            encoder_weights=weights,
+            decoder_atrous_rates=RATES,
+            in_channels=3 + arch.box_plane,
+            classes=1,
+        )
     except (OSError, KeyError) as e:
         raise UserError(
             f"ImageNet weights of {arch.encoder} cannot be had ({type(e).__name__}); use pretrained=no"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import store, torch_io
+from ..core import store
 from ..core.context import around
 from ..core.crops import crop_labels, crop_mask, cut
 from ..core.errors import UserError
@@ -92,7 +92,7 @@ class CenterMaskCut:
     def __call__(
         self, photo: Rgb, human: Candidate, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Planes [S, S, 3] and numbers [S, S]: 1 the person, 2 and up the others, 0 nobody."""
+        """Planes [S, S, 3] and numbers [S, S]: 1 the person, 2 and up the others, 0 nobody, BEYOND outside the crop."""
         height, width = photo.shape[:2]
         crop = around(jittered(human.box, rng), width, height, ask_crop.ENLARGE * rng.uniform(0.8, 1.2))
         size = self.arch.size
@@ -102,15 +102,14 @@ class CenterMaskCut:
         if rng.random() < 0.5:
             planes[:h, :w], target[:h, :w] = planes[:h, :w][:, ::-1].copy(), target[:h, :w][:, ::-1].copy()
         tinted(planes, rng)
-        for beyond in (np.s_[h:, :], np.s_[:, w:]):
-            planes[beyond], target[beyond] = [round(255 * v) for v in torch_io.MEAN], 0
+        target[h:], target[:, w:] = centermask.BEYOND, centermask.BEYOND
         return planes, target
 
     def _numbers(self, human: Candidate, crop: Box) -> NDArray[np.uint8]:
         side = max(crop.width, crop.height)
         square = Box(crop.x0, crop.y0, crop.x0 + side, crop.y0 + side)
         around_it = [c for c in self.people.get(photo_of(human), ()) if c.candidate_id != human.candidate_id]
-        near = [c for c in around_it if c.box.intersection(crop) > 0][:200]
+        near = [c for c in around_it if c.mask is not None and c.mask.box.intersection(crop) > 0][:200]
         out = np.zeros((self.arch.size, self.arch.size), np.uint8)
         for number, person in reversed([*enumerate([human, *near], 1)]):  # the person asked for is drawn last
             assert person.mask is not None

@@ -259,8 +259,12 @@ def segmenter_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
 
 
 def centermask_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
-    """The sum of FCOS's three losses and the mask's; planes uint8 [B, 3, S, S], target numbers of people [B, S, S]."""
-    terms = net(list(planes.float() / 255), centermask.targets_of(target))
+    """The sum of FCOS's three losses, the mask's and its IoU's.
+
+    Planes uint8 [B, 3, S, S]; target uint8 [B, S, S], the numbers of people (see `centermask.targets_of`).
+    """
+    shown = [p[:, :h, :w] for p, (h, w) in zip(planes.float() / 255, centermask.sizes_of(target), strict=True)]
+    terms = net(shown, centermask.targets_of(target))
     return torch.stack([v.float() for v in terms.values()]).sum()
 
 
