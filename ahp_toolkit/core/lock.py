@@ -22,7 +22,7 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         UserError: when another process holds it, with its host, pid and start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _made(folder)
     fd = _opened(folder / ".lock")
     try:
         try:
@@ -44,13 +44,21 @@ def lock(folder: Path) -> Iterator[None]:
 @contextmanager
 def waiting(path: Path) -> Iterator[None]:
     """Hold the lock file ``path``, waiting for whoever holds it: for work that one process does for many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _made(path.parent)
     fd = _opened(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _made(folder: Path) -> None:
+    """The folder, made with those above it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as e:  # below /proc, or removed meanwhile
+        raise UserError(f"{folder}: cannot be made there; give another path") from e
 
 
 def _opened(path: Path) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ahp_toolkit.core import ray_engine, store
+from ahp_toolkit.core import ray_start, store
 from ahp_toolkit.core.engines import ONE_THREAD, make_engine
 from ahp_toolkit.core.records import Prediction
 from ahp_toolkit.sample_world import write_world
@@ -33,7 +33,7 @@ def cluster() -> Iterator[None]:
     Without a token: it goes by the environment that Ray was imported in, and other tests have imported it.
     """
     with pytest.MonkeyPatch.context() as patch, make_engine("ray", 2) as engine:
-        patch.setattr(ray_engine, "_private", lambda: ray_engine.PATIENT | ONE_THREAD)
+        patch.setattr(ray_start, "_private", lambda: ray_start.PATIENT | ONE_THREAD)
         assert engine._ray.is_initialized()
         yield
 

@@ -17,7 +17,7 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from ahp_toolkit.core import ray_engine  # noqa: E402
+from ahp_toolkit.core import ray_engine, ray_start  # noqa: E402
 from ahp_toolkit.core.engines import LocalEngine, Work, make_engine  # noqa: E402
 from ahp_toolkit.core.errors import UserError  # noqa: E402
 from ahp_toolkit.core.pipeline import run  # noqa: E402
@@ -55,7 +55,7 @@ def cluster() -> Iterator[object]:
 
     here = {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (here | ray_engine.PATIENT).items():
+        for name, value in (here | ray_start.PATIENT).items():
             patch.setenv(name, value)
         temp = tempfile.mkdtemp(prefix="ahp-ray-")
         small = {"num_cpus": 1, "object_store_memory": 100 * MIB}

@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ahp_toolkit.core import ray_engine
+from ahp_toolkit.core import ray_start
 from ahp_toolkit.core.engines import Work, make_engine
 from ahp_toolkit.core.errors import UserError
 from tests.ux.small import ENV, data, start, words
@@ -61,9 +61,9 @@ def test_sigterm_while_ray_starts_ends_the_command_in_one_line(begun, short, tmp
 def test_sigterm_that_is_lost_while_ray_starts_comes_again():
     """As it is in a fork: Python drops there what Ray's handler raises."""
     before = """
-from ahp_toolkit.core.ray_engine import _own_signals
+from ahp_toolkit.core.ray_start import own_signals
 def ahp(**_):
-    with _own_signals():
+    with own_signals():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
         try:
             signal.raise_signal(signal.SIGTERM)
@@ -97,7 +97,7 @@ def refusal(address: str) -> str:
 @pytest.fixture
 def unasked(monkeypatch):
     """Ray itself is not asked: it would knock for minutes."""
-    monkeypatch.setattr(ray_engine, "_init", lambda *_: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(ray_start, "_init", lambda *_: pytest.fail("Ray was asked"))
 
 
 @pytest.mark.usefixtures("unasked")
@@ -126,7 +126,7 @@ def test_a_web_server_is_told_from_a_cluster():
 
 @pytest.mark.usefixtures("unasked")
 def test_a_port_that_never_answers_is_told(monkeypatch):
-    monkeypatch.setattr(ray_engine, "REACH", 0.3)
+    monkeypatch.setattr(ray_start, "REACH", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         assert "(TimeoutError: timed out)" in refusal(f"127.0.0.1:{mute.getsockname()[1]}")
 
