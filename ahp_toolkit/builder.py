@@ -22,7 +22,7 @@ from .core.places import place
 from .core.records import SPLITS
 from .flow import Options, Say
 from .flow_splits import Synthesis
-from .option_checks import check_files, check_networks, check_place
+from .option_checks import check_files, check_networks, check_occluders, check_place
 from .parsers import PARSERS
 from .segmenters import SEGMENTERS
 from .stages.harvest import Rules
@@ -54,9 +54,10 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
         places365=given["places365"] or None,
         quiet=given["quiet"],
     )
-    alike = ("seed", "densities", "per_human", "flip", "initial", "initial_weights", "initial_iou")
+    alike = ("seed", "densities", "per_human", "flip", "initial", "initial_weights", "initial_iou", "occluder_sources")
     s = Synthesis(**{k: given[k] for k in alike}, mode=given["placement"], scale=given["scale"] or None)
     s.settings()  # refuses a range that is none
+    check_occluders(o, s)
     check_files(o)
     check_networks(o, s, given["stop_after"])
     return o, s
@@ -66,13 +67,13 @@ def write_about(o: Options, s: Synthesis) -> None:
     """``build.json``: what this build is, and where its photos are."""
     where = ("out", "roots", "workers", "quiet", "engine")
     said = {k: v for k, v in asdict(replace(o, engine=None)).items() if k not in where}
-    densities = {name: s.density_of(name) for name in SPLITS}
+    resolved = {"densities": {n: s.density_of(n) for n in SPLITS}, "occluder_sources": s.sources_of(o.roots)}
     files = {"decisions": [p.name for p in o.decisions], "scenes": o.scenes.name if o.scenes else None}
     files |= {"places365": [p.name for p in o.places365] if o.places365 else None}
     about = {
         "roots": o.names,
         "seed": s.seed,
-        "options": said | asdict(s) | {"densities": densities} | files,
+        "options": said | asdict(s) | resolved | files,
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
     }
     store.forget_unfinished(o.out)
@@ -101,9 +102,11 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
         training.check_initial(s.initial, s.initial_weights, cut)
     flow_splits.bank(o, cut, s)
     for name in SPLITS:
+        before = flow_splits.standing(o.out / "splits" / name) if name != "train" else None  # train is never frozen
         r = split_of(o, s, name)
         bins = ", ".join(str(r.counts.get(f"bin{i}", 0)) for i in range(_bins(s, name)))
         say(r, f"{r.counts['in']} people -> {r.counts['out']} samples (by bin: {bins})")
+        flow_splits.tell_replaced(before, r)
     if stop_after == "splits":
         return None
     return report(o.out, s.seed, anew=False)

@@ -13,6 +13,7 @@ import click
 
 from annotation.review_commands import merge_options
 
+from . import build_words
 from .cli import Lazy
 from .core import log
 from .core.engine_options import engine_of, engine_options
@@ -29,46 +30,6 @@ if TYPE_CHECKING:
 FOLDER = Folder()
 LOCAL = Local(file_okay=False)
 FILE = Local(dir_okay=False)
-
-
-def _source(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    """NAME=PATH, each name once and known, each path a folder."""
-    out: dict[str, Path] = {}
-    for value in values:
-        name, equals, path = value.partition("=")
-        if not equals or not path:
-            raise UserError(f"--source {value}: expected NAME=PATH, such as coco=/data/coco")
-        SOURCES.get(name)
-        if name in out:
-            raise UserError(f"--source {name} is given twice; one data root a source")
-        out[name] = FOLDER.convert(path, None, None)
-        if not out[name].is_dir():
-            raise UserError(f"--source {name}: expected the dataset's folder, {path} is none")
-    return out
-
-
-def _densities(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    if not values:
-        return {}
-    from .occlusion.densities import parse
-
-    out = {}
-    for value in values:
-        split, equals, text = value.partition("=")
-        if not equals or split not in ("train", "val", "test"):
-            raise UserError(f"--density {value}: expected SPLIT=DENSITY, such as val=0-0.1:1,0.1-0.2:1")
-        parse(text)
-        out[split] = text
-    return out
-
-
-def _fold(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    k, slash, n = value.partition("/")
-    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n) and int(n) >= 2):
-        raise UserError(f"--fold {value}: expected K/N with N of 2 or more and K from 1 to N, such as 1/5")
-    return int(k), int(n)
 
 
 def _say(text: str) -> None:
@@ -90,7 +51,7 @@ def _say(text: str) -> None:
     "--source",
     "roots",
     multiple=True,
-    callback=_source,
+    callback=build_words.source,
     metavar="NAME=PATH",
     shell_complete=pairs(SOURCES.names),
     help="A source dataset: " + ", ".join(SOURCES.names()) + ".  Repeatable.",
@@ -172,7 +133,7 @@ def _say(text: str) -> None:
 )
 @click.option(
     "--fold",
-    callback=_fold,
+    callback=build_words.fold,
     metavar="K/N",
     help="Cross-validation: val is the K-th of N parts of the photos, all else is train.",
 )
@@ -180,7 +141,7 @@ def _say(text: str) -> None:
     "--density",
     "densities",
     multiple=True,
-    callback=_densities,
+    callback=build_words.densities,
     metavar="SPLIT=DENSITY",
     help="Occlusion ratios of a split: train, val, or bins low-high:weight,...",
 )
@@ -191,6 +152,16 @@ def _say(text: str) -> None:
     default=3,
     show_default=True,
     help="Samples of each human in val and test.",
+)
+@click.option(
+    "--occluder-source",
+    "occluder_sources",
+    multiple=True,
+    callback=build_words.occluders,
+    metavar="NAME",
+    shell_complete=completes(lambda: ["all", *SOURCES.names()]),
+    help="Whose instances occlude: sources of this build, or all. Repeatable, or with commas.  "
+    "[default: coco, as in the paper; all where the build has no coco]",
 )
 @click.option(
     "--placement",
@@ -247,9 +218,11 @@ def run_build(options: dict[str, Any]) -> Path:
     from .core.lock import lock
     from .core.publish import shown, working
     from .next_step import next_step
+    from .option_checks import check_device
 
     start = time.monotonic()
     made, synthesis = builder.options_from(options)
+    check_device(options["engine"], made.device)
     out = made.out
     with working(out, options.get("work")) as folder, lock(folder), engine_of(options) as engine:
         made = replace(made, out=folder, engine=engine)

@@ -10,6 +10,7 @@ from pathlib import Path
 from .builder import build, write_about
 from .core import store
 from .core.engines import LocalEngine
+from .core.errors import UserError
 from .core.lock import lock
 from .core.pipeline import Result
 from .core.progress import Progress
@@ -34,11 +35,24 @@ def world(folder: Path, scenes: int, seed: int) -> Path:
     return folder
 
 
+def _check(out: Path) -> None:
+    """Refuse the folder of a build on other data: its tables would be made anew from the sample world.
+
+    Raises:
+        UserError: when such a build stands there.
+    """
+    about = out / "build.json"
+    roots = store.read_json(about).get("roots", {}) if about.exists() else {}
+    if any(Path(root).parts[-2:] != ("world", name) for name, root in roots.items()):
+        raise UserError(f"{out}: a build on other data stands there; give another --out")
+
+
 def run_demo(
     out: Path, scenes: int, seed: int, workers: int, say: Callable[[str], None], bench: bool = True
 ) -> list[Path]:
     """The whole pipeline on the sample world; returns the pages: the build's report, and with ``bench`` the boards."""
     start = time.monotonic()
+    _check(out)
     say("The sample world: procedural people, no photographs. Nothing made from it is a result on people.")
     folder = world(out / "world", scenes, seed)
     options = Options(

@@ -27,10 +27,13 @@ PACKAGES = {
 }
 #: file (a glob) -> (what it is, where it is looked for, how to get it)
 WEIGHTS = {
-    "pt_inception-2015-12-05-6726825d.pth": ("FID's Inception", "github.com/mseitzer/pytorch-fid, release fid_weights"),
+    "pt_inception-2015-12-05-6726825d.pth": (
+        "FID's Inception",
+        "from github.com/mseitzer/pytorch-fid, release fid_weights",
+    ),
     "maskrcnn_resnet50_fpn_v2_coco-*.pth": ("Mask R-CNN on COCO", "fetched by torchvision at first use when online"),
     "vgg16-*.pth": ("VGG16 for perceptual losses", "fetched by torchvision at first use when online"),
-    "resnet*_places365.pth*": ("Places365 scenes", "places2.csail.mit.edu, model zoo"),
+    "resnet*_places365.pth*": ("Places365 scenes", "from places2.csail.mit.edu, model zoo"),
 }
 
 
@@ -95,7 +98,7 @@ def _weights() -> Iterator[Finding]:
     folders = [torch_home(), Path("weights")]
     for pattern, (what, source) in WEIGHTS.items():
         hits = [p for f in folders if f.is_dir() for p in sorted(f.glob(pattern))]
-        where = str(hits[0]) if hits else f"not in {folders[0]} or ./weights; from {source}"
+        where = str(hits[0]) if hits else f"not in {folders[0]} or ./weights; {source}"
         yield Finding("weights", what, True if hits else None, where)
     hub = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
     sam = sorted(hub.glob("models--facebook--sam*")) if hub.is_dir() else []

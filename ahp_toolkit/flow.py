@@ -179,7 +179,7 @@ def review(o: Options) -> tuple[Result, Thresholds]:
     forget()
     rule = rule_of(o)
     logs = tuple(dict.fromkeys(str(p.resolve()) for p in (*o.decisions, *logs_of(o.out))))
-    modules = ("review", "candidates", "decisions", "merge", "proposals", "provisional")
+    modules = ("review", "about", "candidates", "decisions", "merge", "proposals", "provisional")
     code = code_digest(*(f"annotation.{m}" for m in modules), *GROUND)
     base = {"input": digest_of(o.out / "parse"), "code": code, "mode": o.review}
     parts = parts_of(o.out / "parse")
@@ -189,14 +189,14 @@ def review(o: Options) -> tuple[Result, Thresholds]:
         ruled = parts_of(o.out / "decide")
     sorted_out = sorted((o.out / "triage").glob("part-*.parquet"))
     triage = str((o.out / "triage").resolve()) if sorted_out else ""
-    cut = thresholds(_preserved_photos(parts, ruled, logs, o.merge, triage), o.sizes)
-    refine = o.out / "refine"
-    proposed = sorted(refine.glob("part-*.parquet"))
+    proposed = sorted((o.out / "refine").glob("part-*.parquet"))
+    refine = str((o.out / "refine").resolve()) if proposed else ""
+    cut = thresholds(_preserved_photos(parts, ruled, logs, o.merge, triage, refine), o.sizes)
     scenes = _scenes(o)
     key = base | {"cut": asdict(cut), "logs": [store.digest_file(Path(p)) for p in logs]}
     key |= {"scenes": store.digest_file(Path(scenes)) if scenes else "", "merge": asdict(o.merge)}
     key |= {"refine": store.digest_files(proposed), "triage": store.digest_files(sorted_out)}
-    fn = Review(cut, logs, scenes, o.merge, str(refine.resolve()) if proposed else "", triage)
+    fn = Review(cut, logs, scenes, o.merge, refine, triage)
     tables = {MAIN: Human, "decisions": Decision}
     job = Job("review", o.out / "review", fn, tables, key, shard_size=1, unit="part")
     return o.run(job, list(zip(parts, ruled, strict=True))), cut
@@ -233,7 +233,7 @@ def classify_scenes(o: Options, places: tuple[Path, Path]) -> dict[str, str]:
 
 
 def _preserved_photos(
-    parts: list[str], ruled: list[str], logs: tuple[str, ...], merge: Merge, triage: str
+    parts: list[str], ruled: list[str], logs: tuple[str, ...], merge: Merge, triage: str, refine: str
 ) -> Iterator[str]:
     """The photo key of every human that is preserved, read from a few columns only."""
     columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
@@ -241,6 +241,6 @@ def _preserved_photos(
         rule = {d.candidate_id: d for d in store.read_records(Path(decisions), Decision)} if decisions else {}
         for row in store.read_table(Path(part), columns).to_pylist():
             c = row["candidate"]
-            stands = merge(decisions_on(c["candidate_id"], rule, logs, triage))
+            stands = merge(decisions_on(c["candidate_id"], rule, logs, triage, refine))
             if stands is not None and outcome(stands) == "preserve":
                 yield c["image"]["photo"] or c["image"]["image_id"]

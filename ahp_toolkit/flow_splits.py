@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,17 +12,20 @@ from typing import Any
 
 from annotation.review import Thresholds
 
-from .core import store
+from .core import log, store
 from .core.engines import Engine
+from .core.errors import UserError
 from .core.lock import lock
 from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
 from .core.records import SPLITS, Human, Occluder, Sample
 from .flow import GROUND, Options, digest_of, parts_of
 from .occlusion.densities import assign, parse
 from .occlusion.place import Settings
-from .stages.bank import Bank
+from .stages.bank import Bank, shares
 from .stages.materialize import Materialize, WrittenSample, files_digest
 
+#: The source of the paper's occluders (spec §2), and the word for all of a build's.
+OCCLUDERS, EVERY = "coco", "all"
 OCCLUSION = tuple(f"ahp_toolkit.occlusion.{m}" for m in ("bits", "search", "place", "paste", "densities", "degrade"))
 
 
@@ -40,6 +44,7 @@ class Synthesis:
     initial_iou: float = 0.775
     bank_size: int = 20_000
     min_occluder: int = 300
+    occluder_sources: tuple[str, ...] = ()
 
     def settings(self) -> Settings:
         """Placement settings; the scale's default is `place.Settings`'s."""
@@ -50,25 +55,25 @@ class Synthesis:
         """The density of a split; test takes val's, since the real composites come later (spec §2)."""
         return self.densities.get(split, "train" if split == "train" else "val")
 
+    def sources_of(self, build: Iterable[str]) -> tuple[str, ...]:
+        """Whose instances occlude, of the sources of a ``build``: those asked for, else COCO's (spec §2), else all."""
+        every = tuple(sorted(build))
+        if not self.occluder_sources:
+            return (OCCLUDERS,) if OCCLUDERS in every else every
+        return every if EVERY in self.occluder_sources else tuple(sorted(set(self.occluder_sources)))
+
 
 def bank(o: Options, cut: Thresholds, s: Synthesis) -> Result:
     """The occluders of each split: random instances (paper §5.1), never from a photo of another split."""
-    stage = finished(o.out / "harvest")
-    total = sum(
-        n for k, n in (stage.counts if stage else {}).items() if k.startswith(("occluders_other/", "occluders_p"))
-    )
-    share = min(1.0, len(SPLITS) * s.bank_size / max(total, 1))
+    split_of, sources = partial(_split_of, cut), s.sources_of(o.roots)
+    before, parts = digest_of(o.out / "harvest"), parts_of(o.out / "harvest" / "occluders")
+    share = shares(parts, split_of, sources, s.min_occluder, s.bank_size)
     code = code_digest("ahp_toolkit.stages.bank", "annotation.review", *GROUND)
-    key = {
-        "cut": asdict(cut),
-        "share": share,
-        "min": s.min_occluder,
-        "input": digest_of(o.out / "harvest"),
-        "code": code,
-    }
-    fn = Bank(partial(_split_of, cut), share, s.min_occluder)
-    job = Job("bank", o.out / "bank", fn, dict.fromkeys(SPLITS, Occluder), key, shard_size=1, unit="part")
-    return o.run(job, parts_of(o.out / "harvest" / "occluders"))
+    key = {"cut": asdict(cut), "shares": share, "sources": sources, "min": s.min_occluder, "input": before}
+    fn = Bank(split_of, share, sources, s.min_occluder)
+    tables = dict.fromkeys(SPLITS, Occluder)
+    job = Job("bank", o.out / "bank", fn, tables, key | {"code": code}, shard_size=1, unit="part")
+    return o.run(job, parts)
 
 
 def _split_of(cut: Thresholds, photo: str) -> str:
@@ -80,21 +85,56 @@ def split(o: Options, s: Synthesis, name: str) -> Result:
     from .stages import synth
 
     humans = parts_of(o.out / "review")
-    most = {"train": None, "val": o.sizes.val, "test": o.sizes.test}[name]
+    fold = o.sizes.fold is not None  # val is all of its part of the photos, test is empty
+    most = None if name == "train" or fold else {"val": o.sizes.val, "test": o.sizes.test}[name]
     ids = synth.chosen(humans, name, most)
     density = parse(s.density_of(name))
     each = 1 if name == "train" else s.per_human
     targets = assign(density, len(ids) * each, store.seed_of(s.seed, "targets", name))
     initial = synth.Initial(s.initial, s.initial_weights, s.initial_iou, o.device)
     fn = synth.Synth(name, density, s.settings(), initial, s.seed, str(o.out / "bank" / name), o.names)
-    code = code_digest(*(f"ahp_toolkit.stages.{m}" for m in ("synth", "_shuffle", "render")), *OCCLUSION, *GROUND)
+    stages = (f"ahp_toolkit.stages.{m}" for m in ("synth", "_shuffle", "render"))
+    code = code_digest(*stages, *OCCLUSION, *GROUND, *initial.modules())
     options = {k: v for k, v in asdict(fn).items() if k not in ("roots", "bank")} | {"each": each, "most": most}
+    options |= {"initial": initial.key()}
     inputs = [digest_of(o.out / "review"), digest_of(o.out / "bank")]
     key = {"options": options, "inputs": inputs, "code": code, "density": str(density)}
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
     job = Job(name, o.out / "splits" / name, fn, tables, key, 16, True, "human", s.initial != "simulated")
     items = lambda: synth.tasks(humans, ids, targets)  # noqa: E731
-    return o.stream(job, items, len(ids))
+    return o.stream(job, items, ids.every)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A split that stands: its digest, and the ids of its humans."""
+
+    digest: str
+    humans: frozenset[str]
+
+
+def standing(folder: Path) -> Standing | None:
+    """The split that stands there; None where none does, or it is damaged or has nobody."""
+    try:
+        done = finished(folder)
+        parts = store.parts(folder / "humans") if done is not None else []
+        ids = frozenset(i for p in parts for i in store.read_table(p, ["human_id"])["human_id"].to_pylist())
+    except UserError:
+        return None
+    return Standing(done.digest, ids) if done is not None and ids else None
+
+
+def tell_replaced(before: Standing | None, r: Result) -> None:
+    """One line where a frozen split gave way to another one (spec §2: val is fixed for ever once generated)."""
+    if before is None or r.digest == before.digest:
+        return
+    after = standing(r.folder)
+    stayed, were = len(before.humans & (after.humans if after else frozenset())), len(before.humans)
+    log.event("replaced", "warning", split=r.name, stayed=stayed, were=were)
+    sys.stderr.write(
+        f"{r.name}: replaces the {r.name} that stood here, {stayed} of its {were} humans stayed; figures on the two do "
+        "not compare (to keep a split, copy its folder: see the README)\n"
+    )
 
 
 def _written(marks: Path, to: Path, what: str) -> bool:

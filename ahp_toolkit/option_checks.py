@@ -8,8 +8,12 @@ from pathlib import Path
 from .core.errors import UserError
 from .core.places import Remote
 from .flow import Options
-from .flow_splits import Synthesis
+from .flow_splits import EVERY, Synthesis
 
+#: Sources that bring body parsings, which the parser learns from.
+PARSED = ("ahp", "lip")
+#: Checkpoints end so; other words for weights are names on a hub.
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 #: Networks that are trained here alone, and how.
 TRAINED_HERE = {
     "deeplab": "train it with ahp build segmenter",
@@ -42,6 +46,9 @@ def check_network(option: str, name: str, weights: str | None, trained: bool) ->
         UserError: when it has neither, or the checkpoint does not exist.
     """
     if name not in TRAINED_HERE or weights == "random":
+        path = Path(weights or "random")
+        if (path.is_absolute() or path.suffix in CHECKPOINTS) and not path.exists():
+            raise UserError(f"--{option}-weights {weights}: expected a checkpoint, there is none")
         return
     if weights is None and not trained:
         way = f"--{option}-weights or --train" if option in ("segmenter", "parser") else f"--{option}-weights"
@@ -57,8 +64,31 @@ def check_networks(o: Options, s: Synthesis, stop_after: str | None) -> None:
         check_network("segmenter", o.segmenter, o.segmenter_weights, train)
     if stop_after not in ("harvest", "segment"):
         check_network("parser", o.parser, o.parser_weights, train)
+        if train and o.parser in TRAINED_HERE and o.parser_weights is None and not o.roots.keys() & set(PARSED):
+            raise UserError(
+                f"--parser {o.parser} --train: it learns from body parsings, which {' and '.join(PARSED)} bring; add "
+                "--source lip=PATH, or give --parser-weights"
+            )
     if stop_after in (None, "splits"):
         check_network("initial", s.initial, s.initial_weights, False)
+
+
+def check_device(engine: str, device: str) -> None:
+    """Raises `UserError` when this machine is to work on a device that it does not have."""
+    if engine == "local" and device not in ("auto", "cpu"):
+        from .core.torch_io import pick_device
+
+        pick_device(device)
+
+
+def check_occluders(o: Options, s: Synthesis) -> None:
+    """Raises `UserError` when occluders are asked of a source that the build does not have."""
+    for name in s.occluder_sources:
+        if name != EVERY and name not in o.roots:
+            raise UserError(
+                f"--occluder-source {name}: expected a source of this build ({', '.join(sorted(o.roots))}) or {EVERY}; "
+                f"add --source {name}=PATH, or name another"
+            )
 
 
 def check_files(o: Options) -> None:

@@ -30,11 +30,13 @@ SECONDS = {
     "val": 0.009,
     "test": 0.009,
     "report": 15.0,
-    "train segmenter full": 84.0,  # three forward passes for each of 16 examples
-    "train parser full": 108.0,
-    "train segmenter debug": 0.54,
-    "train parser debug": 0.35,
+    "train segmenter deeplab full": 84.0,  # three forward passes for each of 16 examples
+    "train parser hrnet full": 108.0,
+    "train segmenter deeplab debug": 0.54,
+    "train parser hrnet debug": 0.35,
 }
+#: What a stage's time goes by where that is not its items: persons without a mask; occluders read, of which few stay.
+BUSY = {"segment": "box_only", "bank": "read"}
 #: Bytes an item, of the same build; of a checkpoint and of the page as a whole.
 BYTES = {
     "harvest": 1100,  # a photo: candidates and occluders
@@ -47,10 +49,10 @@ BYTES = {
     "val": 2400,
     "test": 2400,
     "report": 6.6e6,
-    "train segmenter debug": 50e6,
-    "train segmenter full": 185e6,
-    "train parser debug": 6e6,
-    "train parser full": 265e6,
+    "train segmenter deeplab debug": 50e6,
+    "train segmenter deeplab full": 185e6,
+    "train parser hrnet debug": 6e6,
+    "train parser hrnet full": 265e6,
 }
 
 
@@ -76,7 +78,7 @@ def rate(name: str, variant: str, folders: Sequence[Path], gpu: bool) -> Rate:
         gpu: whether it would run on one: the built-in rates are of none.
     """
     for root in folders:
-        found = _trained(root, name, variant) if name.startswith("train ") else _measured(root, name, variant)
+        found = _trained(root, variant) if name.startswith("train ") else _measured(root, name, variant)
         if found is not None:
             return found
     size = BYTES.get(variant, BYTES.get(name))
@@ -90,7 +92,7 @@ def _measured(root: Path, name: str, variant: str) -> Rate | None:
     items = items_of(name, done) if done else 0
     if done is None or not items or not said.get("worker_seconds") or not variant.startswith(_made_by(folder, name)):
         return None
-    busy = done.counts.get("box_only", 0) or items if name == "segment" else items
+    busy = done.counts.get(BUSY.get(name, ""), 0) or items
     size = size_of(folder) / items
     return Rate(said["worker_seconds"] / busy, size, f"measured in {root} ({said.get('machine', 'unknown')})")
 
@@ -114,10 +116,10 @@ def items_of(name: str, done: Result) -> int:
     return c["out"] + (c["dropped"] if name == "segment" else 0)
 
 
-def _trained(root: Path, name: str, variant: str) -> Rate | None:
-    """Seconds a step of a network that was trained there by the same settings."""
-    file, preset = ("hrnet" if "parser" in name else "deeplab"), variant.rpartition(" ")[2]
-    path = root / "weights" / f"{file}.timing.json"
+def _trained(root: Path, variant: str) -> Rate | None:
+    """Seconds a step of the same network, where it was trained there by the same settings."""
+    *_, network, preset = variant.split(" ")
+    path = root / "weights" / f"{network}.timing.json"
     try:
         said: dict[str, Any] = store.read_json(path)
         steps, seconds, size = said["steps"], said["seconds"], said["settings"]["size"]
@@ -125,7 +127,7 @@ def _trained(root: Path, name: str, variant: str) -> Rate | None:
         return None
     if (size <= 128) != (preset == "debug"):
         return None
-    weights = path.with_name(f"{file}.pt")
+    weights = path.with_name(f"{network}.pt")
     each = weights.stat().st_size if weights.exists() else BYTES.get(variant)
     return Rate(seconds / steps, each, f"measured in {root} ({said.get('machine')}, {said.get('device')})")
 

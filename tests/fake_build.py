@@ -147,6 +147,7 @@ def _write(out: Path, name: str, records: list, cls: type, dropped: list, counts
     reasons: dict[str, int] = {}
     for d in dropped:
         reasons[f"{d.source}/{d.reason}"] = reasons.get(f"{d.source}/{d.reason}", 0) + 1
-    said = {"name": name, "key_digest": "k", "key": {"options": {}}, "digest": "0" * 64, "shards": 1}
+    key = {"options": {}} | ({"density": "val"} if name.startswith("splits/") else {})
+    said = {"name": name, "key_digest": "k", "key": key, "digest": "0" * 64, "shards": 1}
     said |= {"counts": {"in": len(records), **(counts or {})}, "dropped": reasons}
     store.write_json(out / name / "stage.json", said)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -12,7 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit import cli
+from ahp_toolkit.core import crops, images, store
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.records import Decision, Dropped, Human, Sample, Segmented
 from ahp_toolkit.stages import plots, report, scenes, sheets, stats
 from ahp_toolkit.stages.build_folder import Build
 
@@ -155,6 +160,53 @@ def test_sheets_follow_the_seed_and_show_why_a_photo_is_missing(evil):
     assert len(rows.tiles) % 6 == 0 and rows.draw().shape[1] > 6 * sheets.TILE
 
 
+def test_sheets_show_what_the_review_made_of_the_words(tmp_path):
+    """The last word in the table is not the decision: two of three discard one; one is mended, then preserved."""
+    out = fake_build.make(tmp_path, photos=1, provisional=False)
+    whole = next(iter(store.read_records(out / "parse", Segmented)))
+    half = whole.mask.decode().copy()
+    half[:60] = False
+    mended, judged = encode(half), Human("coco/a#1", whole.candidate.image, whole.mask.box, encode(half), None, "",
+                                         "val", ("ann", "bob"))  # fmt: skip
+    words = [Decision("coco/a#1", "refine", "ann", corrected=mended), Decision("coco/a#1", "preserve", "bob")]
+    words += [Decision("openimages/0000#0", v, "abc"[i]) for i, v in enumerate(("discard", "discard", "preserve"))]
+    words += [Decision("coco/b#1", "preserve", "ann")]
+    dropped = [Dropped("openimages/0000#0", "review", "occluded", "discard by b", "openimages")]
+    dropped += [Dropped("coco/b#1", "review", "undecided", "ann: preserve", "coco")]
+    store.write_records(out / "review/part-00000.parquet", [judged], Human)
+    store.write_records(out / "review/decisions/part-00000.parquet", words, Decision)
+    store.write_records(out / "review/dropped.parquet", dropped, Dropped)
+    images.write_jpeg(tmp_path / "data/coco/img/0000.jpg", fake_build.photo(0))
+    gone, kept = sheets.candidate_sheets(Build(out))
+    assert [kept.name, gone.name] == ["candidates_preserve", "candidates_discard"] and not kept.note + gone.note
+    assert [t.lines for t in kept.tiles] == [("coco/a#1", "preserve · by ann, bob")]
+    assert [t.lines for t in gone.tiles] == [("openimages/0000#0", "occluded · discard by b")]
+    green = (kept.tiles[0].pixels == sheets.VERDICT_COLOURS["preserve"]).all(-1)
+    box = crops.square_around(judged.box, 1.5)
+    line = cv2.dilate(crops.crop_mask(mended, box, sheets.TILE).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert green.any() and not (green & ~line).any()  # the mended mask's outline, and nothing above it
+
+
+def test_real_composites_were_asked_for_no_density(tmp_path):
+    out = fake_build.make(tmp_path, split="test")
+    mark = out / "splits/test/stage.json"
+    store.write_json(mark, store.read_json(mark) | {"key": {"composites": ["x"]}})
+    frame = stats.occlusion(Build(out))
+    assert frame["count"].sum() == 24 and frame["asked_share"].isna().all() and frame["asked_count"].isna().all()
+    sample = next(iter(store.read_records(out / "splits/test", Sample)))
+    notes = [[t.lines[1] for t in sheets.sample_tiles(replace(sample, bin=b), None)] for b in (1, -1)]
+    assert notes[0][2] == "bin 1" and notes[1][2] == ""
+
+
+def test_large_counts_are_whole_numbers_on_the_page_and_in_the_files(tmp_path):
+    assert [report._cell(v, "asked_count") for v in (18767.33, 222.75, 99999.5, 1e6, 0.25)] == [
+        "18,767.3", "222.8", "99,999.5", "1,000,000", "0.25",
+    ]  # fmt: skip
+    frame = pd.DataFrame({"paper_count": [1008331.0, np.nan], "share": [1 / 3, 0.1 + 0.2]})
+    stats.write_tables({"t": frame}, tmp_path)
+    assert (tmp_path / "t.csv").read_text().splitlines()[1:] == ["1008331,0.3333333333", ",0.3"]
+
+
 def test_scene_files(tmp_path):
     csv, js, bad = tmp_path / "a.csv", tmp_path / "a.json", tmp_path / "bad.csv"
     csv.write_text("image_id,scene\ncoco/1,kitchen\n")
@@ -195,7 +247,7 @@ def test_occluders_lost_with_an_unreadable_photo_are_on_the_page_and_the_console
     said = CliRunner().invoke(cli.ahp, args, catch_exceptions=False).output
     assert "3 other instances and 6 persons can occlude, 3 are lost with photos that cannot be read" in said
     frame = stats.tables(Build(tmp_path / "o"))["occluders"]
-    assert frame[["source", "things", "persons", "lost"]].values.tolist() == [["coco", 3, 6, 3]]
+    assert frame[["source", "things", "persons", "lost", "in_banks"]].values.tolist() == [["coco", 3, 6, 3, 0]]
     page = report.write_report(tmp_path / "o").read_text()
     heading = page.index("What can occlude")
     assert re.findall(r'data-key="(\w+)"', page[heading:])[:4] == ["coco", "3", "6", "3"]

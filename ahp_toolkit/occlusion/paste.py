@@ -193,14 +193,13 @@ def _taps(points, length):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _alpha(put, y, x):  # type: ignore[no-untyped-def]
-    """Sixteenths of the occluder's colour at a pixel of O: 3x3 binomial sum, at least 8; beyond the window: O."""
+    """Sixteenths of the occluder's colour at a pixel of O: 3x3 binomial sum, at least 8; beyond ``put`` is no O."""
     height, width = put.shape
     total = 0
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
+    for v in range(max(0, y - 1), min(height, y + 2)):
+        for u in range(max(0, x - 1), min(width, x + 2)):
             if put[v, u]:
-                total += (2 - abs(dy)) * (2 - abs(dx))
+                total += (2 - abs(v - y)) * (2 - abs(u - x))
     return max(8, total)
 
 
@@ -274,6 +273,7 @@ def paste_into_crop(image: Rgb, amodal: Bool2D, box: Box, layers: Sequence[tuple
     """The same on a person's cached crop: the training loader's fast path, no full-size pixels touched.
 
     O is exactly the crop (`core.crops.crop_labels`) of the full-resolution O; colours are sampled at the crop's size.
+    A crop that is not resized has the bytes of `paste`, cropped.
 
     Args:
         image: RGB uint8 [S, S, 3], the crop of the person's photo.
@@ -286,7 +286,8 @@ def paste_into_crop(image: Rgb, amodal: Bool2D, box: Box, layers: Sequence[tuple
     """
     size, side = image.shape[0], int(box.x1 - box.x0)
     out, cover = image.copy(), np.zeros((size, size), np.bool_)
-    nearest = ((2 * np.arange(size) + 1) * side) // (2 * size)  # the rule of core.crops
+    twice = 2 * np.arange(-1, size + 1) + 1  # a pixel more on every side: there O goes on, which its edge must know
+    nearest = (twice * side) // (2 * size)  # the rule of core.crops
     xs_full, ys_full = int(box.x0) + nearest, int(box.y0) + nearest
     for cutout, placement in layers:
         h, w = cutout.mask.shape
@@ -299,13 +300,13 @@ def paste_into_crop(image: Rgb, amodal: Bool2D, box: Box, layers: Sequence[tuple
         sx, sy = ((2 * u[i0:i1] + 1) * w) // (2 * new_w), ((2 * v[j0:j1] + 1) * h) // (2 * new_h)
         put = cutout.mask[sy[:, None], (w - 1 - sx if placement.flip else sx)[None, :]]
         # centre of crop pixel j in the full frame, less the placement's corner: ((2 j + 1) side + 2 size off) / 2 size
-        centres = (2 * np.arange(size) + 1) * side
+        centres = twice * side
         px = (centres[i0:i1] + 2 * size * (int(box.x0) - placement.dx)) * w
         py = (centres[j0:j1] + 2 * size * (int(box.y0) - placement.dy)) * h
         level = _level(cutout, max(side * w * new_h, side * h * new_w), size * new_w * new_h)
         xs = _positions(px, 2 * size * new_w, level, w if placement.flip else 0)
         ys = _positions(py, 2 * size * new_h, level, 0)
-        _blend(out, cover, put, int(i0), int(j0), cutout.levels[level], xs, ys)
+        _blend(out, cover, put, int(i0) - 1, int(j0) - 1, cutout.levels[level], xs, ys)
     return Pasted(out, image, amodal, cover)
 
 

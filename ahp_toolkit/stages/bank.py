@@ -1,11 +1,19 @@
-"""STAGE bank: the occluders of each split, chosen by hash, never from a photo of another split."""
+"""STAGE bank: the occluders of each split, chosen by hash, never from a photo of another split.
+
+Random instances of the named sources (spec §2: of COCO). Each split keeps its own share of what it could have, so that
+every bank is as large as was asked for, or holds all there is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core import store
 from ..core.pipeline import Output
@@ -16,11 +24,13 @@ from ..core.records import SPLITS, Occluder
 class Bank:
     """The stage function. Items: paths of Occluder parts; tables: one a split.
 
-    ``split_of`` gives the split of a photo key; ``share`` keeps that share of all (by hash); ``min_area`` px².
+    ``split_of`` gives the split of a photo key; ``shares`` of what a split could have are kept (by hash), by split;
+    ``sources`` are those whose instances occlude; ``min_area`` px².
     """
 
     split_of: Callable[[str], str]
-    share: float
+    shares: Mapping[str, float]
+    sources: tuple[str, ...]
     min_area: int
 
     def __call__(self, items: Sequence[str]) -> Output:
@@ -28,20 +38,54 @@ class Bank:
         out = Output({name: [] for name in SPLITS})
         for path in items:
             for o in store.read_records(Path(path), Occluder):
-                if o.area >= self.min_area and store.unit_hash("bank", o.occluder_id) < self.share:
-                    out.tables[self.split_of(o.image.photo or o.image.image_id)].append(o)
+                out.counts["read"] += 1
+                if o.area < self.min_area or o.image.source not in self.sources:
+                    continue
+                split = self.split_of(o.image.photo or o.image.image_id)
+                if store.unit_hash("bank", o.occluder_id) < self.shares[split]:
+                    out.tables[split].append(o)
+                    out.counts[f"kept/{o.image.source}"] += 1
         return out
 
 
-@cache
+def shares(
+    parts: Sequence[str], split_of: Callable[[str], str], sources: Sequence[str], min_area: int, size: int
+) -> dict[str, float]:
+    """The share of each split's possible occluders that gives a bank of about ``size``: 1 where it has no more.
+
+    Counted exactly, from a few columns of one part at a time.
+    """
+    found: Counter[str] = Counter()
+    for part in parts:
+        for photo, n in _photos(Path(part), sources, min_area).items():
+            found[split_of(photo)] += n
+    return {name: min(1.0, size / max(1, found[name])) for name in SPLITS}
+
+
+def _photos(part: Path, sources: Sequence[str], min_area: int) -> dict[str, int]:
+    """The number of possible occluders by the key of their photo."""
+    names = ("image.source", "image.photo", "image.image_id")
+    table = store.read_table(part, ["area", *names])
+    image = table["image"].combine_chunks()
+    source, photo, image_id = (pc.struct_field(image, n.partition(".")[2]) for n in names)
+    good = pc.and_(pc.greater_equal(table["area"].combine_chunks(), min_area), pc.is_in(source, pa.array(sources)))
+    keys = pc.if_else(pc.equal(photo, ""), image_id, photo).filter(good)
+    return {v["values"]: v["counts"] for v in pc.value_counts(keys).to_pylist()}
+
+
 def read_bank(folder: str) -> tuple[Occluder, ...]:
-    """All occluders of one split's bank, sorted by id; kept for the process."""
-    return tuple(sorted(store.read_records(Path(folder), Occluder), key=lambda o: o.occluder_id))
+    """All occluders of one split's bank, sorted by id; kept for the process while the files stand."""
+    return tuple(_held(folder).values())
 
 
-@cache
-def _by_id(folder: str) -> dict[str, Occluder]:
-    return {o.occluder_id: o for o in read_bank(folder)}
+def _held(folder: str) -> dict[str, Occluder]:
+    return _read(folder, str(store.stamp(store.parts(Path(folder)))))
+
+
+@lru_cache(maxsize=len(SPLITS))
+def _read(folder: str, _stamp: str) -> dict[str, Occluder]:
+    found = sorted(store.read_records(Path(folder), Occluder), key=lambda o: o.occluder_id)
+    return {o.occluder_id: o for o in found}
 
 
 def occluder_by_id(folder: str, occluder_id: str) -> Occluder:
@@ -50,4 +94,4 @@ def occluder_by_id(folder: str, occluder_id: str) -> Occluder:
     Raises:
         KeyError: when the bank does not hold it.
     """
-    return _by_id(folder)[occluder_id]
+    return _held(folder)[occluder_id]

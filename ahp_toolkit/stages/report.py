@@ -164,7 +164,9 @@ def _cell(value: Any, column: str) -> str:
             return "–"
         if "ratio" in column or "share" in column:
             return f"{100 * value:.2f} %"
-        return f"{value:,.0f}" if value == round(value) and abs(value) >= 10 else f"{value:,.4g}"
+        if value == round(value) and abs(value) >= 10:
+            return f"{value:,.0f}"
+        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

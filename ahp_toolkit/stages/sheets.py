@@ -12,13 +12,14 @@ from typing import Any
 import cv2
 import matplotlib
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..core import crops, images, store
 from ..core.images import Rgb
-from ..core.masks import Bool2D, Mask, encode
-from ..core.records import VERDICTS, Candidate, Decision, Sample, Segmented
+from ..core.masks import Bool2D, Box, Mask, encode
+from ..core.records import VERDICTS, Candidate, Decision, Human, ImageRef, Sample, Segmented
 from .build_folder import Build, Pasted, Render
 
 TILE = 208
@@ -33,6 +34,8 @@ _MASK_COLOURS = {
     "invisible": (240, 150, 70),
     "given": (165, 140, 225),
 }
+#: Reasons of the review for which nobody discarded the person.
+UNSETTLED = ("undecided", "disagreed", "corrected_mask_unusable")
 #: What a row of the samples' sheet shows, in this order.
 SAMPLE_ROW = ("occluded", "modal", "amodal", "invisible", "recovered", "given initial mask")
 
@@ -90,21 +93,15 @@ def _fit(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
 
 
 def candidate_sheets(build: Build, seed: int = 0, per_verdict: int = 18) -> list[Sheet]:
-    """One sheet a verdict; before the review one sheet of candidates. Empty sheets are left out."""
-    chosen = _choose_decisions(build, seed, per_verdict)
-    if not chosen:
-        return _unreviewed(build, seed, per_verdict)
-    table = build.first_of("parse", "segment")
-    ids = [d.candidate_id for d in chosen]
-    known = {s.candidate.candidate_id: s for s in build.pick(table, Segmented, "candidate.candidate_id", ids)}
+    """One sheet a verdict, as the review ended; before it one sheet of candidates. Empty sheets are left out."""
     sheets = []
     for verdict in VERDICTS:
-        mine = [d for d in chosen if d.verdict == verdict]
-        tiles = tuple(_decision_tile(build, d, known.get(d.candidate_id)) for d in mine)
-        note = "provisional" if any(d.provisional for d in mine) else ""
-        if tiles:
+        made = (_discarded if verdict == "discard" else _kept)(build, seed, per_verdict, verdict)
+        note = "provisional" if any(provisional for _, provisional in made) else ""
+        if made:
+            tiles = tuple(tile for tile, _ in made)
             sheets.append(Sheet(f"candidates_{verdict}", f"Candidates: {verdict}", tiles, note=note))
-    return sheets
+    return sheets or _unreviewed(build, seed, per_verdict)
 
 
 def _smallest(items: Iterable[Any], n: int, key: Callable[[Any], str], seed: int) -> list[Any]:
@@ -112,52 +109,67 @@ def _smallest(items: Iterable[Any], n: int, key: Callable[[Any], str], seed: int
     return heapq.nsmallest(n, items, key=lambda x: (store.unit_hash("sheet", seed, key(x)), key(x)))
 
 
-def _choose_decisions(build: Build, seed: int, n: int) -> list[Decision]:
-    found = build.columns("review/decisions", "candidate_id", "verdict")
-    pairs = zip(found["candidate_id"].to_pylist(), found["verdict"].to_pylist(), strict=True)
-    latest = dict(pairs)  # the later word on a candidate replaces the earlier
-    by_verdict: dict[str, list[str]] = {v: [] for v in VERDICTS}
-    for candidate_id, verdict in latest.items():
-        by_verdict[verdict].append(candidate_id)
-    ids = [i for v in VERDICTS for i in _smallest(by_verdict[v], n, str, seed)]
-    decisions = {d.candidate_id: d for d in build.pick("review/decisions", Decision, "candidate_id", ids)}
-    return [decisions[i] for i in ids]
+def _kept(build: Build, seed: int, n: int, verdict: str) -> list[tuple[Tile, bool]]:
+    """Some of those that the review kept, each with the mask that the dataset has of them, and whether by rule."""
+    found = build.columns("review", "human_id", "verdict")
+    mine = found["human_id"].filter(pc.equal(found["verdict"], verdict)).to_pylist()
+    ids = _smallest(mine, n, str, seed)
+    humans = {h.human_id: h for h in build.pick("review", Human, "human_id", ids)}
+    tiles = []
+    for h in (humans[i] for i in ids):
+        lines = (h.human_id, f"{verdict} · by {', '.join(h.reviewers)}" + " · provisional" * h.provisional)
+        tiles.append((_outlined(build, h.image, h.box, h.mask, VERDICT_COLOURS[verdict], lines), h.provisional))
+    return tiles
+
+
+def _discarded(build: Build, seed: int, n: int, verdict: str) -> list[tuple[Tile, bool]]:
+    """Some of those that the review discarded: with the mask that was judged, why, by whom, and whether by rule."""
+    settled = (d for d in build.dropped("review") if d.reason not in UNSETTLED)
+    chosen = _smallest(settled, n, lambda d: str(d.id), seed)
+    ids = [d.id for d in chosen]
+    table = build.first_of("parse", "segment")
+    known = {s.candidate.candidate_id: s for s in build.pick(table, Segmented, "candidate.candidate_id", ids)}
+    words: dict[str, list[bool]] = {}
+    for d in build.pick("review/decisions", Decision, "candidate_id", ids):
+        words.setdefault(d.candidate_id, []).append(d.provisional)
+    tiles = []
+    for dropped in chosen:
+        by_rule, s = all(words.get(dropped.id, [False])), known.get(dropped.id)
+        lines = (dropped.id, f"{dropped.reason} · {dropped.detail}" + " · provisional" * by_rule)
+        if s is None:
+            tile = Tile(_grey("no segmentation record"), lines)
+        else:
+            tile = _outlined(build, s.candidate.image, s.candidate.box, s.mask, VERDICT_COLOURS[verdict], lines)
+        tiles.append((tile, by_rule))
+    return tiles
 
 
 def _unreviewed(build: Build, seed: int, n: int) -> list[Sheet]:
     ids = build.columns("harvest", "candidate_id")["candidate_id"].to_pylist()
     picked = set(_smallest(ids, n, str, seed))
     found = build.pick("harvest", Candidate, "candidate_id", picked)
-    tiles = tuple(_outlined(build, c, c.mask, (255, 255, 255), (c.candidate_id, "not reviewed")) for c in found)
+    white = (255, 255, 255)
+    tiles = tuple(_outlined(build, c.image, c.box, c.mask, white, (c.candidate_id, "not reviewed")) for c in found)
     return [Sheet("candidates", "Candidates, not reviewed yet", tiles, note="not reviewed")] if tiles else []
 
 
-def _decision_tile(build: Build, decision: Decision, found: Segmented | None) -> Tile:
-    why = decision.reason or decision.verdict
-    lines = (decision.candidate_id, f"{why} · by {decision.reviewer}" + (" · provisional" * decision.provisional))
-    if found is None:
-        return Tile(_grey("no segmentation record"), lines)
-    mask = decision.corrected or found.mask
-    return _outlined(build, found.candidate, mask, VERDICT_COLOURS[decision.verdict], lines)
-
-
 def _outlined(
-    build: Build, candidate: Candidate, mask: Mask | None, colour: tuple[int, int, int], lines: tuple[str, ...]
+    build: Build, image: ImageRef, box: Box, mask: Mask | None, colour: tuple[int, int, int], lines: tuple[str, ...]
 ) -> Tile:
-    """The candidate's photo around its box, with the outline of its mask (or the box where there is no mask)."""
+    """The photo around a person's box, with the outline of the mask (or of the box where there is no mask)."""
     try:
-        pixels = build.pixels(candidate.image)
+        pixels = build.pixels(image)
     except images.ImageError as e:
         return Tile(_grey(f"{e.reason}: {e}"), lines)
-    square = crops.square_around(candidate.box, 1.5)
+    square = crops.square_around(box, 1.5)
     tile = crops.crop_image(pixels, square, TILE)
-    shape = _box_mask(candidate, pixels.shape[:2]) if mask is None else mask
+    shape = _box_mask(box, pixels.shape[:2]) if mask is None else mask
     return Tile(_outline(tile, crops.crop_mask(shape, square, TILE), colour), lines)
 
 
-def _box_mask(candidate: Candidate, shape: tuple[int, ...]) -> Mask:
+def _box_mask(box: Box, shape: tuple[int, ...]) -> Mask:
     full = np.zeros(shape[:2], np.bool_)
-    x0, y0, x1, y1 = candidate.box.clip(shape[1], shape[0]).pixels()
+    x0, y0, x1, y1 = box.clip(shape[1], shape[0]).pixels()
     full[y0:y1, x0:x1] = True
     return encode(full)
 
@@ -215,7 +227,8 @@ def sample_tiles(sample: Sample, render: Render | None) -> list[Tile]:
         _flat(given, "given"),
     )
     mark = " · provisional" * sample.provisional
-    under = (sample.sample_id, f"ratio {sample.occlusion_ratio:.3f}", f"bin {sample.bin}", f"{sample.kind}{mark}")
+    place = f"bin {sample.bin}" if sample.bin >= 0 else ""  # a composite may lie in none
+    under = (sample.sample_id, f"ratio {sample.occlusion_ratio:.3f}", place, f"{sample.kind}{mark}")
     notes = (*under, f"human {sample.human_id}", f"by {sample.given.maker}")
     return [Tile(p, (name, note)) for p, name, note in zip(pixels, SAMPLE_ROW, notes, strict=True)]
 

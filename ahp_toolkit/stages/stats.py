@@ -24,6 +24,7 @@ from ..core.masks import Mask
 from ..core.records import SPLITS, Human
 from ..core.text import to_cell
 from ..occlusion import densities
+from ..sources.base import was_human
 from .build_folder import STAGES, Build, columns_of, source_of
 
 #: Table 1 of the paper (spec §1): group, its sources here, human count, preserved.
@@ -98,7 +99,7 @@ def write_tables(made: Tables, folder: Path) -> list[Path]:
     written = []
     for name, frame in made.items():
         text = io.StringIO()
-        _plain(frame).to_csv(text, index=False, lineterminator="\n", float_format="%.6g")
+        _plain(frame).to_csv(text, index=False, lineterminator="\n", float_format="%.10g")
         with store.atomic(folder / f"{name}.csv", "w") as f:
             f.write(text.getvalue())
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
@@ -128,8 +129,7 @@ def _total(build: Build, stage: str) -> int:
 
 def _human_drops(build: Build) -> int:
     """Harvest also drops photos and other labels; only rejects that were humans belong into the funnel."""
-    ids = (d for d in build.dropped("harvest") if "#" in d.id)
-    return sum(not d.detail.startswith("label=") or d.detail.startswith("label=person") for d in ids)
+    return sum(map(was_human, build.dropped("harvest")))
 
 
 def table_1(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
@@ -194,7 +194,10 @@ def drops(build: Build) -> pd.DataFrame:
 
 
 def splits(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
-    """Humans that samples are made of, those still to refine, samples, photos and provisional records of each split."""
+    """Preserved humans, those still to refine, samples, photos and provisional records of each split.
+
+    Who came after as many humans as the split takes is among the preserved, and among the drops.
+    """
     rows = []
     for split in SPLITS:
         standing = humans[humans["split"] == split]
@@ -228,17 +231,16 @@ def scenes(humans: pd.DataFrame) -> pd.DataFrame:
 
 
 def density(build: Build, split: str) -> tuple[tuple[float, float, float], ...]:
-    """What a split was asked for, as (low, high, weight): from its ``stage.json``, ``build.json``, else the paper's."""
-    options = build.about.get("options", {}).get("densities", {})
-    said = build.said(f"splits/{split}").key.get("density") or options.get(split) or split
+    """What a split was asked for, as (low, high, weight), by its ``stage.json``; nothing where it holds composites."""
+    said = build.said(f"splits/{split}").key.get("density")
     try:
-        return densities.parse(str(said)).bins
+        return densities.parse(str(said)).bins if said else ()
     except UserError:
         return ()
 
 
 def occlusion(build: Build) -> pd.DataFrame:
-    """Occlusion ratios of each split in bins of 0.1: count and share, beside the share and count asked for."""
+    """Occlusion ratios of each split in bins of 0.1: count and share, beside the share and count asked for, if any."""
     found = []
     for split in SPLITS:
         ratios = build.columns(f"splits/{split}", "occlusion_ratio")["occlusion_ratio"].to_numpy()
@@ -321,9 +323,13 @@ def tools(build: Build) -> pd.DataFrame:
 
 
 def occluders(build: Build) -> pd.DataFrame:
-    """By source: things and persons that can occlude, and instances ``lost`` with a photo that cannot be used."""
+    """By source: things and persons that can occlude, instances ``lost`` with a photo that cannot be used, and those
+    ``in_banks`` of the splits, which are pasted."""
     said = build.said("harvest").counts
+    banks = build.said("bank").counts
     kinds = ("occluders_other", "occluders_person", "occluders_lost")
     of = sorted({k.partition("/")[2] for k in said if k.startswith(kinds)})
-    rows = [(source, *(said.get(f"{kind}/{source}", 0) for kind in kinds)) for source in of]
-    return pd.DataFrame(rows, columns=["source", "things", "persons", "lost"])
+    rows = [
+        (source, *(said.get(f"{kind}/{source}", 0) for kind in kinds), banks.get(f"kept/{source}", 0)) for source in of
+    ]
+    return pd.DataFrame(rows, columns=["source", "things", "persons", "lost", "in_banks"])

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from ..core.crops import square_around
 from ..core.masks import Box, Mask, encode
 from ..core.pipeline import MAIN, Output
 from ..core.records import Dropped, Given, Human, Sample
+from ..core.weights import weights_key, weights_stamp
 from ..occlusion.bits import Packed, pack
 from ..occlusion.degrade import simulate
 from ..occlusion.densities import Density, Target
@@ -35,13 +37,14 @@ from ._shuffle import shuffled
 from .bank import occluder_by_id, read_bank
 from .render import Renderer
 
-STAGE = "synth"
+STAGE, SIMULATED = "synth", "simulated"
+BEYOND = "beyond_the_size"
 CROP_FACTOR = (1.15, 1.5)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One human of a split with the targets of its samples."""
+    """One preserved human of a split with the targets of its samples; none: the split has enough humans without it."""
 
     human: Human
     targets: tuple[Target, ...]
@@ -49,28 +52,26 @@ class Task:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The preserved humans that a split's samples are made of: ``count`` of them; ``ids``, where not all are taken."""
+    """The humans that a split's samples are made of: ``ids``, or all ``every`` preserved ones of the split."""
 
     split: str
-    count: int
+    every: int
     ids: frozenset[str] | None = None
 
     def __len__(self) -> int:
-        return self.count
+        return self.every if self.ids is None else len(self.ids)
 
     def __contains__(self, human: Human) -> bool:
-        if self.ids is not None:
-            return human.human_id in self.ids
-        return human.split == self.split and human.verdict == "preserve"
+        return self.ids is None or human.human_id in self.ids
 
 
 def chosen(parts: Sequence[str], split: str, most: int | None) -> Chosen:
     """The preserved humans of a split, at most ``most`` of them (the first by hash); all take no memory."""
-    if most is None:
-        return Chosen(split, sum(len(_preserved(p, split)) for p in parts))
+    every = sum(len(_preserved(p, split)) for p in parts)
+    if most is None or every <= most:
+        return Chosen(split, every)
     ids = (i for p in parts for i in _preserved(p, split).to_pylist())
-    by_hash = heapq.nsmallest(most, ids, key=lambda i: store.unit_hash("human", i))
-    return Chosen(split, len(by_hash), frozenset(by_hash))
+    return Chosen(split, every, frozenset(heapq.nsmallest(most, ids, key=lambda i: store.unit_hash("human", i))))
 
 
 def _preserved(part: str, split: str) -> pa.ChunkedArray:
@@ -79,23 +80,35 @@ def _preserved(part: str, split: str) -> pa.ChunkedArray:
 
 
 def tasks(parts: Sequence[str], humans: Chosen, targets: Sequence[Target]) -> Iterator[Task]:
-    """The chosen humans in table order, each with its share of the targets."""
+    """The preserved humans of the split in table order: the chosen ones each with its share of the targets."""
     each, at = len(targets) // max(len(humans), 1), 0
     for part in parts:
         for human in store.read_records(Path(part), Human):
-            if human in humans:
-                yield Task(human, tuple(targets[at : at + each]))
-                at += each
+            if human.split != humans.split or human.verdict != "preserve":
+                continue
+            taken = each if human in humans else 0
+            yield Task(human, tuple(targets[at : at + taken]))
+            at += taken
 
 
 @dataclass(frozen=True)
 class Initial:
     """What makes the frozen initial mask: ``simulated`` at a mean modal ``iou``, or a segmenter's name."""
 
-    maker: str = "simulated"
+    maker: str = SIMULATED
     weights: str | None = None
     iou: float = 0.775
     device: str = "auto"
+
+    def key(self) -> dict[str, Any]:
+        """What the masks depend on beside the pixels, for a stage's key: options, and weights by content."""
+        return asdict(self) | ({} if self.maker == SIMULATED else {"weights": weights_key(self.weights)})
+
+    def modules(self) -> tuple[str, ...]:
+        """The code of a network's masks, for `pipeline.code_digest`."""
+        helpers = ("segmenters._crop", "segmenters._instances", "core.context")
+        found = () if self.maker == SIMULATED else (f"segmenters.{self.maker}", *helpers)
+        return tuple(f"ahp_toolkit.{m}" for m in found)
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,10 @@ class Synth:
         out = Output({MAIN: [], "humans": [], "occluders": []})
         renderer = Renderer(self.roots)
         for task in items:
+            if not task.targets:
+                detail = f"{self.split} has the humans that were asked for; it gets whole photos, so some are over"
+                out.dropped.append(Dropped(task.human.human_id, STAGE, BEYOND, detail, task.human.image.source))
+                continue
             try:
                 photo = renderer.photo(task.human.image)
             except (images.ImageError, ValueError) as e:
@@ -171,10 +188,10 @@ class Synth:
         )
 
     def _given(self, pasted: Pasted, modal: Mask, seed: int) -> Given:
-        if self.initial.maker == "simulated":
+        if self.initial.maker == SIMULATED:
             mask = simulate(pasted.modal, store.seed_of(seed, "given"), self.initial.iou)
             return Given(encode(mask), f"simulated@{self.initial.iou:g}")
-        net = _network(self.initial)
+        net = _network(self.initial, weights_stamp(self.initial.weights))
         ask, crop = ask_of(pasted.image, modal.box, ENLARGE)
         found = net([ask])[0]
         shape = (pasted.modal.shape[0], pasted.modal.shape[1])
@@ -182,7 +199,7 @@ class Synth:
 
 
 @cache
-def _network(initial: Initial) -> Segmenter:
+def _network(initial: Initial, _stamp: str) -> Segmenter:
     """The network N_i of this process, built once (paper §3.2: an instance segmentation network)."""
     return SEGMENTERS.get(initial.maker).build(initial.weights, device=initial.device)  # type: ignore[no-any-return]
 

@@ -57,6 +57,32 @@ def test_the_crop_path_hides_the_crop_of_the_full_frame(seed: int, where: Placem
     assert np.array_equal(made.image[~made.occluder], crop[~made.occluder])
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 999), placements, st.integers(-40, 60), st.integers(-40, 80), st.integers(8, 90))
+def test_a_crop_of_its_own_size_has_the_bytes_of_the_whole_paste(seed, where, x0, y0, side) -> None:
+    photo, human = picture(seed, 130, 100), blob(seed, 130, 100)
+    cutout = cut_out(picture(seed + 1, 60, 70), blob(seed + 1, 60, 70, 1))
+    box = Box(x0, y0, x0 + side, y0 + side)
+    full = paste(photo, human, [(cutout, where)])
+    made = paste_into_crop(crop_image(photo, box, side), crop_labels(human, box, side), box, [(cutout, where)])
+    inside = crop_labels(np.ones(human.shape, np.bool_), box, side)
+    assert np.array_equal(made.image[inside], crop_image(full.image, box, side)[inside])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_straight_edges_are_as_soft_as_those_inside_the_crop(flip: bool) -> None:
+    mask = np.zeros((40, 40), np.bool_)
+    mask[10:30, 10:30] = True  # its sides are those of the tight crop
+    black, whole = np.zeros((60, 60, 3), np.uint8), np.ones((60, 60), np.bool_)
+    layer = (cut_out(np.full((40, 40, 3), 160, np.uint8), mask), Placement("o", 20, 20, 1.0, flip))
+    grey = paste(black, whole, [layer]).image[20:40, 20:40, 0]
+    edge = np.pad(np.full((18, 18), 160), 1, constant_values=120)  # 12 sixteenths; 9 at the corners
+    edge[[0, 0, -1, -1], [0, -1, 0, -1]] = 90
+    assert np.array_equal(grey, edge)
+    out = paste(black, whole, [(layer[0], Placement("o", 50, -10, 1.0, flip))]).image[:10, 50:, 0]
+    assert np.array_equal(out, edge[10:, :10])  # cut by the photo, O goes on beyond it: no soft edge there
+
+
 @pytest.mark.parametrize("scale", [0.15, 0.4, 1.0, 1.9])
 @pytest.mark.parametrize("flip", [False, True])
 def test_the_occluders_background_never_shows(scale: float, flip: bool) -> None:

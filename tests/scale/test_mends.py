@@ -57,7 +57,9 @@ def test_the_chosen_humans_are_the_first_by_hash(build, most):
     every = [h for h in store.read_records(build / "review", Human) if h.verdict == "preserve" and h.split == "train"]
     by_hash = sorted(every, key=lambda h: store.unit_hash("human", h.human_id))[:most]
     chosen = synth.chosen(parts, "train", most)
-    got = [t.human.human_id for t in synth.tasks(parts, chosen, assign(PRESETS["val"], 3 * len(chosen), 0))]
+    tasks = list(synth.tasks(parts, chosen, assign(PRESETS["val"], 3 * len(chosen), 0)))
+    got = [t.human.human_id for t in tasks if t.targets]
+    assert [t.human for t in tasks] == every and chosen.every == len(every)
     assert sorted(got) == sorted(h.human_id for h in by_hash) and len(chosen) == len(by_hash)
     assert not synth.chosen(parts, "val", most)
     assert np.all(np.diff([[h.human_id for h in every].index(i) for i in got]) > 0) if got else True

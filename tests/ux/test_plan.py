@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit import cli
-from ahp_toolkit.core import dry, timing
+from ahp_toolkit.core import dry, store, timing
+from ahp_toolkit.core.pipeline import Result
+from ahp_toolkit.flow import Options
+from ahp_toolkit.flow_splits import Synthesis
+from ahp_toolkit.plan import Sizes
 from ahp_toolkit.plan_commands import size_of, time_of
+from ahp_toolkit.plan_rates import rate
 from ahp_toolkit.sources._estimate import CHUNK, CHUNKS, Estimate, _json, estimate, sampled
+from annotation.review import SplitSizes
 
 from .small import data, words
 
@@ -93,6 +100,33 @@ def test_sources_are_counted_small_and_estimated_large(source, tmp_path):
     found = sampled(path, _json)
     assert not found.counted
     assert found.photos == pytest.approx(300_000, rel=0.03) and found.persons == pytest.approx(300_000, rel=0.03)
+
+
+def test_a_fold_and_the_banks_are_counted_as_the_build_cuts_them(tmp_path):
+    counts = {"candidates/coco": 1000, "preserve/coco": 1000, "occluders_other/coco": 60_000, "images/coco": 9}
+    counts |= {"occluders_person/coco": 20_000, "occluders_other/lip": 5000}
+    done = Result("harvest", tmp_path, counts, {}, "", False)
+    roots = {"coco": tmp_path, "lip": tmp_path}
+
+    def sizes(s: Synthesis, **cut: Any) -> Sizes:
+        o = Options(tmp_path, roots, sizes=SplitSizes(**cut))
+        return Sizes(o, s, {"harvest": done, "review": done})
+
+    of = sizes(Synthesis(), val=200, test=50).of
+    assert [of(n) for n in ("train", "val", "test")] == [750, 600, 150]
+    assert of("bank") == 20_000 + 16_000 + 4000
+    fold = sizes(Synthesis(occluder_sources=("all",)), fold=(1, 4)).of
+    assert [fold(n) for n in ("train", "val", "test")] == [750, 750, 0]
+    assert fold("bank") == 20_000 + 20_000
+
+
+def test_a_networks_training_is_timed_by_its_own_trainings_alone(tmp_path):
+    said = {"steps": 10, "seconds": 5.0, "settings": {"size": 64}, "machine": "m", "device": "cpu"}
+    store.write_json(tmp_path / "weights/deeplab.timing.json", said)
+    known, other = (
+        rate("train segmenter", f"train segmenter {n} debug", [tmp_path], False) for n in ("deeplab", "centermask")
+    )
+    assert known.seconds == 0.5 and other.seconds is None and "not known" in other.known_by
 
 
 def test_words_for_sizes_and_times():

@@ -94,9 +94,20 @@ OPTIONS = (
     (("--segmenter", "centermask", "--stop-after", "segment"), "--segmenter centermask: .*--name centermask"),
     (("--parser", "hrnet", "--parser-weights", "nope.pt"), "--parser-weights nope.pt: expected a checkpoint"),
     (("--initial", "centermask", "--train", "full"), "--initial centermask: .*expected --initial-weights;"),
+    (("--segmenter", "sam", "--segmenter-weights", "/nope"), "--segmenter-weights /nope: expected a checkpoint"),
+    (
+        ("--segmenter", "mask_rcnn", "--segmenter-weights", "no.pth"),
+        "--segmenter-weights no.pth: expected a checkpoint",
+    ),
+    (
+        ("--parser", "hrnet", "--train", "debug"),
+        "--parser hrnet --train: .*body parsings, which ahp and lip bring; add",
+    ),
     (("--decisions", "nope.jsonl"), "--decisions nope.jsonl: expected a file"),
     (("--scenes", "nope.csv"), "--scenes nope.csv: expected a file"),
     (("--places365", "a.pth", "b.txt"), "--places365 a.pth: expected a file"),
+    (("--occluder-source", "lip"), r"--occluder-source lip: expected a source of this build \(coco\) or all; add"),
+    (("--occluder-source", "all,cocoo"), "no source is named 'cocoo'; did you mean coco?"),
     (("--scale", 0, 0), "scale: expected 0 < low <= high, got 0 to 0"),
 )
 
@@ -111,7 +122,7 @@ def test_what_the_options_tell_is_refused_before_anything_runs(source, tmp_path,
 def test_a_network_is_asked_for_only_where_it_is_used(source, tmp_path):
     base = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o", "--parser", "hrnet")
     run(*base, "--stop-after", "segment")
-    run(*base, "--train", "debug")
+    run(*base, "--stop-after", "segment", "--train", "debug")
     run(*base, "--parser-weights", "random")
 
 
@@ -160,3 +171,39 @@ def test_shares_of_a_gpu_and_whole_ones_are_taken(gpus):
 def test_the_engine_takes_no_other_share(gpus):
     with pytest.raises(UserError, match="gpus-per-actor"):
         make_engine("ray", gpus_per_actor=gpus)
+
+
+def test_a_reviewer_whom_the_shards_leave_out_is_refused(tmp_path):
+    source = data(tmp_path / "coco", 2)
+    run("build", "--source", f"coco={source}", "--out", tmp_path / "o", "--workers", 1, "--stop-after", "parse")
+    options = ("review", "--root", tmp_path / "o", "--shard", "ann", "--shard", "bob", "--check", "--reviewer")
+    refused("carl is none of --shard ann, bob", *options, "carl")
+
+
+def test_a_missing_file_of_words_is_told_as_that(tmp_path):
+    run("build", "--source", f"coco={data(tmp_path / 'coco', 2)}", "--out", tmp_path / "o", "--stop-after", "parse")
+    for name in ("masks", "words.csv"):
+        done = CliRunner().invoke(cli.ahp, ["review", "import", "--root", str(tmp_path / "o"), str(tmp_path / name)])
+        assert done.exit_code == 2 and f"{name}' does not exist" in done.output
+
+
+def test_the_demo_leaves_another_build_alone(tmp_path, source):
+    run("build", "--source", f"coco={source}", "--out", tmp_path / "o", "--workers", 1, "--stop-after", "harvest")
+    before = (tmp_path / "o" / "build.json").read_bytes()
+    refused("a build on other data stands there; give another --out", "demo", "--out", tmp_path / "o")
+    assert (tmp_path / "o" / "build.json").read_bytes() == before and not (tmp_path / "o" / "world").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_folder_that_cannot_be_made_is_told(source):
+    refused(
+        "/proc/x: cannot be made there; give another path", "build", "--source", f"coco={source}", "--out", "/proc/x"
+    )
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused_before_anything_runs(source, tmp_path, device):
+    args = ("--source", f"coco={source}", "--out", tmp_path / "o", "--device", device)
+    refused(f"device '{device}' cannot be used here", "build", *args)
+    assert not (tmp_path / "o").exists()
+    run("build", "plan", *args)  # it may be for another machine

@@ -1,0 +1,192 @@
+"""Banks and frozen splits: whose instances occlude, how many a split gets, what it depends on and leaves out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ahp_toolkit import cli, flow_splits
+from ahp_toolkit.core import masks, store
+from ahp_toolkit.core.records import SPLITS, Dropped, ImageRef, Occluder, Sample
+from ahp_toolkit.flow import Options
+from ahp_toolkit.flow_splits import Synthesis
+from ahp_toolkit.stages import bank, stats
+from ahp_toolkit.stages.build_folder import Build
+from ahp_toolkit.stages.render import Renderer
+from ahp_toolkit.stages.synth import BEYOND, Initial
+from annotation import votes
+from annotation.review import Thresholds
+
+from . import fake_build
+from .ux.small import data, words
+
+CUT = Thresholds(0.05, 0.06)
+MASK = masks.encode(np.ones((4, 4), np.bool_))
+
+
+def occluder(source: str, i: int, area: int) -> Occluder:
+    image = ImageRef(f"{source}/{i}", source, f"{i}.jpg", 4, 4, photo=f"{source}/{i // 2}" if i % 3 else "")
+    return Occluder(f"{source}/{i}#1", image, "cup", MASK.box, MASK, area)
+
+
+def harvested(root: Path) -> tuple[Path, list[Occluder]]:
+    """A build with 4,500 occluders of two sources; two of three share their photo's key, a tenth is too small."""
+    made = [
+        occluder(s, i, 299 if i % 10 == 0 else 300) for s, n in (("coco", 3000), ("openimages", 1500)) for i in range(n)
+    ]
+    out = fake_build.make(root)
+    for k in range(3):
+        store.write_records(out / f"harvest/occluders/part-{k:05d}.parquet", made[k::3], Occluder)
+    return out, made
+
+
+def banks(out: Path) -> dict[str, list[Occluder]]:
+    return {s: list(store.read_records(out / "bank" / s, Occluder)) for s in SPLITS}
+
+
+def options(out: Path, *sources: str) -> Options:
+    return Options(out, dict.fromkeys(sources, out), quiet=True)
+
+
+@pytest.fixture(scope="module")
+def harvest(tmp_path_factory) -> tuple[Path, list[Occluder]]:
+    return harvested(tmp_path_factory.mktemp("harvest"))
+
+
+def test_each_bank_has_the_size_asked_for_or_all_there_is(harvest):
+    out, made = harvest
+    flow_splits.bank(options(out, "coco", "openimages"), CUT, Synthesis(bank_size=500))
+    possible: dict[str, set[str]] = defaultdict(set)
+    for o in made:
+        if o.area >= 300 and o.image.source == "coco":
+            possible[CUT.split(o.image.photo or o.image.image_id)].add(o.occluder_id)
+    got = {s: {o.occluder_id for o in found} for s, found in banks(out).items()}
+    assert 20 < len(possible["test"]) < len(possible["val"]) < 500 < len(possible["train"])
+    assert got["val"] == possible["val"] and got["test"] == possible["test"]
+    assert got["train"] < possible["train"] and abs(len(got["train"]) - 500) < 5 * 500**0.5
+    parts = [str(p) for p in store.parts(out / "harvest/occluders")]
+    share = bank.shares(parts, CUT.split, ["coco"], 300, 500)
+    assert share == {"train": 500 / len(possible["train"]), "val": 1.0, "test": 1.0}
+
+
+def test_a_bank_made_anew_is_read_anew(tmp_path):
+    for n in (3, 5):
+        store.write_records(tmp_path / "part-00000.parquet", [occluder("coco", i, 300) for i in range(n)], Occluder)
+        assert len(bank.read_bank(str(tmp_path))) == n
+        assert bank.occluder_by_id(str(tmp_path), f"coco/{n - 1}#1").area == 300
+
+
+@pytest.mark.parametrize(
+    ("build", "asked", "found"),
+    [
+        (("coco", "openimages"), (), {"coco"}),
+        (("openimages",), (), {"openimages"}),
+        (("coco", "openimages"), ("openimages",), {"openimages"}),
+        (("coco", "openimages"), ("all",), {"coco", "openimages"}),
+    ],
+)
+def test_occluders_are_cocos_unless_others_are_asked_for(harvest, build, asked, found):
+    out, _ = harvest
+    r = flow_splits.bank(options(out, *build), CUT, Synthesis(occluder_sources=asked))
+    assert {o.image.source for some in banks(out).values() for o in some} == found
+    assert {k.partition("/")[2] for k in r.counts if k.startswith("kept/")} == found and r.counts["read"] == 4500
+
+
+def keys_of(monkeypatch, tmp_path: Path, name: str, initial: str) -> list[tuple[str, str]]:
+    """(digest of the key, of its code) of a split for two trainings of a network, at one path."""
+    out, weights, seen = fake_build.make(tmp_path), tmp_path / "net.pt", []
+    monkeypatch.setattr(flow_splits, "digest_of", lambda folder: "d")
+    monkeypatch.setattr(Options, "stream", lambda self, job, *_: seen.append((job.key_digest, job.key["code"])))
+    monkeypatch.setattr(votes, "run", lambda job, *_, **__: seen.append((job.key_digest, job.key["code"])))
+    c = SimpleNamespace(proposal_id="p", human=next(iter(Build(out).humans())))
+    monkeypatch.setattr(votes, "passed", lambda *_: [c])
+    monkeypatch.setattr(votes, "version_of", lambda c: "v")
+    for content in (b"first training", b"second training"):
+        weights.write_bytes(content)
+        if name == "composites":
+            votes.write_test(out, initial=Initial(initial, str(weights)))
+        else:
+            s = Synthesis(initial=initial, initial_weights=str(weights))
+            flow_splits.split(options(out, "coco"), s, name)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["val", "composites"])
+def test_a_split_depends_on_the_initial_networks_content_and_code(monkeypatch, tmp_path, name):
+    (first, code), (second, _) = keys_of(monkeypatch, tmp_path / "a", name, "centermask")
+    assert first != second
+    (first, plain), (second, _) = keys_of(monkeypatch, tmp_path / "b", name, "simulated")
+    assert first == second and plain != code
+
+
+def run(*args: object) -> str:
+    result = CliRunner().invoke(cli.ahp, [str(a) for a in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[list[str], Path]:
+    """The words of a build of 24 photos with two people each, and its folder."""
+    folder = tmp_path_factory.mktemp("small")
+    args = words(data(folder / "coco", 24), folder / "o", "-q", "--stop-after", "splits")
+    said = run(*args)
+    assert "replaces" not in said and json.loads((folder / "o/build.json").read_text())["options"][
+        "occluder_sources"
+    ] == ["coco"]
+    return args, folder / "o"
+
+
+def ids(out: Path, table: str, cls: type, column: str) -> set[str]:
+    return {getattr(r, column) for r in store.read_records(out / table, cls)}
+
+
+def test_people_beyond_the_size_are_dropped_with_a_reason(built, tmp_path):
+    args, out = built
+    copy = tmp_path / "o"
+    shutil.copytree(out, copy)
+    args = [str(copy) if a == str(out) else a for a in args]
+    said = run(*args, "--val-humans", 7)
+    lines = said.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("val "))
+    assert "8 people -> 21 samples" in lines[at] and "dropped: 1 beyond_the_size" in lines[at + 1]
+    over = [d for d in store.read_records(copy / "splits/val/dropped.parquet", Dropped) if d.reason == BEYOND]
+    used = ids(copy, "splits/val", Sample, "human_id")
+    assert len(over) == 1 and over[0].id not in used and len(used) == 7 and over[0].source == "coco"
+    made = stats.tables(Build(copy))
+    row = made["splits"].set_index("split").loc["val"]
+    assert row["humans"] == 8 and row["samples"] == 21
+    assert made["drops"].query("stage == 'splits/val' and reason == @BEYOND")["count"].tolist() == [1]
+
+    run(*args, "--val-humans", 7, "--fold", "1/2")  # a fold's people are all of its photos'
+    people = {h.human_id for h in Build(copy).humans("val") if h.verdict == "preserve"}
+    assert len(people) > 14 and ids(copy, "splits/val", Sample, "human_id") == people
+
+
+def test_a_frozen_split_that_gives_way_is_told_and_its_copy_stays(built, tmp_path):
+    args, out = built
+    copy = tmp_path / "o"
+    shutil.copytree(out, copy)
+    args = [str(copy) if a == str(out) else a for a in args]
+    assert "replaces" not in run(*args)
+    shutil.copytree(copy / "splits/val", copy / "splits/val_1")
+    before = {p.name: store.digest_file(p) for p in (copy / "splits/val_1").rglob("*.parquet")}
+    was = ids(copy, "splits/val", Sample, "human_id")
+    told = [line for line in run(*args, "--val-humans", 4).splitlines() if "replaces" in line]
+    assert len(told) == 2  # test begins where val ends
+    stayed = len(ids(copy, "splits/val", Sample, "human_id"))
+    assert told[0].startswith(f"val: replaces the val that stood here, {stayed} of its {len(was)} humans stayed;")
+    assert before == {p.name: store.digest_file(p) for p in (copy / "splits/val_1").rglob("*.parquet")}
+    kept = copy / "splits/val_1"
+    render = Renderer(json.loads((copy / "build.json").read_text())["roots"], kept)
+    assert all(render(s).image.any() for s in store.read_records(kept, Sample))
+    part = next((copy / "splits/val/occluders").glob("part-*.parquet"))
+    part.write_bytes(part.read_bytes()[:-9])
+    assert "replaces" not in run(*args, "--val-humans", 4)  # mended: the same split again
