@@ -165,8 +165,9 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
 
 
 def _of_another_build(own: Path, split: Path) -> bool:
-    """Whether a split lies outside of the build that a run lies in; a run may lie in none."""
-    return (own / "build.json").exists() and own.resolve() != split.resolve().parent.parent
+    """Whether a split lies outside of the build that a run lies in; a run may lie in none, and a split be a link."""
+    homes = (split.resolve().parent.parent, split.absolute().parent.parent.resolve())
+    return (own / "build.json").exists() and own.resolve() not in homes
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -232,7 +233,7 @@ def predict_photo(
                 continue
             leave(path.name, folder.relative_to(out), error)
             click.echo(f"{path}: left out: {error}", err=True)
-    for name in sorted(named.keys() - {path.name for path in photos}):
+    for name in sorted(named.keys() - {path.name for path in photos}) if photo.is_dir() else ():
         leave(name, Path(name), "no photo of this name")
         click.echo(f"{boxes_file}: {name}: left out: no photo of this name", err=True)
     told = out / "left_out.json"

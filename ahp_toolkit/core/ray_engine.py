@@ -43,7 +43,8 @@ def connect(workers: int | None, address: str | None, gpus_per_actor: float | No
     """
     if gpus_per_actor is not None and not _given_out(gpus_per_actor):
         raise UserError(f"--gpus-per-actor {gpus_per_actor:g}: expected 0 to 1, or a whole number")
-    require("ray", "--engine ray")
+    for package in ("ray", "psutil"):
+        require(package, "--engine ray")
     if address in (None, "", "auto"):
         address = os.environ.get("RAY_ADDRESS") or address
     return RayEngine(workers, None if address in ("", "local") else address, gpus_per_actor)

@@ -68,7 +68,7 @@ def _reach(address: str) -> None:
     if not colon or "/" in host or not port.isdecimal():
         return
     with socket.create_connection((host.strip("[]"), int(port)), REACH) as there:
-        if os.environ.get("RAY_USE_TLS", "0") == "1":  # it says nothing before a handshake
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):  # it says nothing before a handshake
             return
         there.sendall(_HELLO)
         if there.recv(4)[3:] != b"\4":  # the type of a SETTINGS frame, which a server sends first

@@ -75,17 +75,18 @@ def _photos(part: Path, sources: Sequence[str], min_area: int) -> dict[str, int]
 
 def read_bank(folder: str) -> tuple[Occluder, ...]:
     """All occluders of one split's bank, sorted by id; kept for the process while the files stand."""
-    return tuple(_held(folder).values())
+    return _held(folder)[0]
 
 
-def _held(folder: str) -> dict[str, Occluder]:
-    return _read(folder, str(store.stamp(store.parts(Path(folder)))))
+def _held(folder: str) -> tuple[tuple[Occluder, ...], dict[str, Occluder]]:
+    there = Path(folder).stat()  # one look: it is asked several times a sample, of thousands of parts
+    return _read(folder, there.st_ino, there.st_mtime_ns)
 
 
 @lru_cache(maxsize=len(SPLITS))
-def _read(folder: str, _stamp: str) -> dict[str, Occluder]:
-    found = sorted(store.read_records(Path(folder), Occluder), key=lambda o: o.occluder_id)
-    return {o.occluder_id: o for o in found}
+def _read(folder: str, _inode: int, _changed_ns: int) -> tuple[tuple[Occluder, ...], dict[str, Occluder]]:
+    found = tuple(sorted(store.read_records(Path(folder), Occluder), key=lambda o: o.occluder_id))
+    return found, {o.occluder_id: o for o in found}
 
 
 def occluder_by_id(folder: str, occluder_id: str) -> Occluder:
@@ -94,4 +95,4 @@ def occluder_by_id(folder: str, occluder_id: str) -> Occluder:
     Raises:
         KeyError: when the bank does not hold it.
     """
-    return _held(folder)[occluder_id]
+    return _held(folder)[1][occluder_id]

@@ -124,6 +124,9 @@ def test_what_stands_is_not_lost_to_a_wrong_word_or_another_build(
     said = CliRunner().invoke(commands.predict, call)
     assert isinstance(said.exception, UserError) and "is of another build than r; say with --out" in str(said.exception)
     assert not (run / "predictions").exists()
+    (other / "splits").mkdir()
+    (other / "splits" / "val").symlink_to(split)  # its own, on another disk
+    assert not commands._of_another_build(other, other / "splits" / "val")
     assert CliRunner().invoke(commands.predict, [*call, "--out", str(tmp_path / "to")]).exit_code == 0
 
 
@@ -262,6 +265,8 @@ def test_boxes_of_no_photo_are_told(nobody: list[tuple], tmp_path: Path):
     assert said.exit_code == 0 and "zz.png: left out: no photo of this name" in said.output
     left = json.loads((tmp_path / "out" / "left_out.json").read_text())
     assert left == [{"photo": "zz.png", "person": "zz.png", "reason": "no photo of this name"}]
+    said = predicted(folder / "a.png", tmp_path / "one", "--boxes-file", str(file))  # a file for all, used for one
+    assert said.exit_code == 0 and "1 completed, 0 left out" in said.output
 
 
 def test_every_person_has_a_folder_of_their_own(nobody: list[tuple], tmp_path: Path):
