@@ -5,13 +5,14 @@ mends; the newest is the one shown. A word is about the mask that it brings, els
 speaker (`Decision.shown`). Where a word does not say (older logs, tables of other tools), or names a mask that nobody
 has any more, a preserve is about the newest mask that had come before it, and every other word about the first.
 
-A word about a mask that a proposal has replaced is not merged with words that were spoken since, and a word that only
-brings a mended mask not with those of people who were shown that mask.
+A word about a mask that a newer one has replaced, proposed or mended, is no answer: its speaker is asked again, and it
+is not merged with words on the newer one. A word that only brings a mended mask decides nothing: until somebody has
+decided on that mask the words from before it stand, and afterwards it is not merged with those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Decision, Segmented
 from ahp_toolkit.core.store import digest_bytes
 
-from .decisions import Entry, newest_of, outranks, read_entries
+from .decisions import Entry, outranks, read_entries
 
 #: The note of a word that only brings a mended mask: the candidate comes back into the queue.
 MENDED = "mended"
@@ -68,6 +69,12 @@ class Placed(NamedTuple):
         """Whether a mask came with it."""
         return self.word.corrected is not None and self.word.verdict != "discard"
 
+    @property
+    def about(self) -> str:
+        """The digest of the mask that it says it is about; '' where it does not say."""
+        mask = self.word.corrected if self.brings else None
+        return digest(mask) if mask else self.word.shown
+
 
 @dataclass(slots=True)
 class Case:
@@ -109,6 +116,9 @@ class Case:
             return [w.word for w in self.words]
         last = [w for _, w in sorted(self.last().items())]
         words = [w for w in last if not w.word.provisional] or last
+        decided = [w.word for w in self._latest(words) if not pending(w.word)]
+        if decided:
+            return decided
         if any(pending(w.word) for w in words):
             seen = {w.word.shown for w in words if not pending(w.word)}
             words = [
@@ -121,22 +131,31 @@ class Case:
         return [w.word for w in words]
 
     def answered(self) -> set[str]:
-        """Who has decided on the newest proposal, or on the candidate where there is none."""
-        newest = len(self.proposals) - 1
-        said = {who: w for who, w in self.last().items() if newest < 0 or self._since(w, newest)}
-        return {who for who, w in said.items() if not pending(w.word)}
+        """Who has decided on the newest mask, whoever brought it."""
+        return {w.word.reviewer for w in self._latest(self.last().values()) if not pending(w.word)}
 
     @property
     def reopened(self) -> bool:
-        """Whether there is a proposal that nobody has spoken on."""
-        newest = len(self.proposals) - 1
-        return newest >= 0 and not any(self._since(w, newest) for w in self.last().values())
+        """Whether there is a new mask, proposed or mended, that nobody has decided on."""
+        return bool(self.proposals or self._brought()) and not self.answered()
 
     def shown(self, first: Mask) -> Mask:
         """The newest mask: what the panel shows. ``first`` is the build's."""
+        return _mask(self._brought()) or (self.proposals[-1].segmented.mask if self.proposals else first)
+
+    def _brought(self) -> Placed | None:
+        """The word that brought the newest mask; None where that one is proposed or the build's."""
         newest = len(self.proposals) - 1
-        mended = _newest([w for w in self.words if w.brings and (newest < 0 or self._since(w, newest))])
-        return mended or (self.proposals[-1].segmented.mask if self.proposals else first)
+        mended = [w for w in self.words if w.brings and (newest < 0 or self._since(w, newest))]
+        new = {w.about for w in mended if not w.word.shown}  # who was shown a mask only repeats it
+        return _newest([w for w in mended if not w.word.shown or w.about not in new])
+
+    def _latest(self, words: Iterable[Placed]) -> list[Placed]:
+        """Those of some words that are about the newest mask."""
+        brought, newest = self._brought(), len(self.proposals) - 1
+        if brought is not None:
+            return [w for w in words if _on(w, brought)]
+        return [w for w in words if newest < 0 or self._since(w, newest)]
 
     def mended(self, shown: str) -> Mask | None:
         """The mask of this digest that a reviewer mended."""
@@ -159,8 +178,8 @@ class Case:
         me = next((w for w in self.words if w.word is word), None)
         for i in reversed(range(len(self.proposals))):
             if me is not None and self._since(me, i):
-                return _newest([w for w in mended if self._since(w, i)]) or self.proposals[i].segmented.mask
-        return _newest(mended) or first
+                return _mask(_newest([w for w in mended if self._since(w, i)])) or self.proposals[i].segmented.mask
+        return _mask(_newest(mended)) or first
 
     def _since(self, w: Placed, i: int) -> bool:
         """Whether a word is about the i-th proposal or a later mask."""
@@ -177,9 +196,22 @@ class Case:
         return {digest(p.segmented.mask) for p in self.proposals[i:]} | {digest(m) for m in mended if m is not None}
 
 
-def _newest(mended: Sequence[Placed]) -> Mask | None:
-    last = {w.word.reviewer: w.word for w in mended}  # of one person by order: a clock may have been set back
-    return newest_of(list(last.values())).corrected if last else None
+def _newest(mended: Iterable[Placed]) -> Placed | None:
+    last = {w.word.reviewer: w for w in mended}  # of one person by order: a clock may have been set back
+    return max(last.values(), key=lambda w: (w.word.at, w.word.reviewer), default=None)
+
+
+def _mask(w: Placed | None) -> Mask | None:
+    return w.word.corrected if w else None
+
+
+def _on(w: Placed, brought: Placed) -> bool:
+    """Whether a word is about the mask that ``brought`` brought: as it says, else by its place or its time."""
+    if w.about:
+        return w.about == brought.about
+    if w.word.reviewer == brought.word.reviewer:
+        return w.place > brought.place
+    return w.word.at >= brought.word.at
 
 
 def cases(logs: Iterable[Path], proposed: Mapping[str, tuple[Proposal, ...]]) -> dict[str, Case]:

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.masks import Mask
 
-from . import samples
+from . import editor, samples
 from .candidates import WHOLE, Candidates, Slice
 from .mirror import Mirror
-from .session import REVIEWER_VARIABLE, ROOT_VARIABLE, SLICE_VARIABLE, Session, check_name
-from .units import mask_of
+from .session import REVIEWER_VARIABLE, ROOT_VARIABLE, SLICE_VARIABLE, Session, check_free, check_name
 from .words import Words, state, verdict_field
 
 BATCH = 1000
@@ -122,14 +121,17 @@ def _answering() -> Iterator[None]:
 def push(root: Path, name: str, say: Say = lambda text: None, piece: Slice = WHOLE) -> Any:
     """Bring the candidates of a build folder, or a ``piece`` of them, into the dataset ``name``; what is there stays.
 
-    One sample a candidate: `human` (box and mask crop), `parsing`, flags, neighbours, scores, verdicts. Stopped at any
-    moment, the next call goes on.
+    One sample a candidate: `human` (box and mask crop, as the panel shows it), `parsing`, flags, neighbours, scores,
+    verdicts. Stopped at any moment, the next call goes on.
     """
     fo = connect(root)
     candidates = Candidates(root, piece)
     dataset = fo.load_dataset(name) if fo.dataset_exists(name) else fo.Dataset(name, persistent=True)
     samples.shape(fo, dataset)
     have = set(dataset.values("candidate_id"))
+    if not have:
+        dataset.info["parse"] = editor.build_of(candidates)
+        dataset.save()
     words = Words(root / "decisions", piece)
     words.refresh()
     roots = store.read_json(root / "build.json")["roots"]
@@ -148,27 +150,22 @@ def push(root: Path, name: str, say: Say = lambda text: None, piece: Slice = WHO
 
 def masks_back(dataset: Any, candidates: Candidates) -> Iterator[tuple[str, Mask]]:
     """(candidate id, mask) of every sample whose mask was painted in the App since it was pushed."""
-    ids, humans = dataset.values(["candidate_id", "human"])
-    for cid, human in zip(ids, humans, strict=True):
-        mask = _painted(human, candidates, cid) if cid in candidates else None
-        if mask is not None:
-            yield cid, mask
-
-
-def _painted(human: Any, candidates: Candidates, cid: str) -> Mask | None:
-    if human is None or not human.has_mask:
-        return None
-    first = candidates.record(cid).mask
-    mask = mask_of(human.bounding_box, human.get_mask(), first.height, first.width)
-    return mask if mask != first else None
+    return editor.painted(dataset, candidates)
 
 
 def painted(root: Path, candidates: Candidates, candidate_id: str) -> Mask | None:
     """The mask that was painted in the App for one candidate; None where nobody has painted."""
     fo = connect(root)
-    sample = fo.load_dataset(dataset_name(root, candidates.piece)).one(fo.ViewField("candidate_id") == candidate_id)
-    sample.reload()
-    return _painted(sample["human"], candidates, candidate_id)
+    dataset = fo.load_dataset(dataset_name(root, candidates.piece))
+    view = dataset.match(fo.ViewField("candidate_id") == candidate_id)
+    return next((mask for _, mask in editor.painted(view, candidates)), None)
+
+
+def put_mask(root: Path, candidates: Candidates, candidate_id: str, shown: Mask) -> None:
+    """Have the App's own editor hold the mask that the panel shows, unless somebody has painted there."""
+    fo = connect(root)
+    dataset = fo.load_dataset(dataset_name(root, candidates.piece))
+    editor.put(fo, dataset, candidates, {candidate_id: shown})
 
 
 def sample_id(root: Path, candidate_id: str, piece: Slice = WHOLE) -> str:
@@ -180,7 +177,9 @@ def sample_id(root: Path, candidate_id: str, piece: Slice = WHOLE) -> str:
 
 @_answering()
 def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = (), piece: Slice = WHOLE) -> int:
-    """Write what the logs say over what the database holds; returns how many samples differed.
+    """Write what the logs say over what the database holds; returns how many samples' verdicts differed.
+
+    The editor's masks become those that the panel shows, except painted ones.
 
     ``reviewers`` get their field and their view ("mine (name)") even before their first word.
     """
@@ -189,6 +188,7 @@ def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = (), piece: Sl
     known = sorted(set(reviewers) | set(words.by_reviewer))
     changed = write_back(dataset, candidates, lambda c: state(words.said(c), candidates.ruled.get(c)), known)
     fo = connect(root)
+    editor.put_all(fo, dataset, candidates, words)
     for reviewer in known:
         mine = fo.ViewField(verdict_field(reviewer)).exists()
         samples.save_view(dataset, f"mine ({reviewer})", dataset.match(mine))
@@ -336,7 +336,7 @@ def serving(root: Path, reviewer: str, port: int | None, address: str, say: Say,
     Raises:
         UserError: when this reviewer's App runs already.
     """
-    with lock(root / ".review" / check_name(reviewer)):
+    with lock(root / ".review" / check_free(root, reviewer)):
         session = launch(root, reviewer, port, address, say, piece)
         try:
             yield session
@@ -353,7 +353,6 @@ def mirror_for(session: Session) -> Mirror:
 
         write_back(fo.load_dataset(name), sorted(ids), session.state, list(session.words.by_reviewer))
         # another reviewer's server may have written a newer word between our reading of the logs and this write
-        with suppress(UserError):  # a broken log: the panel's own calls tell it
-            session.listen()
+        session.listen()
 
     return Mirror(write)

@@ -7,6 +7,7 @@ alike. An occluder stands at or before the person's feet, never behind them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,30 +22,14 @@ from ahp_toolkit.core.images import ImageError, Rgb
 from ahp_toolkit.core.masks import Bool2D, Box, Mask
 from ahp_toolkit.core.pipeline import MAIN, Job, Output, Result, code_digest, run
 from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement
+from ahp_toolkit.core.tables import to_table
 from ahp_toolkit.occlusion.place import counts_of, occluder_at
 from ahp_toolkit.stages.render import Renderer
 
-STAGE = "compose"
-FOLDER = "compose"
+from .composites import FOLDER, STAGE, Composite
+from .votes import standing
+
 EYES = 0.07  # of a person's height below the top of the head
-
-
-@dataclass(frozen=True, slots=True)
-class Composite:
-    """A proposed (or edited) real composite: ``occluder`` at ``placement`` before ``human``.
-
-    ``ratio`` of the human it hides; ``same_photo``: the object is of the human's own photo; ``ground`` is the y, px, of
-    the line it stands on; ``light`` is how much its photo's mean luminance differs, in [0, 1].
-    """
-
-    proposal_id: str
-    human: Human
-    occluder: Occluder
-    placement: Placement
-    ratio: float
-    same_photo: bool
-    ground: float
-    light: float
 
 
 @dataclass(frozen=True)
@@ -187,26 +172,44 @@ def _cut_off(o: Occluder) -> bool:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """A human to propose for. ``kept``: proposals that people have had a word on, carried over as they are.
+
+    ``left``: the human is no preserved one of the test split any more; nothing new is proposed.
+    """
+
+    human: Human
+    kept: tuple[Composite, ...] = ()
+    left: bool = False
+
+    def joined(self, found: Sequence[Composite]) -> list[Composite]:
+        """The new proposals, a kept one in the place of one of the same objects; the other kept ones after them."""
+        kept = {c.proposal_id: c for c in self.kept}
+        return [*(kept.pop(c.proposal_id, c) for c in found), *kept.values()]
+
+
+@dataclass(frozen=True)
 class Propose:
-    """The stage function. Items: humans of the test split."""
+    """The stage function."""
 
     wish: Wish
     things: Things
     roots: dict[str, str]
 
-    def __call__(self, items: Sequence[Human]) -> Output:
+    def __call__(self, items: Sequence[Ask]) -> Output:
         """One shard of humans: their proposals; a human without any is dropped with the reason."""
         out, render = Output({MAIN: []}), Renderer(self.roots)
-        for human in items:
+        for ask in items:
+            human, why = ask.human, ("no_composite", "no object stands plausibly before this person")
             try:
-                found = list(self._of(human, render))
+                new = [] if ask.left else list(self._of(human, render))
             except ImageError as e:
-                out.dropped.append(_drop(human, f"image_{e.reason}", str(e)))
-                continue
+                new, why = [], (f"image_{e.reason}", str(e))
+            found = ask.joined(new)
             out.tables[MAIN] += found
             out.counts["same_photo"] += sum(c.same_photo for c in found)
             if not found:
-                out.dropped.append(_drop(human, "no_composite", "no object stands plausibly before this person"))
+                out.dropped.append(_drop(human, *why))
         return out
 
     def _of(self, human: Human, render: Renderer) -> Iterator[Composite]:
@@ -273,16 +276,49 @@ def propose(
 ) -> Result:
     """Write ROOT/compose: proposals for every preserved human of the test split. What was said of a proposal stays.
 
+    A proposal on which a word stands is carried over as it is, whatever is wished for now, beside up to ``per_human``
+    new ones; only where its human has another mask now is it made anew.
+
     Raises:
         UserError: when there is no reviewed build.
     """
     wish = wish or Wish()
+    folder = root / FOLDER / "proposals"
     humans = [h for h in store.read_records(root / "review", Human) if h.split == "test" and h.verdict == "preserve"]
     modules = ("core.masks", "occlusion.place", "stages.render", "core.images")
-    code = code_digest("annotation.compose", *(f"ahp_toolkit.{m}" for m in modules))
+    code = code_digest("annotation.compose", "annotation.composites", *(f"ahp_toolkit.{m}" for m in modules))
     inputs = [store.digest_files(store.parts(root / f)) for f in ("review", "harvest/occluders")]
     bank = sorted((root / "bank" / "test").glob("part-*.parquet"))
     key = {"wish": store.digest_value(repr(wish)), "inputs": inputs, "bank": store.digest_files(bank), "code": code}
     fn = Propose(wish, things(root, humans), roots)
-    job = Job(STAGE, root / FOLDER / "proposals", fn, {MAIN: Composite}, key, shard_size=16, unit="human")
-    return run(job, lambda: humans, workers=workers, total=len(humans), quiet=quiet)
+    before = _before(folder)
+    while True:
+        kept = standing(root, before)
+        asks = _asks(humans, kept)
+        said = {"kept": store.digest_bytes(store.table_bytes(to_table(kept, Composite)))}
+        job = Job(STAGE, folder, fn, {MAIN: Composite}, key | said, shard_size=16, unit="human")
+        result = run(job, lambda asks=asks: asks, workers=workers, total=len(asks), quiet=quiet)  # type: ignore[misc]
+        if standing(root, before) == kept:  # else somebody spoke meanwhile, of what gave way
+            return result
+
+
+def _asks(humans: Sequence[Human], kept: Sequence[Composite]) -> list[Ask]:
+    said: dict[str, list[Composite]] = {}
+    for c in kept:
+        said.setdefault(c.human.human_id, []).append(c)
+    own = [(h, said.pop(h.human_id, [])) for h in humans]
+    asks = [Ask(h, tuple(c for c in of if c.human.mask == h.mask)) for h, of in own]
+    return asks + [Ask(of[0].human, tuple(of), left=True) for of in said.values()]
+
+
+def _before(folder: Path) -> dict[str, Composite]:
+    """proposal id -> proposal, of the table that is about to give way; what is damaged is told."""
+    # a run that was killed while the table changed its place left it under the other name
+    there = folder if folder.exists() else folder.parent / f".{folder.name}-replaced"
+    found: dict[str, Composite] = {}
+    for part in sorted(there.glob("part-*.parquet")):
+        try:
+            found |= {c.proposal_id: c for c in store.read_records(part, Composite)}
+        except UserError:
+            sys.stderr.write(f"{part}: damaged; what was said of its proposals stands where they come out the same\n")
+    return found

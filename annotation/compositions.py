@@ -25,11 +25,12 @@ def queue(root: Path, reviewer: str, mode: str, n: int = 3) -> dict[str, Any]:
 
 
 def item(root: Path, view: votes.View) -> dict[str, Any]:
-    """One proposal for the panel."""
+    """One proposal for the panel. ``version`` is what a vote is on, ``made`` what an edit counts from."""
     c = view.composite
     return _picture(root, c) | {
         "id": c.proposal_id,
         "version": view.version,
+        "made": votes.version_of(votes.read_composites(root)[c.proposal_id]),
         "facts": {
             "hidden": f"{100 * c.ratio:.1f} %",
             "object": c.occluder.label,

@@ -25,8 +25,8 @@ from ahp_toolkit.core.records import REASONS, Decision
 from ahp_toolkit.core.text import from_cell, short_line, to_cell
 
 from .candidates import Candidates
-from .decisions import FOLDER, append, last_words, now
-from .merge import logs_of, read_logs
+from .decisions import FOLDER, append, now
+from .merge import logs_of, read_logs, words_of
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 NEEDED = ("candidate_id", "verdict")
@@ -75,15 +75,17 @@ def export_decisions(root: Path, path: Path, history: bool = False) -> int:
     """Write the reviewers' decisions, sorted by candidate and reviewer; returns how many.
 
     Args:
-        history: every standing decision in the logs' order, not only each reviewer's last.
+        history: every standing decision in the logs' order, not only each reviewer's last that counts: what was said
+            of a mask before a newer one that somebody has decided on is history.
 
     Raises:
         UserError: when a log is damaged or the file's ending is not known.
     """
-    words = list(read_logs(logs_of(root)))
-    if not history:
-        last = (d for said in last_words(words).values() for d in said)
-        words = sorted(last, key=lambda d: (d.candidate_id, d.reviewer))
+    if history:
+        words = list(read_logs(logs_of(root)))
+    else:
+        counted = (d for said in words_of(root).values() for d in said)
+        words = sorted(counted, key=lambda d: (d.candidate_id, d.reviewer))
     kind = format_of(path)
     store.forget_dead(path)
     if kind == "parquet":
@@ -153,38 +155,43 @@ def _check_columns(path: Path, names: Collection[str]) -> None:
 def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer: str = "") -> Imported:
     """Check rows and append the good ones to their reviewers' logs; see `import_decisions`.
 
-    A reviewer's rows on one candidate are their words in order. What they say otherwise than a row before them is bad
-    where nothing tells which is newer: without a time, of one time, or of two people who become one ``reviewer``. So is
-    a word older than what its reviewer says by now: the end of a log is what stands.
+    A reviewer's rows on one candidate are their words in order, whatever their times: several clocks give these. What
+    they say otherwise than a row before them is bad where nothing tells which is newer: without a time, of one time, or
+    of two people who become one ``reviewer``. So is a word older than what its reviewer had said before this import,
+    unless that stands before it in the rows too: the end of a log is what stands.
 
     Raises:
         UserError: when ``reviewer`` cannot be a name.
     """
-    from .session import check_name
+    from .session import check_free
 
     if reviewer:
-        check_name(reviewer)
+        check_free(root, reviewer)
     candidates, out = Candidates(root), Imported()
     said: dict[tuple[str, str], list[Decision]] = {}
     for d in read_logs(logs_of(root)):
         said.setdefault((d.candidate_id, d.reviewer), []).append(d)
+    stood = {key: words[-1] for key, words in said.items()}
     fresh: dict[tuple[str, str], _Row] = {}
     spoke: set[str] = set()
     for where, row in rows:
         try:
             d = decision_of(row, reviewer)
-            check_name(d.reviewer)
+            if d.reviewer not in spoke:  # else it has a log by now
+                check_free(root, d.reviewer)
             _check_decision(d, candidates)
             key, this = (d.candidate_id, d.reviewer), _Row(where, _text(row, "reviewer") or reviewer, d)
             known = _stands(said.get(key, []), d)
             if not known:
-                _check_order(this, fresh.get(key), said.get(key, []))
+                _check_order(this, fresh.get(key), stood.get(key))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError) as e:
             out.bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"a mask lacks {e}"))
             continue
         fresh[key] = this
         if known:
             out.known += 1
+            if key in stood and _same(stood[key], d):
+                del stood[key]  # the rows after this one were said since
             continue
         taken = replace(d, at=d.at or now())
         append(root / FOLDER / f"{d.reviewer}.jsonl", taken, sync=False)
@@ -214,15 +221,15 @@ def _same(a: Decision, b: Decision) -> bool:
     return replace(b, at=b.at or a.at, shown=b.shown or a.shown) == a
 
 
-def _check_order(this: _Row, before: _Row | None, said: Sequence[Decision]) -> None:
+def _check_order(this: _Row, before: _Row | None, stood: Decision | None) -> None:
     d = this.word
     if before is not None and before.word.verdict != d.verdict:
         ordered = d.at and before.word.at and d.at != before.word.at and this.speaker == before.speaker
         if not ordered:
             raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {before.where}")
-    new, old = _time(d.at), _time(said[-1].at) if said else None
-    if new is not None and old is not None and new < old:
-        raise ValueError(f"{d.candidate_id}: {d.reviewer} has said {said[-1].verdict} since, at {said[-1].at}")
+    new, old = _time(d.at), _time(stood.at) if stood else None
+    if stood is not None and new is not None and old is not None and new < old:
+        raise ValueError(f"{d.candidate_id}: {d.reviewer} has said {stood.verdict} since, at {stood.at}")
 
 
 def _time(at: str) -> datetime | None:

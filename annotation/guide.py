@@ -35,7 +35,7 @@ Case = Callable[["WorldScene", "WorldPerson"], bool]
 
 def page() -> str:
     """GUIDE.md as one self-contained HTML page."""
-    body = markdown.markdown(GUIDE.read_text(), extensions=["tables"])
+    body = markdown.markdown(GUIDE.read_text(encoding="utf-8"), extensions=["tables"])
     body = re.sub(r'src="(guide/[a-z_]+\.png)"', _inline, body)
     return f"<!doctype html><meta charset='utf-8'><title>Guide</title><style>{_STYLE}</style>{body}"
 

@@ -76,9 +76,7 @@ def _after(case: Case, s: Segmented) -> Proposal:
 
 
 def reopened(root: Path) -> set[str]:
-    """Candidates with a proposed mask that nobody has spoken on yet: the review asks about them again."""
-    if not any((root / FOLDER).glob("part-*.parquet")):
-        return set()
+    """Candidates with a new mask that nobody has decided on yet: the review asks about them again."""
     return {cid for cid, case in known(root).items() if case.reopened}
 
 

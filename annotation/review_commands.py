@@ -87,7 +87,7 @@ def status(root: Path, page: Path | None, rule: str, seniors: tuple[str, ...], l
 @click.command(context_settings=HELP)
 @root_option
 @click.option("--decisions", type=FILE, help="A .csv or .parquet file for the reviewers' decisions.")
-@click.option("--history", is_flag=True, help="Every standing decision, not only each reviewer's last.")
+@click.option("--history", is_flag=True, help="Every standing decision, not only those that count.")
 @click.option("--coco", type=FILE, help="A COCO JSON file for the masks.")
 @click.option("--png", "pngs", type=FOLDER, help="A folder for the masks as PNG, one a candidate.")
 @click.option(
@@ -228,22 +228,40 @@ def resegment(
 @click.option(
     "--ratio", nargs=2, type=Number(0, 1), default=(0.05, 0.5), show_default=True, help="Wanted occlusion ratio."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--write", is_flag=True, help="Write what all voters passed as the test split, and propose nothing.")
-@click.option("--voters", type=click.IntRange(1), default=2, show_default=True, help="Voters a composite needs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the proposals.")
+@click.option(
+    "--write",
+    is_flag=True,
+    help="Write what all voters passed as the test split, as the next ahp build would, and propose nothing.",
+)
+@click.option(
+    "--voters",
+    type=click.IntRange(1),
+    show_default="as given last, else 2",
+    help="Voters a composite needs; kept for ahp build.",
+)
 @workers_option
 def compose(
-    root: Path, per_human: int, ratio: tuple[float, float], seed: int, write: bool, voters: int, workers: int
+    root: Path, per_human: int, ratio: tuple[float, float], seed: int, write: bool, voters: int | None, workers: int
 ) -> None:
-    """Propose real composites for the test split; the App's panel lets editors move them and others vote."""
+    """Propose real composites for the test split; the App's panel lets editors move them and others vote.
+
+    Proposed again, those that somebody has had a word on stay as they are, beside the new ones.
+    """
     from . import votes
     from .compose import Wish, propose
 
     if write:
+        from ahp_toolkit import flow_splits
+
+        before = flow_splits.standing(root / "splits" / "test")
         made = votes.write_test(root, voters)
         click.echo(f"{made.counts['out']} test samples in {made.folder}, {made.counts['dropped']} dropped")
+        flow_splits.tell_replaced(before, made)
         return
     done = propose(root, votes.roots_of(root), Wish(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False)
+    if voters is not None:
+        votes.keep_voters(root, voters)
     same = done.counts.get("same_photo", 0)
     words = f"{done.counts['in']} people, {done.counts['out']} proposals ({same} within one photo)"
     click.echo(f"{words}, {done.counts['dropped']} people without any; {len(votes.passed(root, voters))} passed so far")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ahp_toolkit.core import store
 from ahp_toolkit.core.records import ImageRef, Segmented
 
+from .about import digest
 from .candidates import Candidates
 from .units import crop_of, relative
 from .words import Words, state
@@ -31,7 +32,9 @@ def shape(fo: Any, dataset: Any) -> None:
     if dataset.media_type != "image":
         dataset.media_type = "image"
     text, number, yes = fo.StringField, fo.FloatField, fo.BooleanField
-    fields = dict.fromkeys(("candidate_id", "image_id", "source", "segmenter", "parser", "verdict", "reason"), text)
+    fields = dict.fromkeys(
+        ("candidate_id", "image_id", "source", "segmenter", "parser", "verdict", "reason", "pushed"), text
+    )
     fields |= dict.fromkeys(("score", "triage_score", "box_cover", "mask_contact", "aspect_ratio"), number)
     fields |= dict.fromkeys(("neighbours", "border_touch", "mask_area"), fo.IntField)
     fields |= dict.fromkeys(("provisional", "decided", "disagreed", "near_crowd"), yes)
@@ -82,11 +85,12 @@ class Documents:
         d |= {k: v for k, v in self._values(s).items() if v is not None}
         d |= {"filepath": _filepath(self._roots, s.candidate.image), "_rand": random.random()}
         d["metadata"] = like["metadata"] | {"width": s.mask.width, "height": s.mask.height}
-        mask = self._array(crop_of(s.mask))
+        shown = self._words.case(s.candidate.candidate_id).shown(s.mask)
+        d["pushed"] = digest(shown)  # see `editor`
         d["human"] = like["human"] | {
             "_id": ObjectId(),
-            "bounding_box": relative(s.mask),
-            "mask": mask,
+            "bounding_box": relative(shown),
+            "mask": self._array(crop_of(shown)),
             "confidence": s.score,
         }
         labels = _thin(s)

@@ -32,7 +32,7 @@ from .decisions import FOLDER, Retraction, append, now
 from .guide import page
 from .pictures import Pictures
 from .proposals import with_proposal
-from .words import SETTLED, Words, outcome, state
+from .words import SETTLED, Words, outcome, state, verdict_field
 
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
 PLAN_VARIABLE, SLICE_VARIABLE = "AHP_REVIEW_PLAN", "AHP_REVIEW_SLICE"
@@ -40,6 +40,10 @@ VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisio
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _DIGEST = re.compile("[0-9a-f]{16}")
+
+
+class Refused(UserError):
+    """What was asked makes no sense, however often it is asked again."""
 
 
 class Order(Protocol):
@@ -79,6 +83,20 @@ def check_name(reviewer: str) -> str:
     return reviewer
 
 
+def check_free(root: Path, reviewer: str) -> str:
+    """A reviewer's name as it is, for the words on a build.
+
+    Raises:
+        UserError: when it cannot name a file and a field, or is new and its field is that of somebody who has spoken.
+    """
+    log = log_path(root, check_name(reviewer))
+    others = (p.stem for p in log.parent.glob("*.jsonl") if p != log)
+    other = next((o for o in others if verdict_field(o) == verdict_field(reviewer)), None)
+    if other and not log.exists():
+        raise UserError(f"--reviewer {reviewer!r}: too like {other!r}, who has spoken here already; take another name")
+    return reviewer
+
+
 def log_path(root: Path, reviewer: str) -> Path:
     """The log of a reviewer."""
     return root / FOLDER / f"{reviewer}.jsonl"
@@ -96,7 +114,7 @@ class Session:
     ) -> None:
         if sync not in ("decision", "second"):
             raise UserError(f"{SYNC_VARIABLE}={sync!r}: expected 'decision' or 'second'")
-        self.root, self.reviewer = root, check_name(reviewer)
+        self.root, self.reviewer = root, check_free(root, reviewer)
         self.candidates = Candidates(root, piece)
         self.words = Words(root / FOLDER, piece)
         self.words.refresh()
@@ -114,7 +132,7 @@ class Session:
         reload.
         """
         if view not in VIEWS:
-            raise UserError(f"view {view!r}: expected one of {', '.join(VIEWS)}")
+            raise Refused(f"view {view!r}: expected one of {', '.join(VIEWS)}")
         with self._lock:
             self.listen()
             held = set(seen)
@@ -142,6 +160,12 @@ class Session:
     def _verdict(self, cid: str) -> str | None:
         end = outcome(self.words.said(cid)) or self.candidates.ruled.get(cid)
         return end.verdict if end else None
+
+    def shown(self, candidate_id: str) -> Mask:
+        """The mask that the panel shows of a candidate."""
+        self._check_id(candidate_id)
+        with self._lock:
+            return self.words.case(candidate_id).shown(self._record(candidate_id).mask)
 
     def item(self, candidate_id: str) -> dict[str, Any]:
         """One candidate for the panel: pictures and facts."""
@@ -178,9 +202,13 @@ class Session:
 
         ``at`` (the panel's clock) makes it safe to send a word again whose answer was lost: it counts once. ``shown``
         is the item's: the mask that the word is about; '' for the one that would be shown now.
+
+        Raises:
+            Refused: when it is no word on a candidate. After any other error it may be said again.
         """
         with self._lock:
-            self.listen()
+            if not shown:
+                self.listen()
             entry = self._entry(candidate_id, verdict, reason, seconds, at, SETTLED if settle else "", shown)
             if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
                 self._append(entry)
@@ -205,18 +233,18 @@ class Session:
         if verdict == "":
             return Retraction(candidate_id, self.reviewer, when)
         if verdict not in VERDICTS or reason not in ("", *REASONS):
-            raise UserError(f"{candidate_id}: no such verdict and reason: {verdict!r}, {reason!r}")
+            raise Refused(f"{candidate_id}: no such verdict and reason: {verdict!r}, {reason!r}")
         if shown and not _DIGEST.fullmatch(shown):
-            raise UserError(f"{candidate_id}: no such mask: {shown!r}")
+            raise Refused(f"{candidate_id}: no such mask: {shown!r}")
         case = self.words.case(candidate_id)
-        shown = shown or digest(case.shown(self._record(candidate_id).mask))
+        shown = shown or digest(self.shown(candidate_id))
         took = round(seconds, 3) if math.isfinite(seconds) and seconds > 0 else 0.0
         mask = case.mended(shown) if verdict == "preserve" else None  # what goes elsewhere without the logs keeps it
         return Decision(candidate_id, verdict, self.reviewer, reason, mask, took, when, note, shown=shown)
 
     def _check_id(self, candidate_id: str) -> None:
         if candidate_id not in self.candidates:
-            raise UserError(f"{candidate_id}: no such candidate in {self.root}; was it built anew? Reload the page")
+            raise Refused(f"{candidate_id}: no such candidate in {self.root}; was it built anew? Reload the page")
 
     def _append(self, entry: Decision | Retraction) -> None:
         append(log_path(self.root, self.reviewer), entry, sync=self._sync == "decision")
@@ -235,7 +263,10 @@ class Session:
             os.close(fd)
 
     def progress(self) -> dict[str, Any]:
-        """Counts, the reviewer's own pace (s a sample, None before the first), and whether the database keeps up."""
+        """Counts, the reviewer's own pace (s a sample, None before the first), and what does not keep up.
+
+        ``database`` is the mirror's state; ``trouble`` what of others' words cannot be read.
+        """
         with self._lock:
             mine = {c: d for c, d in self.words.mine(self.reviewer).items() if c in self.candidates}
             last = [min(d.seconds, IDLE) for d in islice(reversed(mine.values()), PACE_OF) if d.seconds > 0]
@@ -252,12 +283,13 @@ class Session:
                 "counts": dict(Counter(d.verdict for d in mine.values())),
                 "disagreed": len(self.words.disagreed()),
                 "database": self.mirror_state(),
+                "trouble": self.words.trouble,
             }
 
     def listen(self) -> None:
-        """Read what others have logged and pass it on to the mirror."""
+        """Read what others have logged and pass it on to the mirror; what cannot be read is told by ``progress``."""
         with self._lock:
-            self.mirror(self.words.refresh())
+            self.mirror(self.words.follow())
 
     def state(self, candidate_id: str) -> dict[str, Any]:
         """The database's fields for a candidate; see `words.state`."""

@@ -109,8 +109,8 @@ def _counts(s: Status) -> Table:
         ("reviewers disagree", len(s.settled.disagreed)),
         ("waiting for another reviewer", len(s.settled.waiting)),
         ("back with a new mask", len(s.reopened)),
-        ("only a rule's word (provisional)", len((s.ruled & s.sources.keys()) - asked)),
         ("nobody has looked", total - len(asked & s.sources.keys())),
+        ("  of them with a rule's word (provisional)", len((s.ruled & s.sources.keys()) - asked)),
         ("words on unknown candidates", len(asked - s.sources.keys())),
     ]
     kept = [(name, n) for name, n in rows if n or name in ("candidates", "decided by people", "nobody has looked")]

@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """What the triage says of a candidate: ``score`` p(preserve), ``rank`` its place in the queue from 0.
+    """What the triage says of a candidate: ``score`` p(preserve), ``rank`` its place in the queue from 0, decided last.
 
     ``auto_discard``: proposed to be discarded unseen. ``audit``: belongs to the random share that people always see.
     """
@@ -163,7 +163,7 @@ def triage(rows: Sequence[Row], verdicts: Mapping[str, str], s: Settings, extra:
     audit = audit_of(ids, scores, verdicts, s)
     judged = np.array([cid in verdicts for cid in ids], bool)
     auto = (scores < audit.threshold) & ~judged & np.array([u is None for u in audit_at], bool)
-    ranks = _ranks(ids, scores, audit_at, auto)
+    ranks = _ranks(ids, scores, audit_at, auto, judged)
     records = tuple(
         Triage(cid, float(scores[i]), int(ranks[i]), bool(auto[i]), audit_at[i] is not None)
         for i, cid in enumerate(ids)
@@ -172,9 +172,19 @@ def triage(rows: Sequence[Row], verdicts: Mapping[str, str], s: Settings, extra:
     return Sorted(records, audit, report | {"trained_on": int(train.sum()) if method != "rule" else 0})
 
 
-def _ranks(ids: Sequence[str], scores: Floats, audit_at: Sequence[float | None], auto: NDArray[np.bool_]) -> list[int]:
-    """Places in the queue: by score, every `AUDIT_EVERY`-th one of the audit by its hash; auto-discards at the end."""
-    best = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
+def _ranks(
+    ids: Sequence[str],
+    scores: Floats,
+    audit_at: Sequence[float | None],
+    auto: NDArray[np.bool_],
+    judged: NDArray[np.bool_],
+) -> list[int]:
+    """Places in the queue: by score, every `AUDIT_EVERY`-th one of the audit by its hash; at the end auto-discards.
+
+    ``judged`` ones come last: nobody is asked about them again, so among the others they would take the audit's turns.
+    """
+    by_score = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
+    best = [i for i in by_score if not judged[i]]
     audit = iter(sorted((i for i in best if audit_at[i] is not None), key=lambda i: audit_at[i] or 0.0))
     rest = iter([i for i in best if audit_at[i] is None and not auto[i]])
     order: list[int] = []
@@ -182,7 +192,7 @@ def _ranks(ids: Sequence[str], scores: Floats, audit_at: Sequence[float | None],
         turn = audit if len(order) % AUDIT_EVERY == 0 else rest
         i = next(turn, None)
         if i is None:
-            order += [*audit, *rest, *(i for i in best if auto[i])]
+            order += [*audit, *rest, *(i for i in best if auto[i]), *(i for i in by_score if judged[i])]
             break
         order.append(i)
     ranks = [0] * len(ids)

@@ -1,13 +1,14 @@
 """Editors and voters on real composites (paper §5.1): their words, and the test samples that all voters passed.
 
 Words are lines of ROOT/compose/words.jsonl, in the order they were spoken. An editor picks, nudges or rejects; others
-vote on exactly what the editor left: a vote names the version it saw, and a later nudge makes it void.
+vote on exactly what the editor left: a vote names the version it saw, and a later nudge makes it void. An edit names
+the version of the proposal as it was made, and counts for no other (lines without one are from before there was any).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,7 @@ from ahp_toolkit.stages.render import Renderer
 from ahp_toolkit.stages.synth import Initial, Synth
 
 from . import jsonl
-from .compose import FOLDER, STAGE, Composite
+from .composites import FOLDER, STAGE, Composite
 from .decisions import now
 
 EDITS, VOTES, UNDO = ("pick", "nudge", "reject"), ("pass", "fail"), "undo"
@@ -62,6 +63,37 @@ def log_of(root: Path) -> Path:
     return root / FOLDER / "words.jsonl"
 
 
+def begun(root: Path) -> bool:
+    """Whether anybody has had a word on composites."""
+    return any(jsonl.read(log_of(root)))
+
+
+def voters_of(root: Path) -> int:
+    """How many voters a composite needs: as many as were asked for last (`keep_voters`), else `VOTERS`.
+
+    Raises:
+        UserError: when what was kept is damaged.
+    """
+    path = _voters(root)
+    if not path.exists():
+        return VOTERS
+    said = store.read_json(path)
+    n = said.get("voters") if isinstance(said, dict) else None
+    if not isinstance(n, int) or n < 1:
+        raise UserError(f"{path}: expected a number of voters; give ahp review compose --voters again")
+    return n
+
+
+def keep_voters(root: Path, voters: int) -> None:
+    """Keep how many voters a composite needs, so that ``ahp build`` asks for as many."""
+    store.forget_dead(_voters(root))
+    store.write_json(_voters(root), {"voters": voters})
+
+
+def _voters(root: Path) -> Path:
+    return root / FOLDER / "voters.json"
+
+
 def read_composites(root: Path) -> dict[str, Composite]:
     """proposal id -> proposal.
 
@@ -69,6 +101,8 @@ def read_composites(root: Path) -> dict[str, Composite]:
         UserError: when nothing was proposed yet.
     """
     folder = root / FOLDER / "proposals"
+    if not any(folder.glob("part-*.parquet")):
+        raise UserError(f"{root}: no composites are proposed yet; run ahp review compose --root {root} first")
     return _composites(str(folder), str(store.stamp(store.parts(folder))))
 
 
@@ -84,6 +118,15 @@ def version_of(c: Composite) -> str:
 
 def views(root: Path) -> dict[str, View]:
     """proposal id -> how it stands after all words."""
+    return _views(root, read_composites(root))
+
+
+def standing(root: Path, among: Mapping[str, Composite]) -> list[Composite]:
+    """The proposals as they were made, ``among`` these, on which somebody's word stands; sorted by id."""
+    return [among[pid] for pid, v in sorted(_views(root, among).items()) if v.editors or v.votes]
+
+
+def _views(root: Path, among: Mapping[str, Composite]) -> dict[str, View]:
     said: dict[str, list[dict[str, Any]]] = {}
     for word in jsonl.read(log_of(root)):
         words = said.setdefault(str(word.get("proposal_id")), [])
@@ -93,14 +136,17 @@ def views(root: Path) -> dict[str, View]:
                 del words[mine[-1]]
         else:
             words.append(word)
-    return {pid: _view(c, said.get(pid, ())) for pid, c in read_composites(root).items()}
+    return {pid: _view(c, said.get(pid, ())) for pid, c in among.items()}
 
 
 def _view(c: Composite, words: Iterable[dict[str, Any]]) -> View:
-    view = View(c, version_of(c))
+    made = version_of(c)
+    view = View(c, made)
     for w in words:
         action, who = w["action"], str(w["reviewer"])
         if action in EDITS:
+            if w.get("version", made) != made:
+                continue  # said of another placement
             moved = nudged(c, w["dx"], w["dy"], w["scale"]) if action == "nudge" else c
             status = "rejected" if action == "reject" else "picked"
             votes = view.votes if version_of(moved) == view.version else {}
@@ -132,7 +178,7 @@ def _ratio_of(human: Mask, occluder: Mask, placement: Placement) -> float:
     return ratio_of(human.decode(), [occluder.decode()[y0:y1, x0:x1]], [placement])
 
 
-def proposals(root: Path, mode: Mode, reviewer: str, n: int = 8, voters: int = VOTERS) -> list[View]:
+def proposals(root: Path, mode: Mode, reviewer: str, n: int = 8) -> list[View]:
     """The next ``n`` proposals for a reviewer.
 
     ``edit``: nobody has had a word on them; ``vote``: picked by others, not yet voted on; ``done``: passed.
@@ -142,6 +188,7 @@ def proposals(root: Path, mode: Mode, reviewer: str, n: int = 8, voters: int = V
     """
     if mode not in MODES:
         raise UserError(f"compose: expected one of {', '.join(MODES)}, got {mode!r}")
+    voters = voters_of(root)
     wanted = {
         "edit": lambda v: v.status == "open",
         "vote": lambda v: v.status == "picked" and reviewer not in v.editors and reviewer not in v.votes,
@@ -164,10 +211,11 @@ def act(
 
     Args:
         dx, dy, scale: of a nudge: from the proposal as it was made, px of its photo and a factor.
-        version: of a vote: what the voter saw; '': as it stands now.
+        version: of a vote: what the voter saw; of an edit: the proposal, as it was made, that the editor saw; '': as it
+            is now.
 
     Raises:
-        UserError: when the word makes no sense, or an editor votes on their own work.
+        UserError: when the word makes no sense, an editor votes on their own work, or saw what was proposed anew since.
     """
     from .session import check_name
 
@@ -179,13 +227,18 @@ def act(
         raise UserError(f"compose: expected one of {', '.join(ACTIONS)}, got {action!r}")
     if action in VOTES:
         _check_vote(view, reviewer)
+    proposal = read_composites(root)[proposal_id]
+    if action in EDITS and version not in ("", version_of(proposal)):
+        raise UserError(f"{proposal_id}: it was proposed anew since you saw it; look again")
     if action == "nudge":
-        _check_nudge(read_composites(root)[proposal_id], dx, dy, scale)
+        _check_nudge(proposal, dx, dy, scale)
     word: dict[str, Any] = {"proposal_id": proposal_id, "reviewer": reviewer, "action": action, "at": now()}
     if action == "nudge":
         word |= {"dx": float(dx), "dy": float(dy), "scale": float(scale)}
     if action in VOTES:
         word["version"] = version or view.version
+    if action in EDITS:
+        word["version"] = version_of(proposal)
     jsonl.append(log_of(root), word)
     return views(root)[proposal_id]
 
@@ -235,7 +288,7 @@ def roots_of(root: Path) -> dict[str, str]:
 class Freeze:
     """The stage function: passed composites -> frozen Samples, with the humans and occluders they need.
 
-    ``gone``: proposals whose human is not as it was in the test split any more.
+    ``gone``: proposals whose human is not as it was, and preserved, in the test split any more.
     """
 
     initial: Initial
@@ -249,7 +302,7 @@ class Freeze:
         for c in items:
             name, source = f"test/{c.proposal_id}", c.human.image.source
             if c.proposal_id in self.gone:
-                detail = "the human left the test split or has another mask now; propose anew"
+                detail = "the human is no preserved one of the test split, or has another mask now; propose anew"
                 out.dropped.append(Dropped(name, STAGE, "human_changed", detail, source))
                 continue
             try:
@@ -260,6 +313,7 @@ class Freeze:
             if c.human not in out.tables["humans"]:
                 out.tables["humans"].append(c.human)
             out.tables["occluders"].append(c.occluder)
+        out.missing |= render.missing
         return out
 
     def _sample(self, c: Composite, render: Renderer) -> Sample:
@@ -274,32 +328,51 @@ class Freeze:
         return replace(made, kind="composite")
 
 
-def passed(root: Path, voters: int = VOTERS) -> list[Composite]:
-    """The composites that all voters passed, sorted by id."""
-    return [v.composite for _, v in sorted(views(root).items()) if v.passed(voters)]
+def passed(root: Path, voters: int | None = None) -> list[Composite]:
+    """The composites that all voters passed, sorted by id; ``voters``: how many must have voted (`voters_of`)."""
+    least = voters or voters_of(root)
+    return [v.composite for _, v in sorted(views(root).items()) if v.passed(least)]
 
 
-def accepted(root: Path, voters: int = VOTERS, initial: Initial | None = None, seed: int = 0) -> list[Sample]:
-    """The test samples that all of at least ``voters`` voters passed (their photos are read and pasted)."""
-    out = Freeze(initial or Initial(), seed, roots_of(root))(passed(root, voters))
-    return list(out.tables[MAIN])
+def frozen_by(root: Path) -> tuple[Initial, int]:
+    """What makes the initial masks of a build's splits, and its seed, from ``build.json``.
+
+    Raises:
+        UserError: when the folder is no build.
+    """
+    said, plain = store.read_json(root / "build.json"), Initial()
+    o = said.get("options", {})
+    maker, weights = o.get("initial", plain.maker), o.get("initial_weights")
+    return Initial(maker, weights, o.get("initial_iou", plain.iou), o.get("device", plain.device)), said.get("seed", 0)
 
 
-def write_test(root: Path, voters: int = VOTERS, initial: Initial | None = None, seed: int = 0) -> Result:
+def write_test(
+    root: Path, voters: int | None = None, initial: Initial | None = None, seed: int | None = None
+) -> Result:
     """Write ROOT/splits/test: the passed composites and nothing else.
+
+    Args:
+        voters: how many must have voted, kept for whoever writes it later; None: as many as were kept.
+        initial: what makes the initial masks; None: what makes the build's, with its ``seed``.
 
     Raises:
         UserError: when none has passed.
     """
     found = passed(root, voters)
     if not found:
-        raise UserError(f"{root}: no composite has passed {voters} voters yet; vote first (ahp review compose)")
-    now_in = {h.human_id: h.mask for h in store.read_records(root / "review", Human) if h.split == "test"}
+        n = voters or voters_of(root)
+        raise UserError(f"{root}: no composite has passed {n} voters yet; vote first (ahp review --root {root})")
+    if voters is not None:
+        keep_voters(root, voters)
+    own, own_seed = frozen_by(root)
+    initial, seed = initial or own, own_seed if seed is None else seed
+    people = (h for h in store.read_records(root / "review", Human) if h.split == "test" and h.verdict == "preserve")
+    now_in = {h.human_id: h.mask for h in people}
     gone = frozenset(c.proposal_id for c in found if now_in.get(c.human.human_id) != c.human.mask)
-    fn = Freeze(initial or Initial(), seed, roots_of(root), gone)
+    fn = Freeze(initial, seed, roots_of(root), gone)
     modules = ("stages.synth", "stages.render", "occlusion.paste", "occlusion.degrade", "core.masks", "core.crops")
     key = {
-        "composites": [version_of(c) for c in found],
+        "composites": [store.digest_value(repr(c)) for c in found],  # masks too: a version is of the placement alone
         "gone": sorted(gone),
         "initial": fn.initial.key(),
         "seed": seed,

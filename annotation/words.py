@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,43 +33,51 @@ class _Log:
     inode: int = 0
     line: int = 0
 
-    def fresh(self) -> list[Entry] | None:
-        """Entries since the last look; None when the file is another one or shorter, and must be read anew.
+    def replaced(self) -> bool:
+        """Whether the file is another one or shorter than what was read of it, and must be read anew."""
+        said = self.path.stat()
+        return bool(self.offset) and (said.st_ino != self.inode or said.st_size < self.offset)
+
+    def fresh(self) -> Iterator[Entry]:
+        """Entries since the last look. What stands before a bad line is read; the line itself is told at every look.
 
         Raises:
-            UserError: at the first look, when acknowledged lines are missing or changed.
+            UserError: at a line that is no decision; at the first look, when acknowledged lines are missing or changed.
         """
         if not self.offset:
             read_bytes(self.path)
         with self.path.open("rb") as f:
-            inode = self.path.stat().st_ino
-            end = f.seek(0, 2)
-            if self.offset and (inode != self.inode or end < self.offset):
-                return None
-            self.inode = inode
+            self.inode = os.fstat(f.fileno()).st_ino
             f.seek(self.offset)
-            data = f.read()
-        data = whole(data)
-        self.offset += len(data)
-        entries = []
-        for line in data.removesuffix(b"\n").split(b"\n"):
+            data = whole(f.read())
+        for line in data.removesuffix(b"\n").split(b"\n") if data else []:
+            entry = self._entry(line) if line.strip() else None
+            self.offset = self.offset + len(line) + 1
             self.line += 1
-            if line.strip():
-                entries.append(self._entry(line))
-        return entries
+            if entry is not None:
+                yield entry
 
     def _entry(self, line: bytes) -> Entry:
         try:
             return entry_from_json(line.decode())
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise UserError(
-                f"{self.path}, line {self.line}: expected one decision as JSON ({e}); mend or remove the line"
+                f"{self.path}, line {self.line + 1}: expected one decision as JSON ({e}); mend or remove the line"
             ) from e
+
+
+@contextmanager
+def _telling(told: list[str]) -> Iterator[None]:
+    """Note what cannot be read."""
+    try:
+        yield
+    except (UserError, OSError) as e:
+        told.append(str(e))
 
 
 @dataclass
 class Words:
-    """Standing words by candidate and reviewer. ``refresh`` reads what the logs and the proposals have gained."""
+    """Standing words by candidate and reviewer. ``refresh`` and ``follow`` read what logs and proposals have gained."""
 
     folder: Path
     #: whose candidates count; words on others are read and passed over
@@ -76,7 +87,9 @@ class Words:
     _cases: dict[str, Case] = field(default_factory=dict)
     #: reviewer -> {candidate id: last word}, oldest word first
     by_reviewer: dict[str, dict[str, Decision]] = field(default_factory=dict)
-    #: candidate id -> who has decided on its newest proposal, or on the first mask where there is none
+    #: what could not be read at the last look, in one line; '' where all could
+    trouble: str = ""
+    #: candidate id -> who has decided on its newest mask
     answered: dict[str, set[str]] = field(default_factory=dict)
     #: (candidate id, reviewer, at, verdict, '' for a retraction) of every entry ever read
     entries: set[tuple[str, str, str, str]] = field(default_factory=set)
@@ -86,18 +99,32 @@ class Words:
         """Read on; returns the candidates on which something new was said.
 
         Raises:
-            UserError: when a log has a line that is no decision, or a proposal is damaged.
+            UserError: when a log has a line that is no decision or is gone, or a proposal is damaged.
         """
-        changed = self._proposed()
-        for path in logs(self.folder):
+        changed = self.follow()
+        if self.trouble:
+            raise UserError(self.trouble)
+        return changed
+
+    def follow(self) -> set[str]:
+        """As `refresh`, but what cannot be read is passed over and told in ``trouble``: all the rest counts."""
+        told: list[str] = []
+        changed: set[str] = set()
+        with _telling(told):
+            changed |= self._proposed()
+        paths: list[Path] = []
+        with _telling(told):
+            paths = logs(self.folder)
+        for path in paths or sorted(self.folder.glob("*.jsonl")):
             log = self._logs.setdefault(path, _Log(path))
-            entries = log.fresh()
-            if entries is None:
-                return self._anew()
-            for entry in entries:
-                if self.piece.holds(entry.candidate_id):
-                    self._take(entry)
-                    changed.add(entry.candidate_id)
+            with _telling(told):
+                if log.replaced():
+                    return self._anew()
+                for entry in log.fresh():
+                    if self.piece.holds(entry.candidate_id):
+                        self._take(entry)
+                        changed.add(entry.candidate_id)
+        self.trouble = told[0] if told else ""
         return changed
 
     def _anew(self) -> set[str]:
@@ -106,7 +133,7 @@ class Words:
         self.entries.clear()
         self._divided.clear()
         self._parts = 0
-        return self.refresh()
+        return self.follow()
 
     def _proposed(self) -> set[str]:
         """Take in new proposals; returns their candidates."""
@@ -145,6 +172,11 @@ class Words:
     def case(self, candidate_id: str) -> Case:
         """What stands on a candidate."""
         return self._cases.get(candidate_id, _NOTHING)
+
+    @property
+    def renewed(self) -> list[str]:
+        """Candidates with a mask that was proposed or mended."""
+        return [cid for cid, c in self._cases.items() if c.proposals or any(w.brings for w in c.words)]
 
     def mine(self, reviewer: str) -> dict[str, Decision]:
         """candidate id -> a reviewer's last word, oldest first."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import fiftyone.operators as foo
 
-from ahp_toolkit.core.errors import UserError
 from annotation import app, compositions, session
 
 
@@ -20,7 +19,11 @@ def _session() -> session.Session:
 
 
 class _Quiet(foo.Operator):
-    """An operator that only the panel calls; what a user did wrong comes back as ``refused``, not to be tried again."""
+    """An operator that only the panel calls.
+
+    What makes no sense comes back as ``refused``, and is not asked again. All else that fails is FiftyOne's ``error``:
+    the panel keeps a word that met one, and sends it until it is taken.
+    """
 
     NAME = ""
 
@@ -33,7 +36,7 @@ class _Quiet(foo.Operator):
         """Answer the panel."""
         try:
             return self.answer(_session(), dict(ctx.params))
-        except (UserError, KeyError, TypeError) as e:
+        except session.Refused as e:
             return {"refused": f"{e}"}
 
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
@@ -58,15 +61,13 @@ class Decide(_Quiet):
 
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: candidate_id, verdict ('' takes the last word back), reason, seconds, at, settle, shown."""
-        return sitting.decide(
-            p["candidate_id"],
-            p["verdict"],
-            p.get("reason", ""),
-            float(p.get("seconds", 0)),
-            p.get("at", ""),
-            bool(p.get("settle")),
-            p.get("shown", ""),
-        )
+        try:
+            seconds = float(p.get("seconds", 0))
+            cid, verdict = str(p["candidate_id"]), str(p["verdict"])
+            reason, at, shown = (str(p.get(name, "")) for name in ("reason", "at", "shown"))
+        except (KeyError, TypeError, ValueError) as e:
+            raise session.Refused(f"no word on a candidate: {e!r}") from e
+        return sitting.decide(cid, verdict, reason, seconds, at, bool(p.get("settle")), shown)
 
 
 class Guide(_Quiet):
@@ -80,13 +81,15 @@ class Guide(_Quiet):
 
 
 class Find(_Quiet):
-    """The database's id of a candidate, to open it in the App's own mask editor."""
+    """The database's id of a candidate, to open it in the App's own editor, which then holds the mask shown."""
 
     NAME = "find"
 
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: candidate_id."""
-        return {"sample": app.sample_id(sitting.root, p["candidate_id"], sitting.candidates.piece)}
+        cid = p["candidate_id"]
+        app.put_mask(sitting.root, sitting.candidates, cid, sitting.shown(cid))
+        return {"sample": app.sample_id(sitting.root, cid, sitting.candidates.piece)}
 
 
 class Mended(_Quiet):
@@ -100,6 +103,7 @@ class Mended(_Quiet):
         if mask is None:
             return {"same": True}
         sitting.correct(p["candidate_id"], mask)
+        app.put_mask(sitting.root, sitting.candidates, p["candidate_id"], mask)
         return {"item": sitting.item(p["candidate_id"])}
 
 

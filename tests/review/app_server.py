@@ -156,7 +156,11 @@ class Panel:
     page: Any
 
     def wait(self) -> str:
-        self.page.wait_for_selector('[data-cy="ahp-canvas"][data-id]:not([data-id=""])', timeout=60_000)
+        try:
+            self.page.wait_for_selector('[data-cy="ahp-canvas"][data-id]:not([data-id=""])', timeout=60_000)
+        except Exception as e:
+            said = self.page.evaluate("document.body.innerText")
+            raise AssertionError(f"no candidate is shown; the page says: {said[:2000]!r}") from e
         return self.shown
 
     @property

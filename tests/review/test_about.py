@@ -85,6 +85,47 @@ def test_a_refine_on_a_mended_mask_is_a_refine(root):
     assert status(root).verdicts == {A: "refine"} and ann.state(A)["verdict"] == "refine"
 
 
+@pytest.mark.parametrize("order", [lambda root: ByScore(), lambda root: Handed(root, Plan(overlap=1.0))])
+@pytest.mark.parametrize("first", ["refine", "discard", "preserve"])
+def test_a_mask_that_another_mends_is_asked_about_again_and_the_words_from_before_do_not_count(root, order, first):
+    ann, bob = (Session(root, who, order(root)) for who in ("ann", "bob"))
+    before = shown_to(bob)
+    bob.decide(A, first, "other" if first != "preserve" else "", shown=before)
+    ann.decide(A, "refine", "bad_mask", shown=before)
+    ann.correct(A, NEW)
+    assert proposals.reopened(root) == {A} and asked(ann) and asked(bob)
+    assert ann.progress()["left"] == 3 and bob.progress()["left"] == 3
+    assert stage(root) == ("other" if first == "discard" else ("preserve", NEW))  # until somebody has decided on it
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    assert stage(root) == ("preserve", NEW) == stage(root, Merge("unanimous")) and ann.state(A)["verdict"] == "preserve"
+    assert proposals.reopened(root) == set() and not asked(ann) and asked(bob)
+    bob.decide(A, "refine", "bad_mask", shown=before)  # a page from before
+    assert stage(root) == ("preserve", NEW) and asked(bob)
+    bob.decide(A, "discard", "occluded", shown=shown_to(bob))
+    assert stage(root) == "occluded" and not asked(bob)
+
+
+def test_words_that_do_not_say_are_about_a_mended_mask_by_their_time(root):
+    for who, minute in (("bob", 1), ("cho", 3)):
+        say(root, who, A, "refine", reason="bad_mask", at=f"2026-01-01T00:0{minute}:00+00:00")
+    say(root, "ann", A, "refine", corrected=NEW, at="2026-01-01T00:02:00+00:00", note="mended")
+    say(root, "ann", A, "preserve", at="2026-01-01T00:00:00+00:00")  # a clock set back: of one person the order counts
+    assert {d.reviewer for d in merge.words_of(root)[A]} == {"ann", "cho"}
+    assert proposals.known(root)[A].answered() == {"ann", "cho"}
+
+
+def test_a_preserve_that_repeats_a_mended_mask_does_not_make_it_new(root):
+    """Bob mends after ann; who was still shown ann's mask and preserves that one is asked about bob's."""
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    ann.correct(A, NEW)
+    old = shown_to(ann)
+    bob.correct(A, OTHER)
+    ann.decide(A, "preserve", shown=old)
+    assert shown_to(bob) == digest(OTHER) and asked(ann) and asked(bob)
+    bob.decide(A, "preserve", shown=digest(OTHER))
+    assert stage(root) == ("preserve", OTHER)
+
+
 def test_an_import_with_a_mask_is_a_decision_and_not_asked_about(root, tmp_path):
     path = tmp_path / "m.json"
     exchange_masks.export_coco(root, path)

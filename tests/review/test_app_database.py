@@ -29,6 +29,7 @@ import numpy as np
 from ahp_toolkit.core.records import Decision
 from annotation import app, decisions, samples
 from annotation.candidates import Candidates
+from annotation.units import mask_of
 root = Path(sys.argv[1])
 said = {}
 app.BATCH = 10
@@ -67,7 +68,7 @@ exact = []
 for sample in dataset:
     s = candidates.record(sample.candidate_id)
     m = sample.human.get_mask()
-    back = app.mask_of(sample.human.bounding_box, m, s.mask.height, s.mask.width)
+    back = mask_of(sample.human.bounding_box, m, s.mask.height, s.mask.width)
     parts = sample.parsing.get_mask() if sample.parsing else None
     exact.append(back == s.mask and (parts is None) == (s.parsing is None)
                  and (parts is None or (parts == s.parsing.decode()).all()) and Path(sample.filepath).exists()
@@ -84,6 +85,37 @@ one.save()
 smaller = mask.area < candidates.record(cid).mask.area
 said["painted"] = [cid == ids[5], smaller, app.painted(root, candidates, cid) == mask]
 said["found"] = app.sample_id(root, ids[5]) == str(one.id)
+
+# another segmenter's mask is shown: an untouched editor follows it, a painted one does not; what was taken is known
+import cv2
+from dataclasses import replace
+from annotation import proposals
+from ahp_toolkit.core import masks, store
+from ahp_toolkit.core.records import Segmented
+def grown(s, k):
+    wide = cv2.dilate(s.mask.decode().view(np.uint8), np.ones((k, k), np.uint8))
+    return replace(s, mask=masks.encode(wide > 0))
+there = lambda c: {cid: m for cid, _, m in app.editor.held(app.connect(root).load_dataset(name), c)}
+new = [grown(candidates.record(c), 5) for c in ids[5:7]]
+proposals.propose(root, new)
+app.reconcile(root, dataset, ["ann"])
+now = there(candidates)
+found = [c for c, _ in app.masks_back(dataset, candidates)]
+said["followed"] = [now[ids[6]] == new[1].mask, now[ids[5]] == mask, found == [ids[5]]]
+app.put_mask(root, candidates, ids[5], mask)
+said["taken"] = list(app.masks_back(dataset, candidates))
+# samples of an older version do not say what was put there, and the build is made again with other masks
+dataset._sample_collection.update_many({"candidate_id": {"$in": ids[8:10]}}, {"$unset": {"pushed": 1}})
+old = {c: candidates.record(c).mask for c in ids}
+for part in store.parts(root / "parse"):
+    made = [grown(s, 3) for s in store.read_records(part, Segmented)]
+    part.unlink()
+    store.write_records(part, made, Segmented)
+again = app.Candidates(root)
+said["old"] = [c for c, _ in app.masks_back(dataset, again)]
+app.prepare(root, "ann")
+now = there(again)
+said["rebuilt"] = [all(now[c] == again.record(c).mask != old[c] for c in ids[7:]), list(app.masks_back(dataset, again))]
 
 own = dataset._make_dict(fo.Sample(filepath="/x.jpg", human=fo.Detection(label="person", bounding_box=[0, 0, 1, 1],
     mask=np.ones((2, 2), np.uint8), confidence=1.0), metadata=fo.ImageMetadata(width=1, height=1)))
@@ -139,6 +171,12 @@ class TestDatabase:
         assert said["untouched"] == []
         assert said["painted"] == [True, True, True]
         assert said["found"]
+
+    def test_the_editor_holds_the_mask_that_the_panel_shows_and_only_a_painted_one_is_taken(self, said):
+        assert said["followed"] == [True, True, True]
+        assert said["taken"] == []
+        assert said["old"] == []  # the older build's masks are nobody's
+        assert said["rebuilt"] == [True, []]
 
 
 def test_without_a_database_the_error_names_the_two_ways_out(tmp_path):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ahp_toolkit.core import masks, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
-from annotation import app, decisions
+from annotation import app, decisions, exchange
 from annotation.about import digest
 from annotation.decisions import Retraction
 from annotation.mirror import Mirror
@@ -198,6 +198,20 @@ def test_a_missing_photo_is_said_and_can_be_decided_on(root, ids):
 def test_names_that_cannot_name_a_log_are_refused(name):
     with pytest.raises(UserError, match="--reviewer"):
         check_name(name)
+
+
+def test_a_name_whose_field_another_has_is_refused(root, ids, tmp_path):
+    """In the database ann-b and ann_b were one."""
+    Session(root, "ann-b").decide(ids[0], "discard")
+    with pytest.raises(UserError, match="'ann_b': too like 'ann-b'"):
+        Session(root, "ann_b")
+    with pytest.raises(UserError, match="too like"), app.serving(root, "ann_b", None, "127.0.0.1", print):
+        pass
+    path = tmp_path / "d.csv"
+    path.write_text(f"candidate_id,verdict,reviewer\n{ids[1]},preserve,ann_b\n{ids[1]},preserve,ann-b\n")
+    done = exchange.import_decisions(root, path)
+    assert done.taken == 1 and "too like" in done.bad[0].why
+    assert Session(root, "ann-b").words.mine("ann-b").keys() == set(ids[:2])
 
 
 def test_a_line_cut_by_a_crash_is_left_out_and_does_not_spoil_the_next(tmp_path):

@@ -117,6 +117,23 @@ def test_a_history_comes_back_as_it_was(root, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_history_comes_back_whatever_its_clocks_said(root, tmp_path, suffix):
+    """A mended mask has the server's time, a word in the panel the browser's."""
+    say(root, "ann", IDS[0], "refine", corrected=NEW, at="2026-01-01T00:02:00+00:00", note="mended")
+    say(root, "ann", IDS[0], "discard", at="2026-01-01T00:00:30+00:00", reason="other")
+    say(root, "ann", IDS[0], "preserve", at="2026-01-01T00:01:00+00:00")
+    path = tmp_path / f"h.{suffix}"
+    exchange.export_decisions(root, path, history=True)
+    other, part = write(tmp_path / "other", PEOPLE), write(tmp_path / "part", PEOPLE)
+    say(part, "ann", IDS[0], "refine", corrected=NEW, at="2026-01-01T00:02:00+00:00", note="mended")
+    assert exchange.import_decisions(other, path).words == "3 taken, 0 known already, 0 bad"
+    assert exchange.import_decisions(part, path).words == "2 taken, 1 known already, 0 bad"
+    for copy in (other, part):
+        assert list(merge.read_logs(merge.logs_of(copy))) == list(merge.read_logs(merge.logs_of(root)))
+        assert exchange.import_decisions(copy, path).words == "0 taken, 3 known already, 0 bad"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_files_of_before_that_do_not_say_what_was_shown_are_read(root, tmp_path, suffix):
     say(root, "ann", IDS[0], "preserve", shown="0123456789abcdef")
     path = tmp_path / f"d.{suffix}"

@@ -40,7 +40,7 @@ def test_counts_add_up_under_each_rule(root):
     said = rows(root, "Review")
     assert {k: v[0] for k, v in said.items()} == {
         "candidates": "20", "decided by people": "6", "discard": "3", "preserve": "2", "refine": "1",
-        "only a rule's word (provisional)": "14", "nobody has looked": "14", "words on unknown candidates": "1",
+        "nobody has looked": "14", "of them with a rule's word (provisional)": "14", "words on unknown candidates": "1",
     }  # fmt: skip
     strict = rows(root, "Review", Merge("unanimous", least=2))
     assert (strict["decided by people"][0], strict["reviewers disagree"][0]) == ("2", "2")

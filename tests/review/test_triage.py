@@ -126,6 +126,18 @@ def test_cold_start_is_the_rule_and_nothing_is_discarded_without_proof():
     assert made.audit.needed == 299 and made.audit.threshold == 0.0
 
 
+def test_triaged_again_every_4th_candidate_asked_about_is_still_of_the_audit(light):
+    rows, truth = population(1000, 1)
+    s = Settings(audit=0.3)
+    first = [t.candidate_id for t in sorted(triage.triage(rows, {}, s).records, key=lambda t: t.rank)]
+    said = {c: truth[c] for c in first[:200]}
+    again = sorted(triage.triage(rows, said, s).records, key=lambda t: t.rank)
+    assert sorted(t.rank for t in again) == list(range(1000))
+    asked = [t for t in again if t.candidate_id not in said]
+    assert [t.audit for t in asked[:200]] == [k % triage.AUDIT_EVERY == 0 for k in range(200)]
+    assert again[:800] == asked  # who is decided comes last
+
+
 def test_the_audit_counts_only_up_to_its_first_undecided_candidate():
     rows, truth = population(3000, 2, preserved=0.9)
     s = Settings(audit=0.2, risk=0.05)

@@ -123,7 +123,7 @@
     } catch (e) {
       if (generation === S.generation) {
         S.problem = e.name === "AbortError" ? "the server does not answer" : e.message;
-        setTimeout(() => { S.loading = false; more(); }, 1500);
+        setTimeout(() => { if (generation === S.generation) { S.loading = false; more(); } }, 1500);
         changed();
         return;
       }
@@ -352,7 +352,7 @@
     const moved = C.dx || C.dy || C.scale !== 1;
     const word = action === "pick" && moved ? { action: "nudge", dx: C.dx, dy: C.dy, scale: C.scale } : { action };
     try {
-      const said = await call("compose", { do: "act", proposal_id: id, version: C.mode === "vote" && action !== "undo" ? C.item.version : "", ...word });
+      const said = await call("compose", { do: "act", proposal_id: id, version: action === "undo" ? "" : C.mode === "vote" ? C.item.version : C.item.made, ...word });
       if (said.refused) throw new Error(said.refused);
       C.last = action === "undo" ? "" : id;
       await composing(C.mode);
@@ -517,6 +517,7 @@
       Progress(), Saved(),
       S.refused.length ? el("ahp-bad", "Refused: " + S.refused[S.refused.length - 1]) : null,
       S.progress && S.progress.database === "away" ? el("ahp-warn ahp-small", "The database is away. Decisions are safe on disk and reach it when it is back.") : null,
+      S.progress && S.progress.trouble ? el("ahp-warn ahp-small", "Your decisions are saved. Others' cannot all be read: " + S.progress.trouble) : null,
       S.problem ? el("ahp-warn ahp-small", S.problem) : null,
       Select(),
       item && S.view === "disagreed" ? Said(item) : null,
