@@ -1,7 +1,7 @@
 """Train, predict, score: the benchmark's three steps, each left alone where it stands. Wiring of baselines and judges.
 
-What stands is told by content: a finished run by model, settings, recipe, options, seed and data (``run.json``);
-predictions by the split's digest; a score by its digests, its definitions and what could be computed.
+What stands is told by content: a finished run by model and its version, settings, recipe, options, seed and data
+(``run.json``); predictions by the split's digest; a score by its digests, its definitions and what could be computed.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ Json = dict[str, Any]
 def identity(job: Training) -> Json:
     """What a run's weights depend on, as its run.json says it; equal for jobs that would train the same."""
     from baselines.about import init_digest, options
+    from baselines.base import MODELS
     from baselines.runs import splits_digests
 
     recipe = job.resolved()
     said = {
         "model": job.model,
+        "model_version": MODELS.get(job.model).VERSION,
         "task": job.task,
         "settings": _settings(job.model, job.task, job.recipe, json.dumps(job.settings)),
         "recipe_values": asdict(replace(recipe, save_every=0)),
@@ -82,7 +84,7 @@ def steps_done(job: Training) -> int:
 
 
 def _identity_of(said: Json) -> Json:
-    own = {k: said.get(k) for k in ("model", "task", "settings", "seed", "training")}
+    own = {k: said.get(k) for k in ("model", "model_version", "task", "settings", "seed", "training")}
     if "vgg_asked" in said:  # as the job says it: a begun run keeps to what it found
         own["settings"] = {**said["settings"], "vgg": said["vgg_asked"]}
     own["init"] = said.get("init_digest", said.get("init"))  # older runs say the path alone: '' when there was none
@@ -108,7 +110,7 @@ def seconds_per_step(job: Training, timing: Path | None = None) -> tuple[float |
     alike: list[tuple[bool, float]] = []
     for _, said in _runs(job.out or job.root):
         pace, own = said.get("seconds_per_step"), _identity_of(said)
-        if pace and all(own[k] == wanted[k] for k in ("model", "task")) and _cost(own) == _cost(wanted):
+        if pace and _cost(own) == _cost(wanted):
             alike.append((own["settings"] == wanted["settings"], float(pace)))
     if alike:
         return max(alike)[1], "a run"
@@ -116,7 +118,8 @@ def seconds_per_step(job: Training, timing: Path | None = None) -> tuple[float |
 
 
 def _cost(said: Json) -> Json:
-    return {k: said["recipe_values"].get(k) for k in ("size", "batch", "width", "precision")}
+    values = {k: said["recipe_values"].get(k) for k in ("size", "batch", "width", "precision")}
+    return values | {k: said[k] for k in ("model", "model_version", "task")}
 
 
 def _measured(job: Training, timing: Path) -> float:
@@ -124,7 +127,7 @@ def _measured(job: Training, timing: Path) -> float:
 
     listed = timing / "steps.json"
     known: Mapping[str, float] = store.read_json(listed) if listed.exists() else {}
-    key = store.digest_value({"model": job.model, "task": job.task, "cost": _cost(identity(job)), "on": job.device})
+    key = store.digest_value({"cost": _cost(identity(job)), "on": job.device})
     if key not in known:
         folder = train(replace(job, out=timing, stop_at=MEASURED, save_every=MEASURED, name="", quiet=True))
         known = {**known, key: float(store.read_json(folder / "run.json")["seconds_per_step"])}

@@ -10,6 +10,7 @@ from lightning.fabric import Fabric
 from ahp_toolkit.core import store
 
 from . import runs
+from .base import MODELS
 from .cache import Cache
 from .initial import initial_iou
 from .job import Training
@@ -28,12 +29,14 @@ def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: F
     digests = runs.splits_digests(job.root)
     init, own = init_digest(job), options(job)
     recipe_said = asdict(replace(recipe, save_every=0))
-    what = [job.model, job.task, settings, recipe_said, job.seed, cache.digest, digests.get("train"), init, own]
-    key = store.digest_value(what)
+    version = MODELS.get(job.model).VERSION
+    what = [job.model, version, job.task, settings, recipe_said, job.seed, cache.digest]
+    key = store.digest_value([*what, digests.get("train"), init, own])
     name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
     return {
-        "run_id": name, "model": job.model, "task": job.task, "settings": settings, "recipe": job.recipe,
-        "recipe_values": asdict(recipe), "training": own, "iou_from": _iou(job)[1], "seed": job.seed,
+        "run_id": name, "model": job.model, "model_version": version, "task": job.task,
+        "settings": settings, "recipe": job.recipe, "recipe_values": asdict(recipe),
+        "training": own, "iou_from": _iou(job)[1], "seed": job.seed,
         "init": str(job.init or ""), "init_digest": init, "key": key,
         "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),
         "device": runs.device_name(fabric.device), "processes": fabric.world_size,

@@ -1,9 +1,10 @@
 """What every model takes, gives and promises: Batch, Output, Result, Baseline, and the registry of models.
 
-A model is one file of `baselines.models` with PAPER (str), TASKS (tuple) and ``build(task, **settings) -> Baseline``.
-It knows nets and losses; it knows nothing of files, optimisers, devices or metrics. What the contract test guards for
-all models: each named loss moves its own player and only it, a saved model loads to the same outputs, and one seed
-gives one set of weights.
+A model is one file of `baselines.models` with PAPER (str), TASKS (tuple), VERSION (int) and
+``build(task, **settings) -> Baseline``. VERSION is one more with every change of what it learns or of what its weights
+mean: runs from before are not taken for it. It knows nets and losses; it knows nothing of files, optimisers, devices or
+metrics. What the contract test guards for all models: each named loss moves its own player and only it, a saved model
+loads to the same outputs, and one seed gives one set of weights.
 """
 
 from __future__ import annotations

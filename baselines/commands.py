@@ -94,7 +94,7 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     with reading_and_working(root, out) as (read, to):
         where = to if out else None
         folder = run(Training(root=read, out=where, model=model, settings=settings, **options, **training))
-        said = json.loads((folder / "run.json").read_text())
+        said = json.loads((folder / "run.json").read_bytes())
         folder = shown(out or root, to, folder)
     note = _parsing_note(said)
     if note:
@@ -157,7 +157,7 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         with engine_of(options, workers=1 if alone else None) as engine:
             options.pop("workers")
             predict_run(run, folder, to, masks, engine=engine, **options)
-        said = json.loads((to / "run.json").read_text())
+        said = json.loads((to / "run.json").read_bytes())
     for note in said["training_people"]:
         click.echo(note, err=True)
     click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)

@@ -6,6 +6,7 @@ These figures choose the best checkpoint and show progress; results for a leader
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.images import ImageError
 
 from .base import Baseline, Batch, Result, composite
@@ -51,19 +53,32 @@ class Judged:
 
 
 class Judge:
-    """Val samples, rendered once, and the figures of a model on them."""
+    """Val samples, rendered once, and the figures of a model on them; ``missing``: how many cannot be rendered.
+
+    Prediction names those; the choice of a checkpoint does without them.
+
+    Raises:
+        UserError: when there are samples and none of them can be rendered.
+    """
 
     def __init__(self, root: Path, task: str, recipe: Recipe, fabric: Fabric) -> None:
         self.task, self.fabric, self.batch = task, fabric, recipe.batch[task]
-        self.items = []
-        if any((root / "splits" / "val").glob("part-*.parquet")):
+        self.items, self.missing, why = list[tuple[Tensor, bool]](), 0, ""
+        val = root / "splits" / "val"
+        if any(val.glob("part-*.parquet")):
             data = EvalData(root, "val", recipe.size, recipe.val_samples)
             for sample in data.samples:
                 try:
                     planes, parsed = data.planes(sample)
-                except ImageError:  # prediction names such samples; the choice of a checkpoint does without them
+                except ImageError as e:
+                    self.missing, why = self.missing + 1, why or str(e)
                     continue
                 self.items.append((torch.from_numpy(planes), parsed))
+            if self.missing:
+                said = f"{val}: {self.missing} of {len(data.samples)} samples cannot be rendered (the first: {why})"
+                if not self.items:
+                    raise UserError(f"{said}; look at the data roots, or build the split anew")
+                logging.getLogger(__name__).warning("%s; the best checkpoint is chosen without them", said)
 
     @torch.no_grad()
     def __call__(self, net: Baseline) -> Judged:

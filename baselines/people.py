@@ -54,7 +54,7 @@ def boxes_file(path: Path | None) -> dict[str, list[str]]:
     if path is None:
         return {}
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(path.read_bytes())
         if not isinstance(said, dict) or not all(isinstance(boxes, list) for boxes in said.values()):
             raise ValueError("no lists by name")
     except (ValueError, RecursionError) as e:

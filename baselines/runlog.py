@@ -44,7 +44,7 @@ class RunLog:
 
     def state(self) -> dict[str, Any]:
         """What a run that goes on needs: both tables as they are now, and the terms of no row yet."""
-        tables = {n: (self.folder / n).read_text() for n in CSVS if (self.folder / n).exists()}
+        tables = {n: (self.folder / n).read_text(encoding="utf-8") for n in CSVS if (self.folder / n).exists()}
         return {"checked": self._checked, **tables}
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
@@ -129,7 +129,7 @@ def restore(folder: Path, saved: dict[str, Any]) -> None:
 def _append(path: Path, row: dict[str, float]) -> None:
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as f:
+    with path.open("a", encoding="utf-8", newline="") as f:
         writer = csv.DictWriter(f, list(row), lineterminator="\n")  # as `_cut` and `restore` write it
         if new:
             writer.writeheader()
@@ -140,7 +140,7 @@ def _cut(path: Path, start: int) -> None:
     """Drop the rows after step ``start``; what was cut short goes too, and with the last row the whole file."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [
         x for x in lines[1:] if x.endswith("\n") and x.partition(",")[0].isdigit() and int(x.partition(",")[0]) <= start
     ]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ahp_toolkit.core import store
+from ahp_toolkit.core import splits, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS
 from ahp_toolkit.core.torch_io import (
@@ -29,7 +29,7 @@ from ahp_toolkit.core.torch_io import (
     save_torch,
 )
 
-from .base import Baseline, build_model
+from .base import MODELS, Baseline, build_model
 from .graphs import Graphs
 
 MODEL_FORMAT = "ahp-model-1"
@@ -41,12 +41,8 @@ PACKAGES = (
 
 
 def split_digest(folder: Path) -> str:
-    """The identity of a split: sha256 over its (sample_id, digest) pairs, sorted; the judge computes the same."""
-    pairs: list[list[str]] = []
-    for path in store.parts(folder):
-        table = store.read_table(path, ["sample_id", "digest"])
-        pairs += map(list, zip(table["sample_id"].to_pylist(), table["digest"].to_pylist(), strict=True))
-    return store.digest_value(sorted(pairs))
+    """The identity of a split, initial masks and crops included; the judge computes the same."""
+    return splits.split_digest(splits.sample_pairs(folder))
 
 
 def splits_digests(root: Path) -> dict[str, str]:
@@ -98,8 +94,19 @@ def device_name(device: torch.device) -> str:
 
 
 def save_model(path: Path, arch: Mapping[str, Any], net: Baseline, meta: dict[str, Any]) -> None:
-    """Write a trained model, atomically; ``arch``: its ``model`` name, ``task`` and ``settings``."""
+    """Write a trained model, atomically; ``arch``: its ``model`` name, ``model_version``, ``task`` and ``settings``."""
     save_checkpoint(path, MODEL_FORMAT, Checkpoint(dict(arch), net.state_dict(), meta))
+
+
+def check_version(where: Path, name: str, version: object, how: str = "train it anew") -> None:
+    """Refuse what another definition of a model learnt, which may fit by chance; files from before versions say None.
+
+    Raises:
+        UserError: when ``version`` is not that of the model now.
+    """
+    its = 1 if version is None else version
+    if not isinstance(its, int) or its != MODELS.get(name).VERSION:
+        raise UserError(f"{where}: trained by an earlier version of {name}: {how}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ def load_model(run: Path, task: str | None = None, device: torch.device | str = 
         task: what it must be for; None: any.
 
     Raises:
-        UserError: when the file is missing, cut short, of another kind, or for another task.
+        UserError: when the file is missing, cut short, of another kind, for another task, or of another version.
     """
     path = weights_file(run, which)
     made = load_checkpoint(path, MODEL_FORMAT)
@@ -159,6 +166,7 @@ def load_model(run: Path, task: str | None = None, device: torch.device | str = 
     settings = made.arch.get("settings")
     if not isinstance(settings, dict) or not isinstance(settings.get("size"), int):
         raise UserError(f"{path}: expected a model file with settings and their size; train it again")
+    check_version(path, name, made.arch.get("model_version"))
     # its own weights come right after: nothing is fetched to be thrown away
     quiet = {k: type(v)() for k, v in settings.items() if k in ("pretrained", "encoder_weights")}
     net = build_to_fit(lambda: build_model(name, its, **{**settings, **quiet}), made.state, path)
@@ -173,13 +181,14 @@ def take_weights(net: Baseline, path: Path, name: str, task: str) -> None:
     """Start from the weights of another run (or model file) of the same model.
 
     Raises:
-        UserError: when it is of another model or task, or does not fit.
+        UserError: when it is of another model, task or version, or does not fit.
     """
     file = weights_file(path)
     made = load_checkpoint(file, MODEL_FORMAT)
     theirs = f"{made.arch.get('model')} for {made.arch.get('task')}"
     if theirs != f"{name} for {task}":
         raise UserError(f"{file}: expected weights of {name} for {task}, got those of {theirs}")
+    check_version(file, name, made.arch.get("model_version"))
     fill(net, made.state, file)
 
 
@@ -191,8 +200,8 @@ def save_state(path: Path, key: str, values: Mapping[str, Any]) -> None:
     save_torch(path, {"format": STATE_FORMAT, "key": key, **values})
 
 
-def load_state(path: Path, key: str) -> dict[str, Any] | None:
-    """What `save_state` wrote for the same run, or None.
+def load_state(path: Path, key: str, model: str) -> dict[str, Any] | None:
+    """What `save_state` wrote for the same run, of ``model``, or None.
 
     Raises:
         UserError: when the file is damaged, or belongs to another run.
@@ -203,6 +212,8 @@ def load_state(path: Path, key: str) -> dict[str, Any] | None:
     if not isinstance(said, dict) or said.get("format") != STATE_FORMAT or "key" not in said:
         raise UserError(f"{path}: expected an unfinished training run, got another kind of file; delete it")
     if said["key"] != key:
+        if said.get("model", model) == model:
+            check_version(path, model, said.get("model_version"), "delete it to train it anew, or take another --name")
         raise UserError(
             f"{path}: it is of a run with another model, recipe, seed or data; delete it or take another --name"
         )

@@ -109,7 +109,7 @@ class _Loop:
         self.steps, self.batch = recipe.steps[job.task], recipe.batch[job.task]
         draw = Draw(parse(recipe.density), recipe.size, about["training"]["iou"], True, job.seed)
         self.data = TrainData(cache, draw)
-        self.arch = {k: about[k] for k in ("model", "task", "settings")}
+        self.arch = {k: about[k] for k in ("model", "model_version", "task", "settings")}
         self.best: float | None = None
         self.found: dict[str, Any] = {}  # of the model and of val, for run.json; goes with the state
         self.seconds: list[float] = []
@@ -118,7 +118,7 @@ class _Loop:
         """To the last step; at once when the run is finished."""
         if self.first:
             store.forget_unfinished(self.folder)
-        state = runs.load_state(self.folder / "state.pt", self.about["key"])
+        state = runs.load_state(self.folder / "state.pt", self.about["key"], self.job.model)
         if self.first:
             trained.write(self.folder, self.data.cache, self.job.init)
         if state is not None and state["step"] >= self.steps:
@@ -196,6 +196,7 @@ class _Loop:
         if self.job.compile:
             self.net.compile()
         self.judge = Judge(self.job.root, self.job.task, self.recipe, self.fabric) if self.first else None
+        self.found["val_missing"] = self.judge.missing if self.judge is not None else 0
 
     def _loader(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the batches from step ``start`` on, in micro-batches."""
@@ -309,6 +310,7 @@ class _Loop:
         net = self.ema.net if self.ema is not None else self.net
         runs.save_model(self.folder / "last.pt", self.arch, net, {"step": done, "run": self.about["run_id"]})
         state = {
+            "model": self.job.model, "model_version": self.about["model_version"],
             "step": done, "best": self.best, "net": self.net.state_dict(),
             "optimizers": {t: o.state_dict() for t, o in self.optimizers.items()},
             "ema": self.ema.net.state_dict() if self.ema is not None else {},

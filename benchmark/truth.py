@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,8 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample
+from ahp_toolkit.core.splits import sample_pairs as pairs_of
+from ahp_toolkit.core.splits import split_digest as split_digest
 
 from .metric import SIDE, Bools
 
@@ -21,28 +23,15 @@ CHUNK = 256  # samples in memory at a time
 ASPECTS = (1.0, 1.5, 2.5, 3.5)
 
 
-def split_digest(samples: Iterable[tuple[str, str]]) -> str:
-    """The identity of a split: sha256 over its (sample_id, digest) pairs, sorted."""
-    return store.digest_value(sorted(map(list, samples)))
-
-
 def sample_pairs(split: Path) -> list[tuple[str, str]]:
-    """(sample_id, digest) of every sample of a split, without decoding its masks.
+    """(sample_id, digest) of every sample of a split, as `core.splits.sample_pairs`.
 
     Raises:
-        UserError: when there is no table, or one of other records, or it is damaged.
+        UserError: when there is no table, or one of other records, or it is empty or damaged.
     """
-    pairs: list[tuple[str, str]] = []
     if not any(split.glob("part-*.parquet")):
         raise UserError(f"{split}: expected a split with part-*.parquet, found none; give ROOT/splits/NAME of a build")
-    for path in store.parts(split):
-        table = store.read_table(path, ["sample_id", "digest"])
-        if table.num_columns < 2:
-            raise UserError(
-                f"{split}: expected the samples of a split, found a table of other records ({path.name}); give "
-                f"ROOT/splits/NAME itself, such as {split.parent}"
-            )
-        pairs += zip(table["sample_id"].to_pylist(), table["digest"].to_pylist(), strict=True)
+    pairs = pairs_of(split)
     if not pairs:
         raise UserError(f"{split}: expected samples, the table is empty; build the split again")
     return pairs

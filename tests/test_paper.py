@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from click.testing import CliRunner
 
 from ahp_toolkit import bench_steps, paper, paper_commands, paper_page
 from ahp_toolkit.core import store
+from ahp_toolkit.core.crops import crop_mask, square_around
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Score
+from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.records import Given, Prediction, Sample, Score
 from ahp_toolkit.paper import Setup, Table
 from baselines import train as training
+from baselines.base import MODELS
 from benchmark.context import Context
 
 from .training import world
@@ -182,6 +186,36 @@ def test_a_changed_split_is_predicted_anew_and_other_seeds_are_other_runs(root: 
     store.write_json(out / "run.json", said | {"dataset_digest": "another"})
     assert bench_steps.predict_once(run, split, device="cpu")[1]
     assert json.loads((out / "run.json").read_text())["dataset_digest"] == said["dataset_digest"]
+
+
+def test_other_initial_masks_and_crops_are_predicted_and_submitted_anew(root: Path, tmp_path: Path):
+    build = Path(shutil.copytree(root, tmp_path / "b", ignore=shutil.ignore_patterns("runs", "paper", "again")))
+    job = replace(Setup(build, steps=1, settings={"width": 4}).job("pcnets", "mask", {}, 0), device="cpu")
+    run, _ = bench_steps.train_once(job)
+    split, out = build / "splits" / "val", tmp_path / "given"
+    samples = list(store.read_records(split, Sample))
+    smaller = [replace(s, given=Given(s.modal, "another")) for s in samples]
+    moved = [replace(s, crop=square_around(s.amodal.box, 1.9)) for s in smaller]
+    for now in (samples, smaller, moved):
+        store.write_records(split / "part-00000.parquet", now, Sample)
+        assert bench_steps.predict_once(run, split, device="cpu")[1]
+        bench_steps.submit_given(split, out)
+        said = {p.sample_id: p.amodal for p in store.read_records(out / "predictions.parquet", Prediction)}
+        assert said == {s.sample_id: encode(crop_mask(s.given.mask, s.crop, 256)) for s in now}
+        assert not bench_steps.predict_once(run, split, device="cpu")[1]
+
+
+def test_a_run_of_an_earlier_version_of_its_model_is_no_row(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job = replace(Setup(root, steps=1, settings={"width": 4}).job("pcnets", "mask", {}, 0), device="cpu", out=tmp_path)
+    run, _ = bench_steps.train_once(job)
+    assert bench_steps.finished(job) == run and bench_steps.seconds_per_step(job)[1] == "a run"
+    monkeypatch.setattr(MODELS.get("pcnets"), "VERSION", 99)
+    assert bench_steps.finished(job) is None and bench_steps.steps_done(job) == 0
+    assert bench_steps.seconds_per_step(job) == (None, "not known")
+    other, new = bench_steps.train_once(job)
+    assert new and other != run and bench_steps.finished(job) == other
 
 
 @pytest.mark.parametrize("other", [{"ema": 0.5}, {"iou": 0.95}, {"accumulate": 2}, {"init": "weights"}], ids=str)

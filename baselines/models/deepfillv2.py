@@ -24,6 +24,7 @@ from ..settings import Settings, Width, make_settings
 
 PAPER = "Yu et al., Free-Form Image Inpainting with Gated Convolution, ICCV 2019"
 TASKS = ("content",)
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ whole person. The answer is the network's own, not joined with the initial mask.
 Xception (``encoder``), random weights unless ``encoder_weights`` names some that the library can fetch; the rate is
 the recipe's, constant or a cosine, in place of the published polynomial decay; the library's decoder has one 3x3
 convolution after joining the low features, the paper's best one two (table 2). Atrous rates are the published 6, 12, 18
-at an output stride of 16; weights carry them, so that those learnt at the library's own 12, 24, 36 are refused.
+at an output stride of 16; the library's own are 12, 24, 36.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..settings import Settings, Width, make_settings, refuse_name
 
 PAPER = "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018"
 TASKS = ("mask",)
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,6 @@ class Deeplab(Baseline):
             )
         except (ValueError, NotImplementedError) as e:  # not every encoder can be dilated
             raise UserError(f"encoder {s.encoder} cannot serve DeepLab v3+ ({e}); resnet50 can") from e
-        self.register_buffer("atrous_rates", torch.tensor(RATES))  # other rates give weights of the same shapes
 
     def optimizers(self) -> dict[str, Optimizer]:
         """SGD with momentum, 7e-3 (§4)."""

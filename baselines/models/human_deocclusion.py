@@ -66,6 +66,7 @@ from ..templates import fit_templates
 
 PAPER = "Zhou et al., Human De-occlusion: Invisible Perception and Recovery for Humans, CVPR 2021"
 TASKS = ("mask", "content")
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from ..settings import Between, Count, Settings, Share, Width, make_settings, re
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
 TASKS = ("mask",)
+VERSION = 1
 CLASSES, BOX_PX = 2, 7  # background and person; side of the pooled box
 _TERMS = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 

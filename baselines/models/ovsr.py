@@ -40,6 +40,7 @@ from ..synced import drawn
 
 PAPER = "Yan et al., Visualizing the Invisible: Occluded Vehicle Segmentation and Recovery, ICCV 2019"
 TASKS = ("mask", "content")
+VERSION = 2
 
 
 @dataclass(frozen=True)

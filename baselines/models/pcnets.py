@@ -47,6 +47,7 @@ from ..synced import drawn
 
 PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
 TASKS = ("mask", "content")
+VERSION = 2
 UNIT = 0.5 / 0.225  # ours is half of [0, 1], theirs ImageNet's deviation, the mean of its three
 
 

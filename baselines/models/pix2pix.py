@@ -31,6 +31,7 @@ from ..settings import Settings, Weight, Width, make_settings
 
 PAPER = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
 TASKS = ("mask", "content")
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def inference_only(b: Batch, task: str) -> Batch:
 @PARAMETRIZE
 def test_says_what_it_is(name: str, task: str) -> None:
     module = MODELS.get(name)
+    assert type(module.VERSION) is int and module.VERSION >= 1
     assert len(module.PAPER) > 20 and module.__doc__ and set(module.TASKS) <= {"mask", "content"}
     with pytest.raises(UserError, match="no setting 'widht'"):
         build_model(name, task, widht=3)

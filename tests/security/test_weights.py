@@ -23,7 +23,7 @@ from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.stages import scenes
 from baselines import losses, runs
-from baselines.base import build_model
+from baselines.base import MODELS, build_model
 from benchmark import inception, perceptual
 from benchmark.context import Context
 from benchmark.inception import Extractor
@@ -69,7 +69,7 @@ def _init(path: Path) -> Any:
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "predict RUN": _model,
     "train --init": _init,
-    "unfinished training": lambda p: runs.load_state(p, "key"),
+    "unfinished training": lambda p: runs.load_state(p, "key", "pix2pix"),
     "deeplab": lambda p: SEGMENTERS.get("deeplab").build(str(p)),
     "centermask": lambda p: SEGMENTERS.get("centermask").build(str(p)),
     "mask_rcnn": lambda p: SEGMENTERS.get("mask_rcnn").build(str(p)),
@@ -145,7 +145,7 @@ def _saved(path: Path, **changed: Any) -> Path:
     net = build_model("pix2pix", "mask", **settings)
     said = {
         "format": runs.MODEL_FORMAT,
-        "arch": {"model": "pix2pix", "task": "mask", "settings": settings},
+        "arch": _arch(),
         "state": net.state_dict(),
         "meta": {},
     }
@@ -158,7 +158,12 @@ def test_a_good_checkpoint_loads(tmp_path: Path) -> None:
 
 
 def _arch(**settings: Any) -> dict[str, Any]:
-    return {"model": "pix2pix", "task": "mask", "settings": {"size": 64, "width": 4, "critic_width": 4} | settings}
+    return {
+        "model": "pix2pix",
+        "model_version": MODELS.get("pix2pix").VERSION,
+        "task": "mask",
+        "settings": {"size": 64, "width": 4, "critic_width": 4} | settings,
+    }
 
 
 @pytest.mark.parametrize("changed", [
@@ -168,6 +173,7 @@ def _arch(**settings: Any) -> dict[str, Any]:
     {"arch": {"model": "../../evil", "task": "mask", "settings": {"size": 64}}},
     {"arch": _arch(width=10**9)}, {"arch": _arch(width=4096)}, {"arch": _arch(size=2**40)}, {"arch": _arch(seen=1)},
     {"arch": _arch(vgg="hf-hub:evil/model")}, {"arch": _arch(size=torch.zeros(3))},
+    {"arch": _arch() | {"model_version": torch.zeros(3)}}, {"arch": _arch() | {"model_version": 99}},
     {"state": {"a": torch.zeros(1).expand(10**6, 10**6)}}, {"state": {"a": torch.zeros(2).to_sparse()}},
     {"state": {"a": "text"}}, {"state": {}},
 ], ids=str)  # fmt: skip

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,10 +16,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Sample
 from ahp_toolkit.core.torch_io import load_torch
 from baselines import runs
 from baselines.base import MODELS, build_model
+from baselines.predict import predict_run
 from baselines.recipes import RECIPES, model_settings, rate_factor
 from baselines.synced import counted
 from baselines.train import Training, train
@@ -136,6 +140,41 @@ def test_weights_of_others_are_refused(build: Path, tmp_path: Path, whole: Path)
     (other / "state.pt").write_bytes(b"not torch")
     with pytest.raises(UserError, match="delete it to begin anew"):
         train(job(build, tmp_path, name="mine", steps=2))
+
+
+def test_weights_of_an_earlier_version_of_their_model_are_refused(
+    build: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert json.loads((whole / "run.json").read_text())["model_version"] == MODELS.get("pix2pix").VERSION
+    run = train(job(build, tmp_path, name="mine", stop_at=4))
+    monkeypatch.setattr(MODELS.get("pix2pix"), "VERSION", 99)
+    earlier = "trained by an earlier version of pix2pix: "
+    for fails in (
+        lambda: runs.load_model(whole),
+        lambda: predict_run(whole, build / "splits" / "val", tmp_path / "p", device="cpu"),
+        lambda: train(job(build, tmp_path, init=whole)),
+    ):
+        with pytest.raises(UserError, match=rf"best\.pt: {earlier}train it anew$"):
+            fails()
+    with pytest.raises(UserError, match=rf"state\.pt: {earlier}delete it to train it anew, or take another --name$"):
+        train(job(build, tmp_path, name="mine"))
+    assert train(job(build, tmp_path, steps=1)) != run
+
+
+def test_val_samples_that_cannot_be_rendered_are_counted(build: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    root = Path(shutil.copytree(build, tmp_path / "b", ignore=shutil.ignore_patterns("runs")))
+    said = json.loads((root / "build.json").read_text())
+    (root / "build.json").write_text(json.dumps(said | {"roots": {"coco": str(root / "data")}}))
+    photos = sorted({s.image.path for s in store.read_records(root / "splits" / "val", Sample)})
+    (root / "data" / photos[0]).unlink()
+    run = train(job(root, tmp_path, steps=1))
+    assert json.loads((run / "run.json").read_text())["val_missing"] == 2 and (run / "best.pt").exists()
+    (line,) = caplog.messages
+    assert f"2 of {2 * len(photos)} samples cannot be rendered" in line and "\n" not in line
+    for name in photos[1:]:
+        (root / "data" / name).unlink()
+    with pytest.raises(UserError, match="splits/val: 6 of 6 samples cannot be rendered .*look at the data roots"):
+        train(job(root, tmp_path, steps=1, seed=1))
 
 
 @pytest.mark.parametrize(
