@@ -102,7 +102,7 @@ def bench() -> None:
 
 def main() -> None:
     """The console script: every end has its status (`exits.STATUSES`), every error one line on stderr."""
-    exits.on_sigterm()
+    exits.on_signals()
     status = _run()
     log.close_log(status)
     sys.exit(status)
@@ -126,7 +126,7 @@ def _run() -> int:
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else exits.OK if e.code is None else exits.INTERNAL
     except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole
-        return exits.failed(e)
+        return exits.stopped() if exits.signalled() else exits.failed(e)  # libraries replace what a signal raised
 
 
 def _misused(e: click.UsageError) -> int:

@@ -42,29 +42,56 @@ _MACHINE = {
 }
 
 
-_terminated: list[int] = []  # the SIGTERM that ends this process; libraries may replace the exception it raised
+_came: list[int] = []  # the signals that end this process: a library may replace or swallow what they raised
 
 
-def on_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl+C does (its main thread alone may say so)."""
+def on_signals() -> None:
+    """Let SIGTERM and Ctrl+C end this process alike (its main thread alone may say so)."""
 
-    def stop(_: int, __: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
-        _terminated.append(signal.SIGTERM)
+    def stop(number: int, _: FrameType | None) -> None:
+        _came.append(number)
+        if number == signal.SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
         raise KeyboardInterrupt
 
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: in the background
+            signal.signal(signal.SIGINT, stop)
+        sys.unraisablehook = _swallowed
+
+
+def _swallowed(e: sys.UnraisableHookArgs) -> None:
+    """Say nothing of an interrupt that could not be raised, as in the callbacks of a compiler: `check` raises it."""
+    if not (_came and issubclass(e.exc_type, KeyboardInterrupt)):
+        sys.__unraisablehook__(e)
+
+
+def signalled() -> bool:
+    """Whether a signal came that ends this process."""
+    return bool(_came)
+
+
+def check() -> None:
+    """Raise `KeyboardInterrupt` where a signal came and the one it raised was lost; for every loop of work."""
+    if _came:
+        raise KeyboardInterrupt
+
+
+def answered() -> None:
+    """Forget the Ctrl+C that this process sent itself: it has done its work, and nobody asked for the end."""
+    _came[:] = [number for number in _came if number != signal.SIGINT]
 
 
 def stopped() -> int:
     """The end by a signal: the workers are ended, what they had not finished is made by the next start."""
     for child in multiprocessing.active_children():
         child.terminate()
-    said = f"{'terminated' if _terminated else 'interrupted'}; the same command goes on from here"
+    terminated = signal.SIGTERM in _came
+    said = f"{'terminated' if terminated else 'interrupted'}; the same command goes on from here"
     log.event("error", "error", kind="interrupted", message=said)
     sys.stderr.write(f"ahp: {said}\n")
-    return TERMINATED if _terminated else INTERRUPTED
+    return TERMINATED if terminated else INTERRUPTED
 
 
 def user(message: str) -> int:

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from .limits import MAX_LABEL_PIXELS, MAX_PIXELS, MAX_SCANNED_PIXELS
 from .limits import MAX_PICTURE_BYTES as MAX_BYTES
@@ -35,6 +36,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 _MACHINE = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 _STRIP = 256  # rows that are converted at a time
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION, _TIFF_SIZE = 274, (256, 257)  # tags
 
 
 class ImageError(ValueError):
@@ -145,10 +147,13 @@ def _open(data: bytes | IO[bytes], name: str = "image") -> Image.Image:
 
 def _header_of(im: Image.Image) -> Header:
     try:
-        orientation = int(im.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(im.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001  broken EXIF is no reason to lose a photo
         orientation = 1
-    return Header(im.width, im.height, im.mode, im.format or "", orientation)
+    # Newer Pillows give a TIFF's size as turned; the tags say what is stored
+    width, height = (int(im.tag_v2[t]) for t in _TIFF_SIZE) if isinstance(im, TiffImageFile) else im.size
+    form = "JPEG" if im.format == "MPO" else im.format or ""  # several JPEGs in a row; the first is the photo
+    return Header(width, height, im.mode, form, orientation)
 
 
 def decode(data: bytes, size: tuple[int, int] | None = None) -> Rgb:
@@ -173,19 +178,31 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> Rgb:
                 raise ImageError(*_jpeg_reason(str(e))) from e
         try:
             im.load()
+            was_turned = _turned_by_pillow(im, head)
             pixels = _to_rgb(im)
             im.close()  # its pixels take more than ours: gone before they are turned
-            return np.ascontiguousarray(_turned(pixels, head.orientation)) if turn else pixels
+            if turn == was_turned:
+                return pixels
+            return np.ascontiguousarray(_turned(pixels, head.orientation, back=was_turned))
         except Exception as e:
             reason = "truncated" if "truncated" in str(e) else "corrupt"
             raise ImageError(reason, f"{head.format} {head.width}x{head.height}: {type(e).__name__}: {e}") from e
 
 
-def _turned(pixels: Rgb, orientation: int) -> Rgb:
-    """Pixels turned by an EXIF orientation of _TURNED."""
+def _turned_by_pillow(im: Image.Image, head: Header) -> bool:
+    """Whether loading applied the orientation, as Pillow does for TIFF alone: it takes the tag away then."""
+    return isinstance(im, TiffImageFile) and head.orientation != 1 and _ORIENTATION not in im.getexif()
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int, back: bool = False) -> NDArray[np.uint8]:
+    """Pixels [H, W, ...] turned by an EXIF orientation (2 to 8), or ``back``: from turned to stored."""
     if orientation in (6, 8):
-        return np.rot90(pixels, 1 if orientation == 8 else -1)
-    return (pixels if orientation == 5 else pixels[::-1, ::-1]).transpose(1, 0, 2)
+        return np.rot90(pixels, 1 if (orientation == 8) != back else -1)
+    if orientation in (3, 7):
+        pixels = pixels[::-1, ::-1]
+    if orientation in (5, 7):
+        return pixels.swapaxes(0, 1)
+    return {2: pixels[:, ::-1], 4: pixels[::-1]}.get(orientation, pixels)
 
 
 def _jpeg_reason(message: str) -> tuple[str, str]:
@@ -234,7 +251,11 @@ def read_labels(data: bytes | Path) -> NDArray[np.uint8]:
         if im.width * im.height > MAX_LABEL_PIXELS:
             raise ImageError("too_large", f"{name}: {im.width}x{im.height}, at most {MAX_LABEL_PIXELS} px of labels")
         try:
-            return np.ascontiguousarray(np.asarray(im, dtype=np.uint8))
+            head = _header_of(im)
+            labels = np.asarray(im, dtype=np.uint8)
+            if _turned_by_pillow(im, head):
+                labels = _turned(labels, head.orientation, back=True)
+            return np.ascontiguousarray(labels)
         except Exception as e:
             raise ImageError("corrupt", f"{name}: {type(e).__name__}: {e}") from e
 

@@ -15,7 +15,8 @@ error           kind (user, machine, internal, interrupted), message; traceback 
 run_end         status (the exit status), seconds
 =============== ========================================================================================
 
-Passwords and keys in addresses and in NAME=VALUE pairs are replaced by ``***``. Without ``open_log`` nothing is kept.
+Passwords and keys in addresses, in NAME=VALUE pairs and under such names are replaced by ``***``. Without ``open_log``
+nothing is kept.
 """
 
 from __future__ import annotations
@@ -35,24 +36,38 @@ from typing import IO, Any, TextIO
 
 from .errors import UserError
 
-_NAMES = r"secret|token|password|passwd|signature|credential|api_?key|access_?key\w*"
-_SECRETS = (
-    (re.compile(r"(\w://)[^/@\s]+@"), r"\1***@"),
-    (re.compile(rf"((?:{_NAMES})[\"']?\s*[=:]\s*)[^\s&,;\"']+", re.I), r"\1***"),
+# Texts may be megabytes: what repeats in a pattern is bounded, or no two of its starts scan the same characters.
+_NAMES = (
+    r"(?:secret\w{0,20}|token|password|passwd|passphrase|signature|credential|authorization|"
+    r"(?:api|account|access|private)[_-]?key\w{0,20}|(?<![^\W_])sig)"
 )
+#: What stands behind the sign: quoted, in quotes that are escaped themselves, or bare.
+_VALUE = (
+    r"(?:(\")(?:[^\"\\]|\\.)+|(')(?:[^'\\]|\\.)+|(\\+[\"'])[^\"'\\]+|"
+    r"(?:(?:bearer|basic)\s+)?[^\s&,;\"']+)"
+)
+_SECRETS = (
+    (re.compile(r"(\w://)[^/\s]+@"), r"\1***@"),  # greedy: a password may hold an @
+    (re.compile(rf"({_NAMES}\\*[\"']?\s*[=:]\s*){_VALUE}", re.I | re.S), r"\1\2\3\4***"),
+)
+_NAME = re.compile(rf"{_NAMES}s?\Z", re.I)
 
 
 def redacted(value: Any) -> Any:
-    """A JSON-like value whose texts hold no password, key or token of an address or a NAME=VALUE pair."""
+    """A JSON-like value whose texts hold no password, key or token of an address, a NAME=VALUE pair or a dict."""
     if isinstance(value, str):
         for pattern, put in _SECRETS:
             value = pattern.sub(put, value)
         return value
     if isinstance(value, dict):
-        return {str(k): redacted(v) for k, v in value.items()}
+        return {str(k): "***" if _secret(str(k), v) else redacted(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(v) for v in value]
     return value
+
+
+def _secret(name: str, value: Any) -> bool:
+    return not isinstance(value, int | float | None) and _NAME.search(name) is not None  # a number is a count
 
 
 class Log:

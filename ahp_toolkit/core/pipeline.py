@@ -5,7 +5,8 @@ tables. Shards are cut by position, never by the number of workers, and random n
 bytes do not depend on who ran what. Work in progress lies in ``.<stage>-<key>`` beside the stage's folder; a shard is
 done when its ``shard-NNNNN.json`` stands there and the files that it names have the content it names; the finished
 folder replaces the old one by rename. Killed at any moment, the same call goes on from the last whole shard; a stage
-that was damaged after its end is made anew.
+that was damaged after its end, or lacks photos that are there now, is made anew. One that has photos which are missing
+now is never replaced by one without them.
 """
 
 from __future__ import annotations
@@ -21,23 +22,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import dry, log, store, timing
+from . import absent, dry, exits, log, store, timing
 from .engines import SEEN, Engine, Task, Work, using
 from .errors import UserError
 from .progress import Progress
 from .records import Dropped
 from .tables import to_table
 
+#: The code that every stage stands on, for `code_digest`.
+GROUND = tuple(
+    f"ahp_toolkit.core.{m}" for m in ("masks", "images", "photos", "crops", "context", "records", "tables", "pipeline")
+)
 MAIN = ""  # the name of a stage's own table: its parts lie in the stage's folder itself
 
 
 @dataclass
 class Output:
-    """What a stage function makes of one shard: records by table name, rejects with reasons, and counts."""
+    """What a stage function makes of one shard: records by table name, rejects with reasons, counts, missing photos."""
 
     tables: dict[str, list[Any]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    missing: set[absent.Absent] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Job:
 
     ``growing`` shards double in size every eight, up to 32 times ``shard_size``: small inputs fill all workers, large
     ones do not make too many files. ``network``: the function runs a network, which an engine may give a GPU.
+    ``roots``: data roots of photos by source, where not ``fn.roots``. ``beside``: what others lay in the stage's
+    folder, which stays when it is made anew to the same digest.
     """
 
     name: str
@@ -57,6 +65,13 @@ class Job:
     growing: bool = False
     unit: str = "record"
     network: bool = False
+    roots: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+
+    @property
+    def photos(self) -> Mapping[str, str]:
+        """Where the photos lie that the stage reads: data roots by source."""
+        return self.roots or getattr(self.fn, "roots", {})
 
     def size_of(self, number: int) -> int:
         """Items in shard ``number``."""
@@ -86,9 +101,13 @@ class Result:
 
 
 def code_digest(*modules: str) -> str:
-    """sha256 over the source files of modules (dotted names): a changed stage recomputes."""
+    """sha256 over the source files of modules (dotted names; all modules of a package): a changed stage recomputes."""
     paths = [Path(str(importlib.import_module(m).__file__)) for m in modules]
-    return store.digest_files(paths)
+    return store.digest_files([q for p in paths for q in (_package(p) if p.name == "__init__.py" else [p])])
+
+
+def _package(init: Path) -> list[Path]:
+    return sorted(init.parent.rglob("*.py"))
 
 
 def finished(folder: Path, key_digest: str | None = None) -> Result | None:
@@ -110,6 +129,22 @@ def finished(folder: Path, key_digest: str | None = None) -> Result | None:
     elif said is None or said["key_digest"] != key_digest or not _stands(folder, said["files"]):
         return None
     return Result(said["name"], folder, said["counts"], said["dropped"], said["digest"], False)
+
+
+def standing(job: Job) -> Result | None:
+    """What `finished` finds of a job; None, too, where a photo that was missing then is there now."""
+    done = finished(job.folder, job.key_digest)
+    found = absent.back(job.photos, missing_in(job.folder) or ()) if done is not None else ""
+    if found:
+        log.event("photos_back", "warning", path=found)
+        sys.stderr.write(f"{found}: was missing when {job.folder} was made; made anew\n")
+    return None if found else done
+
+
+def missing_in(folder: Path) -> list[Sequence[str]] | None:
+    """The photos that were missing when a stage was made; None where no stage stands, or one of a former version."""
+    said = store.read_sealed(folder / "stage.json")
+    return None if said is None else said.get("missing")
 
 
 def _stands(folder: Path, files: Mapping[str, str]) -> bool:
@@ -138,6 +173,7 @@ def run(
     quiet: bool = False,
     carry: Result | None = None,
     engine: Engine | None = None,
+    anew: bool = False,
 ) -> Result:
     """Run a stage to its end, or go on with it, or do nothing when it is finished.
 
@@ -147,11 +183,13 @@ def run(
         total: number of items, when known, for the progress bar.
         carry: an inner stage whose drops and counts (those named ``what/source``) belong to this one's account.
         engine: where the shards are worked on; it is left open.
+        anew: run even where a whole result stands.
 
     Raises:
-        UserError: what a stage function or an input says a user must mend.
+        UserError: what a stage function or an input says a user must mend; when the result that stands has photos that
+            are missing now.
     """
-    done = finished(job.folder, job.key_digest) or _ended(job)
+    done = None if anew else standing(job) or (standing(job) if _ended(job) else None)
     if done is not None:
         if not dry.running():
             _forget_stale(job)
@@ -208,10 +246,12 @@ class _Shard:
         reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
         digests = {n: hashlib.sha256(data).hexdigest() for n, data in files}
         mark = {"counts": counts, "dropped": reasons, "seconds": log.seconds(start), "files": digests}
+        mark["missing"] = absent.noted(out.missing)
         return _Made(len(items), [*files, (_mark(Path(), number).name, store.sealed(mark))])
 
     def keep(self, made: _Made) -> int:
         """Write the files, the mark last; returns the number of items."""
+        exits.check()  # what was made while a signal got lost may be an error's work
         for name, data in made.files:
             store.write_bytes(self.folder / name, data)
         return made.items
@@ -245,7 +285,8 @@ def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[in
         shard = list(itertools.islice(stream, job.size_of(number)))
         if not shard and number > 0:
             return
-        if _made(_mark(job.partial, number)) is not None:
+        said = _made(_mark(job.partial, number))
+        if said is not None and not absent.back(job.photos, said.get("missing", ())):
             bar.skip(len(shard))
         else:
             yield number, shard
@@ -272,6 +313,7 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     reasons: Counter[str] = Counter()
     spent: list[float] = []
     files: dict[str, str] = {}
+    missing = absent.noted((missing_in(carry.folder) or ()) if carry else ())
     marks = sorted(job.partial.glob("shard-*.json"))
     for mark in marks:
         said = _made(mark)
@@ -281,6 +323,8 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
         reasons.update(said["dropped"])
         spent.append(said["seconds"])
         files.update(said["files"])
+        missing = absent.noted(missing, said.get("missing", ()))
+    absent.refuse(job.folder, job.photos, missing, missing_in(job.folder))
     inherited = []
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
@@ -301,6 +345,7 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
         "digest": digest,
         "shards": len(marks),
         "files": kept,
+        "missing": missing,
     }
     before = carry.folder if carry else None
     timing.write(job.partial, counts["in"], spent, time.monotonic() - start, workers, before)
@@ -323,7 +368,15 @@ def _settle(job: Job) -> None:
     store.remove_tree(job.partial / "dropped")
     for left in (*job.partial.glob("shard-*.json"), *job.partial.rglob(".*.tmp"), *job.partial.glob(f"{SEEN}*")):
         left.unlink()
+    if _digest(job.folder) == _digest(job.partial):
+        for name in job.beside:
+            if (job.folder / name).exists():
+                (job.folder / name).rename(job.partial / name)
     _replace(job.folder, job.partial)
+
+
+def _digest(folder: Path) -> Any:
+    return (store.read_sealed(folder / "stage.json") or {}).get("digest")
 
 
 def _replace(folder: Path, new: Path) -> None:

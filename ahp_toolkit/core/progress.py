@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import log
+from . import exits, log
 
 
 def draws(stream: object) -> bool:
@@ -56,7 +56,8 @@ class Progress:
             self._bar.update(n)
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """``n`` more are done; ``note`` is shown at the end of the line."""
+        """``n`` more are done; ``note`` is shown at the end of the line. Here a signal that was lost is raised."""
+        exits.check()
         self.n += n
         if self._bar is not None:
             if note:

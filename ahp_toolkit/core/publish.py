@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from . import lease, places, remote, store
+from . import exits, lease, places, remote, store
 from .errors import StorageError, UserError
 from .lock import lock
 from .mirror import HOLD, Mirror
@@ -171,6 +171,7 @@ def _published(mirror: Mirror, mine: lease.Lease) -> Iterator[None]:
     except KeyboardInterrupt:
         if not failed:
             raise
+        exits.answered()
     finally:
         stop.set()
         for t in threads:

@@ -28,11 +28,14 @@ _LONGEST_NAME = 255  # bytes, on every usual file system
 
 @contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path``; on success flush, fsync and rename it there, else leave nothing."""
+    """Open a temporary file beside ``path``; on success flush, fsync and rename it there, else leave nothing.
+
+    Text is UTF-8.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp, fd = _temporary(path)
     try:
-        with os.fdopen(fd, mode) as f:
+        with os.fdopen(fd, mode, encoding=None if "b" in mode else "utf-8") as f:  # whatever the locale
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -222,7 +225,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: cannot be read as JSON ({e}); run the command that made it again") from e
 

@@ -114,3 +114,61 @@ def test_label_pictures_are_read_unchanged(tmp_path):
     assert np.array_equal(images.read_labels(tmp_path / "p.png"), labels)
     with pytest.raises(ImageError):
         images.read_labels(picture(fmt="PNG"))
+
+
+def coded(pixels, fmt, **options):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, fmt, **options)
+    return out.getvalue()
+
+
+#: Formats with an orientation, and how they are saved with as little loss as can be.
+ORIENTED = [
+    ("JPEG", {"quality": 95, "subsampling": 0}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("MPO", {"quality": 95, "subsampling": 0, "save_all": True, "append_images": [Image.new("RGB", (48, 32))]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("fmt", "options"), ORIENTED)
+def test_every_format_is_used_as_stored_or_turned_once(fmt, options, orientation):
+    stored = np.zeros((32, 48, 3), np.uint8)
+    stored[:16, :16], stored[16:, 32:] = (250, 0, 0), (0, 250, 0)
+    data = coded(stored, fmt, exif=turned(orientation), **options)
+    head = images.header(data)
+    assert (head.width, head.height, head.orientation) == (48, 32, orientation)
+    for size in (None, (48, 32)):
+        assert close(images.decode(data, size), stored)
+    if orientation < 5:
+        with pytest.raises(ImageError, match="annotated as 32x48"):
+            images.decode(data, (32, 48))
+        return
+    flat = stored.transpose(1, 0, 2)  # orientation 5; TIFF 6.0 and EXIF 2.3, tag 274
+    right = {5: flat, 6: flat[:, ::-1], 7: flat[::-1, ::-1], 8: flat[::-1]}[orientation]
+    assert close(images.decode(data, (32, 48)), right)
+
+
+def close(a, b):
+    return a.shape == b.shape and np.abs(a.astype(int) - b).max() <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_are_read_as_stored(orientation):
+    labels = np.random.default_rng(0).integers(0, 20, (9, 7)).astype(np.uint8)
+    assert np.array_equal(images.read_labels(coded(labels, "TIFF", exif=turned(orientation))), labels)
+
+
+def test_a_picture_of_several_is_decoded_as_strictly_as_a_jpeg():
+    """MPO, as phones write it: the first picture is the photo."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    more = {"save_all": True, "append_images": [Image.new("RGB", (64, 64))]}
+    data, alone = coded(pixels, "MPO", quality=95, **more), coded(pixels, "JPEG", quality=95)
+    assert images.header(data).format == "JPEG" and Image.open(io.BytesIO(data)).format == "MPO"
+    assert np.array_equal(images.decode(data), images.decode(alone))
+    bad = bytearray(data)
+    at = data.index(b"\xff\xda") + 40
+    bad[at : at + 30] = bytes(30)
+    with pytest.raises(ImageError) as e:
+        images.decode(bytes(bad))
+    assert e.value.reason == "corrupt"

@@ -6,15 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from ahp_toolkit.core import store
+from ahp_toolkit.core import absent, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
-from ahp_toolkit.core.pipeline import MAIN, Job, Output, run
+from ahp_toolkit.core.pipeline import MAIN, Job, Output, code_digest, run
 from ahp_toolkit.core.records import Dropped
 
 
@@ -72,6 +72,35 @@ def test_the_same_job_is_not_run_again_and_another_key_is(tmp_path):
     assert calls(tmp_path) == 3
     assert run(job(tmp_path, option=2), lambda: range(10), quiet=True).fresh
     assert calls(tmp_path) == 6
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_others_laid_beside_a_stage_stays_while_its_digest_does(tmp_path, same):
+    first = replace(job(tmp_path), beside=("crops",))
+    run(first, lambda: range(10), quiet=True)
+    (tmp_path / "double/crops").mkdir()
+    (tmp_path / "double/crops/a.png").write_bytes(b"a")
+    r = run(replace(first, key={"v": 2}), lambda: range(10 if same else 8), quiet=True)
+    assert r.fresh and (tmp_path / "double/crops/a.png").exists() == same
+
+
+def test_a_note_of_missing_photos_tells_what_is_new_as_far_as_it_goes():
+    every = absent.noted({("coco", f"{i}.jpg") for i in range(3 * absent.LIMIT)})
+    assert len(every) == absent.LIMIT and not absent.newly(every, every)
+    fewer = absent.noted(every[500:], {("coco", f"{i}.jpg") for i in range(2 * absent.LIMIT)})
+    assert not absent.newly(fewer, every) and len(absent.newly(every, every[1:])) <= 1
+    assert absent.newly([("a", "b")], []) == [("a", "b")]
+
+
+def test_the_code_of_a_package_is_that_of_all_its_modules(tmp_path, monkeypatch):
+    for name in ("__init__.py", "inner.py", "deep/__init__.py", "deep/er.py"):
+        (tmp_path / "ahp_probe" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ahp_probe" / name).write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen = {code_digest("ahp_probe"), code_digest("ahp_probe.inner")}
+    (tmp_path / "ahp_probe/deep/er.py").write_text("x = 1")
+    seen |= {code_digest("ahp_probe"), code_digest("ahp_probe.inner")}
+    assert len(seen) == 3
 
 
 def test_workers_do_not_change_a_byte(tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -113,3 +115,35 @@ def test_seeds_depend_on_the_keys_alone():
 def test_a_table_with_more_columns_is_read(tmp_path):
     table = tables.to_table([EXAMPLES["Dropped"]], records.Dropped).append_column("new", pa.array([1]))
     assert list(tables.from_table(table, records.Dropped)) == [EXAMPLES["Dropped"]]
+
+
+#: A locale that knows no ü; `-X utf8=0` lets it be.
+ELSEWHERE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+WRITTEN = """
+import locale, sys
+from pathlib import Path
+from ahp_toolkit.core import store
+from annotation import guide
+from baselines import people, runlog
+assert locale.getpreferredencoding(False).upper() not in ("UTF-8", "UTF8")
+folder = Path(sys.argv[1])
+with store.atomic(folder / "x.json", "w") as f:
+    f.write('{"a": ["\\u00fc"]}')
+assert (folder / "x.json").read_bytes() == b'{"a": ["\\xc3\\xbc"]}'
+assert store.read_json(folder / "x.json") == people.boxes_file(folder / "x.json") == {"a": ["\\u00fc"]}
+assert "Reviewing people" in guide.page()
+"""
+
+
+def test_our_files_are_utf8_whatever_the_locale(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", WRITTEN, str(tmp_path)], env=os.environ | ELSEWHERE, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_json_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'{"a": "\xff\xfe"}')
+    with pytest.raises(UserError, match=r"x\.json: cannot be read as JSON"):
+        store.read_json(tmp_path / "x.json")

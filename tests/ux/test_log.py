@@ -89,6 +89,42 @@ def test_no_secret_reaches_the_log():
     assert "s3://***@host/b" in text and "a=1" in text and "rest" in text
 
 
+@pytest.mark.parametrize("text", [
+    "password='HUSH HUSH' & more", '{"password": "HUSH", "b": "more"}', r'{\"password\": \"HUSH\", \"b\": \"more\"}',
+    'AWS_SECRET_ACCESS_KEY="HUSH" more', "AccountKey=HUSH==;more", "https://x.blob/c?sv=1&sig=HUSH&more",
+    "private_key=HUSH, more", "https://user:HU@SH@host/more", "https://user:x@HUSH@host/a@more",
+    "secret_key: HUSH more", "Authorization: Bearer HUSH\nmore", 'password="HU\\"SH" more', "password=x\\HUSH more",
+    "password: 'HUSH;HUSH' more",
+])  # fmt: skip
+def test_secrets_are_found_in_quotes_and_addresses(text):
+    said = log.redacted(text)
+    assert "HU" not in said and "SH" not in said and "***" in said and "more" in said, said
+
+
+@pytest.mark.parametrize("name", ["password", "AWS_SECRET_ACCESS_KEY", "AccountKey", "sig", "private_key", "api-key"])
+def test_what_a_dict_keeps_under_a_secrets_name_is_not_logged(name):
+    assert log.redacted({"a": [{name: "x y"}]}) == {"a": [{name: "***"}]}
+    assert log.redacted({name: ["x"]}) == {name: "***"} and log.redacted({name: {"a": "x"}}) == {name: "***"}
+
+
+@pytest.mark.parametrize("text", [
+    "https://host:80/a@b", "design=5 resign: no", "key=stage", "tokens: 7 of 9", "monkey: a", "a@b: c",
+])  # fmt: skip
+def test_what_is_no_secret_is_logged_as_it_is(text):
+    assert log.redacted(text) == text
+    assert log.redacted({"key": text, "design": "x", "token": 5}) == {"key": text, "design": "x", "token": 5}
+
+
+@pytest.mark.parametrize(
+    "part", ["secret", "token ", "a://b", "sig='", 'password="', "password=\\", " ", "access_key_"]
+)
+def test_redaction_reads_a_long_text_once(part):
+    """Backtracking would take hours here."""
+    text = part * (300_000 // len(part))
+    assert len(log.redacted(text)) <= len(text) * 2
+    assert log.redacted(f"password={part * 50_000}").startswith("password=")
+
+
 def test_a_log_that_cannot_be_written_is_said_before_anything_runs(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         log.open_log(str(tmp_path / "no" / "log.jsonl"), "0")
