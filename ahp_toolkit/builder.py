@@ -115,11 +115,11 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
 def split_of(o: Options, s: Synthesis, name: str) -> Result:
     """One split; test holds real composites alone as soon as voters have passed some (spec §2)."""
     if name == "test" and (o.out / "compose").exists():
-        from annotation.votes import passed, write_test
+        from annotation.votes import begun, passed, write_test
 
         from .stages.synth import Initial
 
-        if passed(o.out):
+        if begun(o.out) and passed(o.out):
             initial = Initial(s.initial, s.initial_weights, s.initial_iou, o.device)
             return write_test(o.out, initial=initial, seed=s.seed)
     return flow_splits.split(o, s, name)

@@ -18,13 +18,12 @@ from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_
 from .core import dry, store
 from .core.engines import Engine
 from .core.errors import UserError
-from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
+from .core.pipeline import GROUND, MAIN, Job, Result, code_digest, finished, missing_in, run, standing
 from .core.records import Candidate, Decision, Human, Occluder
 from .sources import SOURCES
 from .stages.duplicates import Unite, find_duplicates
 from .stages.harvest import Harvest, Photo, Rules
 
-GROUND = tuple(f"ahp_toolkit.core.{m}" for m in ("masks", "images", "crops", "records", "tables", "pipeline"))
 #: How the sources' files are read; all of it, whichever sources a build has.
 READERS = tuple(
     f"ahp_toolkit.sources.{m}"
@@ -90,8 +89,9 @@ def harvest(o: Options) -> Result:
     key = {"rules": asdict(o.rules), "inputs": inputs, "code": code_digest(*modules)}
     raw, found = o.out / ".harvest.raw", o.out / ".harvest.raw.json"
     tables = {MAIN: Candidate, "occluders": Occluder, "duplicates": Candidate}
-    job = Job("harvest", o.out / "harvest", Unite(str(raw), str(found)), tables, key, shard_size=1, unit="part")
-    done = finished(job.folder, job.key_digest)
+    unite = Unite(str(raw), str(found))
+    job = Job("harvest", o.out / "harvest", unite, tables, key, shard_size=1, unit="part", roots=o.names)
+    done = standing(job)
     if done is not None:
         if not dry.running():
             _forget(raw, found)
@@ -99,10 +99,30 @@ def harvest(o: Options) -> Result:
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
     first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo")
     read = o.stream(first, lambda: _entries(o), _total(o))
+    _refuse_photoless(o, read)
+    if read.fresh:
+        store.remove_tree(job.partial)  # its shards are of a raw harvest that is gone
     find_duplicates(raw / "photos").save(found)
     result = o.run(job, [p.name for p in store.parts(raw)], carry=read)
     _forget(raw, found)
     return result
+
+
+def _refuse_photoless(o: Options, read: Result) -> None:
+    """Refuse a source none of whose photos is there: a disk that is not mounted, a root of annotations alone.
+
+    Raises:
+        UserError: with a place where a photo was looked for.
+    """
+    photos = store.parts(read.folder / "photos")
+    there = {s for p in photos for s in store.read_table(p, ["source"])["source"].unique().to_pylist()}
+    for source, place, *_ in missing_in(read.folder) or ():
+        others = [r for r in read.dropped if r.startswith(f"{source}/image_") and r != f"{source}/image_missing"]
+        if source not in there and not others:
+            raise UserError(
+                f"--source {source}={o.roots[source]}: none of the photos that its annotations name is there; looked "
+                f"for {place}; mount or fetch them, or leave the source out"
+            )
 
 
 def _forget(raw: Path, found: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,18 @@ from .core import log, store
 from .core.engines import Engine
 from .core.errors import UserError
 from .core.lock import lock
-from .core.pipeline import MAIN, Job, Result, code_digest, finished, run
+from .core.pipeline import GROUND, MAIN, Job, Result, code_digest, finished, run
 from .core.records import SPLITS, Human, Occluder, Sample
-from .flow import GROUND, Options, digest_of, parts_of
+from .flow import Options, digest_of, parts_of
 from .occlusion.densities import assign, parse
 from .occlusion.place import Settings
 from .stages.bank import Bank, shares
-from .stages.materialize import Materialize, WrittenSample, files_digest
+from .stages.materialize import Materialize, WrittenSample, file_name, files_digest, forget
 
 #: The source of the paper's occluders (spec §2), and the word for all of a build's.
 OCCLUDERS, EVERY = "coco", "all"
+#: What `materialize` lays beside a split's tables: the crops, and what was written of them.
+BESIDE = ("crops", ".crops.written")
 OCCLUSION = tuple(f"ahp_toolkit.occlusion.{m}" for m in ("bits", "search", "place", "paste", "densities", "degrade"))
 
 
@@ -100,7 +102,8 @@ def split(o: Options, s: Synthesis, name: str) -> Result:
     inputs = [digest_of(o.out / "review"), digest_of(o.out / "bank")]
     key = {"options": options, "inputs": inputs, "code": code, "density": str(density)}
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
-    job = Job(name, o.out / "splits" / name, fn, tables, key, 16, True, "human", s.initial != "simulated")
+    network = s.initial != "simulated"
+    job = Job(name, o.out / "splits" / name, fn, tables, key, 16, True, "human", network, beside=BESIDE)
     items = lambda: synth.tasks(humans, ids, targets)  # noqa: E731
     return o.stream(job, items, ids.every)
 
@@ -142,6 +145,16 @@ def _written(marks: Path, to: Path, what: str) -> bool:
     return all(files_digest(to, w.name, what) == w.files for w in store.read_records(marks, WrittenSample))
 
 
+def _forget_others(marks: Path, to: Path, what: str, split: Path) -> None:
+    """Remove the pictures that an earlier call wrote of samples that the split no longer has, and nothing else."""
+    now = {
+        file_name(i) for p in store.parts(split) for i in store.read_table(p, ["sample_id"])["sample_id"].to_pylist()
+    }
+    for name in {w.name for w in store.read_records(marks, WrittenSample)} - now:
+        if name == file_name(name):  # a name of ours: no path
+            forget(to, name, what)
+
+
 def pictures_of(root: Path, out: Path, name: str, what: str) -> Path:
     """Where `materialize` writes a split's pictures: ``out``/SPLIT, or for crops beside the split's tables."""
     return out / name if what == "full" else root / "splits" / name / "crops"
@@ -160,16 +173,17 @@ def materialize(
             "what": what,
             "input": digest_of(folder),
             "to": to.name,
-            "code": code_digest("ahp_toolkit.stages.render", "ahp_toolkit.stages.materialize", *OCCLUSION),
+            "code": code_digest("ahp_toolkit.stages.render", "ahp_toolkit.stages.materialize", *OCCLUSION, *GROUND),
         }
         marks = to.parent / f".{to.name}.written"
         job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
         items = [p.name for p in store.parts(folder)]
         with lock(marks.parent):
+            with suppress(UserError):  # no whole table stands: nothing is known of what was written
+                _forget_others(marks, to, what, folder)
             result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
             if not _written(marks, to, what):  # a picture was lost or damaged since
-                shutil.rmtree(marks)
-                result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
+                result = run(job, lambda items=items: items, engine=engine, total=len(items), anew=True)  # type: ignore[misc]
             store.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample
         results.append(result)
     return results

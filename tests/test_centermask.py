@@ -161,6 +161,19 @@ def test_samples_lie_as_the_asks_do_and_number_the_neighbours(tmp_path: Path) ->
     assert any((f[:, ::-1] == 1).sum() == (f == 1).sum() for f in flipped)
 
 
+def test_people_of_another_file_of_the_photo_are_not_drawn_in_this_ones_frame(tmp_path: Path) -> None:
+    (one,) = world(tmp_path, 1, "masks")
+    mask = encode(np.eye(96, dtype=bool))
+    crop = replace(one, candidate_id="lip/7#1", image=replace(one.image, image_id="lip/7"), mask=mask)
+    people = by_photo([replace(p, image=replace(p.image, photo="coco/7")) for p in (one, crop)])
+    (alike,) = people.values()
+    cut = CenterMaskCut(centermask.Arch(TINY.encoder, 128, 64), people)
+    photo = person(0)[0]
+    numbers = cut(photo, alike[0], np.random.default_rng(0))[1]
+    alone = CenterMaskCut(cut.arch, {})(photo, alike[0], np.random.default_rng(0))[1]
+    np.testing.assert_array_equal(numbers, alone)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CenterMask trained for some steps at 64 px on 40 toy people."""

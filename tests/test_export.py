@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from pycocotools.coco import COCO
 from ahp_toolkit.core import images, masks, store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Human, Sample
+from ahp_toolkit.core.tar_index import plain_files
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.stages.export import export
 from ahp_toolkit.stages.exports import FORMATS
@@ -153,3 +156,79 @@ def test_ids_from_data_never_leave_the_folder(tmp_path):
     run(out, tmp_path / "o", "ahp", "humans")
     names = [p.name for p in (tmp_path / "o").rglob("*.jpg")]
     assert names and all("<" not in n and "'" not in n for n in names)
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def with_split(build: Path, to: Path, last: int) -> Path:
+    """A copy of a build whose val has the ``last`` samples alone, and whose test is what val was."""
+    shutil.copytree(build, to)
+    shutil.copytree(to / "splits/val", to / "splits/test")
+    found = list(store.read_records(to / "splits/val", Sample))
+    store.write_records(to / "splits/val/part-00000.parquet", found[-last:], Sample)
+    return to
+
+
+@pytest.mark.parametrize("fmt", FORMATS.names())
+def test_what_a_former_export_made_and_this_one_does_not_goes(build, tmp_path, fmt):
+    smaller = with_split(build, tmp_path / "smaller", 2)
+    run(smaller, tmp_path / "fresh", fmt)
+    run(build, tmp_path / "o", fmt, "humans")
+    run(build, tmp_path / "o", fmt)
+    (tmp_path / "o/mine.txt").write_text("mine")
+    run(smaller, tmp_path / "o", fmt)
+    assert files(tmp_path / "o") == files(tmp_path / "fresh") | {"mine.txt"}
+    said = store.read_json(tmp_path / "o/export.json")
+    assert said == store.read_json(tmp_path / "fresh/export.json")
+    assert set(said["splits"]["val"]["files"]) == files(tmp_path / "fresh") - {"export.json", "dropped.parquet"}
+
+
+def test_an_export_speaks_of_every_split_that_lies_there(build, tmp_path):
+    both = with_split(build, tmp_path / "both", 2)
+    render = fake_build.render_of(both)
+    for splits in (["test"], ["val"]):
+        export(both, tmp_path / "a", "cocoa", splits, render=render, quiet=True)
+    export(both, tmp_path / "b", "cocoa", ["val", "test"], render=render, quiet=True)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert store.read_json(tmp_path / "a/export.json") == store.read_json(tmp_path / "b/export.json")
+    assert (tmp_path / "a/dropped.parquet").read_bytes() == (tmp_path / "b/dropped.parquet").read_bytes()
+
+
+def test_a_killed_export_leaves_no_word_of_the_former_one_but_what_it_made(build, tmp_path):
+    run(build, tmp_path / "o", "ahp", "humans")
+    before = files(tmp_path / "o")
+
+    def killed(_: Sample) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(build, tmp_path / "o", "ahp", ["val"], render=killed, quiet=True)
+    assert "export.json" not in files(tmp_path / "o") and len(files(tmp_path / "o")) == len(before)
+    run(build, tmp_path / "o", "ahp")
+    run(build, tmp_path / "fresh", "ahp")
+    assert files(tmp_path / "o") == files(tmp_path / "fresh")
+
+
+def test_a_name_that_leads_out_of_the_folder_is_not_removed(build, tmp_path):
+    run(build, tmp_path / "o", "cocoa", images=False)
+    (tmp_path / "mine.txt").write_text("mine")
+    said = store.read_json(tmp_path / "o/export.json")
+    said["splits"]["val"]["files"] += ["../mine.txt", str(tmp_path / "mine.txt")]
+    store.write_json(tmp_path / "o/export.json", said)
+    run(build, tmp_path / "o", "kins", images=False)
+    assert (tmp_path / "mine.txt").exists() and not (tmp_path / "o/annotations/val_amodal.json").exists()
+
+
+def test_names_beyond_100_bytes_fit_into_shards(build, tmp_path):
+    out = with_split(build, tmp_path / "long", 1)
+    part = out / "splits/val/part-00000.parquet"
+    one = next(iter(store.read_records(part, Sample)))
+    store.write_records(part, [replace(one, sample_id=f"test/{'openimages/' * 9}a#1")], Sample)
+    shard, again = (run(out, tmp_path / name, "webdataset")[0] for name in "ab")
+    assert shard.read_bytes() == again.read_bytes()
+    rows = list(webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False).decode("rgb8"))
+    assert len(rows) == 1 and len(rows[0]["__key__"]) > 100 and rows[0]["occluded.png"].ndim == 3
+    with shard.open("rb") as f:
+        assert {name.partition(".")[0] for name, _, _ in plain_files(f)} == {rows[0]["__key__"]}

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from ahp_toolkit import cli, flow_splits
 from ahp_toolkit.core import masks, store
-from ahp_toolkit.core.records import SPLITS, Dropped, ImageRef, Occluder, Sample
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import SPLITS, Dropped, Human, ImageRef, Occluder, Sample
 from ahp_toolkit.flow import Options
 from ahp_toolkit.flow_splits import Synthesis
 from ahp_toolkit.stages import bank, stats
@@ -126,6 +127,16 @@ def test_a_split_depends_on_the_initial_networks_content_and_code(monkeypatch, t
     assert first == second and plain != code
 
 
+@pytest.mark.parametrize("maker", ["simulated", "centermask"])
+def test_where_a_network_runs_and_options_of_other_makers_are_no_part_of_a_splits_key(tmp_path, maker):
+    weights = tmp_path / "net.pt"
+    weights.write_bytes(b"net")
+    key = Initial(maker, str(weights)).key()
+    assert key == Initial(maker, str(weights), device="cuda").key() != Initial("simulated", iou=0.5).key()
+    other = Initial(maker, iou=0.9, weights=str(weights)) if maker == "centermask" else Initial(maker, weights="other")
+    assert key == other.key()
+
+
 def run(*args: object) -> str:
     result = CliRunner().invoke(cli.ahp, [str(a) for a in args], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -190,3 +201,52 @@ def test_a_frozen_split_that_gives_way_is_told_and_its_copy_stays(built, tmp_pat
     part = next((copy / "splits/val/occluders").glob("part-*.parquet"))
     part.write_bytes(part.read_bytes()[:-9])
     assert "replaces" not in run(*args, "--val-humans", 4)  # mended: the same split again
+
+
+def test_a_frozen_split_stays_while_a_photo_is_away_and_crops_of_the_same_split_stay(built, tmp_path):
+    args, out = built
+    copy, data_ = tmp_path / "o", tmp_path / "coco"
+    shutil.copytree(out, copy)
+    shutil.copytree(out.parent / "coco", data_)
+    args = [str(copy) if a == str(out) else a.replace(str(out.parent / "coco"), str(data_)) for a in args]
+    run(*args)
+    materialize = ("build", "materialize", "--root", copy, "--what", "crops", "--split", "val", "--workers", 1)
+    run(*materialize)
+    crops = sorted(p.name for p in (copy / "splits/val/crops").iterdir())
+    before = {p.name: store.digest_file(p) for p in (copy / "splits/val").rglob("part-*.parquet")}
+    lost = next(iter(store.read_records(copy / "splits/val/humans", Human))).image.path
+    away = (data_ / lost).read_bytes()
+    (data_ / lost).unlink()
+    with pytest.raises(UserError, match=r"splits/val: left as it is, as 1 photos are missing"):
+        run(*args, "--seed", 1)
+    assert before == {p.name: store.digest_file(p) for p in (copy / "splits/val").rglob("part-*.parquet")}
+    assert crops == sorted(p.name for p in (copy / "splits/val/crops").iterdir())
+    (data_ / lost).write_bytes(away)
+    said = json.loads((copy / "splits/val/stage.json").read_text())
+    said.pop("check")
+    (copy / "splits/val/stage.json").write_bytes(store.sealed(said | {"key_digest": "of another version"}))
+    assert "replaces" not in run(*args)  # made anew, to the same bytes
+    assert crops == sorted(p.name for p in (copy / "splits/val/crops").iterdir())
+
+
+def test_materialized_pictures_of_a_former_split_go_and_a_users_files_stay(built, tmp_path):
+    _, out = built
+    copy, to = tmp_path / "o", tmp_path / "m"
+    shutil.copytree(out, copy)
+    args = ("build", "materialize", "--root", copy, "--out", to, "--split", "val", "--workers", 1)
+    run(*args)
+    first = {p.name for p in (to / "val").iterdir()}
+    (to / "val/mine.txt").write_text("mine")
+    note = to / "val" / min(first) / "mine.txt"
+    note.write_text("mine")
+    part = store.parts(copy / "splits/val")[0]
+    kept = list(store.read_records(part, Sample))[3:]
+    store.write_records(part, kept, Sample)
+    said = json.loads((copy / "splits/val/stage.json").read_text())
+    said.pop("check")
+    (copy / "splits/val/stage.json").write_bytes(store.sealed(said | {"digest": "another"}))
+    run(*args)
+    left = {p.name for p in (to / "val").iterdir() if p.is_dir() and p != note.parent}
+    now = {s.sample_id.replace("/", "_").replace("#", "_") for s in store.read_records(copy / "splits/val", Sample)}
+    assert left == now - {note.parent.name} and len(first - now) == 3
+    assert note.exists() and (to / "val/mine.txt").exists()

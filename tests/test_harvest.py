@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from ahp_toolkit import flow, sources
-from ahp_toolkit.core import images, store
+from ahp_toolkit.core import absent, images, store
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Candidate, Dropped, Flags, ImageRef, Instance, Occluder, SourceImage
+from ahp_toolkit.sample_world import write_world
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.sources.base import Scene
 from ahp_toolkit.stages import _near, duplicates, neighbours, segment, stats
 from ahp_toolkit.stages.build_folder import Build
-from ahp_toolkit.stages.harvest import Photo, Rules, fingerprint
+from ahp_toolkit.stages.harvest import Harvest, Photo, Rules, fingerprint
 
 from .sources_b import test_objects365 as o365
 from .sources_b import test_openimages as oi
@@ -93,6 +95,71 @@ def test_a_photo_that_cannot_be_decoded_costs_its_people_only(tmp_path):
     _, kept, dropped = harvest(tmp_path, {"coco": root})
     assert [c.candidate_id for c in kept] == ["coco/000000000001#1"]
     assert dropped == {"coco/000000000002#2": "image_truncated", "coco/000000000003#3": "image_missing"}
+
+
+def test_photos_that_are_there_again_are_harvested_and_no_harvest_gives_way_while_some_are_away(tmp_path, capsys):
+    root = coco(tmp_path / "coco", {i: [{"box": (20, 20, 60, 100)}] for i in (1, 2, 3)})
+    away = root / "train2017" / "000000000003.jpg"
+    data = away.read_bytes()
+    away.unlink()
+    assert len(harvest(tmp_path, {"coco": root})[1]) == 2
+    assert not harvest(tmp_path, {"coco": root})[0].fresh
+    away.write_bytes(data)
+    r, kept, dropped = harvest(tmp_path, {"coco": root})
+    assert r.fresh and len(kept) == 3 and not dropped and str(away) in capsys.readouterr().err
+    away.unlink()
+    assert not harvest(tmp_path, {"coco": root})[0].fresh  # it has that photo's people
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"left as it is, as 1 photos are missing.*000000000003\.jpg"):
+            harvest(tmp_path, {"coco": root}, min_area=200)
+        assert len(list(store.read_records(r.folder, Candidate))) == 3
+    away.write_bytes(data)
+    r, kept, dropped = harvest(tmp_path, {"coco": root}, min_area=200)
+    assert r.fresh and len(kept) == 3 and not dropped
+
+
+def test_a_photo_of_occluders_alone_that_is_there_again_is_harvested(tmp_path):
+    root = coco(tmp_path / "coco", {1: [{"box": (20, 20, 60, 100)}], 2: [{"box": (20, 20, 60, 99), "category_id": 18}]})
+    away = root / "train2017" / "000000000002.jpg"
+    data = away.read_bytes()
+    away.unlink()
+    harvest(tmp_path, {"coco": root})
+    away.write_bytes(data)
+    r, _, _ = harvest(tmp_path, {"coco": root})
+    assert r.fresh and len(list(store.read_records(r.folder / "occluders", Occluder))) == 2
+
+
+def test_a_source_without_any_photo_is_refused(tmp_path):
+    root = coco(tmp_path / "coco", {i: [{"box": (20, 20, 60, 100)}] for i in (1, 2)})
+    (root / "train2017").rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"--source coco=.*none of the photos.*looked for train2017/0000"):
+            harvest(tmp_path, {"coco": root})
+    (tmp_path / "elsewhere").rename(root / "train2017")
+    assert len(harvest(tmp_path, {"coco": root})[1]) == 2
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    write_world(root, seed=0, scenes=10)
+    return root
+
+
+@pytest.mark.parametrize("name", ["coco", "lip", "objects365", "openimages", "voc_sbd"])
+def test_every_source_says_where_it_looked_for_a_missing_photo(world, name):
+    root = world / name
+    entries = list(SOURCES.get(name).scan(root))
+    there = {p: p.read_bytes() for p in root.rglob("*.jpg")}
+    fn = Harvest({name: str(root)}, Rules(min_area=0, gutter=0))
+    planted = fn([(name, e) for e in entries]).missing  # photos that the world never had
+    for p in there:
+        p.unlink()
+    missing = fn([(name, e) for e in entries]).missing - planted
+    assert missing and not absent.back({name: str(root)}, absent.noted(missing))
+    for p, data in there.items():
+        p.write_bytes(data)
+    assert all(absent.back({name: str(root)}, [m]) for m in missing)
 
 
 def test_a_candidate_carries_its_photos_digest(tmp_path):

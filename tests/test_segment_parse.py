@@ -425,3 +425,16 @@ def test_sam_from_a_folder(tmp_path: Path) -> None:
         np.testing.assert_array_equal(f.mask, g.mask)
     with pytest.raises(UserError, match="sam: .* cannot be loaded"):
         sam.build(str(tmp_path), device="cpu")
+
+
+def test_the_keys_hold_the_code_that_decides_masks_and_labels(monkeypatch):
+    said: list[set[str]] = []
+    monkeypatch.setattr(pipeline, "code_digest", lambda *m: said.append(set(m)) or "c")
+    Segment("centermask").key()
+    Parse("hrnet").key()
+    shared = {
+        f"ahp_toolkit.core.{m}" for m in ("context", "crops", "images", "masks", "photos", "torch_io", "pipeline")
+    }
+    own = {f"ahp_toolkit.segmenters.{m}" for m in ("_crop", "_instances", "centermask")}
+    assert shared | own | {"ahp_toolkit.stages.segment"} <= said[0]
+    assert shared | {f"ahp_toolkit.{m}" for m in ("parsers._crop", "parsers.hrnet", "stages.parse")} <= said[1]

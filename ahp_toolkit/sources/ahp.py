@@ -90,7 +90,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         label_path = inside(root, f"{human.folder}Annotations/{human.stem}.png")
         parsing_path = inside(root, f"{human.folder}PseudoParsingAnnotations/{human.stem}.png")
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(relative))
     instance_id = f"{entry.image_id}#1"
     try:
         mask = labels_of(label_path, image.width, image.height) > 0

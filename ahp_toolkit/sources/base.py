@@ -41,10 +41,12 @@ class Loaded:
     """A photo with its usable instances; bad records with their reasons (``Dropped.id``: instance or image id).
 
     An instance's id has a ``#``; what is wrong with a file that an instance can do without is ``<image id>/mask``.
+    ``looked``: where a photo that is not there was looked for, below the data root.
     """
 
     image: SourceImage | None
     dropped: tuple[Dropped, ...] = ()
+    looked: tuple[str, ...] = ()
 
 
 def was_human(dropped: Dropped) -> bool:

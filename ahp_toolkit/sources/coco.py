@@ -200,7 +200,7 @@ def load(root: Path, entry: Entry) -> Loaded:
             raise Bad("too_many", f"{len(photo.annotations)} annotations, at most {MAX_INSTANCES} are read")
         width, height = _frame(root, photo)
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(photo.path))
     image = ImageRef(entry.image_id, _NAME, photo.path, width, height, photo.photo, "", photo.licence)
     instances: list[Instance] = []
     dropped: list[Dropped] = []

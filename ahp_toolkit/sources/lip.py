@@ -96,7 +96,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         path, labels = inside(root, crop.image), inside(root, crop.labels)
         image = ImageRef(entry.image_id, _NAME, crop.image, *stored_size(path), _photo_key(stem))
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(crop.image))
     match = _STEM.fullmatch(stem)
     instance_id = f"{entry.image_id}#{match[2] if match else 1}"
     try:

@@ -153,11 +153,11 @@ def load(root: Path, entry: Entry) -> Loaded:
     if count > MAX_INSTANCES:
         return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes, at most {MAX_INSTANCES} are read"),))
     try:
-        path = _photo(root, p.split, p.file_name)
+        path = places.first(root, looked := _looked(root, p.split, p.file_name))
         head = images.header(path)
         (width, height), _ = head.frame((p.width, p.height) if p.width > 0 and p.height > 0 else None)
     except images.ImageError as e:
-        return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),))
+        return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ())
     except ValueError as e:
         return Loaded(None, (_drop(entry.image_id, "unsafe_path", str(e)),))
     ref = ImageRef(entry.image_id, NAME, path.relative_to(root).as_posix(), width, height, licence=p.licence or LICENCE)
@@ -165,9 +165,9 @@ def load(root: Path, entry: Entry) -> Loaded:
     return Loaded(SourceImage(ref, tuple(instances)), tuple(dropped))
 
 
-def _photo(root: Path, split: str, file_name: str) -> Path:
-    """Where a photo lies: the last two parts of its name below the split's folder, its name alone (formats §4), or all
-    of it below the split's folder (as the server lays val out) or below ``root``.
+def _looked(root: Path, split: str, file_name: str) -> tuple[str, ...]:
+    """Where a photo may lie: the last two parts of its name below the split's folder, its name alone (formats §4), or
+    all of it below the split's folder (as the server lays val out) or below ``root``.
 
     Raises:
         ValueError: when the name leads out of ``root``.
@@ -177,7 +177,7 @@ def _photo(root: Path, split: str, file_name: str) -> Path:
     name, tail, whole = (f"/{'/'.join(parts[-n:])}" for n in (1, 2, len(parts)))
     unpacked = _is_folder(root, (split + tail).rpartition("/")[0])  # then archives left elsewhere stay closed
     packed = [] if unpacked else [split + whole, f"images/{split}{tail}", whole[1:]]
-    return places.first(root, [split + tail, *packed, split + name, f"images/{split}{name}"])
+    return (split + tail, *packed, split + name, f"images/{split}{name}")
 
 
 @lru_cache(maxsize=4096)

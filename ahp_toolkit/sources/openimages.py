@@ -156,11 +156,12 @@ def load(root: Path, entry: Entry) -> Loaded:
     count = len(p.rows) // _ROW.itemsize + len(p.masks)
     if count > MAX_INSTANCES:
         return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes and masks, at most {MAX_INSTANCES}"),))
+    looked = tuple(f"{folder}/{key}.jpg" for folder in _folders(p.split, key))
     try:
-        path = places.first(root, [f"{folder}/{key}.jpg" for folder in _folders(p.split, key)])
+        path = places.first(root, looked)
         head = images.header(path)
     except images.ImageError as e:
-        return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),))
+        return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ())
     except ValueError as e:
         return Loaded(None, (_drop(entry.image_id, "unsafe_path", str(e)),))
     number, _, licence = p.info.partition("\t")

@@ -112,7 +112,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         size = said.size if said and said.size else stored_size(files[photo.image])
         width, height = usable_size(*size)
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),))
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(photo.image))
     stem = entry.image_id.partition("/")[2]
     image = ImageRef(entry.image_id, _NAME, photo.image, width, height, f"voc/{stem}")
     outlined, numbered = _outlines(files, photo, image, dropped)

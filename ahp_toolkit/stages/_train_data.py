@@ -84,6 +84,7 @@ class CenterMaskCut:
     """CenterMask's samples: the 3x crop (2.4 to 3.6 times) laid on its canvas, and who of the photo's people is where.
 
     ``people``: all of a photo, by `photo_of`: somebody beside the person asked for must not be learnt as background.
+    Those of other files of the photo, such as LIP's crops of it, lie in another frame and are left out.
     """
 
     arch: centermask.Arch
@@ -108,7 +109,8 @@ class CenterMaskCut:
     def _numbers(self, human: Candidate, crop: Box) -> NDArray[np.uint8]:
         side = max(crop.width, crop.height)
         square = Box(crop.x0, crop.y0, crop.x0 + side, crop.y0 + side)
-        around_it = [c for c in self.people.get(photo_of(human), ()) if c.candidate_id != human.candidate_id]
+        same = [c for c in self.people.get(photo_of(human), ()) if c.image.image_id == human.image.image_id]
+        around_it = [c for c in same if c.candidate_id != human.candidate_id]
         near = [c for c in around_it if c.mask is not None and c.mask.box.intersection(crop) > 0][:200]
         out = np.zeros((self.arch.size, self.arch.size), np.uint8)
         for number, person in reversed([*enumerate([human, *near], 1)]):  # the person asked for is drawn last

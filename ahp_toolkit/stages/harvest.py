@@ -76,6 +76,8 @@ class Harvest:
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
         out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))
+        if loaded.looked:
+            out.missing.add((source, *loaded.looked))
         if loaded.image is None:
             return
         image, instances = loaded.image.image, loaded.image.instances
@@ -90,6 +92,8 @@ class Harvest:
             image, phash, thumb = self._verify(root, image)
         except (images.ImageError, ValueError) as e:
             reason = f"image_{e.reason}" if isinstance(e, images.ImageError) else "unsafe_path"
+            if reason == "image_missing":
+                out.missing.add((source, image.path))
             out.dropped.extend(Dropped(i.instance_id, STAGE, reason, str(e), source) for i in kept)
             out.counts[f"occluders_lost/{source}"] += len(sources_of_occlusion)
             return

@@ -8,6 +8,7 @@ NAME is the sample id, '/' and '#' as '_'.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class Materialize:
                     pasted = render(sample)
                 except images.ImageError as e:
                     source = sample.image.source
+                    if e.reason != "missing":  # what was written of it before is of other pixels
+                        forget(Path(self.to), file_name(sample.sample_id), self.what)
                     out.dropped.append(Dropped(sample.sample_id, STAGE, f"image_{e.reason}", str(e), source))
                     continue
                 write = _write_full if self.what == "full" else _write_crops
@@ -68,13 +71,27 @@ class Materialize:
                 files = files_digest(Path(self.to), name, self.what)
                 out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, files))
                 out.counts["written"] += 1
+            out.missing |= render.missing
         return out
+
+
+def _files(to: Path, name: str, what: str) -> list[Path]:
+    names = [f"{name}.{n}" for n in CROPS] if what == "crops" else [f"{name}/{n}" for n in FULL]
+    return [to / f"{n}.png" for n in names]
+
+
+def forget(to: Path, name: str, what: str) -> None:
+    """Remove the files of one sample, and its folder where nothing else lies in it."""
+    for path in _files(to, name, what):
+        path.unlink(missing_ok=True)
+    if what == "full":
+        with suppress(OSError):  # not there, or somebody's files are
+            (to / name).rmdir()
 
 
 def files_digest(to: Path, name: str, what: str) -> str:
     """sha256 over the files of one sample; '' where one is missing."""
-    names = [f"{name}.{n}" for n in CROPS] if what == "crops" else [f"{name}/{n}" for n in FULL]
-    paths = [to / f"{n}.png" for n in names]
+    paths = _files(to, name, what)
     return store.digest_files(paths) if all(p.is_file() for p in paths) else ""
 
 

@@ -26,6 +26,8 @@ from ..parsers.base import Body, Parser
 from ..parsers.source_parsing import NAME as SOURCE
 
 STAGE = "parse"
+#: The code that decides the labels beside this module and the plug-in's own.
+MODULES = ("ahp_toolkit.parsers._crop", "ahp_toolkit.core.torch_io")
 
 
 class _Asked(NamedTuple):
@@ -94,6 +96,7 @@ class Parse:
                 continue
             body, crop = body_of(photo, s.mask.decode(), s.mask.box, self.enlarge)
             yield _Asked(index, s, body, crop)
+        out.missing |= photos.missing
 
     def key(self) -> dict[str, Any]:
         """All that the result depends on beside the parts: options, weights by content, code (for `pipeline.Job`)."""
@@ -102,7 +105,7 @@ class Parse:
         return said | {
             "options": dict(self.options),
             "weights": weights_key(self.weights),
-            "code": pipeline.code_digest(__name__, module),
+            "code": pipeline.code_digest(__name__, module, *MODULES, *pipeline.GROUND),
         }
 
 

@@ -29,6 +29,10 @@ from ..segmenters.source_mask import NAME as SOURCE
 from ..segmenters.source_mask import quality
 
 STAGE = "segment"
+#: The code that decides the masks beside this module and the plug-in's own.
+MODULES = tuple(
+    f"ahp_toolkit.{m}" for m in ("segmenters._crop", "segmenters._instances", "segmenters.source_mask", "core.torch_io")
+)
 
 
 class _Asked(NamedTuple):
@@ -99,6 +103,7 @@ class Segment:
                 continue
             ask, crop = ask_of(photo, c.box, self.enlarge)
             yield _Asked(index, c, ask, crop, (photo.shape[0], photo.shape[1]))
+        out.missing |= photos.missing
 
     def key(self) -> dict[str, Any]:
         """All that the result depends on beside the parts: options, weights by content, code (for `pipeline.Job`)."""
@@ -107,7 +112,7 @@ class Segment:
         return said | {
             "options": dict(self.options),
             "weights": weights_key(self.weights),
-            "code": pipeline.code_digest(__name__, module),
+            "code": pipeline.code_digest(__name__, module, *MODULES, *pipeline.GROUND),
         }
 
 

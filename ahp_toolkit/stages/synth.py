@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,13 @@ class Initial:
     device: str = "auto"
 
     def key(self) -> dict[str, Any]:
-        """What the masks depend on beside the pixels, for a stage's key: options, and weights by content."""
-        return asdict(self) | ({} if self.maker == SIMULATED else {"weights": weights_key(self.weights)})
+        """What the masks depend on beside the pixels, for a stage's key; where a network runs is no part of it."""
+        own = {"iou": self.iou} if self.maker == SIMULATED else {"weights": weights_key(self.weights)}
+        return {"maker": self.maker} | own
 
     def modules(self) -> tuple[str, ...]:
         """The code of a network's masks, for `pipeline.code_digest`."""
-        helpers = ("segmenters._crop", "segmenters._instances", "core.context")
+        helpers = ("segmenters._crop", "segmenters._instances", "core.context", "core.crops", "core.torch_io")
         found = () if self.maker == SIMULATED else (f"segmenters.{self.maker}", *helpers)
         return tuple(f"ahp_toolkit.{m}" for m in found)
 
@@ -139,6 +140,7 @@ class Synth:
                 out.dropped.append(Dropped(task.human.human_id, STAGE, reason, str(e), task.human.image.source))
                 continue
             self._human(task, photo, renderer, out)
+        out.missing |= renderer.missing
         return out
 
     def _human(self, task: Task, photo: images.Rgb, renderer: Renderer, out: Output) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...core import images
 from ...core.masks import Mask, encode, xywh_from_box
 from . import base
 from ._polygons import loops, polygons
@@ -41,7 +40,7 @@ class Pictures:
             pixels = self.job.picture(item)
             if pixels is None:
                 return None
-            images.write_png(self.job.out / self.folder / name, pixels)
+            self.job.png(self.job.out / self.folder / name, pixels)
         self._ids[key] = number
         self.rows.append(self._row(item, number, name))
         return number

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...core import images
-from .base import HUMANS, Item, Job, grey, stem_of, write_file
+from .base import HUMANS, Item, Job, grey, stem_of
 
 
 def write(job: Job) -> list[Path]:
@@ -20,10 +19,10 @@ def write(job: Job) -> list[Path]:
     stems = [stem_of(item.item_id) for item in job.items() if one(job, folder, item)]
     job.counts["written"] = len(stems)
     name = job.split if job.what == HUMANS else f"{job.split}_samples"
-    made = [write_file(folder / "ImageSets" / f"{name}.txt", "".join(f"{s}\n" for s in stems).encode())]
+    made = [job.file(folder / "ImageSets" / f"{name}.txt", "".join(f"{s}\n" for s in stems).encode())]
     if job.build.provisional:
         note = b"PROVISIONAL: decisions behind these files were made by rule, not by a person.\n"
-        made.append(write_file(folder / "PROVISIONAL.txt", note))
+        made.append(job.file(folder / "PROVISIONAL.txt", note))
     return made
 
 
@@ -32,10 +31,10 @@ def _human(job: Job, folder: Path, item: Item) -> bool:
     if data is None:
         return False
     stem = stem_of(item.item_id)
-    write_file(folder / "JPEGImages" / f"{stem}.jpg", data)
-    images.write_png(folder / "Annotations" / f"{stem}.png", grey(item.amodal.decode()))
+    job.file(folder / "JPEGImages" / f"{stem}.jpg", data)
+    job.png(folder / "Annotations" / f"{stem}.png", grey(item.amodal.decode()))
     if item.parsing is not None:
-        images.write_png(folder / "PseudoParsingAnnotations" / f"{stem}.png", item.parsing.decode())
+        job.png(folder / "PseudoParsingAnnotations" / f"{stem}.png", item.parsing.decode())
     return True
 
 
@@ -44,9 +43,9 @@ def _sample(job: Job, folder: Path, item: Item) -> bool:
     if made is None:
         return False
     name = f"{stem_of(item.item_id)}.png"
-    images.write_png(folder / "OccludedImages" / name, made.image)
-    images.write_png(folder / "RecoveredImages" / name, made.recovered)
-    images.write_png(folder / "AmodalMasks" / name, grey(made.amodal))
-    images.write_png(folder / "ModalMasks" / name, grey(made.modal))
-    images.write_png(folder / "InvisibleMasks" / name, grey(made.amodal & ~made.modal))
+    job.png(folder / "OccludedImages" / name, made.image)
+    job.png(folder / "RecoveredImages" / name, made.recovered)
+    job.png(folder / "AmodalMasks" / name, grey(made.amodal))
+    job.png(folder / "ModalMasks" / name, grey(made.modal))
+    job.png(folder / "InvisibleMasks" / name, grey(made.amodal & ~made.modal))
     return True

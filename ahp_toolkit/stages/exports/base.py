@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -48,7 +49,7 @@ class Item:
 
 @dataclass
 class Job:
-    """One split's export. ``out`` is the export's folder; rejects are collected in ``dropped``."""
+    """One split's export. ``out`` is the export's folder; rejects are collected in ``dropped``, files in ``made``."""
 
     build: Build
     out: Path
@@ -59,6 +60,25 @@ class Job:
     progress: Callable[[int], None]
     dropped: list[Dropped] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    made: list[Path] = field(default_factory=list)
+
+    def png(self, path: Path, pixels: NDArray[np.uint8]) -> None:
+        """Write a picture."""
+        images.write_png(path, pixels)
+        self.made.append(path)
+
+    def file(self, path: Path, data: bytes) -> Path:
+        """Write bytes, atomically."""
+        with self.open(path) as f:
+            f.write(data)
+        return path
+
+    @contextmanager
+    def open(self, path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+        """Write a file, atomically, as a stream."""
+        with store.atomic(path, mode) as f:
+            yield f
+        self.made.append(path)
 
     def items(self) -> Iterator[Item]:
         """The split's samples or humans; humans of one photo stand together."""
@@ -143,13 +163,6 @@ def stem_of(record_id: str) -> str:
 def rle_json(mask: Mask) -> dict[str, Any]:
     """Compressed RLE with ``counts`` as a string."""
     return {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
-
-
-def write_file(path: Path, data: bytes) -> Path:
-    """Bytes to a file, atomically."""
-    with store.atomic(path) as f:
-        f.write(data)
-    return path
 
 
 class JsonStream:

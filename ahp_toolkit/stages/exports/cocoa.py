@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ...core.masks import encode
-from ...core.store import atomic
 from . import base
 from ._annotations import CATEGORIES, Pictures, annotation, folder_of, info, numbered
 from ._polygons import flat, loops
@@ -18,7 +17,7 @@ def write(job: Job) -> list[Path]:
     regions_path = folder_of(job) / f"COCO_amodal_{job.split}.json"
     flat_path = folder_of(job) / f"{job.split}_amodal.json"
     pictures = Pictures(job, f"images/{job.split}")
-    with atomic(flat_path, "w") as f, atomic(regions_path, "w") as g:
+    with job.open(flat_path, "w") as f, job.open(regions_path, "w") as g:
         people, scenes = JsonStream(f, "annotations"), JsonStream(g, "annotations")
         current: list[tuple[int, Item]] = []
         for number, image, item in numbered(job, pictures):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...core.store import atomic
 from ._annotations import CATEGORIES, Pictures, annotation, folder_of, info, numbered
 from .base import Item, Job, JsonStream
 
@@ -19,7 +18,7 @@ def write(job: Job) -> list[Path]:
     """Both files, and ``<training|validation|testing>/image_2/%06d.png`` where pictures are asked for."""
     new, old = folder_of(job) / f"update_{job.split}_2020.json", folder_of(job) / f"instances_{job.split}.json"
     pictures = Pictures(job, f"{_FOLDERS[job.split]}/image_2", "%06d.png")
-    with atomic(new, "w") as f, atomic(old, "w") as g:
+    with job.open(new, "w") as f, job.open(old, "w") as g:
         streams = JsonStream(f, "annotations"), JsonStream(g, "annotations")
         for number, image, item in numbered(job, pictures):
             for stream, value in zip(streams, _both(number, image, item), strict=True):

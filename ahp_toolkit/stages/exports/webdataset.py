@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ...core import images
-from ...core.store import atomic
 from .base import Item, Job, grey, stem_of
 
 SHARD = 1000
@@ -30,7 +29,8 @@ def write(job: Job) -> list[Path]:
         if first is None:
             return made
         path = job.out / f"{job.split}-{len(made):06d}.tar"
-        with atomic(path) as f, tarfile.open(fileobj=f, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        # GNU: ustar ends at names of 100 bytes, and a composite's name has both its human's and its occluder's ids
+        with job.open(path) as f, tarfile.open(fileobj=f, mode="w", format=tarfile.GNU_FORMAT) as tar:
             for key, files in chain([first], islice(members, SHARD - 1)):
                 _add(tar, key, files)
         made.append(path)
