@@ -134,8 +134,11 @@ def serving(root: Path, reviewers: list[str], env: dict[str, str]) -> Iterator[l
 
 
 @contextmanager
-def browsers(urls: list[str]) -> Iterator[list[Panel]]:
-    """One browser profile a URL, each with the review panel on its first candidate."""
+def browsers(urls: list[str], reload: bool = False) -> Iterator[list[Panel]]:
+    """One browser profile a URL, each with the review panel on its first candidate.
+
+    ``reload``: as a person does when FiftyOne's page comes up with an error, once, after the database was away.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p, ExitStack() as stack:
@@ -145,7 +148,13 @@ def browsers(urls: list[str]) -> Iterator[list[Panel]]:
         for panel, url in zip(panels, urls, strict=True):
             panel.page.goto(url)
         for panel in panels:
-            panel.wait()
+            try:
+                panel.wait()
+            except AssertionError:
+                if not reload:
+                    raise
+                panel.page.reload()
+                panel.wait()
         yield panels
 
 
