@@ -120,13 +120,18 @@ def _run() -> int:
     except click.UsageError as e:
         return _misused(e)
     except click.ClickException as e:
-        return exits.user(e.format_message())
+        return _told(e.format_message())
     except (UserError, StorageError) as e:
-        return exits.user(str(e))
+        return _told(str(e))
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else exits.OK if e.code is None else exits.INTERNAL
     except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole
         return exits.stopped() if exits.signalled() else exits.failed(e)  # libraries replace what a signal raised
+
+
+def _told(message: str) -> int:
+    """The end by what a user did; not where a signal came, whose interrupt may have been taken for a bad photo."""
+    return exits.stopped() if exits.signalled() else exits.user(message)
 
 
 def _misused(e: click.UsageError) -> int:

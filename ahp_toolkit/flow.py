@@ -18,7 +18,7 @@ from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_
 from .core import dry, store
 from .core.engines import Engine
 from .core.errors import UserError
-from .core.pipeline import GROUND, MAIN, Job, Result, code_digest, finished, missing_in, run, standing
+from .core.pipeline import GROUND, MAIN, Job, Result, code_digest, finished, run, standing
 from .core.records import Candidate, Decision, Human, Occluder
 from .sources import SOURCES
 from .stages.duplicates import Unite, find_duplicates
@@ -69,10 +69,15 @@ class Options:
         return self.stream(job, lambda: items, len(items), carry)
 
     def stream(
-        self, job: Job, items: Callable[[], Iterable[Any]], total: int | None, carry: Result | None = None
+        self,
+        job: Job,
+        items: Callable[[], Iterable[Any]],
+        total: int | None,
+        carry: Result | None = None,
+        anew: bool = False,
     ) -> Result:
         """The same over items that come one after the other."""
-        with_ = {"workers": self.workers, "engine": self.engine, "quiet": self.quiet}
+        with_ = {"workers": self.workers, "engine": self.engine, "quiet": self.quiet, "anew": anew}
         return run(job, items, total=total, carry=carry, **with_)  # type: ignore[arg-type]
 
 
@@ -97,32 +102,15 @@ def harvest(o: Options) -> Result:
             _forget(raw, found)
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
-    first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo")
+    first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo", by_source=True)
     read = o.stream(first, lambda: _entries(o), _total(o))
-    _refuse_photoless(o, read)
     if read.fresh:
         store.remove_tree(job.partial)  # its shards are of a raw harvest that is gone
     find_duplicates(raw / "photos").save(found)
-    result = o.run(job, [p.name for p in store.parts(raw)], carry=read)
+    parts = [p.name for p in store.parts(raw)]
+    result = o.stream(job, lambda: parts, len(parts), read, anew=True)  # that none stands was seen, and told, above
     _forget(raw, found)
     return result
-
-
-def _refuse_photoless(o: Options, read: Result) -> None:
-    """Refuse a source none of whose photos is there: a disk that is not mounted, a root of annotations alone.
-
-    Raises:
-        UserError: with a place where a photo was looked for.
-    """
-    photos = store.parts(read.folder / "photos")
-    there = {s for p in photos for s in store.read_table(p, ["source"])["source"].unique().to_pylist()}
-    for source, place, *_ in missing_in(read.folder) or ():
-        others = [r for r in read.dropped if r.startswith(f"{source}/image_") and r != f"{source}/image_missing"]
-        if source not in there and not others:
-            raise UserError(
-                f"--source {source}={o.roots[source]}: none of the photos that its annotations name is there; looked "
-                f"for {place}; mount or fetch them, or leave the source out"
-            )
 
 
 def _forget(raw: Path, found: Path) -> None:

@@ -145,12 +145,21 @@ def _written(marks: Path, to: Path, what: str) -> bool:
     return all(files_digest(to, w.name, what) == w.files for w in store.read_records(marks, WrittenSample))
 
 
-def _forget_others(marks: Path, to: Path, what: str, split: Path) -> None:
-    """Remove the pictures that an earlier call wrote of samples that the split no longer has, and nothing else."""
-    now = {
+def _names(split: Path) -> set[str]:
+    """The file names of a split's samples."""
+    return {
         file_name(i) for p in store.parts(split) for i in store.read_table(p, ["sample_id"])["sample_id"].to_pylist()
     }
-    for name in {w.name for w in store.read_records(marks, WrittenSample)} - now:
+
+
+def _made(marks: Path) -> set[str]:
+    """The file names of the samples whose pictures were written."""
+    return {w.name for w in store.read_records(marks, WrittenSample)}
+
+
+def _forget(names: Iterable[str], to: Path, what: str) -> None:
+    """Remove the pictures of samples by their file names, and nothing else."""
+    for name in names:
         if name == file_name(name):  # a name of ours: no path
             forget(to, name, what)
 
@@ -180,10 +189,11 @@ def materialize(
         items = [p.name for p in store.parts(folder)]
         with lock(marks.parent):
             with suppress(UserError):  # no whole table stands: nothing is known of what was written
-                _forget_others(marks, to, what, folder)
+                _forget(_made(marks) - _names(folder), to, what)  # the split no longer has them
             result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
             if not _written(marks, to, what):  # a picture was lost or damaged since
                 result = run(job, lambda items=items: items, engine=engine, total=len(items), anew=True)  # type: ignore[misc]
+            _forget(_names(folder) - _made(marks), to, what)  # dropped now, written by an earlier call
             store.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample
         results.append(result)
     return results

@@ -268,6 +268,7 @@ def prepare(root: Path, reviewer: str, say: Say = lambda text: None, piece: Slic
     connect(root)
     with _turn(root / ".review" / "prepare.lock"):
         dataset = push(root, dataset_name(root, piece), say, piece)
+        samples.count_anew(dataset)
         changed = reconcile(root, dataset, [reviewer], piece)
     if changed:
         say(f"{changed} samples of the database were behind the logs and have been brought up")
@@ -348,11 +349,11 @@ def mirror_for(session: Session) -> Mirror:
     """The thread that tells the database what the session has logged (in the App's server process)."""
     name = dataset_name(session.root, session.candidates.piece)
 
-    def write(ids: set[str]) -> None:
-        import fiftyone as fo
+    import fiftyone as fo
 
+    def write(ids: set[str]) -> None:
         write_back(fo.load_dataset(name), sorted(ids), session.state, list(session.words.by_reviewer))
         # another reviewer's server may have written a newer word between our reading of the logs and this write
         session.listen()
 
-    return Mirror(write)
+    return Mirror(write, lambda: samples.count_anew(fo.load_dataset(name)))

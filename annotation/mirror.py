@@ -12,10 +12,11 @@ LATE = 4.0  # s after which the panel is told
 
 
 class Mirror:
-    """Collects ids and hands them to ``write``, again and again until it succeeds."""
+    """Collects ids and hands them to ``write``, again and again until it succeeds; ``back`` is called first after that
+    has failed."""
 
-    def __init__(self, write: Callable[[set[str]], None]) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[set[str]], None], back: Callable[[], None] = lambda: None) -> None:
+        self._write, self._back = write, back
         self._pending: set[str] = set()
         self._since: float | None = None
         self._wake = threading.Condition()
@@ -35,19 +36,21 @@ class Mirror:
             return "away" if self._since is not None and time.monotonic() - self._since > LATE else ""
 
     def _run(self) -> None:
-        pause = 0.2
+        pause, failed = 0.2, False
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._pending)
                 some, self._pending = self._pending, set()
             try:
+                if failed:
+                    self._back()
                 self._write(some)
             except Exception as e:  # noqa: BLE001  whatever a database that is away raises: try again, for ever
                 _log.warning("the database did not take %d changes (%s); the logs hold them", len(some), e)
                 self.put(some)
                 time.sleep(pause)
-                pause = min(5.0, pause * 2)
+                pause, failed = min(5.0, pause * 2), True
                 continue
-            pause = 0.2
+            pause, failed = 0.2, False
             with self._wake:
                 self._since = time.monotonic() if self._pending else None

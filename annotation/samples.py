@@ -27,6 +27,16 @@ PARSING_LONGEST = 640  # px; label maps are thinned to this for the App's own vi
 FLAGS = ("crowd", "group", "depiction", "reflection", "inside", "occluded", "truncated", "difficult")
 
 
+def count_anew(dataset: Any) -> None:
+    """Have MongoDB count the samples where its quick count is off, as after it was killed.
+
+    FiftyOne goes by that count, and shows "No samples yet" in place of the panel.
+    """
+    found = dataset._sample_collection
+    if found.estimated_document_count() != found.count_documents({}):
+        found.database.command("validate", found.name)
+
+
 def shape(fo: Any, dataset: Any) -> None:
     """Declare the fields and indexes that a dataset lacks."""
     if dataset.media_type != "image":

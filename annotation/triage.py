@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """What the triage says of a candidate: ``score`` p(preserve), ``rank`` its place in the queue from 0, decided last.
+    """What the triage says of a candidate: ``score`` p(preserve), ``rank`` its place in the queue from 0.
 
     ``auto_discard``: proposed to be discarded unseen. ``audit``: belongs to the random share that people always see.
     """
@@ -181,22 +181,29 @@ def _ranks(
 ) -> list[int]:
     """Places in the queue: by score, every `AUDIT_EVERY`-th one of the audit by its hash; at the end auto-discards.
 
-    ``judged`` ones come last: nobody is asked about them again, so among the others they would take the audit's turns.
+    ``judged`` ones stand by their score, for the plan may ask others about them too; they take no turn of the audit.
     """
     by_score = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
     best = [i for i in by_score if not judged[i]]
     audit = iter(sorted((i for i in best if audit_at[i] is not None), key=lambda i: audit_at[i] or 0.0))
     rest = iter([i for i in best if audit_at[i] is None and not auto[i]])
-    order: list[int] = []
+    asked: list[int] = []
     while True:
-        turn = audit if len(order) % AUDIT_EVERY == 0 else rest
+        turn = audit if len(asked) % AUDIT_EVERY == 0 else rest
         i = next(turn, None)
         if i is None:
-            order += [*audit, *rest, *(i for i in best if auto[i]), *(i for i in by_score if judged[i])]
+            asked += [*audit, *rest, *(i for i in best if auto[i])]
             break
+        asked.append(i)
+    place_of = {i: place for place, i in enumerate(by_score)}
+    known = [i for i in reversed(by_score) if judged[i]]  # the best one last
+    order: list[int] = []
+    for i in asked:
+        while known and audit_at[i] is None and place_of[known[-1]] < place_of[i]:
+            order.append(known.pop())
         order.append(i)
     ranks = [0] * len(ids)
-    for place, i in enumerate(order):
+    for place, i in enumerate([*order, *reversed(known)]):
         ranks[i] = place
     return ranks
 

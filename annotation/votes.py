@@ -23,6 +23,7 @@ from ahp_toolkit.core.images import ImageError, Rgb
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.pipeline import MAIN, Job, Output, Result, code_digest, run
 from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement, Sample
+from ahp_toolkit.flow_splits import BESIDE
 from ahp_toolkit.occlusion.densities import Target, parse
 from ahp_toolkit.occlusion.place import Placed, Settings, ratio_of, scaled_size
 from ahp_toolkit.stages.render import Renderer
@@ -313,7 +314,7 @@ class Freeze:
             if c.human not in out.tables["humans"]:
                 out.tables["humans"].append(c.human)
             out.tables["occluders"].append(c.occluder)
-        out.missing |= render.missing
+        out.saw(render.missing, render.there)
         return out
 
     def _sample(self, c: Composite, render: Renderer) -> Sample:
@@ -379,5 +380,5 @@ def write_test(
         "code": code_digest("annotation.votes", *(f"ahp_toolkit.{m}" for m in modules), *fn.initial.modules()),
     }
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
-    job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite")
+    job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite", beside=BESIDE)
     return run(job, lambda: found, total=len(found), quiet=True)

@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from ahp_toolkit import cli, flow_splits
 from ahp_toolkit.core import masks, store
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import SPLITS, Dropped, Human, ImageRef, Occluder, Sample
+from ahp_toolkit.core.records import SPLITS, Dropped, ImageRef, Occluder, Sample
 from ahp_toolkit.flow import Options
 from ahp_toolkit.flow_splits import Synthesis
 from ahp_toolkit.stages import bank, stats
 from ahp_toolkit.stages.build_folder import Build
+from ahp_toolkit.stages.materialize import WrittenSample
 from ahp_toolkit.stages.render import Renderer
 from ahp_toolkit.stages.synth import BEYOND, Initial
 from annotation import votes
@@ -203,7 +204,7 @@ def test_a_frozen_split_that_gives_way_is_told_and_its_copy_stays(built, tmp_pat
     assert "replaces" not in run(*args, "--val-humans", 4)  # mended: the same split again
 
 
-def test_a_frozen_split_stays_while_a_photo_is_away_and_crops_of_the_same_split_stay(built, tmp_path):
+def test_a_frozen_split_stays_while_its_photos_are_away_and_crops_of_the_same_split_stay(built, tmp_path):
     args, out = built
     copy, data_ = tmp_path / "o", tmp_path / "coco"
     shutil.copytree(out, copy)
@@ -214,19 +215,41 @@ def test_a_frozen_split_stays_while_a_photo_is_away_and_crops_of_the_same_split_
     run(*materialize)
     crops = sorted(p.name for p in (copy / "splits/val/crops").iterdir())
     before = {p.name: store.digest_file(p) for p in (copy / "splits/val").rglob("part-*.parquet")}
-    lost = next(iter(store.read_records(copy / "splits/val/humans", Human))).image.path
-    away = (data_ / lost).read_bytes()
-    (data_ / lost).unlink()
-    with pytest.raises(UserError, match=r"splits/val: left as it is, as 1 photos are missing"):
+    (data_ / "train2017").rename(tmp_path / "away")
+    with pytest.raises(UserError, match=r"(val|test|train): none of the \d+ photos .*/coco/train2017/.*data roots"):
         run(*args, "--seed", 1)
     assert before == {p.name: store.digest_file(p) for p in (copy / "splits/val").rglob("part-*.parquet")}
     assert crops == sorted(p.name for p in (copy / "splits/val/crops").iterdir())
-    (data_ / lost).write_bytes(away)
+    (tmp_path / "away").rename(data_ / "train2017")
     said = json.loads((copy / "splits/val/stage.json").read_text())
     said.pop("check")
     (copy / "splits/val/stage.json").write_bytes(store.sealed(said | {"key_digest": "of another version"}))
     assert "replaces" not in run(*args)  # made anew, to the same bytes
     assert crops == sorted(p.name for p in (copy / "splits/val/crops").iterdir())
+
+
+def test_pictures_of_a_photo_that_is_gone_go_others_are_mended_and_all_stay_while_the_disk_is_away(built, tmp_path):
+    _, out = built
+    copy, root, to = tmp_path / "o", tmp_path / "coco", tmp_path / "m"
+    shutil.copytree(out, copy)
+    shutil.copytree(out.parent / "coco", root)
+    said = (copy / "build.json").read_text()
+    (copy / "build.json").write_text(said.replace(str(out.parent / "coco"), str(root)))
+    args = ("build", "materialize", "--root", copy, "--out", to, "--split", "val", "--workers", 1)
+    run(*args)
+    every = {p.relative_to(to) for p in to.rglob("*.png")}
+    (root / "train2017").rename(tmp_path / "away")
+    next(to.rglob("occluded.png")).unlink()
+    with pytest.raises(UserError, match=r"write val: none of the \d+ photos .*/coco/train2017/.*data roots"):
+        run(*args)
+    assert len(every) - 1 == len(list(to.rglob("*.png")))
+    (tmp_path / "away").rename(root / "train2017")
+    samples = list(store.read_records(copy / "splits/val", Sample))
+    (root / samples[0].image.path).unlink()
+    run(*args)
+    marks = {w.name for w in store.read_records(to / ".val.written", WrittenSample)}
+    left = {p.relative_to(to) for p in to.rglob("*.png")}
+    assert left == {p for p in every if p.parts[1] in marks} and 0 < len(marks) < len(samples)
 
 
 def test_materialized_pictures_of_a_former_split_go_and_a_users_files_stay(built, tmp_path):

@@ -97,7 +97,7 @@ def test_a_photo_that_cannot_be_decoded_costs_its_people_only(tmp_path):
     assert dropped == {"coco/000000000002#2": "image_truncated", "coco/000000000003#3": "image_missing"}
 
 
-def test_photos_that_are_there_again_are_harvested_and_no_harvest_gives_way_while_some_are_away(tmp_path, capsys):
+def test_photos_that_are_there_again_are_harvested_and_some_that_are_away_are_dropped(tmp_path, capsys):
     root = coco(tmp_path / "coco", {i: [{"box": (20, 20, 60, 100)}] for i in (1, 2, 3)})
     away = root / "train2017" / "000000000003.jpg"
     data = away.read_bytes()
@@ -106,16 +106,48 @@ def test_photos_that_are_there_again_are_harvested_and_no_harvest_gives_way_whil
     assert not harvest(tmp_path, {"coco": root})[0].fresh
     away.write_bytes(data)
     r, kept, dropped = harvest(tmp_path, {"coco": root})
-    assert r.fresh and len(kept) == 3 and not dropped and str(away) in capsys.readouterr().err
-    away.unlink()
-    assert not harvest(tmp_path, {"coco": root})[0].fresh  # it has that photo's people
-    for _ in range(2):
-        with pytest.raises(UserError, match=r"left as it is, as 1 photos are missing.*000000000003\.jpg"):
-            harvest(tmp_path, {"coco": root}, min_area=200)
-        assert len(list(store.read_records(r.folder, Candidate))) == 3
-    away.write_bytes(data)
-    r, kept, dropped = harvest(tmp_path, {"coco": root}, min_area=200)
     assert r.fresh and len(kept) == 3 and not dropped
+    assert capsys.readouterr().err.count(f"{away}: was missing when") == 1  # told once
+    away.unlink()
+    assert not harvest(tmp_path, {"coco": root})[0].fresh  # what stands has that photo's people
+    r, kept, dropped = harvest(tmp_path, {"coco": root}, min_area=200)
+    assert r.fresh and len(kept) == 2 and list(dropped.values()) == ["image_missing"]
+
+
+def test_annotations_that_grow_before_their_photos_are_harvested(tmp_path):
+    people = {i: [{"box": (20, 20, 60, 100)}] for i in (1, 2)}
+    harvest(tmp_path, {"coco": coco(tmp_path / "a", people)})
+    root = coco(tmp_path / "b", {i: [{"box": (20, 20, 60, 100)}] for i in (1, 2, 3)})
+    (root / "train2017" / "000000000003.jpg").unlink()
+    r, kept, dropped = harvest(tmp_path, {"coco": root})
+    assert r.fresh and len(kept) == 2 and list(dropped.values()) == ["image_missing"]
+
+
+@pytest.mark.parametrize("name", ["lip", "objects365"])
+def test_a_new_source_that_is_partly_there_is_harvested(tmp_path, name):
+    write_world(tmp_path / "w", seed=0, scenes=10)
+    root = coco(tmp_path / "coco", {1: [{"box": (20, 20, 60, 100)}]})
+    harvest(tmp_path, {"coco": root})
+    new = tmp_path / "w" / name
+    pictures = sorted(new.rglob("*.jpg"))
+    pictures[0].unlink()
+    r, kept, _ = harvest(tmp_path, {"coco": root, name: new})
+    assert r.fresh and {c.image.source for c in kept} == {"coco", name}
+    for p in pictures[1:]:
+        p.unlink()
+    before = {p.name: p.read_bytes() for p in r.folder.rglob("*.parquet")}
+    for _ in range(2):  # one source of two is away
+        with pytest.raises(UserError, match=rf"harvest: none of the \d+ photos .*{name}.*data roots"):
+            harvest(tmp_path, {"coco": root, name: new}, min_area=200)
+        assert before == {p.name: p.read_bytes() for p in r.folder.rglob("*.parquet")}
+
+
+@pytest.mark.parametrize("about", [{"iscrowd": 1}, {"box": (20, 20, 21, 21)}, {"bbox": [1, 2]}])
+def test_a_photo_whose_people_are_all_dropped_is_there(tmp_path, about):
+    root = coco(tmp_path / "coco", {1: [{"box": (20, 20, 60, 100)} | about], 2: [{"box": (20, 20, 60, 100)}]})
+    (root / "train2017" / "000000000002.jpg").unlink()
+    _, kept, dropped = harvest(tmp_path, {"coco": root})
+    assert not kept and "image_missing" in dropped.values()
 
 
 def test_a_photo_of_occluders_alone_that_is_there_again_is_harvested(tmp_path):
@@ -133,7 +165,7 @@ def test_a_source_without_any_photo_is_refused(tmp_path):
     root = coco(tmp_path / "coco", {i: [{"box": (20, 20, 60, 100)}] for i in (1, 2)})
     (root / "train2017").rename(tmp_path / "elsewhere")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"--source coco=.*none of the photos.*looked for train2017/0000"):
+        with pytest.raises(UserError, match=r"none of the 2 photos.*/coco/train2017/0000.*data roots"):
             harvest(tmp_path, {"coco": root})
     (tmp_path / "elsewhere").rename(root / "train2017")
     assert len(harvest(tmp_path, {"coco": root})[1]) == 2

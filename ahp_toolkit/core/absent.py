@@ -1,19 +1,21 @@
-"""Photos that were missing when a stage was made: noted with it, looked for again, and no reason to lose a better one.
+"""Photos that were missing when a stage was made: noted with it, and looked for again.
 
-A photo is (source, places below the source's data root where it was looked for). A stage notes at most `LIMIT` of them,
-the first by hash: the same ones whoever asks, and all of them where few are missing.
+A photo is (source, places below the source's data root where it was looked for). A stage notes at most `LIMIT` of a
+source, the first by hash: the same ones whoever asks, and all of them where few are missing. Where not one photo was
+there, nothing is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from . import places, store
-from .errors import UserError
+from .errors import StorageError, UserError
 
 Absent = tuple[str, ...]
-#: Photos that are noted; each is looked for (a stat) whenever its stage is asked for.
+#: Photos of a source that are noted; each is looked for (a stat) whenever its stage is asked for.
 LIMIT = 1000
 #: Of those, how many are asked of an object store, a request each.
 REMOTE_LIMIT = 20
@@ -21,7 +23,13 @@ REMOTE_LIMIT = 20
 
 def noted(*photos: Iterable[Sequence[str]]) -> list[Absent]:
     """The photos to note, in their order."""
-    return sorted({tuple(p) for some in photos for p in some}, key=_rank)[:LIMIT]
+    taken: Counter[str] = Counter()
+    kept = []
+    for photo in sorted({tuple(p) for some in photos for p in some}, key=_rank):
+        taken[photo[0]] += 1
+        if taken[photo[0]] <= LIMIT:
+            kept.append(photo)
+    return kept
 
 
 def _rank(photo: Sequence[str]) -> tuple[float, Absent]:
@@ -36,43 +44,40 @@ def back(roots: Mapping[str, str], photos: Iterable[Sequence[str]]) -> str:
         asked += isinstance(root, places.Remote)
         if root is None or (isinstance(root, places.Remote) and asked > REMOTE_LIMIT):
             continue
-        found = next((p for p in looked if _there(root, p)), None)
+        found = next((p for p in looked if there(root, p)), None)
         if found is not None:
             return str(root / found)
     return ""
 
 
-def _there(root: Path, relative: str) -> bool:
+def there(root: Path, relative: str) -> bool:
+    """Whether a photo is known to be below a data root; a store that does not answer tells of none."""
     try:
         return places.find(root, relative).is_file()
-    except (ValueError, OSError):
+    except (ValueError, OSError, StorageError):
         return False
 
 
 def refuse(
-    folder: Path, roots: Mapping[str, str], now: Sequence[Absent], before: Iterable[Sequence[str]] | None
+    name: str, roots: Mapping[str, str], missing: Iterable[Absent], found: Collection[str], by_source: bool
 ) -> None:
-    """Refuse to replace what stands in ``folder`` by what misses photos that it has: a disk that is away passes.
+    """Refuse what read photos of which not one was there: a disk that is away, or another data root, will pass.
 
     Args:
-        now, before: notes of both; ``before`` None: nothing stands there.
+        name: of the stage.
+        missing: a note of the photos that were not there; ``found``: sources of which one was.
+        by_source: a source alone, of several, is refused too.
 
     Raises:
-        UserError: with one such photo.
+        UserError: with one place where a photo was looked for.
     """
-    lost = newly(now, before) if before is not None else []
-    if lost:
-        (source, looked, *_), more = lost[0], "+" * (len(now) >= LIMIT)
-        raise UserError(
-            f"{folder}: left as it is, as {len(lost)}{more} photos are missing that were there when it was made "
-            f"({roots.get(source, source)}/{looked}); put them back and run the same command again, or remove this "
-            "folder to make it without them"
-        )
-
-
-def newly(now: Sequence[Absent], before: Iterable[Sequence[str]]) -> list[Absent]:
-    """The photos noted now that were there before, as far as two notes can tell."""
-    old = [tuple(p) for p in before]
-    known, full = set(old), len(old) >= LIMIT
-    # beyond the last of a full note nothing is known
-    return [p for p in now if p not in known and not (full and _rank(p) > _rank(old[-1]))]
+    lost = [p for p in missing if p[0] not in found]
+    if not lost or (found and not by_source):
+        return
+    lost = [p for p in lost if not by_source or p[0] == lost[0][0]]
+    (source, looked, *_), more = lost[0], "+" * (len(lost) >= LIMIT)
+    raise UserError(
+        f"{name}: none of the {len(lost)}{more} photos that were looked for is there, such as "
+        f"{roots.get(source, source)}/{looked}; nothing was replaced; look at the data roots (--source), mount or "
+        "fetch the photos, and run the same command again"
+    )

@@ -17,6 +17,7 @@ class Photos:
     def __init__(self, roots: Mapping[str, str]) -> None:
         self._roots = roots
         self.missing: set[tuple[str, ...]] = set()  # (source, path) of those that were asked for and are not there
+        self.there: set[str] = set()  # sources of which a photo was there
         self._last: tuple[str, Rgb | ImageError] | None = None
 
     def read(self, image: ImageRef) -> Rgb:
@@ -31,9 +32,12 @@ class Photos:
         key = f"{image.source}\n{image.path}"
         if self._last is None or self._last[0] != key:
             self._last = key, _load(places.place(self._roots[image.source]), image)
+        reason = self._last[1].reason if isinstance(self._last[1], ImageError) else ""
+        if reason == "missing":
+            self.missing.add((image.source, image.path))
+        elif reason != "unsafe_path":  # that one was not looked for
+            self.there.add(image.source)
         if isinstance(self._last[1], ImageError):
-            if self._last[1].reason == "missing":
-                self.missing.add((image.source, image.path))
             raise self._last[1]
         return self._last[1]
 

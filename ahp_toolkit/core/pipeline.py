@@ -5,8 +5,7 @@ tables. Shards are cut by position, never by the number of workers, and random n
 bytes do not depend on who ran what. Work in progress lies in ``.<stage>-<key>`` beside the stage's folder; a shard is
 done when its ``shard-NNNNN.json`` stands there and the files that it names have the content it names; the finished
 folder replaces the old one by rename. Killed at any moment, the same call goes on from the last whole shard; a stage
-that was damaged after its end, or lacks photos that are there now, is made anew. One that has photos which are missing
-now is never replaced by one without them.
+that was damaged after its end, or lacks photos that are there now, is made anew; one that finds no photo makes nothing.
 """
 
 from __future__ import annotations
@@ -38,12 +37,21 @@ MAIN = ""  # the name of a stage's own table: its parts lie in the stage's folde
 
 @dataclass
 class Output:
-    """What a stage function makes of one shard: records by table name, rejects with reasons, counts, missing photos."""
+    """What a stage function makes of one shard: records by table name, rejects with reasons, counts.
+
+    ``missing``: photos that were asked for and are not there; ``there``: sources of which one was.
+    """
 
     tables: dict[str, list[Any]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     missing: set[absent.Absent] = field(default_factory=set)
+    there: set[str] = field(default_factory=set)
+
+    def saw(self, missing: set[absent.Absent], there: set[str]) -> None:
+        """Take over what a reader of photos saw."""
+        self.missing |= missing
+        self.there |= there
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ class Job:
     ``growing`` shards double in size every eight, up to 32 times ``shard_size``: small inputs fill all workers, large
     ones do not make too many files. ``network``: the function runs a network, which an engine may give a GPU.
     ``roots``: data roots of photos by source, where not ``fn.roots``. ``beside``: what others lay in the stage's
-    folder, which stays when it is made anew to the same digest.
+    folder, which stays when it is made anew to the same digest. ``by_source``: a source none of whose photos is there
+    ends it; else it ends where no source has one.
     """
 
     name: str
@@ -67,6 +76,7 @@ class Job:
     network: bool = False
     roots: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    by_source: bool = False
 
     @property
     def photos(self) -> Mapping[str, str]:
@@ -134,17 +144,16 @@ def finished(folder: Path, key_digest: str | None = None) -> Result | None:
 def standing(job: Job) -> Result | None:
     """What `finished` finds of a job; None, too, where a photo that was missing then is there now."""
     done = finished(job.folder, job.key_digest)
-    found = absent.back(job.photos, missing_in(job.folder) or ()) if done is not None else ""
+    found = absent.back(job.photos, missing_in(job.folder)) if done is not None else ""
     if found:
         log.event("photos_back", "warning", path=found)
         sys.stderr.write(f"{found}: was missing when {job.folder} was made; made anew\n")
     return None if found else done
 
 
-def missing_in(folder: Path) -> list[Sequence[str]] | None:
-    """The photos that were missing when a stage was made; None where no stage stands, or one of a former version."""
-    said = store.read_sealed(folder / "stage.json")
-    return None if said is None else said.get("missing")
+def missing_in(folder: Path) -> list[Sequence[str]]:
+    """The photos that were missing when a stage was made, as far as they were noted."""
+    return (store.read_sealed(folder / "stage.json") or {}).get("missing", [])  # type: ignore[no-any-return]
 
 
 def _stands(folder: Path, files: Mapping[str, str]) -> bool:
@@ -186,8 +195,7 @@ def run(
         anew: run even where a whole result stands.
 
     Raises:
-        UserError: what a stage function or an input says a user must mend; when the result that stands has photos that
-            are missing now.
+        UserError: what a stage function or an input says a user must mend; when none of the photos asked for is there.
     """
     done = None if anew else standing(job) or (standing(job) if _ended(job) else None)
     if done is not None:
@@ -246,7 +254,7 @@ class _Shard:
         reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
         digests = {n: hashlib.sha256(data).hexdigest() for n, data in files}
         mark = {"counts": counts, "dropped": reasons, "seconds": log.seconds(start), "files": digests}
-        mark["missing"] = absent.noted(out.missing)
+        mark |= {"missing": absent.noted(out.missing), "there": sorted(out.there)}
         return _Made(len(items), [*files, (_mark(Path(), number).name, store.sealed(mark))])
 
     def keep(self, made: _Made) -> int:
@@ -313,7 +321,8 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     reasons: Counter[str] = Counter()
     spent: list[float] = []
     files: dict[str, str] = {}
-    missing = absent.noted((missing_in(carry.folder) or ()) if carry else ())
+    missing: list[absent.Absent] = []
+    there: set[str] = set()
     marks = sorted(job.partial.glob("shard-*.json"))
     for mark in marks:
         said = _made(mark)
@@ -323,12 +332,14 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
         reasons.update(said["dropped"])
         spent.append(said["seconds"])
         files.update(said["files"])
-        missing = absent.noted(missing, said.get("missing", ()))
-    absent.refuse(job.folder, job.photos, missing, missing_in(job.folder))
+        missing = absent.noted(missing, said["missing"])
+        there.update(said["there"])
+    absent.refuse(job.name, job.photos, missing, there, job.by_source)
     inherited = []
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
         reasons.update(carry.dropped)
+        missing = absent.noted(missing, missing_in(carry.folder))
         inherited = [carry.folder / "dropped.parquet"]
     dropped = job.partial / "dropped.parquet"
     store.concat([*inherited, *store.parts(job.partial / "dropped")], dropped)

@@ -166,22 +166,23 @@ def _published(mirror: Mirror, mine: lease.Lease) -> Iterator[None]:
         t.start()
     done = False
     try:
-        yield
-        done = True
-    except KeyboardInterrupt:
-        if not failed:
+        try:
+            yield
+            done = True
+        finally:
+            stop.set()
+            for t in threads:
+                t.join()
+            if done and not failed:
+                mirror.finish()
+            elif not failed:
+                with suppress(StorageError):  # what stopped the work is the error to show
+                    mirror.sync()
+    except BaseException:
+        if not failed:  # else our own interrupt, or what a library made of it
             raise
-        exits.answered()
-    finally:
-        stop.set()
-        for t in threads:
-            t.join()
-        if done and not failed:
-            mirror.finish()
-        elif not failed:
-            with suppress(StorageError):  # what stopped the work is the error to show
-                mirror.sync()
     if failed:
+        exits.answered()
         raise failed[0]
 
 

@@ -16,7 +16,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ..core import images, places, store
+from ..core import absent, images, places, store
 from ..core.pipeline import MAIN, Output
 from ..core.records import Candidate, Dropped, ImageRef, Instance, Occluder
 from ..sources import SOURCES
@@ -24,6 +24,8 @@ from ..sources.base import PERSON, Entry, was_human
 from .neighbours import neighbours_of
 
 STAGE = "harvest"
+#: Faults that a source finds in a photo that is there.
+OPENED = ("corrupt", "empty", "size_mismatch", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Harvest:
         out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))
         if loaded.looked:
             out.missing.add((source, *loaded.looked))
+        elif loaded.image is None and any(d.reason in OPENED for d in loaded.dropped):
+            out.there.add(source)
         if loaded.image is None:
             return
         image, instances = loaded.image.image, loaded.image.instances
@@ -87,6 +91,9 @@ class Harvest:
         out.dropped.extend(dropped)
         sources_of_occlusion = [i for i in instances if i.mask is not None and not (i.flags.crowd or i.flags.group)]
         if not kept and not sources_of_occlusion:
+            # asked of one photo a shard: it only tells whether the disk is there
+            if source not in out.there and absent.there(root, image.path):
+                out.there.add(source)
             return
         try:
             image, phash, thumb = self._verify(root, image)
@@ -94,9 +101,12 @@ class Harvest:
             reason = f"image_{e.reason}" if isinstance(e, images.ImageError) else "unsafe_path"
             if reason == "image_missing":
                 out.missing.add((source, image.path))
+            elif reason != "unsafe_path":
+                out.there.add(source)
             out.dropped.extend(Dropped(i.instance_id, STAGE, reason, str(e), source) for i in kept)
             out.counts[f"occluders_lost/{source}"] += len(sources_of_occlusion)
             return
+        out.there.add(source)
         _emit(out, image, instances, kept, sources_of_occlusion)
         masks = sum(i.mask is not None for i in kept)
         out.tables["photos"].append(Photo(image.image_id, source, image.photo, phash, thumb, len(kept), masks))

@@ -61,8 +61,6 @@ class Materialize:
                     pasted = render(sample)
                 except images.ImageError as e:
                     source = sample.image.source
-                    if e.reason != "missing":  # what was written of it before is of other pixels
-                        forget(Path(self.to), file_name(sample.sample_id), self.what)
                     out.dropped.append(Dropped(sample.sample_id, STAGE, f"image_{e.reason}", str(e), source))
                     continue
                 write = _write_full if self.what == "full" else _write_crops
@@ -71,7 +69,7 @@ class Materialize:
                 files = files_digest(Path(self.to), name, self.what)
                 out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, files))
                 out.counts["written"] += 1
-            out.missing |= render.missing
+            out.saw(render.missing, render.there)
         return out
 
 

@@ -35,6 +35,11 @@ class Renderer:
         """(source, path) of the photos that were asked for and are not there."""
         return self._photos.missing
 
+    @property
+    def there(self) -> set[str]:
+        """Sources of which a photo that was asked for was there."""
+        return self._photos.there
+
     def photo(self, image: ImageRef) -> images.Rgb:
         """RGB uint8 [H, W, 3] of a photo in the frame of its annotations.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ahp_toolkit.core import absent, store
-from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.errors import StorageError, UserError
 from ahp_toolkit.core.lock import lock
 from ahp_toolkit.core.pipeline import MAIN, Job, Output, code_digest, run
 from ahp_toolkit.core.records import Dropped
@@ -84,12 +84,36 @@ def test_what_others_laid_beside_a_stage_stays_while_its_digest_does(tmp_path, s
     assert r.fresh and (tmp_path / "double/crops/a.png").exists() == same
 
 
-def test_a_note_of_missing_photos_tells_what_is_new_as_far_as_it_goes():
-    every = absent.noted({("coco", f"{i}.jpg") for i in range(3 * absent.LIMIT)})
-    assert len(every) == absent.LIMIT and not absent.newly(every, every)
-    fewer = absent.noted(every[500:], {("coco", f"{i}.jpg") for i in range(2 * absent.LIMIT)})
-    assert not absent.newly(fewer, every) and len(absent.newly(every, every[1:])) <= 1
-    assert absent.newly([("a", "b")], []) == [("a", "b")]
+def test_a_note_of_missing_photos_has_the_same_ones_however_it_grew_and_leaves_no_source_out():
+    many = [("coco", f"{i}.jpg") for i in range(3 * absent.LIMIT)]
+    every = absent.noted(many, [("lip", "a.jpg")])
+    assert len(every) == absent.LIMIT + 1 and ("lip", "a.jpg") in every
+    assert every == absent.noted(absent.noted(many[:1500]), absent.noted([("lip", "a.jpg")], many[1500:]))
+
+
+@pytest.mark.parametrize(
+    ("there", "by_source", "refused"),
+    [(set(), False, "2 photos"), ({"b"}, False, ""), ({"b"}, True, "1 photos"), ({"a", "b"}, True, "")],
+)
+def test_what_found_not_one_of_its_photos_is_refused(there, by_source, refused):
+    missing = [("a", "x/1.jpg"), ("b", "2.jpg")]
+    if not refused:
+        absent.refuse("val", {}, missing, there, by_source)
+        return
+    with pytest.raises(UserError, match=f"val: none of the {refused} .* /data/a/x/1.jpg; .*data roots"):
+        absent.refuse("val", {"a": "/data/a"}, missing, there, by_source)
+
+
+def test_a_stage_that_read_no_photo_is_not_refused():
+    absent.refuse("val", {}, [], set(), True)
+
+
+def test_a_store_that_does_not_answer_gives_no_photo_back(monkeypatch):
+    def refuses(root, relative):
+        raise StorageError("no route to the store")
+
+    monkeypatch.setattr(absent.places, "find", refuses)
+    assert not absent.back({"coco": "/tmp"}, [("coco", "a.jpg")])
 
 
 def test_the_code_of_a_package_is_that_of_all_its_modules(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from annotation.words import verdict_field
 from . import app_server, tiny_build
 
 pytestmark = [
+    pytest.mark.xdist_group("app_browser"),  # one world, one database to kill
     pytest.mark.browser,
     pytest.mark.database,
     pytest.mark.skipif(app_server.CHROMIUM is None, reason="chromium is not installed"),
@@ -203,7 +204,7 @@ def test_the_database_is_killed_and_comes_back_half_way(world):
 
 
 def test_a_word_says_which_mask_the_reviewer_saw(world):
-    with app_server.browsers([world.servers[1].url], reload=True) as (panel,):
+    with app_server.browsers([world.servers[1].url]) as (panel,):
         cid = panel.shown
         seen = Candidates(world.root).record(cid)
         other = encode(np.roll(seen.mask.decode(), 1, axis=1))

@@ -97,6 +97,16 @@ def test_the_same_placement_before_another_mask_is_another_sample(root):  # noqa
     assert [h.mask for h in store.read_records(root / "splits/test/humans", Human)] == [new]
 
 
+def test_a_test_split_that_is_made_anew_to_the_same_bytes_keeps_its_crops(root):  # noqa: F811
+    said_on(root)
+    votes.write_test(root)
+    (root / "splits/test/crops").mkdir()
+    said = store.read_json(root / "splits/test/stage.json")
+    said.pop("check")
+    (root / "splits/test/stage.json").write_bytes(store.sealed(said | {"key_digest": "of another version"}))
+    assert votes.write_test(root).fresh and (root / "splits/test/crops").exists()
+
+
 def test_words_without_a_version_are_read_as_before(root):  # noqa: F811
     propose(root)
     pid = next(iter(votes.read_composites(root)))

@@ -15,6 +15,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode, encode_labels
 from ahp_toolkit.core.records import Decision, Flags, Neighbours
 from annotation import decisions, features, models, triage
+from annotation.queue import Plan, Queue
 from annotation.triage import Settings, Triage
 
 from .people import population
@@ -135,7 +136,23 @@ def test_triaged_again_every_4th_candidate_asked_about_is_still_of_the_audit(lig
     assert sorted(t.rank for t in again) == list(range(1000))
     asked = [t for t in again if t.candidate_id not in said]
     assert [t.audit for t in asked[:200]] == [k % triage.AUDIT_EVERY == 0 for k in range(200)]
-    assert again[:800] == asked  # who is decided comes last
+    by_score = [t for t in again if t.candidate_id in said or not t.audit]  # second opinions keep their place
+    assert by_score == sorted(by_score, key=lambda t: (-t.score, t.candidate_id))
+
+
+def test_triaged_again_second_opinions_are_still_asked_for_first(light, tmp_path):
+    rows, truth = population(400, 1)
+    plan = Plan(overlap=0.2)
+    first = sorted(triage.triage(rows, {}, Settings()).records, key=lambda t: -t.score)
+    said = {t.candidate_id: truth[t.candidate_id] for t in first[:100]}
+    owed = {c for c in said if plan.copies_of(c) > 1}
+    again = sorted(triage.triage(rows, said, Settings()).records, key=lambda t: t.rank)
+    order = [t.candidate_id for t in again if not t.auto_discard]
+    got = Queue(tmp_path, order, plan).next_for("bob", 400, {c: {"ann"} for c in said})
+    score, audited = {t.candidate_id: t.score for t in again}, {t.candidate_id for t in again if t.audit}
+    plain = [c for c in got if c in owed or c not in audited]
+    assert owed and owed <= set(plain) and not (set(said) - owed) & set(got)
+    assert plain == sorted(plain, key=lambda c: (-score[c], c))
 
 
 def test_the_audit_counts_only_up_to_its_first_undecided_candidate():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -31,6 +32,13 @@ def ahp(**_):
     raise RuntimeError("no compiled object yet")
 cli.ahp = ahp
 """
+BLAMED = """
+from ahp_toolkit.core.errors import UserError
+def ahp(**_):
+    callback()
+    raise UserError("3 of 3 samples cannot be rendered")
+cli.ahp = ahp
+"""
 LOST = """
 def ahp(**_):
     with Progress("making", 3, "thing", quiet=True) as bar:
@@ -51,7 +59,7 @@ def _as_before(monkeypatch):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("after", [REPLACED, LOST], ids=["replaced", "lost"])
+@pytest.mark.parametrize("after", [REPLACED, BLAMED, LOST], ids=["replaced", "blamed", "lost"])
 @pytest.mark.parametrize(
     ("sent", "status", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -87,7 +95,24 @@ def test_an_ignored_ctrl_c_stays_ignored():
     assert not exits.signalled()
 
 
-def test_what_publishing_raises_in_place_of_the_work_is_no_ctrl_c():
+def slept() -> None:
+    time.sleep(60)
+
+
+def replaced() -> None:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt as e:
+        raise ValueError("a library's own") from e
+
+
+def swallowed() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("end", [slept, replaced, swallowed])
+def test_what_publishing_raises_in_place_of_the_work_is_no_ctrl_c(end):
     """Publishing in the background interrupts the work by a signal; its own error is then the end of the command."""
 
     begun = threading.Event()
@@ -104,7 +129,7 @@ def test_what_publishing_raises_in_place_of_the_work_is_no_ctrl_c():
     mirror = Failing()
     with pytest.raises(RuntimeError, match="the store is gone"), publish._published(mirror, mirror):  # type: ignore[arg-type]
         begun.set()
-        time.sleep(60)
+        end()
     assert not exits.signalled()
 
 
