@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,14 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("review")
-    ids = tiny_build.write(folder / "build", 520)
+    with made(tmp_path_factory.mktemp("review"), 520) as world:
+        yield world
+
+
+@contextmanager
+def made(folder: Path, people: int) -> Iterator[World]:
+    """A build, its own database, and a server for each reviewer."""
+    ids = tiny_build.write(folder / "build", people)
     mongo = app_server.Mongo(folder / "db").start()
     try:
         env = app_server.environment(mongo, "ahp_test")
@@ -203,8 +209,8 @@ def test_the_database_is_killed_and_comes_back_half_way(world):
     world.agree("ann", said)
 
 
-def test_a_word_says_which_mask_the_reviewer_saw(world):
-    with app_server.browsers([world.servers[1].url]) as (panel,):
+def test_a_word_says_which_mask_the_reviewer_saw(tmp_path):
+    with made(tmp_path, 20) as world, app_server.browsers([world.servers[1].url]) as (panel,):
         cid = panel.shown
         seen = Candidates(world.root).record(cid)
         other = encode(np.roll(seen.mask.decode(), 1, axis=1))
