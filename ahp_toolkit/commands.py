@@ -258,7 +258,7 @@ def _result(result: Result, words: str) -> None:
     shell_complete=completes(Registry("export format", "ahp_toolkit.stages.exports").names),
     help="cocoa, kins, ahp or webdataset.",
 )
-@click.option("--out", type=FOLDER, help="Where to; default ROOT/export/FORMAT.")
+@click.option("--out", type=FOLDER, help="Where to; default ROOT/export/FORMAT, or FORMAT-humans.")
 @click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Default: all.")
 @click.option(
     "--what",
@@ -274,7 +274,7 @@ def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what
     from .core.publish import reading_and_working, shown
 
     with reading_and_working(root, out) as (read, folder):
-        to = folder if out else folder / "export" / fmt
+        to = folder if out else folder / "export" / (fmt if what == "samples" else f"{fmt}-{what}")
         for path in builder.export(read, to, fmt, splits or ("train", "val", "test"), what, images):
             click.echo(shown(out or root, folder, path))
 

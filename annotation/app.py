@@ -356,4 +356,4 @@ def mirror_for(session: Session) -> Mirror:
         # another reviewer's server may have written a newer word between our reading of the logs and this write
         session.listen()
 
-    return Mirror(write, lambda: samples.count_anew(fo.load_dataset(name)))
+    return Mirror(write, samples.Counts(lambda: fo.load_dataset(name)))

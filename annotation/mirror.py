@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterable
 
 _log = logging.getLogger(__name__)
 LATE = 4.0  # s after which the panel is told
+IDLE = 5.0  # s
 
 
 class Mirror:
-    """Collects ids and hands them to ``write``, again and again until it succeeds; ``back`` is called first after that
-    has failed."""
+    """Collects ids and hands them to ``write``, again and again until it succeeds.
 
-    def __init__(self, write: Callable[[set[str]], None], back: Callable[[], None] = lambda: None) -> None:
-        self._write, self._back = write, back
+    ``watch`` looks after the database before each write, and every ``idle`` s while there is none.
+    """
+
+    def __init__(
+        self, write: Callable[[set[str]], None], watch: Callable[[], None] = lambda: None, idle: float = IDLE
+    ) -> None:
+        self._write, self._watch, self._idle = write, watch, idle
         self._pending: set[str] = set()
         self._since: float | None = None
         self._wake = threading.Condition()
@@ -36,21 +41,21 @@ class Mirror:
             return "away" if self._since is not None and time.monotonic() - self._since > LATE else ""
 
     def _run(self) -> None:
-        pause, failed = 0.2, False
+        pause = 0.2
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._pending)
+                self._wake.wait_for(lambda: self._pending, self._idle)
                 some, self._pending = self._pending, set()
             try:
-                if failed:
-                    self._back()
-                self._write(some)
+                self._watch()
+                if some:
+                    self._write(some)
             except Exception as e:  # noqa: BLE001  whatever a database that is away raises: try again, for ever
                 _log.warning("the database did not take %d changes (%s); the logs hold them", len(some), e)
                 self.put(some)
                 time.sleep(pause)
-                pause, failed = min(5.0, pause * 2), True
+                pause = min(5.0, pause * 2)
                 continue
-            pause, failed = 0.2, False
+            pause = 0.2
             with self._wake:
                 self._since = time.monotonic() if self._pending else None

@@ -6,7 +6,7 @@ Nothing here imports fiftyone; the module is handed in by `annotation.app`.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,25 @@ def count_anew(dataset: Any) -> None:
     found = dataset._sample_collection
     if found.estimated_document_count() != found.count_documents({}):
         found.database.command("validate", found.name)
+
+
+class Counts:
+    """Called now and then, has the samples counted anew whenever the database was started anew.
+
+    The driver waits for a database that is away, so a killed one need not be seen as an error by anybody.
+    """
+
+    def __init__(self, dataset_of: Callable[[], Any]) -> None:
+        self._dataset_of, self._process = dataset_of, ""
+
+    def __call__(self) -> None:
+        """Raises the driver's errors where the database is away."""
+        dataset = self._dataset_of()
+        hello = dataset._sample_collection.database.command("hello")
+        process = str(hello.get("topologyVersion", {}).get("processId", "one"))  # its own for each start of a mongod
+        if process != self._process:
+            count_anew(dataset)
+            self._process = process
 
 
 def shape(fo: Any, dataset: Any) -> None:

@@ -248,6 +248,7 @@ class Session:
 
     def _append(self, entry: Decision | Retraction) -> None:
         append(log_path(self.root, self.reviewer), entry, sync=self._sync == "decision")
+        self.words.heard(entry)
         if self._sync == "second" and self._timer is None:
             self._timer = threading.Timer(1.0, self._flush)
             self._timer.daemon = True

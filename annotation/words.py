@@ -91,7 +91,7 @@ class Words:
     trouble: str = ""
     #: candidate id -> who has decided on its newest mask
     answered: dict[str, set[str]] = field(default_factory=dict)
-    #: (candidate id, reviewer, at, verdict, '' for a retraction) of every entry ever read
+    #: (candidate id, reviewer, at, verdict, '' for a retraction) of every entry ever read or appended
     entries: set[tuple[str, str, str, str]] = field(default_factory=set)
     _divided: set[str] = field(default_factory=set)
 
@@ -153,13 +153,18 @@ class Words:
         cid, reviewer = entry.candidate_id, entry.reviewer
         case = self._cases.setdefault(cid, Case())
         case.take(entry)
-        self.entries.add((cid, reviewer, entry.at, entry.verdict if isinstance(entry, Decision) else ""))
+        self.heard(entry)
         mine = self.by_reviewer.setdefault(reviewer, {})
         mine.pop(cid, None)
         last = case.last().get(reviewer)
         if last is not None:
             mine[cid] = last.word
         self._judge(cid)
+
+    def heard(self, entry: Entry) -> None:
+        """Note that an entry is on a log, even where a bad line before it keeps it from being read."""
+        verdict = entry.verdict if isinstance(entry, Decision) else ""
+        self.entries.add((entry.candidate_id, entry.reviewer, entry.at, verdict))
 
     def _judge(self, cid: str) -> None:
         self.answered[cid] = self._cases[cid].answered()

@@ -106,7 +106,9 @@ def check_version(where: Path, name: str, version: object, how: str = "train it 
     """
     its = 1 if version is None else version
     if not isinstance(its, int) or its != MODELS.get(name).VERSION:
-        raise UserError(f"{where}: trained by an earlier version of {name}: {how}")
+        newer = isinstance(its, int) and its > MODELS.get(name).VERSION
+        which, how = ("a newer", "update ahp-toolkit, or " + how) if newer else ("an earlier", how)
+        raise UserError(f"{where}: trained by {which} version of {name}: {how}")
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
+from ahp_toolkit.cli import ahp
 from ahp_toolkit.core import images, masks, store
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Human, Sample
+from ahp_toolkit.core.records import Dropped, Human, Sample
 from ahp_toolkit.core.tar_index import plain_files
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.stages.export import export
@@ -175,14 +177,13 @@ def with_split(build: Path, to: Path, last: int) -> Path:
 def test_what_a_former_export_made_and_this_one_does_not_goes(build, tmp_path, fmt):
     smaller = with_split(build, tmp_path / "smaller", 2)
     run(smaller, tmp_path / "fresh", fmt)
-    run(build, tmp_path / "o", fmt, "humans")
     run(build, tmp_path / "o", fmt)
     (tmp_path / "o/mine.txt").write_text("mine")
     run(smaller, tmp_path / "o", fmt)
     assert files(tmp_path / "o") == files(tmp_path / "fresh") | {"mine.txt"}
     said = store.read_json(tmp_path / "o/export.json")
     assert said == store.read_json(tmp_path / "fresh/export.json")
-    assert set(said["splits"]["val"]["files"]) == files(tmp_path / "fresh") - {"export.json", "dropped.parquet"}
+    assert set(said["splits"]["val"]["files"]) == files(tmp_path / "fresh") - {"export.json"}
 
 
 def test_an_export_speaks_of_every_split_that_lies_there(build, tmp_path):
@@ -193,22 +194,76 @@ def test_an_export_speaks_of_every_split_that_lies_there(build, tmp_path):
     export(both, tmp_path / "b", "cocoa", ["val", "test"], render=render, quiet=True)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert store.read_json(tmp_path / "a/export.json") == store.read_json(tmp_path / "b/export.json")
-    assert (tmp_path / "a/dropped.parquet").read_bytes() == (tmp_path / "b/dropped.parquet").read_bytes()
+    rejects = list(store.read_records(tmp_path / "a/dropped-val.parquet", Dropped))
+    said = store.read_json(tmp_path / "a/export.json")
+    assert (
+        len(rejects)
+        == said["splits"]["val"]["in"] - said["splits"]["val"]["out"]
+        == sum(said["splits"]["val"]["dropped"].values())
+    )
+
+
+def killed(_: Sample) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_killed_export_leaves_no_word_of_the_former_one_but_what_it_made(build, tmp_path):
-    run(build, tmp_path / "o", "ahp", "humans")
-    before = files(tmp_path / "o")
-
-    def killed(_: Sample) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        export(build, tmp_path / "o", "ahp", ["val"], render=killed, quiet=True)
-    assert "export.json" not in files(tmp_path / "o") and len(files(tmp_path / "o")) == len(before)
     run(build, tmp_path / "o", "ahp")
-    run(build, tmp_path / "fresh", "ahp")
+    before = files(tmp_path / "o")
+    smaller = with_split(build, tmp_path / "smaller", 2)
+    with pytest.raises(KeyboardInterrupt):
+        export(smaller, tmp_path / "o", "ahp", ["val"], render=killed, quiet=True)
+    assert "export.json" not in files(tmp_path / "o") and len(files(tmp_path / "o")) == len(before)
+    run(smaller, tmp_path / "o", "ahp")
+    run(smaller, tmp_path / "fresh", "ahp")
     assert files(tmp_path / "o") == files(tmp_path / "fresh")
+
+
+def test_a_split_whose_export_was_killed_is_said_to_be_unfinished_until_it_is_made(build, tmp_path):
+    both = with_split(build, tmp_path / "both", 2)
+    made = {"render": fake_build.render_of(both), "quiet": True}
+    export(both, tmp_path / "o", "ahp", ["test", "val"], **made)
+    whole = store.read_json(tmp_path / "o/export.json")
+    with pytest.raises(KeyboardInterrupt):
+        export(both, tmp_path / "o", "ahp", ["test"], render=killed, quiet=True)
+    export(both, tmp_path / "o", "ahp", ["val"], **made)
+    splits = store.read_json(tmp_path / "o/export.json")["splits"]
+    assert splits["test"].pop("unfinished") is True and splits == whole["splits"]
+    export(both, tmp_path / "o", "ahp", ["test"], **made)
+    assert store.read_json(tmp_path / "o/export.json") == whole
+
+
+@pytest.mark.parametrize(
+    ("fmt", "what", "images", "told"),
+    [
+        ("kins", "samples", True, "expected no export yet or one of samples as kins, found one of samples as"),
+        ("cocoa", "humans", True, "found one of samples as cocoa; give another --out"),
+        ("cocoa", "samples", False, "holds an export with pictures, which --no-images would remove"),
+    ],
+)
+def test_an_export_is_not_mixed_with_another(build, tmp_path, fmt, what, images, told):
+    run(build, tmp_path, "cocoa")
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    with pytest.raises(UserError, match=told):
+        run(build, tmp_path, fmt, what, images=images)
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+
+
+@pytest.mark.parametrize("said", ["{", "[]", '{"splits": 3}', '{"splits": {"val": 1}}'])
+def test_a_damaged_word_of_a_former_export_counts_as_none(build, tmp_path, said):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o/export.json").write_text(said)
+    run(build, tmp_path / "o", "cocoa", images=False)
+    run(build, tmp_path / "fresh", "cocoa", images=False)
+    assert store.read_json(tmp_path / "o/export.json") == store.read_json(tmp_path / "fresh/export.json")
+
+
+def test_humans_and_samples_have_folders_of_their_own(build):
+    for what, folder in (("samples", "cocoa"), ("humans", "cocoa-humans")):
+        args = ["build", "export", "--root", str(build), "--format", "cocoa", "--split", "val", "--what", what]
+        result = CliRunner().invoke(ahp, [*args, "--no-images"])
+        assert result.exit_code == 0, result.output
+        assert store.read_json(build / "export" / folder / "export.json")["what"] == what
 
 
 def test_a_name_that_leads_out_of_the_folder_is_not_removed(build, tmp_path):
@@ -217,8 +272,8 @@ def test_a_name_that_leads_out_of_the_folder_is_not_removed(build, tmp_path):
     said = store.read_json(tmp_path / "o/export.json")
     said["splits"]["val"]["files"] += ["../mine.txt", str(tmp_path / "mine.txt")]
     store.write_json(tmp_path / "o/export.json", said)
-    run(build, tmp_path / "o", "kins", images=False)
-    assert (tmp_path / "mine.txt").exists() and not (tmp_path / "o/annotations/val_amodal.json").exists()
+    run(build, tmp_path / "o", "cocoa", images=False)
+    assert (tmp_path / "mine.txt").exists()
 
 
 def test_names_beyond_100_bytes_fit_into_shards(build, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from .exports.base import HUMANS, SAMPLES, Job
 
 #: Formats that are made of pictures whatever ``images`` says.
 PICTURE_FORMATS = ("ahp", "webdataset")
-#: What an export says of itself; what the one before said, while the next is being made; the rejects.
-ABOUT, FORMER, DROPPED = "export.json", ".export.former.json", "dropped.parquet"
+#: What an export says of itself; what the one before said, while the next is being made.
+ABOUT, FORMER = "export.json", ".export.former.json"
 
 
 def export(
@@ -35,9 +34,9 @@ def export(
 ) -> list[Path]:
     """Write splits of a build in another format; returns the files a reader opens, ``export.json`` last.
 
-    What cannot be exported (an unreadable photo) lies in ``dropped.parquet`` with its reason and is counted in
-    ``export.json``; a split that the build has not made is left out. Splits that were exported to ``out`` before in
-    the same format and kind stay; other files that an earlier export made there, and this one does not, are removed.
+    What cannot be exported (an unreadable photo) lies in ``dropped-SPLIT.parquet`` with its reason and is counted in
+    ``export.json``; a split that the build has not made is left out. Other splits that were exported to ``out`` before
+    stay; files of these splits that an earlier export made there, and this one does not, are removed.
 
     Args:
         root: the build folder. out: the folder to write to.
@@ -46,8 +45,8 @@ def export(
         render: makes the pixels of a sample; needed for pictures of samples.
 
     Raises:
-        UserError: for an unknown format, split or kind, when there is nothing to export, and when another process is
-            writing to ``out``.
+        UserError: for an unknown format, split or kind, when there is nothing to export, when ``out`` holds an export
+            of another format or kind, or of pictures where none are asked for, and when another process writes there.
     """
     build, plugin = Build(root), FORMATS.get(fmt)
     images = images or fmt in PICTURE_FORMATS
@@ -68,53 +67,84 @@ def _write(
     render: Render | None,
     quiet: bool,
 ) -> list[Path]:
-    former = _former(out)
-    same = (former.get("format"), former.get("what")) == (fmt, what)
-    said: dict[str, dict[str, Any]] = dict(former.get("splits", {})) if same else {}
-    dropped = _dropped(out, said)
+    totals = {s: build.count(f"splits/{s}") if what == SAMPLES else len(build.humans(s)) for s in splits}
+    splits = [s for s in splits if totals[s]]
+    about = {"format": fmt, "what": what, "images": images}
+    former = _begun(out, about, splits)
+    said: dict[str, dict[str, Any]] = dict(former)
     made: list[Path] = []
     for split in splits:
-        total = build.count(f"splits/{split}") if what == SAMPLES else len(build.humans(split))
-        if not total:
-            continue
-        with Progress(f"export {split}", total, what, quiet) as bar:
+        with Progress(f"export {split}", totals[split], what, quiet) as bar:
             job = Job(build, out, split, what, images, render, bar.update)
             made += plugin.write(job)
-        dropped[split] = job.dropped
+        dropped = out / f"dropped-{split}.parquet"
+        store.write_records(dropped, job.dropped, Dropped)
         said[split] = {
-            "in": total,
+            "in": totals[split],
             "out": job.counts["written"],
             "dropped": Counter(f"{d.source}/{d.reason}" for d in job.dropped),
             "provisional": build.provisional,
-            "files": sorted(p.relative_to(out).as_posix() for p in job.made),
+            "files": sorted(p.relative_to(out).as_posix() for p in [*job.made, dropped]),
         }
-    _forget(out, _files(former) - _files({"splits": said}))
-    order = [s for s in SPLITS if s in said]
-    store.write_records(out / DROPPED, [d for s in order for d in dropped[s]], Dropped)
-    about = {"format": fmt, "what": what, "splits": said, "provisional": any(s["provisional"] for s in said.values())}
-    about["counts"] = {f"{k}/{s}": said[s][k] for s in order for k in ("in", "out")}
-    about["dropped"] = sum((Counter(said[s]["dropped"]) for s in order), Counter[str]())
-    store.write_json(out / ABOUT, about)
+    _forget(out, _files(former) - _files(said))
+    store.write_json(out / ABOUT, about | _sums(said))
     (out / FORMER).unlink(missing_ok=True)
     return [*made, out / ABOUT]
 
 
-def _former(out: Path) -> dict[str, Any]:
-    """What the export that stood here said; it no longer stands for what lies here until this one has ended."""
-    if (out / ABOUT).exists():
-        (out / ABOUT).replace(out / FORMER)
-    said = store.read_json(out / FORMER) if (out / FORMER).exists() else {}
-    return said if isinstance(said, dict) else {}
+def _sums(said: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What an export says of its splits, and of them together."""
+    order = [s for s in SPLITS if s in said]
+    return {
+        "splits": said,
+        "provisional": any(said[s]["provisional"] for s in order),
+        "counts": {f"{k}/{s}": said[s][k] for s in order for k in ("in", "out")},
+        "dropped": sum((Counter(said[s]["dropped"]) for s in order), Counter[str]()),
+    }
 
 
-def _dropped(out: Path, said: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Dropped]]:
-    """The rejects of the splits that were exported before: they lie in the order of the splits."""
-    rows = iter(list(store.read_records(out / DROPPED, Dropped)) if said and (out / DROPPED).exists() else [])
-    return {s: list(islice(rows, sum(said[s]["dropped"].values()))) for s in SPLITS if s in said}
+def _begun(out: Path, about: Mapping[str, Any], splits: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the export that stood here said of each split.
+
+    That no longer stands for what lies here until this one has ended; a split whose export was killed is marked
+    ``unfinished`` until it is exported again.
+    """
+    former = _said(out / ABOUT) or _said(out / FORMER)
+    if former:
+        _check_same(out, former, about)
+    of: dict[str, dict[str, Any]] = former.get("splits", {})
+    if of:
+        marked = {s: of[s] | {"unfinished": True} if s in splits else of[s] for s in of}
+        store.write_json(out / FORMER, former | {"splits": marked})
+    (out / ABOUT).unlink(missing_ok=True)
+    return of
 
 
-def _files(said: Mapping[str, Any]) -> set[str]:
-    return {name for split in said.get("splits", {}).values() for name in split["files"]}
+def _said(path: Path) -> dict[str, Any]:
+    """What an export said; nothing where the file is damaged or none of ours."""
+    try:
+        said = store.read_json(path)
+        _files(said["splits"])
+    except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return dict(said)
+
+
+def _check_same(out: Path, former: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Refuse to mix exports: the readers of one would find the other's files, and pictures would go without a word."""
+    kinds = ("format", "what")
+    if any(former.get(k) != about[k] for k in kinds):
+        was, now = (f"{of.get('what')} as {of.get('format')}" for of in (former, about))
+        raise UserError(f"{out}: expected no export yet or one of {now}, found one of {was}; give another --out")
+    if former.get("images") and not about["images"]:
+        raise UserError(
+            f"{out} holds an export with pictures, which --no-images would remove; give another --out, or leave out "
+            "--no-images"
+        )
+
+
+def _files(splits: Mapping[str, Any]) -> set[str]:
+    return {name for split in splits.values() for name in split["files"]}
 
 
 def _forget(out: Path, names: Iterable[str]) -> None:

@@ -74,6 +74,9 @@ def test_deeplabs_weights_of_other_rates_are_refused(tmp_path: Path) -> None:
     runs.save_model(tmp_path / "old.pt", arch, net, {})  # the same shapes
     with pytest.raises(UserError, match=r"old\.pt: trained by an earlier version of deeplab: train it anew"):
         runs.load_model(tmp_path / "old.pt")
+    runs.save_model(tmp_path / "next.pt", arch | {"model_version": 3}, net, {})
+    with pytest.raises(UserError, match=r"next\.pt: trained by a newer version of deeplab: update ahp-toolkit, or"):
+        runs.load_model(tmp_path / "next.pt")
     save_checkpoint(tmp_path / "seg.pt", "ahp-segmenter-1", Checkpoint({}, {}, {}))
     with pytest.raises(UserError, match="a checkpoint ahp-segmenter-2, got 'ahp-segmenter-1'"):
         segmenter.build(str(tmp_path / "seg.pt"), device="cpu")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ahp_toolkit.core.errors import UserError
-from annotation import app
+from annotation import app, samples
 
 from . import app_server, tiny_build
 
@@ -238,14 +238,34 @@ def test_what_is_taken_for_written_outlives_a_killed_database(tmp_path):
     mongo = app_server.Mongo(tmp_path / "db").start()
     try:
         with MongoClient(mongo.uri) as client:
-            samples = client["ahp"]["samples"]
-            samples.insert_one({"candidate_id": "c", "verdict": None})
-            written = app._write(
-                SimpleNamespace(_sample_collection=samples), {"c": {"verdict": "discard"}}, {"verdict"}
-            )
+            found = client["ahp"]["samples"]
+            found.insert_one({"candidate_id": "c", "verdict": None})
+            written = app._write(SimpleNamespace(_sample_collection=found), {"c": {"verdict": "discard"}}, {"verdict"})
         mongo.kill()
         mongo.start()
         with MongoClient(mongo.uri) as client:
             assert written == 1 and client["ahp"]["samples"].find_one()["verdict"] == "discard"
+    finally:
+        mongo.kill()
+
+
+@pytest.mark.database
+@pytest.mark.skipif(app_server.find_mongod() is None, reason="no mongod")
+def test_samples_are_counted_anew_once_a_killed_database_is_back(tmp_path):
+    """FiftyOne goes by MongoDB's quick count, and shows "No samples yet" where it is 0."""
+    from pymongo import MongoClient, WriteConcern
+
+    mongo = app_server.Mongo(tmp_path / "db").start()
+    try:
+        with MongoClient(mongo.uri) as client:
+            found = client["ahp"].get_collection("samples", write_concern=WriteConcern(w=1, j=True))
+            found.insert_many([{"candidate_id": str(i)} for i in range(20)])
+            look = samples.Counts(lambda: SimpleNamespace(_sample_collection=found))
+            look()
+            for _ in range(2):
+                mongo.kill()
+                mongo.start()  # counts 0, unless a checkpoint was made meanwhile
+                look()
+                assert found.estimated_document_count() == 20
     finally:
         mongo.kill()

@@ -108,6 +108,19 @@ def test_a_word_sent_twice_counts_once(root, ids):
     assert again.words.said(ids[0]) == []
 
 
+def test_a_word_sent_twice_counts_once_behind_a_bad_line(root, ids):
+    session = Session(root, "ann")
+    session.decide(ids[0], "discard", at="2026-01-01T00:00:00.001Z")
+    log = log_path(root, "ann")
+    with log.open("a") as f:
+        f.write("no word\n")
+    before = len(log.read_text().splitlines())
+    for _ in range(2):  # a retraction that counted twice would take back two words
+        session.decide(ids[0], "", at="2026-01-01T00:00:00.002Z")
+    assert "line 2" in session.progress()["trouble"]
+    assert len(log.read_text().splitlines()) == before + 1
+
+
 def test_progress_counts_and_pace(root, ids):
     session = Session(root, "ann")
     for k, seconds in enumerate((1.0, 3.0, 500.0)):  # a pause counts as at most a minute
@@ -323,6 +336,18 @@ def test_the_mirror_tries_until_the_database_is_back():
     assert mirror.state() == ""
 
 
+def test_the_mirror_looks_after_the_database_before_each_write_and_while_there_is_none():
+    seen: list[str] = []
+    mirror = Mirror(lambda ids: seen.extend(sorted(ids)), lambda: seen.append("watch"), idle=0.01)
+    while seen.count("watch") < 3:
+        time.sleep(0.01)
+    mirror.put(["c"])
+    while "c" not in seen:
+        time.sleep(0.01)
+    assert seen[seen.index("c") - 1] == "watch"
+    assert mirror.state() == ""
+
+
 def test_what_another_says_meanwhile_reaches_the_database_in_the_end(root, ids, monkeypatch):
     """Two servers, one database: a write from older logs may land last, and is then put right."""
     ann, bob = Session(root, "ann"), Session(root, "bob")
@@ -335,6 +360,7 @@ def test_what_another_says_meanwhile_reaches_the_database_in_the_end(root, ids, 
         held.update(found)
 
     monkeypatch.setattr(app, "write_back", write_back)
+    monkeypatch.setattr(app.samples, "Counts", lambda dataset_of: lambda: None)
     monkeypatch.setitem(sys.modules, "fiftyone", SimpleNamespace(load_dataset=lambda name: None))
     ann.mirror = app.mirror_for(ann).put
     bob.decide(ids[0], "preserve")

@@ -90,6 +90,6 @@ def reads_back(root: str, tmp_path: Path, local: dict[str, str], front) -> None:
     words = ("build", "export", "--root", f"{root}/out", "--format", "cocoa", "--split", "val")
     said = ahp(*words, "--out", f"{root}/cocoa")
     assert f"{root}/cocoa/" in said
-    assert {p.name for p in places.place(f"{root}/cocoa").iterdir()} >= {"dropped.parquet", "export.json"}
+    assert {p.name for p in places.place(f"{root}/cocoa").iterdir()} >= {"dropped-val.parquet", "export.json"}
     ahp("build", "materialize", "--root", f"{root}/out", "--out", f"{root}/px", "--split", "test", "--workers", 1)
     assert len(list(places.place(f"{root}/px/test").glob("*/*.png"))) % 6 == 0
