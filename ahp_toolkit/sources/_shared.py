@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,20 @@ def inside(root: Path, relative: str) -> Path:
         return places.find(root, relative)
     except (ValueError, OSError, IndexError) as e:
         raise Bad("unsafe_path", f"not a path below the data root: {relative!r} ({e})") from e
+
+
+def first_there(root: Path, looked: Sequence[str]) -> str:
+    """The first of these places below ``root`` that has a picture, else the first of all."""
+    if len(looked) == 1:
+        return looked[0]
+    return next((p for p in looked if _has_picture(root, p)), looked[0])
+
+
+def _has_picture(root: Path, relative: str) -> bool:
+    try:
+        return places.is_picture(inside(root, relative))
+    except (Bad, OSError):
+        return False
 
 
 def usable_box(box: Box, width: int, height: int) -> Box:

@@ -41,7 +41,8 @@ class Loaded:
     """A photo with its usable instances; bad records with their reasons (``Dropped.id``: instance or image id).
 
     An instance's id has a ``#``; what is wrong with a file that an instance can do without is ``<image id>/mask``.
-    ``looked``: where a photo that is not there was looked for, below the data root.
+    ``looked``: where a photo that is not there was looked for, below the data root; with an image, which may be made
+    without a look at its photo, where that may lie.
     """
 
     image: SourceImage | None

@@ -10,19 +10,20 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
 
-from ..core import masks
+from ..core import masks, places
 from ..core.errors import UserError
 from ..core.masks import Box, Mask
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from . import _coco_json as js
 from . import _coco_write
-from ._shared import MAX_INSTANCES, Bad, coco_key, inside, labelled, stored_size, usable_box, usable_size
+from ._shared import MAX_INSTANCES, Bad, coco_key, first_there, inside, labelled, stored_size, usable_box, usable_size
 from .base import Entry, Loaded, Scene, read_all
 
 LICENCE = "annotations CC BY 4.0; photos under Flickr's terms and each photo's own licence"
@@ -32,18 +33,30 @@ CARRIES = frozenset({"mask", "crowd", "label"})
 _NAME = "coco"
 _PATTERN = "annotations/instances_*.json"
 _OFFICIAL = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
+#: Photos asked for first where a file's photos lie; of a store, where none of them is there, so many others.
+_FIRST, _REMOTE = 8, 24
+#: Other folders of a data root, the first by name, in which a missing photo is looked for again.
+_OTHERS = 8
 
 
 class _Photo(NamedTuple):
-    """Payload of a photo: its record, its annotations (views into the file until pickled), the file's class names."""
+    """Payload of a photo: its record, its annotations (views into the file until pickled), the file's class names.
 
-    path: str
+    ``folders``: where it may lie, below the root (one tuple for all entries of a file).
+    """
+
+    folders: tuple[str, ...]
+    name: str
     photo: str
     size: tuple[int | None, int | None]
     licence: str
     annotations: list[js.Annotation]
     labels: dict[int, str]
     repeats: tuple[int, ...] = ()
+
+    @property
+    def looked(self) -> tuple[str, ...]:
+        return tuple(folder + self.name for folder in self.folders)
 
 
 class _Reject(NamedTuple):
@@ -80,7 +93,7 @@ def scan(root: Path) -> Iterator[Entry]:
 def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
     index = js.read_index(path)
     split = path.stem.removeprefix("instances_")
-    folder = _folder(root, split, index.images)
+    folders = _folders(root, split, index.images)
     groups, repeats = _by_image(index.annotations)
     index.annotations.clear()
     known: set[int] = set()
@@ -99,7 +112,7 @@ def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
             yield Entry(f"{image_id}@{path.stem}", _Reject(((f"{image_id}@{path.stem}", *reason),)))
             continue
         seen[image_id] = path.name
-        yield Entry(image_id, _photo(image, image_id, folder, group, index, repeats.get(image.id, ())))
+        yield Entry(image_id, _photo(image, image_id, folders, group, index, repeats.get(image.id, ())))
     yield from _rejects(path, groups, index, twice)
 
 
@@ -117,11 +130,16 @@ def _by_image(annotations: list[js.Annotation]) -> tuple[dict[int, list[js.Annot
 
 
 def _photo(
-    image: js.Image, image_id: str, folder: str, group: list[js.Annotation], index: js.Index, repeats: tuple[int, ...]
+    image: js.Image,
+    image_id: str,
+    folders: tuple[str, ...],
+    group: list[js.Annotation],
+    index: js.Index,
+    repeats: tuple[int, ...],
 ) -> _Photo:
     licence = index.licences.get(image.license, "") if image.license is not None else ""
-    size = (image.width, image.height)
-    return _Photo(folder + image.file_name, _photo_key(image, image_id), size, licence, group, index.labels, repeats)
+    size, key = (image.width, image.height), _photo_key(image, image_id)
+    return _Photo(folders, image.file_name, key, size, licence, group, index.labels, repeats)
 
 
 def _rejects(
@@ -169,16 +187,51 @@ def _photo_key(image: js.Image, image_id: str) -> str:
     return image_id
 
 
-def _folder(root: Path, split: str, images: list[js.Image]) -> str:
-    """The folder that file names are relative to, with its slash: told by the first photo that is found on disk."""
+def _folders(root: Path, split: str, images: list[js.Image]) -> tuple[str, ...]:
+    """The folder that file names are relative to, with its slash, as the photos on disk tell it.
+
+    Where none tells it, all that may be: a guess first, then those where photos may lie that are fetched later.
+    """
     usual = [f"{split}/", f"images/{split}/", "", "images/"]
     others = [f"{d.name}/" for d in sorted(root.iterdir()) if d.is_dir() and d.name != "annotations"]
-    for image in images[:8]:
-        for folder in dict.fromkeys([*usual, *others]):
+    every = list(dict.fromkeys([*usual, *others]))
+    told = _told(root, every, images)
+    if told is not None:
+        return (told,)
+    # a name with a folder in it is taken from the root, a bare one from its split's folder
+    guess = "" if images and "/" in images[0].file_name else usual[0]
+    return tuple(dict.fromkeys([guess, *every[: len(usual) + _OTHERS]]))
+
+
+def _told(root: Path, folders: list[str], images: list[js.Image]) -> str | None:
+    """The folder of the first photo that is found; of a store only some are asked for, a request each."""
+    first, rest = images[:_FIRST], images[_FIRST:]
+    for image in first:
+        for folder in folders:
             if _is_there(root, folder + image.file_name):
                 return folder
-    # nothing there: a name with a folder in it is taken from the root, a bare one from its split's folder
-    return "" if images and "/" in images[0].file_name else usual[0]
+    stored = isinstance(root, places.Foreign)
+    held: dict[str, frozenset[str] | None] = {}
+    for image in rest[:: max(1, len(rest) // _REMOTE)] if stored else rest:
+        for folder in folders:
+            parent, _, name = (folder + image.file_name).rpartition("/")
+            if not stored and parent not in held:
+                held[parent] = _names(root, parent)
+            known = held.get(parent)
+            if (known is None or name in known) and _is_there(root, folder + image.file_name):
+                return folder
+    return None
+
+
+def _names(root: Path, folder: str) -> frozenset[str] | None:
+    """What lies in a folder on a disk, listed once; None where an archive stands for it, which knows its members."""
+    try:
+        path = inside(root, folder) if folder else root
+        if path.is_dir():
+            return frozenset(p.name for p in path.iterdir())
+        return None if places.has_folder(root, folder) else frozenset()
+    except (Bad, OSError):
+        return frozenset()
 
 
 def _is_there(root: Path, relative: str) -> bool:
@@ -198,10 +251,10 @@ def load(root: Path, entry: Entry) -> Loaded:
     try:
         if len(photo.annotations) > MAX_INSTANCES:
             raise Bad("too_many", f"{len(photo.annotations)} annotations, at most {MAX_INSTANCES} are read")
-        width, height = _frame(root, photo)
+        path, width, height = _frame(root, photo)
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(photo.path))
-    image = ImageRef(entry.image_id, _NAME, photo.path, width, height, photo.photo, "", photo.licence)
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(*photo.looked))
+    image = ImageRef(entry.image_id, _NAME, path, width, height, photo.photo, "", photo.licence)
     instances: list[Instance] = []
     dropped: list[Dropped] = []
     for n, a in enumerate(photo.annotations):
@@ -212,15 +265,26 @@ def load(root: Path, entry: Entry) -> Loaded:
             instances.append(_instance(instance_id, label, a, width, height))
         except Bad as bad:
             dropped.append(bad.dropped(instance_id, _NAME, label or "?"))
-    return Loaded(SourceImage(image, tuple(instances)), tuple(dropped))
+    return Loaded(SourceImage(image, tuple(instances)), tuple(dropped), photo.looked)
 
 
-def _frame(root: Path, photo: _Photo) -> tuple[int, int]:
-    if photo.path.rstrip(".").endswith("/"):
-        raise Bad("unsafe_path", f"a file name is expected, got {photo.path!r}")
-    path = inside(root, photo.path)
+def _frame(root: Path, photo: _Photo) -> tuple[str, int, int]:
+    """Where the photo lies below the root, and its size in px."""
+    if f"/{photo.name}".rstrip(".").endswith("/"):
+        raise Bad("unsafe_path", f"a file name is expected, got {photo.looked[0]!r}")
+    first, *others = photo.looked
+    # not asked for in a folder that is not there: of a store each is a request
+    others = [p for f, p in zip(photo.folders[1:], others, strict=True) if _has(root, f)]
+    relative = first_there(root, [first, *others])
+    path = inside(root, relative)
     width, height = photo.size
-    return stored_size(path) if width is None or height is None else usable_size(width, height)
+    return relative, *(stored_size(path) if width is None or height is None else usable_size(width, height))
+
+
+@lru_cache(maxsize=1024)
+def _has(root: Path, folder: str) -> bool:
+    """Whether a folder, or an archive in its place, is there at all."""
+    return not folder or places.has_folder(root, folder)
 
 
 def _instance(instance_id: str, label: str, a: js.Annotation, width: int, height: int) -> Instance:

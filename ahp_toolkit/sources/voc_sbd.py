@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..core.errors import UserError
 from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from . import _voc_files, _voc_write
-from ._shared import Bad, inside, stored_size, usable_box, usable_size
+from ._shared import Bad, first_there, inside, stored_size, usable_box, usable_size
 from ._voc_files import CLASSES, Annotated, Outlined
 from .base import PERSON, Entry, Loaded, Scene, read_all
 
@@ -30,9 +30,10 @@ _IOU, _IOU_SAME_PLACE = 0.5, 0.25
 
 
 class _Photo(NamedTuple):
-    """Payload: the photo's files relative to the root, '' for none."""
+    """Payload: the photo's files relative to the root, '' for none; ``other``: where else the photo may lie."""
 
     image: str
+    other: str
     xml: str
     voc_mask: str
     voc_class: str
@@ -89,11 +90,15 @@ def scan(root: Path) -> Iterator[Entry]:
     xml, seg = _stems(root, voc, "Annotations", ".xml"), _stems(root, voc, "SegmentationObject", ".png")
     photos, mats = _stems(root, voc, "JPEGImages", ".jpg"), _stems(root, sbd, "inst", ".mat")
     for stem in sorted(xml | mats):
-        at_voc = stem in photos or stem not in mats
+        # SBD's copy is read where VOC has none
+        at = [f"{voc}JPEGImages/{stem}.jpg"] if voc is not None else []
+        at += [f"{sbd}img/{stem}.jpg"] if stem in mats else []
+        image, other = (*(at if stem in photos else at[::-1]), "")[:2]
         yield Entry(
             f"{_NAME}/{stem}",
             _Photo(
-                f"{voc}JPEGImages/{stem}.jpg" if at_voc else f"{sbd}img/{stem}.jpg",
+                image,
+                other,
                 f"{voc}Annotations/{stem}.xml" if stem in xml else "",
                 f"{voc}SegmentationObject/{stem}.png" if stem in seg else "",
                 f"{voc}SegmentationClass/{stem}.png" if stem in seg else "",
@@ -105,14 +110,16 @@ def scan(root: Path) -> Iterator[Entry]:
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its instances. What is wrong with a whole mask file is dropped as ``<image id>/mask``."""
     photo: _Photo = entry.payload
+    looked = tuple(p for p in (photo.image, photo.other) if p)
     dropped: list[Dropped] = []
     try:
+        photo = photo._replace(image=first_there(root, looked), other="")
         files = {path: inside(root, path) for path in photo if path}
         said = _voc_files.annotation(files[photo.xml]) if photo.xml else None
         size = said.size if said and said.size else stored_size(files[photo.image])
         width, height = usable_size(*size)
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(photo.image))
+        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(*looked))
     stem = entry.image_id.partition("/")[2]
     image = ImageRef(entry.image_id, _NAME, photo.image, width, height, f"voc/{stem}")
     outlined, numbered = _outlines(files, photo, image, dropped)
@@ -124,7 +131,7 @@ def load(root: Path, entry: Entry) -> Loaded:
     for n, outline in enumerate(outlined):
         if n not in used:
             _add_alone(outline, image, names, instances, dropped)
-    return Loaded(SourceImage(image, tuple(instances)), tuple(dropped))
+    return Loaded(SourceImage(image, tuple(instances)), tuple(dropped), looked)
 
 
 def _boxes(said: Annotated | None, image: ImageRef, dropped: list[Dropped]) -> dict[int, Instance]:

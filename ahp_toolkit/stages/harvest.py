@@ -78,7 +78,7 @@ class Harvest:
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
         out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))
-        if loaded.looked:
+        if loaded.image is None and loaded.looked:
             out.missing.add((source, *loaded.looked))
         elif loaded.image is None and any(d.reason in OPENED for d in loaded.dropped):
             out.there.add(source)
@@ -100,7 +100,7 @@ class Harvest:
         except (images.ImageError, ValueError) as e:
             reason = f"image_{e.reason}" if isinstance(e, images.ImageError) else "unsafe_path"
             if reason == "image_missing":
-                out.missing.add((source, image.path))
+                out.missing.add((source, *(loaded.looked or (image.path,))))
             elif reason != "unsafe_path":
                 out.there.add(source)
             out.dropped.extend(Dropped(i.instance_id, STAGE, reason, str(e), source) for i in kept)

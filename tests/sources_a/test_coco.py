@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as pycoco
 
-from ahp_toolkit.core import images, masks
+from ahp_toolkit.core import images, masks, places
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped, Instance, SourceImage
 from ahp_toolkit.sources import _coco_write, coco
@@ -199,3 +200,22 @@ def test_solid_masks_are_polygons_and_holes_are_not() -> None:
     assert isinstance(_coco_write.segmentation(masks.encode(solid), False), list)
     assert isinstance(_coco_write.segmentation(masks.encode(holed), False), dict)
     assert isinstance(_coco_write.segmentation(masks.encode(solid), True), dict)
+
+
+def test_one_photo_among_many_missing_tells_the_folder(tmp_path: Path) -> None:
+    """The first photos may be away, their folder too: those that are there tell it, on a disk and in an archive."""
+    numbers = range(1, 41)
+    pictures = [image(n) for n in numbers]
+    put(tmp_path, [annotation(n, image_id=n) for n in numbers], pictures)
+    assert {e.payload.folders[0] for e in coco.scan(tmp_path)} == {"train2017/"}
+    (tmp_path / "val2017").mkdir()
+    there = tmp_path / "images" / "train2017" / f"{40:012d}.jpg"
+    images.write_jpeg(there, np.zeros((30, 40, 3), np.uint8))
+    assert {e.payload.folders for e in coco.scan(tmp_path)} == {("images/train2017/",)}
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(there, f"{40:012d}.jpg")
+    there.unlink()
+    (tmp_path / "photos.tar").rename(tmp_path / "images" / "train2017.tar")
+    (tmp_path / "images" / "train2017").rmdir()
+    places._mounted.cache_clear()  # a command's own, kept while it runs
+    assert {e.payload.folders for e in coco.scan(tmp_path)} == {("images/train2017/",)}
