@@ -7,7 +7,7 @@ same code, is left alone. Only the flow and the commands know two stages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,8 @@ def segment(o: Options) -> Result:
     from .stages.segment import Segment, job
 
     weights = o.segmenter_weights or _trained(o, o.segmenter)
-    return o.run(*job(o.out / "segment", o.out / "harvest", Segment(o.segmenter, weights, o.device, o.names)))
+    made, parts = job(o.out / "segment", o.out / "harvest", Segment(o.segmenter, weights, o.device, o.names))
+    return o.run(replace(made, known=o.out / "harvest"), parts)
 
 
 def parse(o: Options) -> Result:
@@ -146,7 +147,8 @@ def parse(o: Options) -> Result:
     from .stages.parse import Parse, job
 
     weights = o.parser_weights or _trained(o, o.parser)
-    return o.run(*job(o.out / "parse", o.out / "segment", Parse(o.parser, weights, o.device, o.names)))
+    made, parts = job(o.out / "parse", o.out / "segment", Parse(o.parser, weights, o.device, o.names))
+    return o.run(replace(made, known=o.out / "harvest"), parts)
 
 
 def _trained(o: Options, name: str) -> str | None:
@@ -236,7 +238,7 @@ def classify_scenes(o: Options, places: tuple[Path, Path]) -> dict[str, str]:
     key |= {"code": code_digest("ahp_toolkit.stages.scenes", "ahp_toolkit.stages.scene_labels")}
     fn = Classify(weights, categories, o.device, o.names)
     job = Job("scenes", o.out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part", network=True)
-    o.run(job, parts_of(o.out / "parse"))
+    o.run(replace(job, known=o.out / "harvest"), parts_of(o.out / "parse"))
     return {s.image_id: s.scene for s in store.read_records(job.folder, SceneLabel)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ def split(o: Options, s: Synthesis, name: str) -> Result:
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
     network = s.initial != "simulated"
     job = Job(name, o.out / "splits" / name, fn, tables, key, 16, True, "human", network, beside=BESIDE)
+    job = replace(job, known=o.out / "harvest")
     items = lambda: synth.tasks(humans, ids, targets)  # noqa: E731
     return o.stream(job, items, ids.every)
 
@@ -186,6 +187,7 @@ def materialize(
         }
         marks = to.parent / f".{to.name}.written"
         job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
+        job = replace(job, known=root / "harvest")
         items = [p.name for p in store.parts(folder)]
         with lock(marks.parent):
             with suppress(UserError):  # no whole table stands: nothing is known of what was written

@@ -62,7 +62,7 @@ class Job:
     ones do not make too many files. ``network``: the function runs a network, which an engine may give a GPU.
     ``roots``: data roots of photos by source, where not ``fn.roots``. ``beside``: what others lay in the stage's
     folder, which stays when it is made anew to the same digest. ``by_source``: a source none of whose photos is there
-    ends it; else it ends where no source has one.
+    ends it; else it ends where no source has one; but not where the harvest that is ``known`` has some that are there.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Job:
     roots: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     by_source: bool = False
+    known: Path | None = None
 
     @property
     def photos(self) -> Mapping[str, str]:
@@ -334,7 +335,7 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
         files.update(said["files"])
         missing = absent.noted(missing, said["missing"])
         there.update(said["there"])
-    absent.refuse(job.name, job.photos, missing, there, job.by_source)
+    absent.refuse(job.name, job.photos, missing, there, job.by_source, job.known)
     inherited = []
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})

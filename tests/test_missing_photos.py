@@ -1,0 +1,87 @@
+"""Photos that are away, gone, moved or back: what stands stays while a disk is away, and no photo stops a build."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ahp_toolkit.core import absent, store
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Candidate, Dropped, Human, Sample
+
+from .test_flow_splits import built, run  # noqa: F401 a fixture
+
+
+@pytest.fixture
+def own(built, tmp_path) -> tuple[list[str], Path, Path]:  # noqa: F811
+    """The words of a build, its folder and its data root: copies of the test's own."""
+    args, out = built
+    copy, root = tmp_path / "o", tmp_path / "coco"
+    shutil.copytree(out, copy)
+    shutil.copytree(out.parent / "coco", root)
+    args = [str(copy) if a == str(out) else a.replace(str(out.parent / "coco"), str(root)) for a in args]
+    run(*args)  # knows its data root
+    return args, copy, root
+
+
+def tables(out: Path) -> dict[str, str]:
+    return {str(p.relative_to(out)): store.digest_file(p) for p in sorted(out.glob("[!.]*/**/part-*.parquet"))}
+
+
+def photos_of(out: Path, split: str) -> set[str]:
+    return {h.image.path for h in store.read_records(out / "splits" / split / "humans", Human)}
+
+
+def test_the_few_photos_of_a_small_split_that_are_gone_cost_its_people_and_not_the_build(own):
+    args, out, root = own
+    gone = photos_of(out, "test")
+    data = {p: (root / p).read_bytes() for p in gone}
+    for p in gone:
+        (root / p).unlink()
+    run(*args, "--seed", 5)
+    assert not list(store.read_records(out / "splits/test", Sample))
+    dropped = list(store.read_records(out / "splits/test/dropped.parquet", Dropped))
+    assert dropped and {d.reason for d in dropped} == {"image_missing"}
+    assert list(store.read_records(out / "splits/val", Sample))
+    for p, d in data.items():
+        (root / p).write_bytes(d)
+    run(*args, "--seed", 5)
+    assert photos_of(out, "test") == gone
+
+
+def test_a_disk_that_is_away_replaces_nothing_and_photos_moved_within_it_are_found_as_the_line_says(own):
+    args, out, root = own
+    before = tables(out / "splits")
+    (root / "train2017").rename(root.parent / "away")
+    with pytest.raises(UserError, match=r"none of the \d+ photos .*; what stood of (\w+) stays; .*remove .*/o/harvest"):
+        run(*args, "--seed", 5)
+    assert before == tables(out / "splits")
+    (root / "images").mkdir()
+    (root.parent / "away").rename(root / "images/train2017")
+    with pytest.raises(UserError, match="remove"):
+        run(*args, "--seed", 5)
+    shutil.rmtree(out / "harvest")
+    run(*args, "--seed", 5)
+    assert photos_of(out, "val") and all(p.startswith("images/train2017/") for p in photos_of(out, "val"))
+
+
+def test_a_folder_on_another_disk_tells_nothing_of_the_one_that_is_away(own):
+    _, out, root = own
+    rows = list(store.read_records(out / "harvest", Candidate))
+    image = replace(rows[0].image, path="val2017/a.jpg")
+    known = out / "known"
+    other = replace(rows[0], candidate_id="coco/x#1", image=image)
+    store.write_records(known / "part-00000.parquet", [*rows, other], Candidate)
+    (root / "val2017").mkdir()
+    shutil.copy(root / rows[0].image.path, root / image.path)
+    lost = [("coco", p) for p in sorted(photos_of(out, "val"))]
+    absent.refuse("val", {"coco": str(root)}, lost, set(), False, known)  # others of their folder are there
+    (root / "train2017").rename(root.parent / "away")
+    with pytest.raises(UserError, match="val: none of the"):
+        absent.refuse("val", {"coco": str(root)}, lost, set(), False, known)
+    # no other photo of the folder is known
+    store.write_records(known / "part-00000.parquet", [other], Candidate)
+    absent.refuse("val", {"coco": str(root)}, lost, set(), False, known)
