@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from annotation.review import SplitSizes
 
 from . import flow, flow_splits, training
 from .core import dry, store
+from .core.absent import Away
 from .core.engines import Engine
 from .core.errors import UserError
 from .core.pipeline import Result
@@ -63,6 +65,21 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
     return o, s
 
 
+def begin(o: Options, s: Synthesis) -> dict[str, Any]:
+    """Write ``build.json`` where there is none: the folder is a build from here on. Returns what stood there.
+
+    One that stands is of what stands, and stays until the harvest of the new options stands: they may be refused.
+    """
+    store.forget_unfinished(o.out)
+    said: Any = None
+    with suppress(UserError):  # none, or damaged
+        said = store.read_json(o.out / "build.json")
+    if isinstance(said, dict) and said:
+        return said
+    write_about(o, s)
+    return {}
+
+
 def write_about(o: Options, s: Synthesis) -> None:
     """``build.json``: what this build is, and where its photos are."""
     where = ("out", "roots", "workers", "quiet", "engine")
@@ -76,16 +93,28 @@ def write_about(o: Options, s: Synthesis) -> None:
         "options": said | asdict(s) | resolved | files,
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
     }
-    store.forget_unfinished(o.out)
     store.write_json(o.out / "build.json", about)
 
 
 def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> Path | None:
     """All stages in order, then the page; None when stopped before it."""
+    before = {} if dry.running() else begin(o, s)
     r = flow.harvest(o)
     say(r, _harvest_words(r))
+    if not dry.running():
+        write_about(o, s)
     if stop_after == "harvest":
         return None
+    try:
+        return _from_people(o, s, say, stop_after)
+    except Away:
+        if before.get("roots") and not r.fresh:  # of the roots that the harvest was made from, one has them
+            store.write_json(o.out / "build.json", store.read_json(o.out / "build.json") | {"roots": before["roots"]})
+        raise
+
+
+def _from_people(o: Options, s: Synthesis, say: Say, stop_after: str | None) -> Path | None:
+    """The stages after the harvest."""
     r = flow.segment(o)
     say(r, f"{r.counts['out'] + r.counts['dropped']} candidates -> {r.counts['out']} with a mask")
     if stop_after == "segment":

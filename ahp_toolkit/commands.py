@@ -226,7 +226,6 @@ def run_build(options: dict[str, Any]) -> Path:
     out = made.out
     with working(out, options.get("work")) as folder, lock(folder), engine_of(options) as engine:
         made = replace(made, out=folder, engine=engine)
-        builder.write_about(made, synthesis)
         page = builder.build(made, synthesis, _result, stop_after=options["stop_after"])
     if page is not None:
         _say(f"done in {time.monotonic() - start:.0f} s; the report:")

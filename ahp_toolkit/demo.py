@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .builder import build, write_about
+from .builder import build
 from .core import store
 from .core.engines import LocalEngine
 from .core.errors import UserError
@@ -71,7 +71,6 @@ def run_demo(
 
     with lock(out), LocalEngine(workers) as engine:
         options = replace(options, engine=engine)
-        write_about(options, synthesis)
         page = build(options, synthesis, tell)
     assert page is not None
     pages = [page]

@@ -85,3 +85,26 @@ def test_a_folder_on_another_disk_tells_nothing_of_the_one_that_is_away(own):
     # no other photo of the folder is known
     store.write_records(known / "part-00000.parquet", [other], Candidate)
     absent.refuse("val", {"coco": str(root)}, lost, set(), False, known)
+
+
+@pytest.mark.parametrize("stamps", ["kept", "new"])
+def test_data_without_photos_that_were_refused_leave_the_build_at_its_own(own, stamps):
+    """As a new folder is: with annotations copied as they were the harvest stands, and the splits refuse it."""
+    args, out, root = own
+    empty = root.parent / "empty"
+    copy = shutil.copy2 if stamps == "kept" else shutil.copy
+    shutil.copytree(root / "annotations", empty / "annotations", copy_function=copy)
+    wrong = [a.replace(str(root), str(empty)) for a in args]
+    assert str(empty) in " ".join(wrong)
+    with pytest.raises(UserError, match="none of the"):
+        run(*wrong, "--seed", 3)
+    assert store.read_json(out / "build.json")["roots"] == {"coco": str(root)}
+    run("build", "materialize", "--root", out, "--split", "val", "--workers", 1)
+
+
+@pytest.mark.parametrize("said", ["[]", "{", "{}"])
+def test_a_damaged_build_json_is_written_anew_by_a_build(own, said):
+    args, out, root = own
+    (out / "build.json").write_text(said)
+    run(*args)
+    assert store.read_json(out / "build.json")["roots"] == {"coco": str(root)}

@@ -26,6 +26,10 @@ REMOTE_LIMIT = 20
 PROBES = 32
 
 
+class Away(UserError):
+    """Not one photo was there: nothing was replaced."""
+
+
 def noted(*photos: Iterable[Sequence[str]]) -> list[Absent]:
     """The photos to note, in their order."""
     taken: Counter[tuple[str, bool]] = Counter()
@@ -85,7 +89,7 @@ def refuse(
         known: folder of the build's harvest: where photos of it are there, the few that are missing are really gone.
 
     Raises:
-        UserError: with one place where a photo was looked for.
+        Away: with one place where a photo was looked for.
     """
     lost = [p for p in missing if p[0] not in found]
     if not lost or (found and not by_source) or _others_are_there(roots, lost, known):
@@ -93,7 +97,7 @@ def refuse(
     lost = [p for p in lost if not by_source or p[0] == lost[0][0]]
     (source, looked, *_), more = lost[0], "+" * (len(lost) >= LIMIT)
     moved = f"; if they were moved within it, remove {known}, and ahp build finds them anew" if known else ""
-    raise UserError(
+    raise Away(
         f"{name}: none of the {len(lost)}{more} photos that were looked for is there, such as "
         f"{roots.get(source, source)}/{looked}; what stood of {name} stays; look at the data roots (--source), mount "
         f"or fetch the photos, and run the same command again{moved}"
