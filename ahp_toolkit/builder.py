@@ -84,7 +84,7 @@ def write_about(o: Options, s: Synthesis) -> None:
     """``build.json``: what this build is, and where its photos are."""
     where = ("out", "roots", "workers", "quiet", "engine")
     said = {k: v for k, v in asdict(replace(o, engine=None)).items() if k not in where}
-    resolved = {"densities": {n: s.density_of(n) for n in SPLITS}, "occluder_sources": s.sources_of(o.roots)}
+    resolved = {"densities": {n: s.density_of(n) for n in SPLITS}, "occluder_sources": flow_splits.sources_of(o, s)}
     files = {"decisions": [p.name for p in o.decisions], "scenes": o.scenes.name if o.scenes else None}
     files |= {"places365": [p.name for p in o.places365] if o.places365 else None}
     about = {

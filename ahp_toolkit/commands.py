@@ -161,7 +161,7 @@ def _say(text: str) -> None:
     metavar="NAME",
     shell_complete=completes(lambda: ["all", *SOURCES.names()]),
     help="Whose instances occlude: sources of this build, or all. Repeatable, or with commas.  "
-    "[default: coco, as in the paper; all where the build has no coco]",
+    "[default: coco, as in the paper; all where the build has no coco, or one without masks]",
 )
 @click.option(
     "--placement",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -57,17 +58,47 @@ class Synthesis:
         """The density of a split; test takes val's, since the real composites come later (spec §2)."""
         return self.densities.get(split, "train" if split == "train" else "val")
 
-    def sources_of(self, build: Iterable[str]) -> tuple[str, ...]:
-        """Whose instances occlude, of the sources of a ``build``: those asked for, else COCO's (spec §2), else all."""
-        every = tuple(sorted(build))
+    def sources_of(self, build: Iterable[str], occluders: Mapping[str, float] | None = None) -> tuple[str, ...]:
+        """Whose instances occlude, of the sources of a ``build``: those asked for, else COCO's (spec §2), else all.
+
+        ``occluders``: how many each source has, where that is known: a COCO without masks has none.
+        """
+        every, known = tuple(sorted(build)), occluders or {}
         if not self.occluder_sources:
-            return (OCCLUDERS,) if OCCLUDERS in every else every
+            none = any(known.values()) and not known.get(OCCLUDERS)
+            return (OCCLUDERS,) if OCCLUDERS in every and not none else every
         return every if EVERY in self.occluder_sources else tuple(sorted(set(self.occluder_sources)))
+
+
+def occluders_by_source(harvest: Result | None) -> Counter[str]:
+    """How many instances of each source can occlude, as a harvest has counted them."""
+    found: Counter[str] = Counter()
+    for key, n in (harvest.counts if harvest else {}).items():
+        kind, _, source = key.partition("/")
+        if kind in ("occluders_other", "occluders_person"):
+            found[source] += n
+    return found
+
+
+def sources_of(o: Options, s: Synthesis) -> tuple[str, ...]:
+    """Whose instances occlude in a build, by what its harvest has where that stands."""
+    harvest = None
+    with suppress(UserError):  # damaged: it will be made anew
+        harvest = finished(o.out / "harvest")
+    return s.sources_of(o.roots, occluders_by_source(harvest))
+
+
+def _tell_sources(o: Options, s: Synthesis, taken: tuple[str, ...]) -> None:
+    """One line where COCO was to give the occluders and has none."""
+    if taken != s.sources_of(o.roots):
+        said = f"{OCCLUDERS} has no masks, those of {', '.join(taken)} occlude; --occluder-source names others"
+        log.event("warning", "warning", message=said, source="bank")
+        sys.stderr.write(f"bank: {said}\n")
 
 
 def bank(o: Options, cut: Thresholds, s: Synthesis) -> Result:
     """The occluders of each split: random instances (paper §5.1), never from a photo of another split."""
-    split_of, sources = partial(_split_of, cut), s.sources_of(o.roots)
+    split_of, sources = partial(_split_of, cut), sources_of(o, s)
     before, parts = digest_of(o.out / "harvest"), parts_of(o.out / "harvest" / "occluders")
     share = shares(parts, split_of, sources, s.min_occluder, s.bank_size)
     code = code_digest("ahp_toolkit.stages.bank", "annotation.review", *GROUND)
@@ -75,7 +106,10 @@ def bank(o: Options, cut: Thresholds, s: Synthesis) -> Result:
     fn = Bank(split_of, share, sources, s.min_occluder)
     tables = dict.fromkeys(SPLITS, Occluder)
     job = Job("bank", o.out / "bank", fn, tables, key | {"code": code}, shard_size=1, unit="part")
-    return o.run(job, parts)
+    r = o.run(job, parts)
+    if r.fresh:
+        _tell_sources(o, s, sources)
+    return r
 
 
 def _split_of(cut: Thresholds, photo: str) -> str:

@@ -159,8 +159,7 @@ class Sizes:
 
     def _counted(self, done: Result) -> dict[str, float]:
         self.photos: float = items_of("harvest", done)
-        kinds, get = ("occluders_other", "occluders_person"), done.counts.get
-        self.occluders: dict[str, float] = {of: sum(get(f"{k}/{of}", 0) for k in kinds) for of in self.o.roots}
+        self.occluders: dict[str, float] = dict(flow_splits.occluders_by_source(done))
         return {k.partition("/")[2]: n for k, n in done.counts.items() if k.startswith("candidates/")}
 
     def _estimated(self) -> dict[str, float]:
@@ -204,7 +203,8 @@ class Sizes:
 
     def _banks(self) -> float:
         """Occluders that the splits keep: a split may have those of its share of the photos."""
-        possible = sum(self.occluders.get(name, 0.0) for name in self.s.sources_of(self.o.roots))
+        counted = self.occluders if self.stands.get("harvest") is not None else None
+        possible = sum(self.occluders.get(name, 0.0) for name in self.s.sources_of(self.o.roots, counted))
         shares = [self.people(n) / self.humans for n in SPLITS] if self.humans else [1.0]
         return sum(min(self.s.bank_size, possible * share) for share in shares)
 

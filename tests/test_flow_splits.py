@@ -18,6 +18,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS, Dropped, ImageRef, Occluder, Sample
 from ahp_toolkit.flow import Options
 from ahp_toolkit.flow_splits import Synthesis
+from ahp_toolkit.sample_world import write_world
 from ahp_toolkit.stages import bank, stats
 from ahp_toolkit.stages.build_folder import Build
 from ahp_toolkit.stages.materialize import WrittenSample
@@ -99,6 +100,25 @@ def test_occluders_are_cocos_unless_others_are_asked_for(harvest, build, asked, 
     r = flow_splits.bank(options(out, *build), CUT, Synthesis(occluder_sources=asked))
     assert {o.image.source for some in banks(out).values() for o in some} == found
     assert {k.partition("/")[2] for k in r.counts if k.startswith("kept/")} == found and r.counts["read"] == 4500
+
+
+def test_a_coco_without_masks_leaves_the_occluders_to_all_sources(tmp_path):
+    write_world(tmp_path / "w", seed=0, scenes=24)
+    for path in (tmp_path / "w/coco/annotations").glob("instances_*.json"):
+        coco = json.loads(path.read_text())
+        for a in coco["annotations"]:
+            a["segmentation"] = []
+        path.write_text(json.dumps(coco))
+    sources = [f"--source={n}={tmp_path / 'w' / n}" for n in ("coco", "voc_sbd")]
+    words_ = ("build", *sources, "--out", tmp_path / "o", "--review", "provisional", "--workers", 1, "-q")
+    said = run(*words_, "--stop-after", "splits")
+    assert said.count("bank: coco has no masks, those of coco, voc_sbd occlude; --occluder-source names others") == 1
+    assert list(store.read_records(tmp_path / "o/splits/train", Sample))
+    about = json.loads((tmp_path / "o/build.json").read_text())
+    assert about["options"]["occluder_sources"] == ["coco", "voc_sbd"]
+    assert "bank:" not in run(*words_, "--stop-after", "splits")
+    run(*words_, "--occluder-source", "coco", "--stop-after", "splits")
+    assert not any(banks(tmp_path / "o").values())
 
 
 def keys_of(monkeypatch, tmp_path: Path, name: str, initial: str) -> list[tuple[str, str]]:
