@@ -221,7 +221,10 @@ def materialize(
         }
         marks = to.parent / f".{to.name}.written"
         job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
-        job = replace(job, known=root / "harvest")
+        former = store.read_sealed(marks / "stage.json") or {}
+        if former.get("key_digest") == job.key_digest:
+            fn = replace(fn, before=str(marks))
+        job = replace(job, fn=fn, known=root / "harvest")
         items = [p.name for p in store.parts(folder)]
         with lock(marks.parent):
             with suppress(UserError):  # no whole table stands: nothing is known of what was written
@@ -229,7 +232,7 @@ def materialize(
             result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
             if not _written(marks, to, what):  # a picture was lost or damaged since
                 result = run(job, lambda items=items: items, engine=engine, total=len(items), anew=True)  # type: ignore[misc]
-            _forget(_names(folder) - _made(marks), to, what)  # dropped now, written by an earlier call
+            _forget(_names(folder) - _made(marks), to, what)  # dropped now, and not whole since an earlier call
             store.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample
         results.append(result)
     return results

@@ -248,7 +248,7 @@ def test_a_frozen_split_stays_while_its_photos_are_away_and_crops_of_the_same_sp
     assert crops == sorted(p.name for p in (copy / "splits/val/crops").iterdir())
 
 
-def test_pictures_of_a_photo_that_is_gone_go_others_are_mended_and_all_stay_while_the_disk_is_away(built, tmp_path):
+def test_whole_pictures_stay_while_their_photo_is_away_and_damaged_ones_are_mended_where_it_is_there(built, tmp_path):
     _, out = built
     copy, root, to = tmp_path / "o", tmp_path / "coco", tmp_path / "m"
     shutil.copytree(out, copy)
@@ -265,11 +265,39 @@ def test_pictures_of_a_photo_that_is_gone_go_others_are_mended_and_all_stay_whil
     assert len(every) - 1 == len(list(to.rglob("*.png")))
     (tmp_path / "away").rename(root / "train2017")
     samples = list(store.read_records(copy / "splits/val", Sample))
-    (root / samples[0].image.path).unlink()
+    gone = root / samples[0].image.path
+    data_ = gone.read_bytes()
+    gone.unlink()
+    names = [s.sample_id.replace("/", "_").replace("#", "_") for s in samples]
+    damaged = to / "val" / names[0] / "given.png"
+    damaged.unlink()
+    for _ in range(2):
+        said = run(*args)
+        assert f"{len(samples)} samples -> {len(samples) - 1} written" in said and "1 image_missing" in said
+        left = {p.relative_to(to) for p in to.rglob("*.png")}
+        assert left == {p for p in every if p.parts[1] != names[0]}  # a set that is not whole goes, no other
+        assert {w.name for w in store.read_records(to / ".val.written", WrittenSample)} == set(names[1:])
+    gone.write_bytes(data_)
     run(*args)
-    marks = {w.name for w in store.read_records(to / ".val.written", WrittenSample)}
-    left = {p.relative_to(to) for p in to.rglob("*.png")}
-    assert left == {p for p in every if p.parts[1] in marks} and 0 < len(marks) < len(samples)
+    assert every == {p.relative_to(to) for p in to.rglob("*.png")}
+
+
+def test_pictures_of_a_former_split_whose_photo_is_away_go(built, tmp_path):
+    """They are no pictures of the split that stands: it may hide other pixels."""
+    _, out = built
+    copy, root, to = tmp_path / "o", tmp_path / "coco", tmp_path / "m"
+    shutil.copytree(out, copy)
+    shutil.copytree(out.parent / "coco", root)
+    text = (copy / "build.json").read_text()
+    (copy / "build.json").write_text(text.replace(str(out.parent / "coco"), str(root)))
+    args = ("build", "materialize", "--root", copy, "--out", to, "--split", "val", "--workers", 1)
+    run(*args)
+    said = store.read_sealed(copy / "splits/val/stage.json")
+    (copy / "splits/val/stage.json").write_bytes(store.sealed(said | {"digest": "another"}))
+    sample = next(iter(store.read_records(copy / "splits/val", Sample)))
+    (root / sample.image.path).unlink()
+    assert "image_missing" in run(*args)
+    assert not (to / "val" / sample.sample_id.replace("/", "_").replace("#", "_")).exists()
 
 
 def test_materialized_pictures_of_a_former_split_go_and_a_users_files_stay(built, tmp_path):

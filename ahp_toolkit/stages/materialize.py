@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core import images, store
 from ..core.crops import crop_image, crop_mask
+from ..core.errors import UserError
 from ..core.pipeline import MAIN, Output
 from ..core.records import Dropped, Sample
 from ..occlusion.paste import Pasted
@@ -44,22 +45,34 @@ def file_name(sample_id: str) -> str:
 
 @dataclass(frozen=True)
 class Materialize:
-    """The stage function. Items: names of the split's parts; ``what`` is full or crops."""
+    """The stage function. Items: names of the split's parts; ``what`` is full or crops.
+
+    ``before``: folder of what a former call wrote of this very split, '' for none: whole pictures of a photo that is
+    missing now stay as they are, and are told as written.
+    """
 
     split: str
     to: str
     what: str
     roots: dict[str, str]
+    before: str = ""
 
     def __call__(self, items: Sequence[str]) -> Output:
         """One part of the split."""
         out = Output({MAIN: []})
         for part in items:
             render = Renderer(self.roots, Path(self.split), part)
+            former: dict[str, WrittenSample] | None = None
             for sample in store.read_records(Path(self.split) / part, Sample):
                 try:
                     pasted = render(sample)
                 except images.ImageError as e:
+                    former = self._former(part) if former is None else former
+                    stands = former.get(sample.sample_id) if e.reason == "missing" else None
+                    if stands and files_digest(Path(self.to), stands.name, self.what) == stands.files:
+                        out.tables[MAIN].append(stands)
+                        out.counts["written"] += 1
+                        continue
                     source = sample.image.source
                     out.dropped.append(Dropped(sample.sample_id, STAGE, f"image_{e.reason}", str(e), source))
                     continue
@@ -71,6 +84,16 @@ class Materialize:
                 out.counts["written"] += 1
             out.saw(render.missing, render.there)
         return out
+
+    def _former(self, part: str) -> dict[str, WrittenSample]:
+        """What was written of a part, by sample id; nothing where that cannot be read."""
+        path = Path(self.before) / part
+        if not self.before or not path.is_file():
+            return {}
+        try:
+            return {w.sample_id: w for w in store.read_records(path, WrittenSample)}
+        except UserError:
+            return {}
 
 
 def _files(to: Path, name: str, what: str) -> list[Path]:
