@@ -18,7 +18,7 @@ from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_
 from .core import dry, store
 from .core.engines import Engine
 from .core.errors import UserError
-from .core.pipeline import GROUND, MAIN, Job, Result, code_digest, finished, run, standing
+from .core.pipeline import GROUND, MAIN, Job, Result, code_digest, finished, forget_stale, run, standing
 from .core.records import Candidate, Decision, Human, Occluder
 from .sources import SOURCES
 from .stages.duplicates import Unite, find_duplicates
@@ -99,6 +99,7 @@ def harvest(o: Options) -> Result:
     done = standing(job)
     if done is not None:
         if not dry.running():
+            forget_stale(job)
             _forget(raw, found)
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
@@ -235,7 +236,7 @@ def classify_scenes(o: Options, places: tuple[Path, Path]) -> dict[str, str]:
 
     weights, categories = (str(p.resolve()) for p in places)
     key = {"files": [store.digest_file(p) for p in places], "input": digest_of(o.out / "parse")}
-    key |= {"code": code_digest("ahp_toolkit.stages.scenes", "ahp_toolkit.stages.scene_labels")}
+    key |= {"code": code_digest("ahp_toolkit.stages.scenes", "ahp_toolkit.stages.scene_labels", *GROUND)}
     fn = Classify(weights, categories, o.device, o.names)
     job = Job("scenes", o.out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part", network=True)
     o.run(replace(job, known=o.out / "harvest"), parts_of(o.out / "parse"))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ahp_toolkit import cli
+from ahp_toolkit import cli, flow
 from ahp_toolkit.builder import renderer_of
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.pipeline import GROUND
 from ahp_toolkit.core.records import Human, Occluder, Sample
 from ahp_toolkit.occlusion.place import ratio_of
 
@@ -200,6 +201,18 @@ def test_a_photo_that_changed_since_is_not_passed_off_as_the_same(data, built, t
     marks = list((tmp_path / "m").glob(".test.written/dropped.parquet"))
     dropped = store.read_table(marks[0]).to_pylist()
     assert victim.sample_id in {d["id"] for d in dropped} and {d["reason"] for d in dropped} == {"image_changed"}
+
+
+def test_scenes_are_known_by_the_code_that_reads_their_photos(tmp_path, monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setattr(flow, "code_digest", lambda *modules: seen.extend(modules) or "code")
+    monkeypatch.setattr(flow, "digest_of", lambda folder: "digest")
+    monkeypatch.setattr(flow, "parts_of", lambda folder: [])
+    monkeypatch.setattr(flow.Options, "run", lambda *_: None)
+    monkeypatch.setattr(flow.store, "read_records", lambda *_: [])
+    (tmp_path / "weights").touch()
+    flow.classify_scenes(flow.Options(tmp_path, {}), (tmp_path / "weights", tmp_path / "weights"))
+    assert {*GROUND, "ahp_toolkit.stages.scenes"} <= set(seen)
 
 
 def test_scenes_by_file_and_by_a_places365_checkpoint(data, built, tmp_path):

@@ -108,3 +108,18 @@ def test_a_damaged_build_json_is_written_anew_by_a_build(own, said):
     (out / "build.json").write_text(said)
     run(*args)
     assert store.read_json(out / "build.json")["roots"] == {"coco": str(root)}
+
+
+def test_a_plan_says_that_a_stage_would_be_made_anew_and_makes_nothing(own):
+    args, out, root = own
+    away = sorted((root / "train2017").iterdir())[0]
+    data = away.read_bytes()
+    away.unlink()
+    shutil.rmtree(out / "harvest")
+    run(*args)
+    before = {str(p): p.stat().st_mtime_ns for p in out.rglob("*")}
+    away.write_bytes(data)
+    said = run("build", "plan", *args[1:])
+    assert f"{away}: was missing when {out / 'harvest'} was made; would be made anew\n" in said
+    assert before == {str(p): p.stat().st_mtime_ns for p in out.rglob("*")}
+    assert "was made; made anew\n" in run(*args)

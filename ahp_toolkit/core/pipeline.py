@@ -30,7 +30,8 @@ from .tables import to_table
 
 #: The code that every stage stands on, for `code_digest`.
 GROUND = tuple(
-    f"ahp_toolkit.core.{m}" for m in ("masks", "images", "photos", "crops", "context", "records", "tables", "pipeline")
+    f"ahp_toolkit.core.{m}"
+    for m in ("masks", "images", "limits", "photos", "crops", "context", "records", "tables", "pipeline")
 )
 MAIN = ""  # the name of a stage's own table: its parts lie in the stage's folder itself
 
@@ -148,8 +149,12 @@ def standing(job: Job) -> Result | None:
     found = absent.back(job.photos, missing_in(job.folder)) if done is not None else ""
     if found:
         log.event("photos_back", "warning", path=found)
-        sys.stderr.write(f"{found}: was missing when {job.folder} was made; made anew\n")
+        sys.stderr.write(f"{found}: was missing when {job.folder} was made; {_anew()}\n")
     return None if found else done
+
+
+def _anew() -> str:
+    return "would be made anew" if dry.running() else "made anew"
 
 
 def missing_in(folder: Path) -> list[Sequence[str]]:
@@ -162,7 +167,7 @@ def _stands(folder: Path, files: Mapping[str, str]) -> bool:
     for name, digest in files.items():
         if not _is(folder / name, digest):
             log.event("damaged", "warning", path=str(folder / name))
-            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; made anew\n")
+            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; {_anew()}\n")
             return False
     return True
 
@@ -201,12 +206,12 @@ def run(
     done = None if anew else standing(job) or (standing(job) if _ended(job) else None)
     if done is not None:
         if not dry.running():
-            _forget_stale(job)
+            forget_stale(job)
         _tell(done)
         return done
     dry.stop(job.name, job.folder, total, len(list(job.partial.glob("shard-*.json"))))
     start = time.monotonic()
-    _forget_stale(job)
+    forget_stale(job)
     job.partial.mkdir(parents=True, exist_ok=True)
     with Progress(job.name, total, job.unit, quiet) as bar, using(engine, workers) as own:
         for n in own.imap(_work(job), _pending(job, items(), bar)):
@@ -310,7 +315,8 @@ def _made(mark: Path) -> dict[str, Any] | None:
     return said if whole else None
 
 
-def _forget_stale(job: Job) -> None:
+def forget_stale(job: Job) -> None:
+    """Remove what other runs of a stage have left: work of other options, and what a finished one replaced."""
     for old in job.folder.parent.glob(f".{job.folder.name}-*"):
         if old != job.partial and old.is_dir():
             store.remove_tree(old)

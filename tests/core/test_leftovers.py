@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ahp_toolkit.core import store
+from ahp_toolkit.core import dry, store
+
+from ..test_harvest import coco, harvest
 
 KILLED = """
 import os, signal, sys
@@ -65,3 +67,16 @@ def test_a_writer_taken_for_a_dead_one_before_it_was_held_begins_anew(
         f.write(b"whole")
     assert path.read_bytes() == b"whole" and len(calls) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["x.csv"]
+
+
+def test_what_killed_harvests_left_goes_with_the_next_build_that_finds_one_standing(tmp_path: Path) -> None:
+    roots = {"coco": coco(tmp_path / "coco", {1: [{"box": (20, 20, 60, 100)}]})}
+    harvest(tmp_path, roots)
+    left = [tmp_path / "out" / name for name in (".harvest-replaced", ".harvest-0123456789abcdef")]
+    for folder in left:
+        (folder / "photos").mkdir(parents=True)
+    with dry.dry_run():
+        assert not harvest(tmp_path, roots)[0].fresh
+    assert all(folder.exists() for folder in left)
+    assert not harvest(tmp_path, roots)[0].fresh
+    assert not any(folder.exists() for folder in left)

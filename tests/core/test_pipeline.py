@@ -14,7 +14,7 @@ import pytest
 from ahp_toolkit.core import absent, store
 from ahp_toolkit.core.errors import StorageError, UserError
 from ahp_toolkit.core.lock import lock
-from ahp_toolkit.core.pipeline import MAIN, Job, Output, code_digest, run
+from ahp_toolkit.core.pipeline import GROUND, MAIN, Job, Output, code_digest, run
 from ahp_toolkit.core.records import Dropped
 
 
@@ -82,6 +82,10 @@ def test_what_others_laid_beside_a_stage_stays_while_its_digest_does(tmp_path, s
     (tmp_path / "double/crops/a.png").write_bytes(b"a")
     r = run(replace(first, key={"v": 2}), lambda: range(10 if same else 8), quiet=True)
     assert r.fresh and (tmp_path / "double/crops/a.png").exists() == same
+
+
+def test_what_decides_the_drops_of_every_stage_is_part_of_its_code():
+    assert {"ahp_toolkit.core.limits", "ahp_toolkit.core.images"} <= set(GROUND)
 
 
 def test_a_note_of_missing_photos_has_the_same_ones_however_it_grew_and_leaves_no_source_out():
