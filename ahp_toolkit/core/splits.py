@@ -24,9 +24,10 @@ def sample_pairs(folder: Path) -> list[tuple[str, str]]:
     for path in store.parts(folder):
         table = store.read_table(path, COLUMNS)
         if table.num_columns < len(COLUMNS):
+            near = f", such as {folder.parent}" if folder.resolve().parent.parent.name == "splits" else ""
             raise UserError(
                 f"{folder}: expected the samples of a split, found a table of other records ({path.name}); give "
-                f"ROOT/splits/NAME itself, such as {folder.parent}"
+                f"ROOT/splits/NAME itself{near}"
             )
         for batch in table.to_batches(max_chunksize=1024):  # rows as objects take many times their bytes
             rows = batch.to_pylist()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ahp_toolkit.core import store
-from ahp_toolkit.core.records import Given, Sample
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Dropped, Given, Sample
 from ahp_toolkit.core.splits import sample_pairs, split_digest
 from baselines import runs
 from benchmark import truth
@@ -45,3 +46,12 @@ CHANGES = {
 def test_a_split_is_another_one_when_a_sample_has_another(tmp_path: Path, change: dict[str, object]) -> None:
     other = [replace(SAMPLES[0], **change), *SAMPLES[1:]]  # type: ignore[arg-type]
     assert runs.split_digest(written(tmp_path / "a", SAMPLES)) != runs.split_digest(written(tmp_path / "b", other))
+
+
+@pytest.mark.parametrize(("at", "near"), [("splits/val/humans", ", such as .*/val$"), ("demo/review", "NAME itself$")])
+def test_a_table_of_other_records_is_refused_with_the_split_it_lies_in_if_it_lies_in_one(
+    tmp_path: Path, at: str, near: str
+) -> None:
+    store.write_records(tmp_path / at / "part-00000.parquet", [Dropped("a", "stage", "reason")], Dropped)
+    with pytest.raises(UserError, match=near):
+        sample_pairs(tmp_path / at)

@@ -9,9 +9,11 @@ import re
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
+from ahp_toolkit import cli
 from ahp_toolkit.core import log
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.progress import Progress, draws
@@ -184,3 +186,13 @@ def test_a_stopped_bar_says_so(capsys):
         raise KeyError
     assert capsys.readouterr().err == "x: 0/3 it, 3 s (stopped)\n"
     assert not draws(object())
+
+
+def test_every_event_stands_in_the_readme_and_in_the_modules_table():
+    root = Path(cli.__file__).parent.parent
+    code = "".join(p.read_text() for p in (root / "ahp_toolkit").rglob("*.py"))
+    made = set(re.findall(r"(?:\blog\.event|\bevent)\(\s*\"(\w+)\"", code))
+    assert {"run_start", "damaged", "photos_back", "replaced"} <= made
+    told = set(re.findall(r"^\| (`.*?) \|", (root / "README.md").read_text(), re.M))
+    assert not {e for e in made if not any(f"`{e}`" in row for row in told)}
+    assert not {e for e in made if not re.search(rf"^(\w+, )?{e}\b", log.__doc__ or "", re.M)}
