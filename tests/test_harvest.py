@@ -249,6 +249,30 @@ def test_every_source_says_where_it_looked_for_a_missing_photo(world, name):
     assert all(absent.back({name: str(root)}, [m]) for m in missing)
 
 
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("lip", "*_segmentations/*.png"), ("openimages", "**/*.png"), ("ahp", "AHP/*/Annotations/*.png")],
+)
+def test_label_pictures_that_are_there_again_are_harvested(tmp_path, name, labels):
+    write_world(tmp_path / "w", seed=0, scenes=10)
+    root = tmp_path / "w" / name
+    if name == "ahp":  # the world has none
+        SOURCES.get(name).write(root, [one_of_ahp(n) for n in (1, 2)])
+    found, there, _ = harvest(tmp_path / "whole", {name: root}, min_area=0, gutter=0)
+    away = sorted(root.glob(labels))
+    assert away
+    data = {p: p.read_bytes() for p in away}
+    for p in away:
+        p.unlink()
+    r, _, _ = harvest(tmp_path, {name: root}, min_area=0, gutter=0)
+    assert r.digest != found.digest and not harvest(tmp_path, {name: root}, min_area=0, gutter=0)[0].fresh
+    for p, d in data.items():
+        p.write_bytes(d)
+    r, kept, _ = harvest(tmp_path, {name: root}, min_area=0, gutter=0)
+    assert r.fresh and r.digest == found.digest and kept == there
+    assert not harvest(tmp_path, {name: root}, min_area=0, gutter=0)[0].fresh
+
+
 def test_a_candidate_carries_its_photos_digest(tmp_path):
     root = coco(tmp_path / "coco", {1: [{"box": (20, 20, 60, 100)}]})
     data = (root / "train2017" / "000000000001.jpg").read_bytes()
@@ -301,6 +325,13 @@ def test_one_photograph_in_two_sources_is_kept_once(tmp_path):
     assert list(dropped.values()) == ["duplicate_photo"]
     aside = list(store.read_records(result.folder / "duplicates", Candidate))
     assert len(aside) == 1 and aside[0].parsing is not None
+
+
+def one_of_ahp(number: int) -> Scene:
+    shape = np.zeros((120, 160), bool)
+    shape[20:100, 30:70] = True
+    person = Instance(f"ahp/{number}#1", "person", encode(shape).box, encode(shape))
+    return Scene(SourceImage(ImageRef(f"ahp/{number}", "ahp", "", 160, 120), (person,)), photo(number))
 
 
 def objects365(root: Path, seeds: list[int]) -> Path:

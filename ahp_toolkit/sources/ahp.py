@@ -82,12 +82,12 @@ def scan(root: Path) -> Iterator[Entry]:
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its person. A parsing that cannot be used is dropped alone (``<image id>/parsing``)."""
     human: _Human = entry.payload
-    relative = f"{human.folder}JPEGImages/{human.stem}.jpg"
+    relative, labels = f"{human.folder}JPEGImages/{human.stem}.jpg", f"{human.folder}Annotations/{human.stem}.png"
     try:
         if human.repeat:
             raise Bad("duplicate_id", f"{human.stem}: listed before in {human.repeat}")
         image = ImageRef(entry.image_id, _NAME, relative, *stored_size(inside(root, relative)), _photo_key(human.stem))
-        label_path = inside(root, f"{human.folder}Annotations/{human.stem}.png")
+        label_path = inside(root, labels)
         parsing_path = inside(root, f"{human.folder}PseudoParsingAnnotations/{human.stem}.png")
     except Bad as bad:
         return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(relative))
@@ -96,7 +96,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         mask = labels_of(label_path, image.width, image.height) > 0
         box = tight_box(mask)
     except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),))
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),), lacking=bad.lacks(labels))
     parsing, dropped = _parsing(parsing_path, image)
     return Loaded(SourceImage(image, (Instance(instance_id, PERSON, box, masks.encode(mask), parsing),)), dropped)
 

@@ -102,7 +102,7 @@ def load(root: Path, entry: Entry) -> Loaded:
     try:
         return Loaded(SourceImage(image, (_person(instance_id, labels, image),)))
     except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),))
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),), lacking=bad.lacks(crop.labels))
 
 
 def _photo_key(stem: str) -> str:

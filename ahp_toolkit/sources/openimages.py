@@ -172,8 +172,9 @@ def load(root: Path, entry: Entry) -> Loaded:
     items = _items(ref, np.frombuffer(p.rows, _ROW), p.labels, dropped)
     items = _match(items, p, entry.image_id, dropped)
     items = _one_per_human(items, p.labels, dropped)
-    instances = tuple(_with_mask(root, p.split, item, ref, dropped) for item in items)
-    return Loaded(SourceImage(ref, instances), tuple(dropped))
+    lacking: list[tuple[str, ...]] = []
+    instances = tuple(_with_mask(root, p.split, item, ref, dropped, lacking) for item in items)
+    return Loaded(SourceImage(ref, instances), tuple(dropped), lacking=tuple(lacking))
 
 
 def _folders(split: str, key: str) -> tuple[str, ...]:
@@ -279,15 +280,22 @@ def _same(a: _Item, b: _Item) -> bool:
     return not one_group and a.instance.box.iou(b.instance.box) >= SAME_HUMAN_IOU
 
 
-def _with_mask(root: Path, split: str, item: _Item, ref: ImageRef, dropped: list[Dropped]) -> Instance:
-    """The instance with its mask; without it, and a note ``<image id>/mask``, where it is missing or unreadable."""
+def _with_mask(
+    root: Path, split: str, item: _Item, ref: ImageRef, dropped: list[Dropped], lacking: list[tuple[str, ...]]
+) -> Instance:
+    """The instance with its mask; without it, and a note ``<image id>/mask``, where it is missing or unreadable.
+
+    Where it was looked for, and is not, goes to ``lacking``.
+    """
     i, note = item.instance, f"{ref.image_id}/mask"
     if not item.mask:
         return i
     try:
-        mask = _mask(root, split, item.mask, ref)
+        looked = _mask_places(split, item.mask)
+        mask = _mask(root, looked, item.mask, ref)
     except images.ImageError as e:
         reason = "mask_missing" if e.reason == "missing" else "mask_unreadable"
+        lacking.extend([looked] if e.reason == "missing" else [])
         dropped.append(_drop(note, reason, f"{i.instance_id}: {e}"))
         return i
     except ValueError as e:
@@ -296,8 +304,14 @@ def _with_mask(root: Path, split: str, item: _Item, ref: ImageRef, dropped: list
     return Instance(i.instance_id, i.label, i.box, mask, None, i.flags)
 
 
-def _mask(root: Path, split: str, name: str, ref: ImageRef) -> Mask:
-    """A mask PNG of any resolution, at the photo's.
+def _mask_places(split: str, name: str) -> tuple[str, ...]:
+    part = f"{split}-masks-{name[0].lower()}"
+    folders = (f"{split}-masks/{part}", f"{split}-masks", f"{split}/masks", "masks", part)
+    return tuple(f"{folder}/{name}" for folder in folders)
+
+
+def _mask(root: Path, looked: tuple[str, ...], name: str, ref: ImageRef) -> Mask:
+    """A mask PNG of any resolution, at the photo's; the first that is there.
 
     Raises:
         ImageError: when it is missing, unreadable or empty.
@@ -307,9 +321,7 @@ def _mask(root: Path, split: str, name: str, ref: ImageRef) -> Mask:
         raise images.ImageError(
             "too_large", f"{name}: a mask of {ref.width}x{ref.height}, at most {MAX_LABEL_PIXELS} px"
         )
-    part = f"{split}-masks-{name[0].lower()}"
-    folders = (f"{split}-masks/{part}", f"{split}-masks", f"{split}/masks", "masks", part)
-    values = images.read_labels(places.first(root, [f"{folder}/{name}" for folder in folders]))
+    values = images.read_labels(places.first(root, looked))
     grey = 122 if values.max(initial=0) > 1 else 0  # 8-bit masks are 0 and 255, 1-bit ones 0 and 1
     ys = ((2 * np.arange(ref.height) + 1) * values.shape[0]) // (2 * ref.height)
     xs = ((2 * np.arange(ref.width) + 1) * values.shape[1]) // (2 * ref.width)

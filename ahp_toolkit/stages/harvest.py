@@ -78,6 +78,7 @@ class Harvest:
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
         out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))
+        out.missing |= {(source, *looked) for looked in loaded.lacking}
         if loaded.image is None and loaded.looked:
             out.missing.add((source, *loaded.looked))
         elif loaded.image is None and any(d.reason in OPENED for d in loaded.dropped):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +119,25 @@ def test_a_store_that_does_not_answer_gives_no_photo_back(monkeypatch):
 
     monkeypatch.setattr(absent.places, "find", refuses)
     assert not absent.back({"coco": "/tmp"}, [("coco", "a.jpg")])
+
+
+def test_of_each_source_in_a_store_and_each_kind_as_many_are_asked_for(monkeypatch):
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(absent, "there", lambda root, path: asked.append((root.name, path)))
+    roots = {"coco": "s3://data/coco", "lip": "s3://data/lip", "voc_sbd": "/data/voc"}
+    missing = [(s, f"{i}.{e}") for s in roots for e in ("jpg", "png") for i in range(3 * absent.REMOTE_LIMIT)]
+    assert not absent.back(roots, absent.noted(missing))
+    counts = Counter((name, path[-3:]) for name, path in asked)
+    few, all_ = absent.REMOTE_LIMIT, 3 * absent.REMOTE_LIMIT
+    of = {"coco": few, "lip": few, "voc": all_}
+    assert counts == {(name, e): n for name, n in of.items() for e in ("jpg", "png")}
+
+
+def test_label_pictures_that_nobody_has_fetched_do_not_crowd_out_photos():
+    labels = [("openimages", f"masks/{i}.png") for i in range(5 * absent.LIMIT)]
+    photos = [("openimages", f"train/{i}.jpg") for i in range(3)]
+    every = absent.noted(labels, photos)
+    assert set(photos) <= set(every) and len(every) == absent.LIMIT + 3
 
 
 def test_the_code_of_a_package_is_that_of_all_its_modules(tmp_path, monkeypatch):
