@@ -184,13 +184,18 @@ def roots_of(root: Path) -> dict[str, str]:
     """Data roots of a build, from its ``build.json``.
 
     Raises:
-        UserError: when the folder is no build.
+        UserError: when the folder is no build, or the file says no roots.
     """
-    if not (root / "build.json").exists():
+    path = root / "build.json"
+    if not path.exists():
         raise UserError(
             f"{root}: expected a build folder (build.json), found none; make one with ahp build --out {root}"
         )
-    return dict(store.read_json(root / "build.json")["roots"])
+    said = store.read_json(path)
+    roots = said.get("roots") if isinstance(said, dict) else None
+    if not isinstance(roots, dict) or not all(isinstance(at, str) for at in roots.values()):
+        raise UserError(f"{path}: expected a JSON object with the data roots of a build; run the ahp build of it again")
+    return roots
 
 
 def _roots_beside(root: Path, out: Path) -> dict[str, str]:

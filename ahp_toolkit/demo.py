@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .builder import build
+from .builder import build, roots_of
 from .core import store
 from .core.engines import LocalEngine
 from .core.errors import UserError
@@ -39,10 +39,9 @@ def _check(out: Path) -> None:
     """Refuse the folder of a build on other data: its tables would be made anew from the sample world.
 
     Raises:
-        UserError: when such a build stands there.
+        UserError: when such a build stands there, or one that does not say on which data it is.
     """
-    about = out / "build.json"
-    roots = store.read_json(about).get("roots", {}) if about.exists() else {}
+    roots = roots_of(out) if (out / "build.json").exists() else {}
     if any(Path(root).parts[-2:] != ("world", name) for name, root in roots.items()):
         raise UserError(f"{out}: a build on other data stands there; give another --out")
 

@@ -104,8 +104,9 @@ def held_out(root: Path, sizes: SplitSizes | None = None) -> HeldOut:
         UserError: when there is no harvest to count.
     """
     if sizes is None:
-        about = root / "build.json"
-        said: dict[str, Any] = store.read_json(about).get("options", {}).get("sizes", {}) if about.exists() else {}
+        from .stages.build_folder import Build
+
+        said: dict[str, Any] = Build(root).about.get("options", {}).get("sizes", {})
         fold = said.get("fold")
         sizes = SplitSizes(**said | {"fold": (fold[0], fold[1]) if fold else None})
     if sizes.fold is not None:

@@ -194,6 +194,17 @@ def test_the_demo_leaves_another_build_alone(tmp_path, source):
     assert (tmp_path / "o" / "build.json").read_bytes() == before and not (tmp_path / "o" / "world").exists()
 
 
+@pytest.mark.parametrize("said", ["[]", "{}", '{"roots": []}', '{"roots": {"coco": 1}}', "{"])
+def test_a_build_json_that_says_no_roots_is_one_line(tmp_path, said):
+    """Roots are never guessed: a demo on such a folder may be one on somebody's build."""
+    (tmp_path / "build.json").write_text(said)
+    commands = [("demo", "--out"), ("build", "materialize", "--root"), ("build", "report", "--root")]
+    commands.append(("build", "segmenter", "--root"))
+    for command in commands:
+        refused("build.json: ", *command, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["build.json"]
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
 def test_a_folder_that_cannot_be_made_is_told(source):
     refused(
