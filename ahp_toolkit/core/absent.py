@@ -50,6 +50,11 @@ def _rank(photo: Sequence[str]) -> tuple[float, Absent]:
     return store.unit_hash(*photo), tuple(photo)
 
 
+def missing_in(folder: Path) -> list[Sequence[str]]:
+    """The photos that were missing when a stage was made, as far as they were noted."""
+    return (store.read_sealed(folder / "stage.json") or {}).get("missing", [])  # type: ignore[no-any-return]
+
+
 def back(roots: Mapping[str, str], photos: Iterable[Sequence[str]]) -> str:
     """The first of the photos that is there now, as a path; '' where none is."""
     asked: Counter[tuple[str, bool]] = Counter()

@@ -33,6 +33,11 @@ def running() -> bool:
     return _dry.get()
 
 
+def anew() -> str:
+    """What is, or in a dry run would be, done with a stage that no longer stands."""
+    return "would be made anew" if running() else "made anew"
+
+
 def stop(name: str, folder: Path, total: int | None = None, shards: int = 0) -> None:
     """Say that ``name`` is about to be made.
 

@@ -146,20 +146,11 @@ def finished(folder: Path, key_digest: str | None = None) -> Result | None:
 def standing(job: Job) -> Result | None:
     """What `finished` finds of a job; None, too, where a photo that was missing then is there now."""
     done = finished(job.folder, job.key_digest)
-    found = absent.back(job.photos, missing_in(job.folder)) if done is not None else ""
+    found = absent.back(job.photos, absent.missing_in(job.folder)) if done is not None else ""
     if found:
         log.event("photos_back", "warning", path=found)
-        sys.stderr.write(f"{found}: was missing when {job.folder} was made; {_anew()}\n")
+        sys.stderr.write(f"{found}: was missing when {job.folder} was made; {dry.anew()}\n")
     return None if found else done
-
-
-def _anew() -> str:
-    return "would be made anew" if dry.running() else "made anew"
-
-
-def missing_in(folder: Path) -> list[Sequence[str]]:
-    """The photos that were missing when a stage was made, as far as they were noted."""
-    return (store.read_sealed(folder / "stage.json") or {}).get("missing", [])  # type: ignore[no-any-return]
 
 
 def _stands(folder: Path, files: Mapping[str, str]) -> bool:
@@ -167,7 +158,7 @@ def _stands(folder: Path, files: Mapping[str, str]) -> bool:
     for name, digest in files.items():
         if not _is(folder / name, digest):
             log.event("damaged", "warning", path=str(folder / name))
-            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; {_anew()}\n")
+            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; {dry.anew()}\n")
             return False
     return True
 
@@ -346,7 +337,7 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
         reasons.update(carry.dropped)
-        missing = absent.noted(missing, missing_in(carry.folder))
+        missing = absent.noted(missing, absent.missing_in(carry.folder))
         inherited = [carry.folder / "dropped.parquet"]
     dropped = job.partial / "dropped.parquet"
     store.concat([*inherited, *store.parts(job.partial / "dropped")], dropped)
