@@ -32,6 +32,7 @@ class _Log:
     offset: int = 0
     inode: int = 0
     line: int = 0
+    ended: bool = True  # whether the last line that was read had its line end
 
     def replaced(self) -> bool:
         """Whether the file is another one or shorter than what was read of it, and must be read anew."""
@@ -50,9 +51,14 @@ class _Log:
             self.inode = os.fstat(f.fileno()).st_ino
             f.seek(self.offset)
             data = whole(f.read())
+        if not self.ended and data.startswith(b"\n"):  # it has come since
+            data, self.offset, self.ended = data[1:], self.offset + 1, True
+        left = len(data)
         for line in data.removesuffix(b"\n").split(b"\n") if data else []:
             entry = self._entry(line) if line.strip() else None
-            self.offset = self.offset + len(line) + 1
+            self.ended = left > len(line)  # else a last line that lacks its line end
+            self.offset += len(line) + self.ended
+            left -= len(line) + 1
             self.line += 1
             if entry is not None:
                 yield entry
