@@ -21,7 +21,7 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Decision, Segmented
 from ahp_toolkit.core.store import digest_bytes
 
-from .decisions import Entry, outranks, read_entries
+from .decisions import Entry, outranks, read_entries, when
 
 #: The note of a word that only brings a mended mask: the candidate comes back into the queue.
 MENDED = "mended"
@@ -174,7 +174,7 @@ class Case:
         """What a word is about that does not say so."""
         if word.provisional or word.verdict != "preserve":
             return first
-        mended = [w for w in self.words if w.brings and (w.word.reviewer == word.reviewer or w.word.at <= word.at)]
+        mended = [w for w in self.words if w.brings and (w.word.reviewer == word.reviewer or when(w.word.at) <= when(word.at))]
         me = next((w for w in self.words if w.word is word), None)
         for i in reversed(range(len(self.proposals))):
             if me is not None and self._since(me, i):
@@ -198,7 +198,7 @@ class Case:
 
 def _newest(mended: Iterable[Placed]) -> Placed | None:
     last = {w.word.reviewer: w for w in mended}  # of one person by order: a clock may have been set back
-    return max(last.values(), key=lambda w: (w.word.at, w.word.reviewer), default=None)
+    return max(last.values(), key=lambda w: (when(w.word.at), w.word.reviewer), default=None)
 
 
 def _mask(w: Placed | None) -> Mask | None:
@@ -211,7 +211,7 @@ def _on(w: Placed, brought: Placed) -> bool:
         return w.about == brought.about
     if w.word.reviewer == brought.word.reviewer:
         return w.place > brought.place
-    return w.word.at >= brought.word.at
+    return when(w.word.at) >= when(brought.word.at)
 
 
 def cases(logs: Iterable[Path], proposed: Mapping[str, tuple[Proposal, ...]]) -> dict[str, Case]:

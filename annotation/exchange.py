@@ -14,7 +14,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ahp_toolkit.core.records import REASONS, Decision
 from ahp_toolkit.core.text import from_cell, short_line, to_cell
 
 from .candidates import Candidates
-from .decisions import FOLDER, append, now
+from .decisions import FOLDER, append, now, when
 from .merge import logs_of, read_logs, words_of
 
 COLUMNS = tuple(f.name for f in fields(Decision))
@@ -213,7 +213,9 @@ class _Row:
 
 def _stands(said: Sequence[Decision], d: Decision) -> bool:
     """Whether a row repeats a standing word: of its time, or without one the last."""
-    return any(_same(old, d) for old in said if old.at == d.at) or (not d.at and bool(said) and _same(said[-1], d))
+    if not d.at:
+        return any(_same(old, d) for old in [*(old for old in said if not old.at), *said[-1:]])
+    return any(_same(old, replace(d, at=old.at)) for old in said if old.at and when(old.at) == when(d.at))
 
 
 def _same(a: Decision, b: Decision) -> bool:
@@ -224,20 +226,23 @@ def _same(a: Decision, b: Decision) -> bool:
 def _check_order(this: _Row, before: _Row | None, stood: Decision | None) -> None:
     d = this.word
     if before is not None and before.word.verdict != d.verdict:
-        ordered = d.at and before.word.at and d.at != before.word.at and this.speaker == before.speaker
+        ordered = d.at and before.word.at and when(d.at) != when(before.word.at) and this.speaker == before.speaker
         if not ordered:
             raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {before.where}")
-    new, old = _time(d.at), _time(stood.at) if stood else None
-    if stood is not None and new is not None and old is not None and new < old:
+    if stood is not None and d.at and stood.at and when(d.at) < when(stood.at):
         raise ValueError(f"{d.candidate_id}: {d.reviewer} has said {stood.verdict} since, at {stood.at}")
 
 
-def _time(at: str) -> datetime | None:
-    """A word's time; None where it has none that can be compared."""
+def _time(at: str) -> str:
+    """A row's time in UTC; '' where it has none."""
+    if not at:
+        return at
+    read: datetime | None = None
     with suppress(ValueError):
-        when = datetime.fromisoformat(at)
-        return when if when.tzinfo is not None else None
-    return None
+        read = datetime.fromisoformat(at)
+    if read is None or read.tzinfo is None:
+        raise ValueError(f"at: expected ISO 8601 with a zone, such as 2026-01-31T09:30:00Z, got {at!r}")
+    return read.astimezone(UTC).isoformat(timespec="milliseconds") if read.utcoffset() else at
 
 
 def _check_decision(d: Decision, candidates: Candidates) -> None:
@@ -264,6 +269,7 @@ def decision_of(row: Mapping[str, Any], reviewer: str = "") -> Decision:
     if unknown:
         raise ValueError(f"more cells than columns: {row[None]!r}")  # type: ignore[index]
     text = {k: _text(row, k) for k in ("candidate_id", "verdict", "reason", "at", "note", "shown")}
+    text["at"] = _time(text["at"])
     if not text["candidate_id"]:
         raise ValueError("candidate_id is empty")
     who = reviewer or _text(row, "reviewer")

@@ -14,7 +14,7 @@ from ahp_toolkit.core.records import Decision
 
 from .about import Case
 from .candidates import WHOLE, Ruled, Slice
-from .decisions import Entry, entry_from_json, majority
+from .decisions import Entry, entry_from_json, majority, when
 from .jsonl import logs, read_bytes, whole
 from .proposals import FOLDER as PROPOSED
 from .proposals import every
@@ -206,7 +206,7 @@ def divided(said: list[Decision]) -> bool:
 def outcome(said: list[Decision]) -> Decision | None:
     """What stands for a candidate: the newest settling word, else that of the majority; None where nobody spoke."""
     settled = [d for d in said if d.note == SETTLED]
-    return max(settled, key=lambda d: d.at) if settled else majority(said) if said else None
+    return max(settled, key=lambda d: when(d.at)) if settled else majority(said) if said else None
 
 
 def state(said: list[Decision], ruled: Ruled | None) -> dict[str, Any]:

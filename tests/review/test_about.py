@@ -20,7 +20,7 @@ from annotation.merge import Merge
 from annotation.queue import Handed, Plan
 from annotation.session import ByScore, Session, log_path
 from annotation.status import status
-from annotation.words import Words
+from annotation.words import Words, outcome
 
 from .small import person, rectangle, say, write
 
@@ -112,6 +112,19 @@ def test_words_that_do_not_say_are_about_a_mended_mask_by_their_time(root):
     say(root, "ann", A, "preserve", at="2026-01-01T00:00:00+00:00")  # a clock set back: of one person the order counts
     assert {d.reviewer for d in merge.words_of(root)[A]} == {"ann", "cho"}
     assert proposals.known(root)[A].answered() == {"ann", "cho"}
+
+
+def test_times_of_any_zone_are_compared_as_times(root):
+    """Bob's, at 08:30 UTC, is from before ann's mask; as text it is later."""
+    say(root, "bob", A, "preserve", at="2026-01-01T10:30:00+02:00")
+    say(root, "ann", A, "refine", corrected=NEW, at="2026-01-01T09:00:00+00:00", note="mended")
+    assert proposals.known(root)[A].answered() == set()
+    say(root, "cho", A, "preserve", corrected=OTHER, at="2026-01-01T10:00:00+02:00")
+    assert proposals.known(root)[A].shown(ONE.mask) == NEW
+    said = [Decision(A, v, w, at=at, note="settled") for v, w, at in (
+        ("discard", "ann", "2026-01-01T09:00:00+00:00"), ("preserve", "bob", "2026-01-01T10:30:00+02:00"))]  # fmt: skip
+    assert Merge()(said).verdict == outcome(said).verdict == decisions.newest_of(said).verdict == "discard"
+    assert decisions.when("yesterday") == decisions.when("") < decisions.when("2026-01-01")
 
 
 def test_a_preserve_that_repeats_a_mended_mask_does_not_make_it_new(root):

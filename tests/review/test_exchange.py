@@ -176,6 +176,19 @@ def test_an_old_word_from_elsewhere_does_not_replace_a_newer_one(root, tmp_path)
     assert merge.words_of(root)[IDS[0]][0].verdict == "preserve"
 
 
+def test_times_come_in_as_utc_and_those_of_no_clock_are_bad(root, tmp_path):
+    path = tmp_path / "d.csv"
+    times = ["2026-01-01T10:30:00+02:00", "2026-01-01T08:30:00Z", "yesterday", "2026-01-01T08:30:00", "2026-01-01"]
+    rows = [f"{cid},preserve,ann,{at}\n" for cid, at in zip(IDS, times, strict=False)]
+    path.write_text("candidate_id,verdict,reviewer,at\n" + "".join(rows))
+    done = exchange.import_decisions(root, path)
+    assert (done.taken, [b.where for b in done.bad]) == (2, ["line 4", "line 5", "line 6"])
+    assert all("expected ISO 8601 with a zone" in b.why for b in done.bad)
+    assert [d.at for d in merge.read_logs(merge.logs_of(root))] == ["2026-01-01T08:30:00.000+00:00", times[1]]
+    path.write_text("candidate_id,verdict,reviewer,at\n" + rows[0] + rows[1].replace("Z", "+00:00"))
+    assert exchange.import_decisions(root, path).words == "0 taken, 2 known already, 0 bad"
+
+
 def test_an_unnamed_annotation_of_another_category_is_refused(root, tmp_path):
     path = tmp_path / "m.json"
     exchange_masks.export_coco(root, path)
