@@ -7,13 +7,15 @@ has any more, a preserve is about the newest mask that had come before it, and e
 
 A word about a mask that a newer one has replaced, proposed or mended, is no answer: its speaker is asked again, and it
 is not merged with words on the newer one. A word that only brings a mended mask decides nothing: until somebody has
-decided on that mask the words from before it stand, and afterwards it is not merged with those.
+decided on that mask the words from before it stand (to its speaker's own refine it is the answer), and afterwards they
+are not merged with words on it. A provisional word is nobody's answer. What was said of a mask that its speaker has
+taken back since is about that one, and asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,8 @@ from .decisions import Entry, outranks, read_entries, when
 
 #: The note of a word that only brings a mended mask: the candidate comes back into the queue.
 MENDED = "mended"
+#: The note of a word that settles a disagreement: after it nobody is asked again.
+SETTLED = "settled"
 
 
 def digest(mask: Mask) -> str:
@@ -81,12 +85,14 @@ class Case:
     """One candidate: its proposals, oldest first, and every standing word on it, in the order of the logs.
 
     ``entries`` counts by reviewer what was ever logged, words and retractions; ``ever`` all words, taken back or not.
+    ``gone`` holds by digest the masks whose words were taken back.
     """
 
     proposals: tuple[Proposal, ...] = ()
     words: list[Placed] = field(default_factory=list)
     entries: dict[str, int] = field(default_factory=dict)
     ever: int = 0
+    gone: dict[str, Mask] = field(default_factory=dict)
 
     def take(self, entry: Entry) -> None:
         """Read one entry more."""
@@ -99,12 +105,21 @@ class Case:
             return
         mine = [i for i, w in enumerate(self.words) if w.word.reviewer == who]
         if mine:
-            del self.words[mine[-1]]
+            old = self.words.pop(mine[-1])
+            if old.brings and old.word.corrected is not None:
+                self.gone[old.about] = old.word.corrected
+
+    def _spoken(self) -> list[Placed]:
+        """The standing words. Panels of before logged with a refine the mended mask it was about: it brings none."""
+        if not any(_carries(w.word) for w in self.words):
+            return self.words
+        mended = [w for w in self.words if pending(w.word)]
+        return [_repeated(w) if _carries(w.word) and any(_after(w, m) for m in mended) else w for w in self.words]
 
     def last(self) -> dict[str, Placed]:
         """The last word of each reviewer; a final one stands whatever provisional ones came later."""
         out: dict[str, Placed] = {}
-        for w in self.words:
+        for w in self._spoken():
             old = out.get(w.word.reviewer)
             if old is None or outranks(w.word, old.word):
                 out[w.word.reviewer] = w
@@ -119,25 +134,45 @@ class Case:
         decided = [w.word for w in self._latest(words) if not pending(w.word)]
         if decided:
             return decided
-        if any(pending(w.word) for w in words):
-            seen = {w.word.shown for w in words if not pending(w.word)}
-            words = [
-                w for w in words if not (pending(w.word) and w.word.corrected and digest(w.word.corrected) in seen)
-            ]
+        before = self._before(words)
         for i in reversed(range(len(self.proposals))):
-            since = [w for w in words if self._since(w, i)]
+            since = [w.word for w, decision in before if self._since(decision, i)]
             if since:
-                return [w.word for w in since]
-        return [w.word for w in words]
+                return since
+        return [w.word for w, _ in before]
+
+    def _before(self, words: Sequence[Placed]) -> list[tuple[Placed, Placed]]:
+        """(word that stands, its reviewer's last decision) while nobody has decided on the newest mask.
+
+        Who brought a mask and had not wanted one stands by what they had said; without a word by nothing, unless nobody
+        has said anything.
+        """
+        out: list[tuple[Placed, Placed]] = []
+        for w in words:
+            said = self._decision(w)
+            if said is not None:
+                out.append((w if said.word.verdict == "refine" else said, said))
+        seen = {w.word.shown for w, _ in out if not pending(w.word)}
+        out = [(w, said) for w, said in out if not (pending(w.word) and w.brings and w.about in seen)]
+        return out or [(w, w) for w in words]
+
+    def _decision(self, w: Placed) -> Placed | None:
+        """A word itself, or the last decision of one who has only brought a mask since."""
+        if not pending(w.word):
+            return w
+        said = [x for x in self._spoken() if x.word.reviewer == w.word.reviewer and not pending(x.word)]
+        return next((x for x in reversed(said) if x.word.provisional == w.word.provisional), None)
 
     def answered(self) -> set[str]:
-        """Who has decided on the newest mask, whoever brought it."""
-        return {w.word.reviewer for w in self._latest(self.last().values()) if not pending(w.word)}
+        """Who has decided on the newest mask, whoever brought it; a provisional word is no answer."""
+        said = self._latest(self.last().values())
+        return {w.word.reviewer for w in said if not (pending(w.word) or w.word.provisional)}
 
     @property
     def reopened(self) -> bool:
-        """Whether there is a new mask, proposed or mended, that nobody has decided on."""
-        return bool(self.proposals or self._brought()) and not self.answered()
+        """Whether nobody has decided on the mask shown: a new one, or that from before one which was taken back."""
+        old = any(w.word.shown in self.gone for w in self.last().values())
+        return bool(self.proposals or self._brought() or old) and not self.answered()
 
     def shown(self, first: Mask) -> Mask:
         """The newest mask: what the panel shows. ``first`` is the build's."""
@@ -146,7 +181,7 @@ class Case:
     def _brought(self) -> Placed | None:
         """The word that brought the newest mask; None where that one is proposed or the build's."""
         newest = len(self.proposals) - 1
-        mended = [w for w in self.words if w.brings and (newest < 0 or self._since(w, newest))]
+        mended = [w for w in self._spoken() if w.brings and (newest < 0 or self._since(w, newest))]
         new = {w.about for w in mended if not w.word.shown}  # who was shown a mask only repeats it
         return _newest([w for w in mended if not w.word.shown or w.about not in new])
 
@@ -155,11 +190,11 @@ class Case:
         brought, newest = self._brought(), len(self.proposals) - 1
         if brought is not None:
             return [w for w in words if _on(w, brought)]
-        return [w for w in words if newest < 0 or self._since(w, newest)]
+        return [w for w in words if (w.word.shown not in self.gone if newest < 0 else self._since(w, newest))]
 
     def mended(self, shown: str) -> Mask | None:
         """The mask of this digest that a reviewer mended."""
-        masks = (w.word.corrected for w in self.words if w.brings)
+        masks = (w.word.corrected for w in self._spoken() if w.brings)
         return next((m for m in masks if m is not None and digest(m) == shown), None)
 
     def mask(self, word: Decision, first: Mask) -> Mask:
@@ -168,14 +203,14 @@ class Case:
             return word.corrected
         proposed = (p.segmented.mask for p in self.proposals)
         named = next((m for m in (first, *proposed) if word.shown and digest(m) == word.shown), None)
-        return named or self.mended(word.shown) or self._unsaid(word, first)
+        return named or self.mended(word.shown) or self.gone.get(word.shown) or self._unsaid(word, first)
 
     def _unsaid(self, word: Decision, first: Mask) -> Mask:
         """What a word is about that does not say so."""
         if word.provisional or word.verdict != "preserve":
             return first
-        mended = [w for w in self.words if w.brings and (w.word.reviewer == word.reviewer or when(w.word.at) <= when(word.at))]
-        me = next((w for w in self.words if w.word is word), None)
+        me, who = next((w for w in self.words if w.word is word), None), word.reviewer
+        mended = [w for w in self._spoken() if w.brings and (w.word.reviewer == who or _earlier(w.word, word))]
         for i in reversed(range(len(self.proposals))):
             if me is not None and self._since(me, i):
                 return _mask(_newest([w for w in mended if self._since(w, i)])) or self.proposals[i].segmented.mask
@@ -192,13 +227,32 @@ class Case:
 
     def _digests(self, i: int) -> set[str]:
         """The masks from the i-th proposal on. A word that names what it was shown repeats a mask and brings none."""
-        mended = (w.word.corrected for w in self.words if w.brings and not w.word.shown and self._since(w, i))
-        return {digest(p.segmented.mask) for p in self.proposals[i:]} | {digest(m) for m in mended if m is not None}
+        mended = (w.about for w in self._spoken() if w.brings and not w.word.shown and self._since(w, i))
+        return {digest(p.segmented.mask) for p in self.proposals[i:]} | set(mended)
 
 
 def _newest(mended: Iterable[Placed]) -> Placed | None:
     last = {w.word.reviewer: w for w in mended}  # of one person by order: a clock may have been set back
     return max(last.values(), key=lambda w: (when(w.word.at), w.word.reviewer), default=None)
+
+
+def _earlier(a: Decision, b: Decision) -> bool:
+    return when(a.at) <= when(b.at)
+
+
+def _carries(word: Decision) -> bool:
+    """Whether a word is a panel's refine with a mask: mending, importing and today's panel say so otherwise."""
+    return word.corrected is not None and word.verdict == "refine" and word.note in ("", SETTLED) and not word.shown
+
+
+def _repeated(w: Placed) -> Placed:
+    return Placed(replace(w.word, corrected=None, shown=w.about), w.place)
+
+
+def _after(w: Placed, mended: Placed) -> bool:
+    """Whether a word carries the mask that another has mended before it."""
+    same = w.word.reviewer == mended.word.reviewer
+    return w.about == mended.about and (mended.place < w.place if same else _earlier(mended.word, w.word))
 
 
 def _mask(w: Placed | None) -> Mask | None:
@@ -211,7 +265,7 @@ def _on(w: Placed, brought: Placed) -> bool:
         return w.about == brought.about
     if w.word.reviewer == brought.word.reviewer:
         return w.place > brought.place
-    return when(w.word.at) >= when(brought.word.at)
+    return _earlier(brought.word, w.word)
 
 
 def cases(logs: Iterable[Path], proposed: Mapping[str, tuple[Proposal, ...]]) -> dict[str, Case]:

@@ -14,10 +14,10 @@ from pathlib import Path
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
+from .about import SETTLED
 from .decisions import FOLDER, majority, read_log, when
 from .jsonl import logs
 from .proposals import known
-from .words import SETTLED
 
 RULES = ("majority", "unanimous", "senior")
 

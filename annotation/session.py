@@ -26,13 +26,13 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision, Segmented
 
-from .about import MENDED, digest
+from .about import MENDED, SETTLED, digest
 from .candidates import TRIAGE, WHOLE, Candidates, Slice
 from .decisions import FOLDER, Retraction, append, now
 from .guide import page
 from .pictures import Pictures
 from .proposals import with_proposal
-from .words import SETTLED, Words, outcome, state, verdict_field
+from .words import Words, outcome, state, verdict_field
 
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
 PLAN_VARIABLE, SLICE_VARIABLE = "AHP_REVIEW_PLAN", "AHP_REVIEW_SLICE"

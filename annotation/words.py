@@ -12,16 +12,13 @@ from typing import Any
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
+from .about import SETTLED as SETTLED
 from .about import Case
 from .candidates import WHOLE, Ruled, Slice
 from .decisions import Entry, entry_from_json, majority, when
 from .jsonl import logs, read_bytes, whole
 from .proposals import FOLDER as PROPOSED
 from .proposals import every
-
-#: The note of a word that settles a disagreement: after it nobody is asked again.
-SETTLED = "settled"
-
 
 _NOTHING = Case()
 

@@ -139,6 +139,98 @@ def test_a_preserve_that_repeats_a_mended_mask_does_not_make_it_new(root):
     assert stage(root) == ("preserve", OTHER)
 
 
+@pytest.mark.parametrize("order", PLANS)
+def test_a_preserve_of_a_mask_that_was_taken_back_releases_what_was_shown(root, order):
+    ann = Session(root, "ann", order(root))
+    ann.decide(A, "refine", "bad_mask", shown=shown_to(ann))
+    ann.correct(A, NEW)
+    new = shown_to(ann)
+    ann.decide(A, "")  # the mended mask, not the refine
+    ann.decide(A, "preserve", shown=new)  # the page still shows it
+    assert stage(root) == ("preserve", NEW)
+    assert asked(ann) and shown_to(ann) == digest(ONE.mask) and proposals.reopened(root) == {A}
+    ann.decide(A, "preserve", shown=digest(ONE.mask))
+    assert stage(root) == ("preserve", ONE.mask) and not asked(ann) and proposals.reopened(root) == set()
+
+
+def test_another_who_preserved_a_mask_that_was_taken_back_is_asked_again(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    ann.correct(A, NEW)
+    new = shown_to(bob)
+    ann.decide(A, "")
+    bob.listen()
+    bob.decide(A, "preserve", shown=new)
+    assert stage(root) == ("preserve", NEW) and asked(bob)
+    ann.decide(A, "discard", "other", shown=shown_to(ann))
+    assert stage(root) == "other" and not asked(ann)  # bob's word is about another mask
+
+
+@pytest.mark.parametrize("proposed", [False, True])
+def test_a_word_that_only_brings_a_mask_overrides_nobody(root, proposed):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    bob.decide(A, "discard", "occluded")
+    if proposed:
+        propose(root, OTHER)
+    ann.correct(A, NEW)
+    for rule in (Merge(), Merge("unanimous"), Merge("senior", ("ann",))):
+        assert stage(root, rule) == "occluded"
+    assert stage(root, Merge(least=2)) == "undecided"  # ann has not decided
+    ann.listen()
+    assert ann.words.disagreed() == [] and status(root).verdicts == {A: "discard"}
+    ann.decide(A, "preserve", shown=digest(NEW))
+    assert stage(root) == ("preserve", NEW)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_who_mends_a_mask_stands_by_what_they_had_said(root, settled):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    bob.decide(A, "preserve" if settled else "discard", "" if settled else "other")
+    ann.decide(A, "discard", "occluded", settle=settled)
+    ann.correct(A, NEW)
+    assert [d.verdict for d in merge.words_of(root)[A]] == ["discard", "preserve" if settled else "discard"]
+    assert stage(root) in ("occluded", "other") and ann.words.disagreed() == []
+    assert ann.state(A)["verdict"] == "discard" and asked(ann)
+
+
+def test_a_mask_brought_after_two_preserves_makes_no_disagreement(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    for session in (ann, bob):
+        session.decide(A, "preserve")
+    ann.correct(A, NEW)
+    assert stage(root, Merge("unanimous", least=2)) == ("preserve", ONE.mask)
+    assert [d.verdict for d in status(root).said[A]] == ["preserve"] * 2 and ann.words.disagreed() == []
+
+
+def test_a_refine_on_a_proposal_that_its_speaker_mends_is_not_merged_with_older_words(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    bob.decide(A, "discard", "occluded")
+    propose(root, OTHER)
+    ann.decide(A, "refine", "bad_mask", shown=shown_to(ann))
+    ann.correct(A, NEW)
+    assert stage(root) == ("preserve", NEW)
+
+
+@pytest.mark.parametrize("order", PLANS)
+def test_a_provisional_word_is_nobodys_answer(root, order):
+    say(root, "model", A, "preserve", provisional=True)
+    ann = Session(root, "ann", order(root))
+    assert asked(ann)
+    propose(root)
+    say(root, "model", A, "discard", provisional=True, shown=digest(NEW))
+    assert proposals.reopened(root) == {A} and asked(ann)
+    say(root, "ann", A, "discard", reason="other", shown=digest(NEW))
+    assert not asked(ann) and proposals.reopened(root) == set()
+
+
+def test_an_old_panels_refine_on_a_mended_mask_is_a_refine(root):
+    """It logged that mask with the word."""
+    say(root, "zoe", A, "refine", corrected=NEW, at="2026-01-01T00:00:00+00:00", note="mended")
+    say(root, "bob", A, "refine", reason="bad_mask", corrected=NEW, at="2026-01-02T00:00:00+00:00")
+    assert stage(root) == ("refine", NEW) and status(root).verdicts == {A: "refine"}
+    say(root, "bob", A, "refine", corrected=OTHER, at="2026-01-03T00:00:00+00:00")  # a mask of his own
+    assert stage(root) == ("preserve", OTHER)
+
+
 def test_an_import_with_a_mask_is_a_decision_and_not_asked_about(root, tmp_path):
     path = tmp_path / "m.json"
     exchange_masks.export_coco(root, path)
