@@ -2,8 +2,9 @@
 
 A candidate's first mask is the build's. A proposal (`proposals`) takes its place, and so does a mask that a reviewer
 mends; the newest is the one shown. A word is about the mask that it brings, else about the one that was shown to its
-speaker (`Decision.shown`). Where a word does not say (older logs, tables of other tools), or names a mask that nobody
-has any more, a preserve is about the newest mask that had come before it, and every other word about the first.
+speaker (`Decision.shown`). Where a word does not say (older logs, tables of other tools), a preserve is about the
+newest mask that had come before it, and every other word about the first. A preserve that names a mask which nobody has
+any more (the build was made anew with others) releases none: it does not count, and its speaker is asked again.
 
 A word about a mask that a newer one has replaced, proposed or mended, is no answer: its speaker is asked again, and it
 is not merged with words on the newer one. A word that only brings a mended mask decides nothing: until somebody has
@@ -85,7 +86,8 @@ class Case:
     """One candidate: its proposals, oldest first, and every standing word on it, in the order of the logs.
 
     ``entries`` counts by reviewer what was ever logged, words and retractions; ``ever`` all words, taken back or not.
-    ``gone`` holds by digest the masks whose words were taken back.
+    ``gone`` holds by digest the masks whose words were taken back. ``first`` is the digest of the build's mask; ''
+    while that has not been looked up: then no word is `lost`.
     """
 
     proposals: tuple[Proposal, ...] = ()
@@ -93,6 +95,7 @@ class Case:
     entries: dict[str, int] = field(default_factory=dict)
     ever: int = 0
     gone: dict[str, Mask] = field(default_factory=dict)
+    first: str = ""
 
     def take(self, entry: Entry) -> None:
         """Read one entry more."""
@@ -128,9 +131,9 @@ class Case:
     def counted(self) -> list[Decision]:
         """The words to merge, by reviewer's name: final ones alone where there are any, and about the newest masks."""
         if len(self.words) <= 1:  # most candidates
-            return [w.word for w in self.words]
+            return [w.word for w in self.words if not self._lost(w.word)]
         last = [w for _, w in sorted(self.last().items())]
-        words = [w for w in last if not w.word.provisional] or last
+        words = [w for w in [w for w in last if not w.word.provisional] or last if not self._lost(w.word)]
         decided = [w.word for w in self._latest(words) if not pending(w.word)]
         if decided:
             return decided
@@ -160,7 +163,8 @@ class Case:
         """A word itself, or the last decision of one who has only brought a mask since."""
         if not pending(w.word):
             return w
-        said = [x for x in self._spoken() if x.word.reviewer == w.word.reviewer and not pending(x.word)]
+        mine = [x for x in self._spoken() if x.word.reviewer == w.word.reviewer]
+        said = [x for x in mine if not (pending(x.word) or self._lost(x.word))]
         return next((x for x in reversed(said) if x.word.provisional == w.word.provisional), None)
 
     def answered(self) -> set[str]:
@@ -170,8 +174,8 @@ class Case:
 
     @property
     def reopened(self) -> bool:
-        """Whether nobody has decided on the mask shown: a new one, or that from before one which was taken back."""
-        old = any(w.word.shown in self.gone for w in self.last().values())
+        """Whether words or a new mask are there, and nobody has decided on the mask shown."""
+        old = any(self._withdrawn(w.word) or self._lost(w.word) for w in self.last().values())
         return bool(self.proposals or self._brought() or old) and not self.answered()
 
     def shown(self, first: Mask) -> Mask:
@@ -183,6 +187,7 @@ class Case:
         newest = len(self.proposals) - 1
         mended = [w for w in self._spoken() if w.brings and (newest < 0 or self._since(w, newest))]
         new = {w.about for w in mended if not w.word.shown}  # who was shown a mask only repeats it
+        new |= {digest(p.segmented.mask) for p in self.proposals}
         return _newest([w for w in mended if not w.word.shown or w.about not in new])
 
     def _latest(self, words: Iterable[Placed]) -> list[Placed]:
@@ -190,20 +195,46 @@ class Case:
         brought, newest = self._brought(), len(self.proposals) - 1
         if brought is not None:
             return [w for w in words if _on(w, brought)]
-        return [w for w in words if (w.word.shown not in self.gone if newest < 0 else self._since(w, newest))]
+        if newest >= 0:
+            return [w for w in words if self._since(w, newest)]
+        return [w for w in words if not (self._withdrawn(w.word) or self._lost(w.word))]
 
-    def mended(self, shown: str) -> Mask | None:
-        """The mask of this digest that a reviewer mended."""
-        masks = (w.word.corrected for w in self._spoken() if w.brings)
-        return next((m for m in masks if m is not None and digest(m) == shown), None)
+    @property
+    def lost(self) -> list[str]:
+        """Who has last preserved a mask that nobody has any more; nobody while ``first`` is not known."""
+        return sorted(who for who, w in self.last().items() if self._lost(w.word))
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it takes ``first`` to tell what a word is about."""
+        return not self.first and any(self._nowhere(w.word) or w.word.shown in self.gone for w in self.words)
+
+    def _lost(self, word: Decision) -> bool:
+        return bool(self.first) and word.shown != self.first and self._nowhere(word) and word.shown not in self.gone
+
+    def _nowhere(self, word: Decision) -> bool:
+        """Whether a word preserves a mask that neither it nor a standing word brings and that nobody has proposed."""
+        if not word.shown or word.verdict != "preserve" or word.corrected is not None:
+            return False
+        return self.other(word.shown) is None
+
+    def _withdrawn(self, word: Decision) -> bool:
+        """Whether a word is about a mask that was taken back and is none of the others."""
+        return word.shown in self.gone and word.shown != self.first and self.other(word.shown) is None
+
+    def other(self, shown: str) -> Mask | None:
+        """The mask of this digest that was proposed, or that a word brings."""
+        masks = [p.segmented.mask for p in self.proposals]
+        masks += [w.word.corrected for w in self._spoken() if w.brings and w.word.corrected is not None]
+        return next((m for m in masks if digest(m) == shown), None)
 
     def mask(self, word: Decision, first: Mask) -> Mask:
         """The mask that a word is about. ``first`` is the build's."""
         if word.corrected is not None:
             return word.corrected
-        proposed = (p.segmented.mask for p in self.proposals)
-        named = next((m for m in (first, *proposed) if word.shown and digest(m) == word.shown), None)
-        return named or self.mended(word.shown) or self.gone.get(word.shown) or self._unsaid(word, first)
+        if word.shown and word.shown == digest(first):
+            return first
+        return self.other(word.shown) or self.gone.get(word.shown) or self._unsaid(word, first)
 
     def _unsaid(self, word: Decision, first: Mask) -> Mask:
         """What a word is about that does not say so."""

@@ -24,9 +24,11 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, Decision
 from ahp_toolkit.core.text import from_cell, short_line, to_cell
 
+from .about import Case, digest
 from .candidates import Candidates
 from .decisions import FOLDER, append, now, when
 from .merge import logs_of, read_logs, words_of
+from .proposals import firsts, known
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 NEEDED = ("candidate_id", "verdict")
@@ -158,7 +160,8 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
     A reviewer's rows on one candidate are their words in order, whatever their times: several clocks give these. What
     they say otherwise than a row before them is bad where nothing tells which is newer: without a time, of one time, or
     of two people who become one ``reviewer``. So is a word older than what its reviewer had said before this import,
-    unless that stands before it in the rows too: the end of a log is what stands.
+    unless that stands before it in the rows too: the end of a log is what stands. And so is a preserve or a refine of a
+    mask that neither the build has nor any of the rows brings.
 
     Raises:
         UserError: when ``reviewer`` cannot be a name.
@@ -167,7 +170,8 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
 
     if reviewer:
         check_free(root, reviewer)
-    candidates, out = Candidates(root), Imported()
+    candidates, out, rows = Candidates(root), Imported(), list(rows)
+    masks = _Masks.of(root, rows)
     said: dict[tuple[str, str], list[Decision]] = {}
     for d in read_logs(logs_of(root)):
         said.setdefault((d.candidate_id, d.reviewer), []).append(d)
@@ -181,14 +185,15 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
                 check_free(root, d.reviewer)
             _check_decision(d, candidates)
             key, this = (d.candidate_id, d.reviewer), _Row(where, _text(row, "reviewer") or reviewer, d)
-            known = _stands(said.get(key, []), d)
-            if not known:
+            repeats = _stands(said.get(key, []), d)
+            if not repeats:
+                masks.check(d)
                 _check_order(this, fresh.get(key), stood.get(key))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError) as e:
             out.bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"a mask lacks {e}"))
             continue
         fresh[key] = this
-        if known:
+        if repeats:
             out.known += 1
             if key in stood and _same(stood[key], d):
                 del stood[key]  # the rows after this one were said since
@@ -200,6 +205,38 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
         spoke.add(d.reviewer)
     _sync(root, spoke)
     return out
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """Which masks rows may be about: the build's (digests by candidate), what people have here, what rows bring."""
+
+    firsts: Mapping[str, str]
+    cases: Mapping[str, Case]
+    brought: frozenset[tuple[str, str]]
+
+    @staticmethod
+    def of(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> _Masks:
+        wanted: set[str] = set()
+        brought: set[tuple[str, str]] = set()
+        for _, row in rows:
+            cid, shown = str(row.get("candidate_id")), row.get("shown")
+            with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError):
+                mask = _mask(row.get("corrected"))
+                if mask is not None:
+                    brought.add((cid, digest(mask)))
+                elif shown:
+                    wanted.add(cid)
+        return _Masks(firsts(root, wanted), known(root) if wanted else {}, frozenset(brought))
+
+    def check(self, d: Decision) -> None:
+        """Raises ValueError for a preserve or a refine of a mask that is not here: it would be of another."""
+        if not d.shown or d.corrected is not None or d.verdict == "discard":
+            return
+        case = self.cases.get(d.candidate_id, Case())
+        here = d.shown == self.firsts.get(d.candidate_id) or (d.candidate_id, d.shown) in self.brought
+        if not here and case.other(d.shown) is None and d.shown not in case.gone:
+            raise ValueError(f"{d.candidate_id}: {d.verdict} of a mask that is not here; export it with --history")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,18 @@ since, the candidate is open again (`about`). Parts are only ever added; the new
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
+from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Segmented
 
-from .about import Case, Heard, Proposal, cases
+from .about import Case, Heard, Proposal, cases, digest
 from .decisions import FOLDER as DECISIONS
 from .jsonl import logs
 
@@ -49,7 +51,31 @@ def known(root: Path) -> dict[str, Case]:
     Raises:
         UserError: when a log or a part is damaged.
     """
-    return cases(logs(root / DECISIONS), every(root / FOLDER))
+    found = cases(logs(root / DECISIONS), every(root / FOLDER))
+    for cid, first in firsts(root, {cid for cid, case in found.items() if case.unsure}).items():
+        found[cid].first = first
+    return found
+
+
+def firsts(root: Path, wanted: Collection[str]) -> dict[str, str]:
+    """candidate id -> the digest of the build's own mask, of those ``wanted`` that ROOT/parse has.
+
+    Raises:
+        UserError: when a part is damaged.
+    """
+    out: dict[str, str] = {}
+    for path in sorted((root / "parse").glob("part-*.parquet")) if wanted else ():
+        ids = store.read_table(path, ["candidate.candidate_id"]).column("candidate").combine_chunks()
+        of = first_at(path)
+        names = ids.field("candidate_id").to_pylist()
+        out.update((cid, of(row)) for row, cid in enumerate(names) if cid in wanted)
+    return out
+
+
+def first_at(part: Path) -> Callable[[int], str]:
+    """row -> the digest of its mask, in a part of ROOT/parse; the masks are read when the first is asked for."""
+    masks = cache(lambda: store.read_table(part, ["mask"]).column("mask").combine_chunks())
+    return lambda row: digest(Mask(**masks()[row].as_py()))
 
 
 def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from .candidates import WHOLE, Ruled, Slice
 from .decisions import Entry, entry_from_json, majority, when
 from .jsonl import logs, read_bytes, whole
 from .proposals import FOLDER as PROPOSED
-from .proposals import every
+from .proposals import every, firsts
 
 _NOTHING = Case()
 
@@ -85,6 +85,8 @@ class Words:
     folder: Path
     #: whose candidates count; words on others are read and passed over
     piece: Slice = WHOLE
+    #: candidate ids -> digests of the build's masks (`about.Case.first`); None: read from ROOT/parse
+    firsts: Callable[[Collection[str]], Mapping[str, str]] | None = None
     _logs: dict[Path, _Log] = field(default_factory=dict)
     _parts: int = 0
     _cases: dict[str, Case] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class Words:
     #: (candidate id, reviewer, at, verdict, '' for a retraction) of every entry ever read or appended
     entries: set[tuple[str, str, str, str]] = field(default_factory=set)
     _divided: set[str] = field(default_factory=set)
+    _nowhere: set[str] = field(default_factory=set)  # candidates that ROOT/parse does not have
 
     def refresh(self) -> set[str]:
         """Read on; returns the candidates on which something new was said.
@@ -127,8 +130,21 @@ class Words:
                     if self.piece.holds(entry.candidate_id):
                         self._take(entry)
                         changed.add(entry.candidate_id)
+        with _telling(told):
+            self._look_up(changed)
         self.trouble = told[0] if told else ""
         return changed
+
+    def _look_up(self, changed: Collection[str]) -> None:
+        """Learn the build's masks where a word names one that nobody else has brought."""
+        unsure = {cid for cid in changed if self.case(cid).unsure} - self._nowhere
+        if not unsure:
+            return
+        found = self.firsts(unsure) if self.firsts else firsts(self.folder.parent, unsure)
+        for cid, first in found.items():
+            self._cases[cid].first = first
+            self._judge(cid)
+        self._nowhere |= unsure - found.keys()
 
     def _anew(self) -> set[str]:
         for store in (self._logs, self._cases, self.by_reviewer, self.answered):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ahp_toolkit import flow
 from ahp_toolkit.core import store
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision
@@ -47,6 +48,12 @@ def stage(root, rule=None):
     out = fn([(str(p), "") for p in store.parts(root / "parse")])
     humans = [(h.verdict, h.mask) for h in out.tables[""] if h.human_id == A]
     return humans[0] if humans else next(d.reason for d in out.dropped if d.id == A)
+
+
+def detail(root):
+    review.forget()
+    fn = review.Review(review.Thresholds(0, 0), tuple(map(str, merge.logs_of(root))), "", refine=str(root / "refine"))
+    return next(d.detail for p in store.parts(root / "parse") for d in fn([(str(p), "")]).dropped if d.id == A)
 
 
 def asked(session):
@@ -334,9 +341,73 @@ def test_proposals_and_words_of_before_keep_their_meaning(root):
     assert decisions.entry_from_json(line) == Decision("a", "preserve", "ann")
 
 
-def test_a_mask_that_nobody_has_any_more_says_nothing(root):
+@pytest.mark.parametrize("order", PLANS)
+def test_a_preserve_of_a_mask_that_nobody_has_any_more_releases_no_other_and_is_asked_again(root, order):
+    """The build was made anew with another segmenter."""
+    ann = Session(root, "ann", order(root))
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    ann.decide(person(2).candidate.candidate_id, "preserve")
+    write(root, [replace(ONE, mask=NEW), person(2), person(3)])
+    assert stage(root) == "undecided" and detail(root) == "preserved by ann with a mask that nobody has any more"
+    parts, logs = [str(p) for p in store.parts(root / "parse")], tuple(map(str, merge.logs_of(root)))
+    review.forget()
+    assert list(flow._preserved_photos(parts, [""] * 2, logs, Merge(), "", "")) == [person(2).candidate.image.photo]
+    assert status(root).verdicts == {person(2).candidate.candidate_id: "preserve"}
+    assert status(root).reopened == {A} and not list(exchange_masks.chosen(root, ["preserve"]))[1:]
+    ann = Session(root, "ann", order(root))
+    assert asked(ann) and ann.progress()["left"] == 2 and not ann.state(A)["decided"]
+    ann.decide(A, "preserve", shown="0" * 16)  # a page from before
+    assert asked(ann) and stage(root) == "undecided"
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    assert not asked(ann) and stage(root) == ("preserve", NEW) and proposals.reopened(root) == set()
+
+
+def test_other_words_on_a_mask_that_nobody_has_any_more_stand(root):
+    say(root, "ann", A, "refine", reason="bad_mask", shown="0" * 16)
+    assert stage(root) == ("refine", ONE.mask) and not asked(Session(root, "ann"))
+    say(root, "ann", A, "discard", reason="other", shown="0" * 16)
+    assert stage(root) == "other" and not asked(Session(root, "ann"))
+
+
+def test_a_rules_word_stands_where_a_preserve_is_of_a_mask_that_is_gone(root):
     say(root, "ann", A, "preserve", shown="0" * 16)
-    assert stage(root) == ("preserve", ONE.mask)
+    rule = {A: Decision(A, "discard", "rule", provisional=True)}
+    logs = [str(p) for p in merge.logs_of(root)]
+    review.forget()
+    assert review.decisions_on(A, rule, logs, first=lambda: digest(ONE.mask)) == [rule[A]]
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_preserve_takes_its_proposed_mask_along(root, tmp_path, history, kind):
+    ann = Session(root, "ann", Handed(root))
+    ann.decide(A, "refine", "bad_mask")
+    propose(root)
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    say(root, "bob", A, "preserve", at="2099-01-01T00:00:00+00:00")  # since the proposal, and does not say
+    assert stage(root) == ("preserve", NEW) and len(merge.words_of(root)[A]) == 2
+    other, path = write(tmp_path / "other", [ONE, person(2)], photos=True), tmp_path / f"d.{kind}"
+    exchange.export_decisions(root, path, history)
+    assert exchange.import_decisions(other, path).bad == []
+    assert stage(other) == ("preserve", NEW) and not asked(Session(other, "ann"))
+    assert exchange.import_decisions(root, path).taken == 0
+
+
+def test_an_imported_word_on_a_mask_that_is_not_here_is_bad(root, tmp_path):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    ann.decide(A, "refine", "bad_mask")
+    bob.correct(A, NEW)
+    ann.decide(A, "refine", "bad_mask", shown=shown_to(ann))
+    other, path = write(tmp_path / "other", [ONE, person(2)]), tmp_path / "d.csv"
+    exchange.export_decisions(root, path)
+    done = exchange.import_decisions(other, path)
+    assert done.words == "0 taken, 0 known already, 1 bad" and "export it with --history" in done.bad[0].why
+    assert exchange.import_decisions(root, path).words == "0 taken, 1 known already, 0 bad"
+    exchange.export_decisions(root, path, history=True)  # ann's words come before bob's mask in it
+    assert exchange.import_decisions(other, path).words == "3 taken, 0 known already, 0 bad"
+    assert stage(other) == ("refine", NEW)
+    path.write_text(f"candidate_id,verdict,shown\n{A},discard,{'0' * 16}\n")
+    assert exchange.import_decisions(other, path, "cho").taken == 1  # whatever its mask
 
 
 @pytest.mark.parametrize("first", ["ann", "zoe"])
