@@ -202,7 +202,8 @@ class Session:
         """A word, or with verdict '' the taking back of the last one: on the log when this returns.
 
         ``at`` (the panel's clock) makes it safe to send a word again whose answer was lost: it counts once. ``shown``
-        is the item's: the mask that the word is about; '' for the one that would be shown now.
+        is the item's: the mask that the word is about; '' for the one that would be shown now. Where taking back leaves
+        another mask shown than that, the answer brings its ``item``.
 
         Raises:
             Refused: when it is no word on a candidate. After any other error it may be said again.
@@ -214,7 +215,9 @@ class Session:
             if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
                 self._append(entry)
             mine = self.words.mine(self.reviewer).get(candidate_id)
-        return {"mine": _word(mine) if mine else None, "progress": self.progress()}
+            other = verdict == "" and shown not in ("", digest(self.shown(candidate_id)))
+        said = {"mine": _word(mine) if mine else None, "progress": self.progress()}
+        return said | {"item": self.item(candidate_id)} if other else said
 
     def correct(self, candidate_id: str, mask: Mask) -> None:
         """Log a mended mask: a refine whose ``corrected`` mask is shown from now on; it is asked about again."""
@@ -280,7 +283,7 @@ class Session:
             pace = sum(last) / len(last) if last else None
             left = self._order.left(self.candidates, self.words, self.reviewer)
             return {
-                "session": f"{self.reviewer}@{self.root.resolve()}",
+                "session": f"{self.reviewer}@{self.root.resolve()}{self.candidates.piece.tail}",
                 "reviewer": self.reviewer,
                 "total": len(self.candidates),
                 "done": len(mine),
