@@ -107,10 +107,17 @@ def reopened(root: Path) -> set[str]:
 
 
 def current(root: Path) -> Iterator[Segmented]:
-    """The candidates of ROOT/parse as the review shows them: a proposed mask in the place of the first one."""
-    proposed = newest(root / FOLDER)
+    """The candidates of ROOT/parse as the review shows them: with the newest mask, proposed or mended."""
+    found = known(root)
     for s in store.read_records(root / "parse", Segmented):
-        yield with_proposal(s, proposed.get(s.candidate.candidate_id))
+        case = found.get(s.candidate.candidate_id, Case())
+        yield with_mask(s, case, case.shown(s.mask))
+
+
+def with_mask(s: Segmented, case: Case, mask: Mask) -> Segmented:
+    """A candidate with one of its masks, and what is known of that one where it was proposed."""
+    of = next((p for p in case.proposals[::-1] if p.segmented.mask == mask), None)
+    return replace(with_proposal(s, of), mask=mask)
 
 
 def with_proposal(s: Segmented, proposal: Proposal | None) -> Segmented:

@@ -14,7 +14,7 @@ from ahp_toolkit import flow
 from ahp_toolkit.core import store
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision
-from annotation import decisions, exchange, exchange_masks, merge, proposals, review
+from annotation import decisions, exchange, exchange_masks, merge, proposals, resegment, review
 from annotation.about import Case, Proposal, digest
 from annotation.decisions import Retraction
 from annotation.merge import Merge
@@ -90,6 +90,15 @@ def test_a_refine_on_a_mended_mask_is_a_refine(root):
     assert [(w.corrected, w.shown) for w in words] == [(None, digest(NEW))] * 2
     assert stage(root) == ("refine", NEW)
     assert status(root).verdicts == {A: "refine"} and ann.state(A)["verdict"] == "refine"
+
+
+def test_another_segmenter_is_given_the_mask_that_is_to_be_refined(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    ann.correct(A, NEW)
+    bob.decide(A, "refine", "bad_mask", shown=shown_to(bob))
+    assert [s.mask for s in resegment.to_refine(root)] == [NEW]
+    propose(root, OTHER)
+    assert next((s.mask, s.segmenter) for s in proposals.current(root)) == (OTHER, "sam@1")
 
 
 @pytest.mark.parametrize("order", [lambda root: ByScore(), lambda root: Handed(root, Plan(overlap=1.0))])

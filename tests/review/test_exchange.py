@@ -267,10 +267,22 @@ def test_masks_come_back_exactly_and_unchanged_ones_are_known(root, tmp_path, ki
     path = tmp_path / ("m.json" if kind == "coco" else "m")
     assert export(root, path) == len(PEOPLE)
     done = exchange_masks.import_masks(root, path, "bob")
+    assert (done.taken, done.known, done.bad) == (0, len(PEOPLE), [])
+    assert proposals.reopened(root) == set()
+    decisions.append(root / "decisions" / "ann.jsonl", decisions.Retraction(IDS[2], "ann"))
+    done = exchange_masks.import_masks(root, path, "bob")
     assert (done.taken, done.known, done.bad) == (1, len(PEOPLE) - 1, [])
     (new,) = proposals.newest(root / "refine").values()
     assert (new.candidate_id, new.segmented.mask, new.segmented.segmenter) == (IDS[2], NEW, "bob@mended")
     assert export(root, tmp_path / ("r.json" if kind == "coco" else "r"), ["refine"]) == 1
+
+
+def test_the_preserved_mask_of_an_export_is_no_proposal(root, tmp_path):
+    """It goes out with the mask that was judged, while a newer one waits."""
+    say(root, "ann", IDS[0], "preserve")
+    exchange_masks.import_masks(root, _one_mask(root), "bob")
+    exchange_masks.export_coco(root, tmp_path / "m.json")
+    assert exchange_masks.import_masks(root, tmp_path / "m.json", "cho").words == "0 taken, 6 known already, 0 bad"
 
 
 def test_a_mended_coco_file_makes_proposals_or_decisions(root, tmp_path):
