@@ -54,13 +54,15 @@ class Heard:
 class Proposal:
     """A mask that replaces a candidate's: ``segmented`` names in ``segmenter`` what made it.
 
-    ``words`` decisions had ever been spoken on the candidate when it came, ``heard`` by whom.
+    ``words`` decisions had ever been spoken on the candidate when it came, ``heard`` by whom; ``at`` is when, ISO 8601
+    UTC ('' in those of before).
     """
 
     candidate_id: str
     segmented: Segmented
     words: int
     heard: tuple[Heard, ...] = ()
+    at: str = ""
 
 
 class Placed(NamedTuple):
@@ -252,6 +254,8 @@ class Case:
         if w.word.shown:
             return w.word.shown in self._digests(i)
         p = self.proposals[i]
+        if p.at and w.word.at and not pending(w.word) and when(w.word.at) < when(p.at):  # taken in from elsewhere
+            return False
         if p.words and not p.heard:  # proposals made before they remembered who had spoken
             return self.ever > p.words
         return w.place >= next((h.entries for h in p.heard if h.reviewer == w.word.reviewer), 0)

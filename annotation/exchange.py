@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ahp_toolkit.core.text import from_cell, short_line, to_cell
 
 from .about import Case, digest
 from .candidates import Candidates
-from .decisions import FOLDER, append, now, when
+from .decisions import FOLDER, Retraction, append, now, read_entries, when
 from .merge import logs_of, read_logs, words_of
 from .proposals import firsts, known
 
@@ -160,7 +161,8 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
     A reviewer's rows on one candidate are their words in order, whatever their times: several clocks give these. What
     they say otherwise than a row before them is bad where nothing tells which is newer: without a time, of one time, or
     of two people who become one ``reviewer``. So is a word older than what its reviewer had said before this import,
-    unless that stands before it in the rows too: the end of a log is what stands. And so is a preserve or a refine of a
+    unless that stands before it in the rows too: the end of a log is what stands. So is a word older than the last that
+    its reviewer has taken back: it may be that one. And so is a preserve or a refine of a
     mask that neither the build has nor any of the rows brings.
 
     Raises:
@@ -173,6 +175,11 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
     candidates, out, rows = Candidates(root), Imported(), list(rows)
     masks = _Masks.of(root, rows)
     said: dict[tuple[str, str], list[Decision]] = {}
+    back: dict[tuple[str, str], str] = {}
+    for e in chain.from_iterable(map(read_entries, logs_of(root))):
+        key = e.candidate_id, e.reviewer
+        if isinstance(e, Retraction):
+            back[key] = max(back.get(key, ""), e.at, key=when)
     for d in read_logs(logs_of(root)):
         said.setdefault((d.candidate_id, d.reviewer), []).append(d)
     stood = {key: words[-1] for key, words in said.items()}
@@ -189,6 +196,7 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
             if not repeats:
                 masks.check(d)
                 _check_order(this, fresh.get(key), stood.get(key))
+                _check_back(d, back.get(key, ""))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError) as e:
             out.bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"a mask lacks {e}"))
             continue
@@ -268,6 +276,11 @@ def _check_order(this: _Row, before: _Row | None, stood: Decision | None) -> Non
             raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {before.where}")
     if stood is not None and d.at and stood.at and when(d.at) < when(stood.at):
         raise ValueError(f"{d.candidate_id}: {d.reviewer} has said {stood.verdict} since, at {stood.at}")
+
+
+def _check_back(d: Decision, back: str) -> None:
+    if d.at and back and when(d.at) < when(back):
+        raise ValueError(f"{d.candidate_id}: {d.reviewer} has taken a word back since, at {back}")
 
 
 def _time(at: str) -> str:

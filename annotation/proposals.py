@@ -19,6 +19,7 @@ from ahp_toolkit.core.records import Segmented
 
 from .about import Case, Heard, Proposal, cases, digest
 from .decisions import FOLDER as DECISIONS
+from .decisions import now
 from .jsonl import logs
 
 FOLDER = "refine"
@@ -90,15 +91,16 @@ def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:
     with lock(folder):
         last = max((int(p.stem.split("-")[1]) for p in folder.glob("part-*.parquet")), default=-1)
         path = folder / f"part-{last + 1:05d}.parquet"
-        made = [_after(said.get(s.candidate.candidate_id, Case()), s) for s in masks]
+        at = now()
+        made = [_after(said.get(s.candidate.candidate_id, Case()), s, at) for s in masks]
         store.forget_dead(path)
         store.write_records(path, made, Proposal)
     return path
 
 
-def _after(case: Case, s: Segmented) -> Proposal:
+def _after(case: Case, s: Segmented, at: str) -> Proposal:
     heard = tuple(Heard(who, n) for who, n in sorted(case.entries.items()))
-    return Proposal(s.candidate.candidate_id, s, case.ever, heard)
+    return Proposal(s.candidate.candidate_id, s, case.ever, heard, at)
 
 
 def reopened(root: Path) -> set[str]:

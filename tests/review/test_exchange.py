@@ -178,6 +178,31 @@ def test_an_old_word_from_elsewhere_does_not_replace_a_newer_one(root, tmp_path)
     assert merge.words_of(root)[IDS[0]][0].verdict == "preserve"
 
 
+def test_a_word_that_was_taken_back_does_not_return_with_an_older_export(root, tmp_path):
+    at = "2026-01-02T00:00:00+00:00"
+    say(root, "ann", IDS[0], "preserve", at="2026-01-01T00:00:00+00:00")
+    path = tmp_path / "d.csv"
+    exchange.export_decisions(root, path)
+    decisions.append(root / "decisions" / "ann.jsonl", decisions.Retraction(IDS[0], "ann", at))
+    done = exchange.import_decisions(root, path)
+    assert done.taken == 0 and f"ann has taken a word back since, at {at}" in done.bad[0].why
+    path.write_text(f"candidate_id,verdict,reviewer,at\n{IDS[0]},discard,ann,2026-01-03T00:00:00Z\n")
+    assert exchange.import_decisions(root, path).taken == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "mask"), [("2020-01-01T00:00:00Z", "first"), ("2199-01-01T00:00:00Z", "new"), ("", "new")]
+)
+def test_a_row_is_of_a_proposal_that_it_came_after(root, tmp_path, at, mask):
+    exchange_masks.import_masks(root, _one_mask(root), "ann")
+    path = tmp_path / "d.csv"
+    path.write_text(f"candidate_id,verdict,at\n{IDS[0]},preserve,{at}\n")
+    assert exchange.import_decisions(root, path, "bob").taken == 1
+    ((s, _),) = exchange_masks.chosen(root, ["preserve"])
+    assert s.mask == {"first": PEOPLE[0].mask, "new": NEW}[mask]
+    assert proposals.reopened(root) == ({IDS[0]} if mask == "first" else set())
+
+
 def test_times_come_in_as_utc_and_those_of_no_clock_are_bad(root, tmp_path):
     path = tmp_path / "d.csv"
     times = ["2026-01-01T10:30:00+02:00", "2026-01-01T08:30:00Z", "yesterday", "2026-01-01T08:30:00", "2026-01-01"]
