@@ -21,9 +21,11 @@ from ahp_toolkit.core.records import VERDICTS, Decision
 from ahp_toolkit.core.text import one_line
 
 from . import agreement
+from .about import cases as cases_of
 from .agreement import Agreement
-from .merge import Merge, Settled, outcome, settle
-from .proposals import known
+from .merge import Merge, Settled, logs_of, outcome, settle
+from .proposals import FOLDER as PROPOSED
+from .proposals import every
 from .triage import PAPER_PACE, Triage, report_of
 
 ENOUGH = 10  # candidates: of fewer, a kappa and a bootstrap interval say nothing
@@ -69,13 +71,14 @@ class Status:
         return {c: outcome(d) for c, d in self.settled.decided.items() if not d.provisional and c in self.sources}
 
 
-def status(root: Path, merge: Merge | None = None) -> Status:
-    """Read a build folder's review.
+def status(root: Path, merge: Merge | None = None, logs: Sequence[Path] = ()) -> Status:
+    """Read a build folder's review; ``logs`` are more decision logs than its own (``ahp build --decisions``).
 
     Raises:
         UserError: when there is no parse table, or a log is damaged.
     """
-    heard, sources = known(root), _sources(root)
+    said_in = dict.fromkeys(p.resolve() for p in (*logs, *logs_of(root)))
+    heard, sources = cases_of(said_in, every(root / PROPOSED)), _sources(root)
     words = tuple(w.word for case in heard.values() for w in case.words if not w.word.provisional)
     cases = {cid: case for cid, case in heard.items() if cid in sources}
     counted = ((cid, [d for d in case.counted() if not d.provisional]) for cid, case in cases.items())
@@ -269,9 +272,9 @@ def _wordy(t: Table, column: int) -> bool:
     return any(row[column][:1].isalpha() or len(row[column]) > 24 for row in t.rows)
 
 
-def status_html(root: Path, merge: Merge | None = None, page: bool = False) -> str:
+def status_html(root: Path, merge: Merge | None = None, page: bool = False, logs: Sequence[Path] = ()) -> str:
     """The status as an HTML section for the report, or as a ``page`` of its own. What comes from data is escaped."""
-    body = "".join(_html(t) for t in tables(status(root, merge)))
+    body = "".join(_html(t) for t in tables(status(root, merge, logs)))
     section = f'<section id="review"><h2>Review</h2>{body}</section>'
     if not page:
         return section
