@@ -120,10 +120,13 @@ def _counts(s: Status) -> Table:
         ("back with a new mask", len(s.reopened)),
         ("nobody has looked", total - len(asked & s.sources.keys())),
         ("  of them with a rule's word (provisional)", len((s.ruled & s.sources.keys()) - asked)),
-        ("words on unknown candidates", len(asked - s.sources.keys())),
     ]
     kept = [(name, n) for name, n in rows if n or name in ("candidates", "decided by people", "nobody has looked")]
-    return Table("Review", ("", "humans", "share"), tuple((name, f"{n:,}", _percent(n, total)) for name, n in kept))
+    cells = [(name, f"{n:,}", _percent(n, total)) for name, n in kept]
+    unknown = len(asked - s.sources.keys())
+    if unknown:
+        cells.append(("words on unknown candidates", f"{unknown:,}", ""))  # a share of none of the build's
+    return Table("Review", ("", "humans", "share"), tuple(cells))
 
 
 def _by_source(s: Status) -> Table:

@@ -80,7 +80,7 @@ def test_people_whom_the_build_does_not_have_count_nowhere_but_in_their_own_row(
     before = rows(root, "Agreement"), rows(root, "Agreement by reason"), rows(root, "Review", Merge("unanimous"))
     proposals.propose(root, [replace(p, mask=PEOPLE[1].mask) for p in many])
     said = rows(root, "Review", Merge("unanimous"))
-    assert said == before[2] and said["words on unknown candidates"][0] == "31"
+    assert said == before[2] and said["words on unknown candidates"] == ("31", "")
     assert (said["reviewers disagree"][0], said["reviewers disagree"][1]) == ("2", "10.0 %")
     assert before[0]["raw agreement"][2] == "4" and before[1].keys() == {"occluded"}
     assert rows(root, "Disagreements").keys() == {IDS[2], IDS[3]}
