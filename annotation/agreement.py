@@ -37,12 +37,19 @@ class Agreement:
 def unaware(case: Case) -> list[Decision]:
     """What reviewers said of a candidate's newest mask before they saw each other's words: final words, one a reviewer.
 
-    A word that settles a disagreement is none, nor is one that only brings a mended mask.
+    A word that settles a disagreement is none; for one that only brings a mended mask stands what its author had said.
     """
     # first in order, a settling word hides none of its author's own; left out, the mask that it repeats might be lost
     own = replace(case, words=sorted(case.words, key=lambda w: w.word.note != SETTLED))
-    said = [d for d in own.counted() if d.note != SETTLED and not pending(d) and not d.provisional]
-    return said if own.answered() or not case.answered() else []
+    said = (_decided(own, d) if pending(d) else d for d in own.counted() if d.note != SETTLED)
+    words = [d for d in said if d is not None and not d.provisional]
+    return words if own.answered() or not case.answered() else []
+
+
+def _decided(case: Case, word: Decision) -> Decision | None:
+    """What the author of a word that brings a mask last decided by themselves."""
+    own = (w.word for w in reversed(case.words) if w.word.reviewer == word.reviewer)
+    return next((d for d in own if not pending(d) and d.note != SETTLED), None)
 
 
 def tally(decisions: Iterable[Decision]) -> tuple[list[str], Counts]:

@@ -242,8 +242,8 @@ class Handed:
 
         cases = known(root)
         first = {cid for cid, case in cases.items() if case.reopened}
-        renewed = {cid for cid, case in cases.items() if case.proposals or any(w.brings for w in case.words)}
-        order = [cid for cid in ordered(root, renewed) if piece.holds(cid)]
+        new = {cid for cid, case in cases.items() if case.proposals or any(w.brings for w in case.words)}
+        order = [cid for cid in ordered(root, first | new) if piece.holds(cid)]
         self._queue, self._order = Queue(root, order, plan, first), frozenset(order)
 
     def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:

@@ -85,6 +85,8 @@ def test_what_was_said_before_seeing_the_others_counts_and_of_the_newest_mask():
     assert heard(ann, bob, settles[0], Decision("a", "refine", "ann", shown=first)) == [("ann", "refine"), own[1]]
     mends = Decision("a", "refine", "dan", "bad_mask", mask, at="2026", note=MENDED)
     assert "dan" not in dict(heard(ann, bob, mends))  # it decides nothing
+    wants = Decision("a", "refine", "dan", shown=first)
+    assert heard(ann, bob, wants, mends) == heard(ann, bob, wants) == [*own, ("dan", "refine")]
     later = [Decision("a", v, who, shown=new) for v, who in (("discard", "bob"), ("preserve", "cho"))]
     assert heard(ann, bob, mends, *later) == [("bob", "discard"), ("cho", "preserve")]
     settled = Decision("a", "preserve", "bob", corrected=mask, shown=new, note=SETTLED)
