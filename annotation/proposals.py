@@ -46,13 +46,14 @@ def newest(folder: Path) -> dict[str, Proposal]:
     return {cid: of[-1] for cid, of in every(folder).items()}
 
 
-def known(root: Path) -> dict[str, Case]:
-    """candidate id -> its words and proposals, from all logs and proposals of a build folder.
+def known(root: Path, more: Sequence[Path] = ()) -> dict[str, Case]:
+    """candidate id -> its words and proposals, from all logs and proposals of a build folder, and ``more`` logs.
 
     Raises:
         UserError: when a log or a part is damaged.
     """
-    found = cases(logs(root / DECISIONS), every(root / FOLDER))
+    said_in = dict.fromkeys(p.resolve() for p in (*more, *logs(root / DECISIONS)))
+    found = cases(said_in, every(root / FOLDER))
     for cid, first in firsts(root, {cid for cid, case in found.items() if case.unsure}).items():
         found[cid].first = first
     return found
