@@ -190,7 +190,7 @@ def submit_occluded(split: Path, out: Path) -> Path:
             f.write(source.read_bytes())
         rows.append(Prediction(s.sample_id, "nothing painted", image=f"images/{name}"))
     store.write_records(out / "predictions.parquet", rows, Prediction)
-    about = {"model": "nothing painted", "recipe": "nothing learnt", "dataset_digest": digest}
+    about = {"model": "nothing painted", "recipe": "nothing learnt", "fed_by": "nothing", "dataset_digest": digest}
     store.write_json(out / "run.json", about)
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -19,7 +20,7 @@ from .core import dry, store
 from .core.absent import Away
 from .core.engines import Engine
 from .core.errors import UserError
-from .core.pipeline import Result
+from .core.pipeline import Result, code_digest
 from .core.places import place
 from .core.records import SPLITS
 from .flow import Options, Say
@@ -138,7 +139,7 @@ def _from_people(o: Options, s: Synthesis, say: Say, stop_after: str | None) -> 
         flow_splits.tell_replaced(before, r)
     if stop_after == "splits":
         return None
-    return report(o.out, s.seed, anew=False)
+    return report(o.out, s.seed, anew=False, merge=o.merge, decisions=o.decisions)
 
 
 def split_of(o: Options, s: Synthesis, name: str) -> Result:
@@ -220,22 +221,35 @@ def renderer_of(root: Path) -> Any:
     return render
 
 
-def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
+def merge_of(root: Path) -> Merge:
+    """How a build merges its reviewers' words, from its ``build.json``."""
+    said = store.read_json(root / "build.json").get("options", {}).get("merge")
+    return Merge(said["rule"], tuple(said["seniors"]), said["least"]) if said else Merge()
+
+
+def tell_left_out(root: Path, decisions: Sequence[Path]) -> None:
+    """Say which decision logs a build was given, by name, that are not among ``decisions``."""
+    given = store.read_json(root / "build.json").get("options", {}).get("decisions", [])
+    left = sorted(set(given) - {p.name for p in decisions})
+    if left:
+        sys.stderr.write(f"{root}: made without the words of {', '.join(left)}; give the build's --decisions again\n")
+
+
+def report(
+    root: Path, seed: int = 0, anew: bool = True, merge: Merge | None = None, decisions: Sequence[Path] = ()
+) -> Path:
     """The HTML page with its tables and pictures; unless ``anew``, left alone where nothing has changed.
+
+    ``merge`` makes one decision of several words, as the build did where it is None; ``decisions`` are the logs that
+    the build was given beside its own.
 
     Raises:
         UserError: when the folder is no build.
     """
     roots_of(root)
+    merge = merge or merge_of(root)
     page, mark = root / "report" / "index.html", root / "report" / "made.json"
-    stages = sorted(root.glob("*/stage.json")) + sorted(root.glob("splits/*/stage.json"))
-    key = {
-        "seed": seed,
-        "stages": [[str(p.relative_to(root)), store.read_json(p)["digest"]] for p in stages],
-        "about": store.digest_file(root / "build.json"),
-        "words": [[p.name, store.digest_file(p)] for p in logs_of(root)],
-        "code": [store.digest_file(p) for m in REPORT for p in [Path(__file__).parent / "stages" / m]],
-    }
+    key = {"seed": seed, **_shown(root, merge, decisions)}
     if not anew and page.exists() and store.read_sealed(mark) == key | {"page": store.digest_file(page)}:
         return page
     dry.stop("report", root / "report")
@@ -244,10 +258,27 @@ def report(root: Path, seed: int = 0, anew: bool = True) -> Path:
 
     from .stages.report import write_report
 
-    said = status_html(root) if logs_of(root) else ""
+    said = status_html(root, merge, logs=decisions) if decisions or logs_of(root) else ""
     made = write_report(root, render=renderer_of(root), seed=seed, review=said)
     store.write_bytes(mark, store.sealed(key | {"page": store.digest_file(made)}))
     return made
+
+
+def _shown(root: Path, merge: Merge, decisions: Sequence[Path]) -> dict[str, Any]:
+    """All that the page is made of, as digests."""
+    stages = sorted(root.glob("*/stage.json")) + sorted(root.glob("splits/*/stage.json"))
+    logs = dict.fromkeys(p.resolve() for p in (*decisions, *logs_of(root)))
+    return {
+        "stages": [[str(p.relative_to(root)), store.read_json(p)["digest"]] for p in stages],
+        "about": store.digest_file(root / "build.json"),
+        "words": [[p.name, store.digest_file(p)] for p in logs],
+        "merge": [merge.rule, list(merge.seniors), merge.least],
+        "refine": store.digest_files(sorted((root / "refine").glob("part-*.parquet"))),
+        "code": [
+            *(store.digest_file(Path(__file__).parent / "stages" / m) for m in REPORT),
+            code_digest(*(f"annotation.{m}" for m in ("status", "agreement", "about", "merge"))),
+        ],
+    }
 
 
 def materialize(root: Path, out: Path, splits: Sequence[str], what: str, engine: Engine) -> list[Result]:

@@ -316,8 +316,9 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 @build.command()
 @click.option("--root", type=FOLDER, required=True, help="The build folder.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses what the sheets show.")
-def report(root: Path, seed: int) -> None:
-    """Make the HTML page, tables and pictures of a build anew."""
+@click.option("--decisions", multiple=True, type=FILE, help="A decision log that the build was given. Repeatable.")
+def report(root: Path, seed: int, decisions: tuple[Path, ...]) -> None:
+    """Make the HTML page, tables and pictures of a build anew, reviewers' words merged as the build merged them."""
     from . import builder
     from .core.lock import lock
     from .core.publish import shown, working
@@ -325,7 +326,8 @@ def report(root: Path, seed: int) -> None:
     with working(root, build=True) as folder:
         builder.roots_of(folder)  # a folder that is no build gets no lock file
         with lock(folder):
-            click.echo(shown(root, folder, builder.report(folder, seed)).resolve())
+            builder.tell_left_out(folder, decisions)
+            click.echo(shown(root, folder, builder.report(folder, seed, decisions=decisions)).resolve())
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from annotation import provisional
 from annotation.merge import Merge, logs_of, outcome
+from annotation.proposals import first_at
 from annotation.review import Decide, Review, SplitSizes, Thresholds, decisions_on, forget, thresholds
 
 from .core import dry, store
@@ -250,8 +252,9 @@ def _preserved_photos(
     columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
     for part, decisions in zip(parts, ruled, strict=True):
         rule = {d.candidate_id: d for d in store.read_records(Path(decisions), Decision)} if decisions else {}
-        for row in store.read_table(Path(part), columns).to_pylist():
+        mask = first_at(Path(part))
+        for i, row in enumerate(store.read_table(Path(part), columns).to_pylist()):
             c = row["candidate"]
-            stands = merge(decisions_on(c["candidate_id"], rule, logs, triage, refine))
+            stands = merge(decisions_on(c["candidate_id"], rule, logs, triage, refine, partial(mask, i)))
             if stands is not None and outcome(stands) == "preserve":
                 yield c["image"]["photo"] or c["image"]["image_id"]

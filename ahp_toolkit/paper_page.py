@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from .core import store, text
@@ -86,7 +87,7 @@ def _cell(metric: str, scores: Sequence[Score | None]) -> str:
     if not known:
         return "–"
     values = [s.value for s in known]
-    spread = f" ± {cls.shown(stdev(values))}" if len(values) > 1 else ""
+    spread = f" ± {cls.shown(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
     inside = [cls.shown(v) for s in known for v in (s.low, s.high) if len(scores) == 1 and v == v]
     inside += [f"{len(known)} of {len(scores)} seeds"] if len(known) < len(scores) else []
     inside += [_n_of(known)] if any(s.n_missing for s in known) else []

@@ -125,7 +125,7 @@ def _look(o: Options, s: Synthesis, names: Sequence[str]) -> tuple[dict[str, Res
         "parse": lambda: flow.parse(o),
         "review": review,
         "bank": lambda: flow_splits.bank(o, cut[0], s),
-        "report": lambda: builder.report(o.out, s.seed, anew=False),
+        "report": lambda: builder.report(o.out, s.seed, anew=False, merge=o.merge, decisions=o.decisions),
     }
     calls |= {n: lambda n=n: builder.split_of(o, s, n) for n in SPLITS}  # type: ignore[misc]
     stands: dict[str, Result | None] = {}

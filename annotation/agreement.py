@@ -1,13 +1,14 @@
 """How much reviewers agree: raw agreement, Cohen's and Fleiss' kappa, with bootstrap 95 % intervals by candidate.
 
-Only candidates that two or more reviewers have decided on count; provisional decisions never do.
+Only candidates that two or more reviewers have decided on count; provisional decisions never do, nor does what somebody
+said having seen the others' words (`unaware`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from ahp_toolkit.core.records import VERDICTS, Decision
 
+from .about import Case, pending
 from .decisions import last_words
+from .words import SETTLED
 
 Counts = NDArray[np.int64]  # [candidates, categories]: how many reviewers said what
 RESAMPLES = 1000
@@ -29,6 +32,24 @@ class Agreement:
     low: float
     high: float
     n: int
+
+
+def unaware(case: Case) -> list[Decision]:
+    """What reviewers said of a candidate's newest mask before they saw each other's words: final words, one a reviewer.
+
+    A word that settles a disagreement is none; for one that only brings a mended mask stands what its author had said.
+    """
+    # first in order, a settling word hides none of its author's own; left out, the mask that it repeats might be lost
+    own = replace(case, words=sorted(case.words, key=lambda w: w.word.note != SETTLED))
+    said = (_decided(own, d) if pending(d) else d for d in own.counted() if d.note != SETTLED)
+    words = [d for d in said if d is not None and not d.provisional]
+    return words if own.answered() or not case.answered() else []
+
+
+def _decided(case: Case, word: Decision) -> Decision | None:
+    """What the author of a word that brings a mask last decided by themselves."""
+    own = (w.word for w in reversed(case.words) if w.word.reviewer == word.reviewer)
+    return next((d for d in own if not pending(d) and d.note != SETTLED), None)
 
 
 def tally(decisions: Iterable[Decision]) -> tuple[list[str], Counts]:

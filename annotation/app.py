@@ -268,7 +268,8 @@ def prepare(root: Path, reviewer: str, say: Say = lambda text: None, piece: Slic
     connect(root)
     with _turn(root / ".review" / "prepare.lock"):
         dataset = push(root, dataset_name(root, piece), say, piece)
-        samples.count_anew(dataset)
+        with _answering():
+            samples.count_anew(dataset)
         changed = reconcile(root, dataset, [reviewer], piece)
     if changed:
         say(f"{changed} samples of the database were behind the logs and have been brought up")

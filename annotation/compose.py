@@ -21,13 +21,14 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.images import ImageError, Rgb
 from ahp_toolkit.core.masks import Bool2D, Box, Mask
 from ahp_toolkit.core.pipeline import MAIN, Job, Output, Result, code_digest, run
+from ahp_toolkit.core.pipeline import standing as finished
 from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement
 from ahp_toolkit.core.tables import to_table
 from ahp_toolkit.occlusion.place import counts_of, occluder_at
 from ahp_toolkit.stages.render import Renderer
 
 from .composites import FOLDER, STAGE, Composite
-from .votes import standing
+from .votes import standing, turn
 
 EYES = 0.07  # of a person's height below the top of the head
 
@@ -291,15 +292,48 @@ def propose(
     bank = sorted((root / "bank" / "test").glob("part-*.parquet"))
     key = {"wish": store.digest_value(repr(wish)), "inputs": inputs, "bank": store.digest_files(bank), "code": code}
     fn = Propose(wish, things(root, humans), roots)
-    before = _before(folder)
     while True:
+        before, seen = _before(folder), _stamp(folder)
         kept = standing(root, before)
-        asks = _asks(humans, kept)
         said = {"kept": store.digest_bytes(store.table_bytes(to_table(kept, Composite)))}
         job = Job(STAGE, folder, fn, {MAIN: Composite}, key | said, shard_size=16, unit="human")
-        result = run(job, lambda asks=asks: asks, workers=workers, total=len(asks), quiet=quiet)  # type: ignore[misc]
-        if standing(root, before) == kept:  # else somebody spoke meanwhile, of what gave way
-            return result
+        result = _made(job, _asks(humans, kept), workers, quiet)
+        with turn(root):
+            if _stamp(folder) == seen and standing(root, before) == kept:
+                return _placed(result, folder)
+        # somebody spoke meanwhile, of what would have given way
+
+
+def _made(job: Job, asks: list[Ask], workers: int, quiet: bool) -> Result:
+    """The table beside the one that it is to replace; or that one, where it is what is wished for."""
+    if finished(job) is None:
+        job = replace(job, folder=_next(job.folder))
+    return run(job, lambda: asks, workers=workers, total=len(asks), quiet=quiet)
+
+
+def _placed(made: Result, folder: Path) -> Result:
+    """Put a table in its place; only inside `turn`. Killed in the middle, the one before is found again."""
+    if made.folder == folder:
+        store.remove_tree(_next(folder))
+        return made
+    if folder.exists():
+        store.remove_tree(_old(folder))
+        folder.rename(_old(folder))
+    made.folder.rename(folder)
+    store.remove_tree(_old(folder))
+    return replace(made, folder=folder, fresh=True)
+
+
+def _next(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-next")
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-replaced")
+
+
+def _stamp(folder: Path) -> list[list[object]]:
+    return store.stamp(sorted(folder.glob("part-*.parquet")))
 
 
 def _asks(humans: Sequence[Human], kept: Sequence[Composite]) -> list[Ask]:
@@ -314,7 +348,7 @@ def _asks(humans: Sequence[Human], kept: Sequence[Composite]) -> list[Ask]:
 def _before(folder: Path) -> dict[str, Composite]:
     """proposal id -> proposal, of the table that is about to give way; what is damaged is told."""
     # a run that was killed while the table changed its place left it under the other name
-    there = folder if folder.exists() else folder.parent / f".{folder.name}-replaced"
+    there = folder if folder.exists() else _old(folder)
     found: dict[str, Composite] = {}
     for part in sorted(there.glob("part-*.parquet")):
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,14 @@ Entry = Decision | Retraction
 def now() -> str:
     """The time as ISO 8601 UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def when(at: str) -> datetime:
+    """A word's time, to compare: UTC where it names no zone; one that cannot be read is before all others."""
+    with suppress(ValueError):
+        read = datetime.fromisoformat(at)
+        return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+    return datetime.min.replace(tzinfo=UTC)
 
 
 def to_json(entry: Entry) -> str:
@@ -167,7 +176,7 @@ def outranks(new: Decision, old: Decision) -> bool:
 
 def newest_of(decisions: Sequence[Decision]) -> Decision:
     """The newest by ``at``; of one time the last."""
-    return max(enumerate(decisions), key=lambda x: (x[1].at, x[0]))[1]
+    return max(enumerate(decisions), key=lambda x: (when(x[1].at), x[0]))[1]
 
 
 def majority(decisions: Sequence[Decision]) -> Decision:

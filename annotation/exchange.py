@@ -14,7 +14,8 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, Decision
 from ahp_toolkit.core.text import from_cell, short_line, to_cell
 
+from .about import Case, digest
 from .candidates import Candidates
-from .decisions import FOLDER, append, now
+from .decisions import FOLDER, Retraction, append, now, read_entries, when
 from .merge import logs_of, read_logs, words_of
+from .proposals import firsts, known
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 NEEDED = ("candidate_id", "verdict")
@@ -158,7 +161,9 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
     A reviewer's rows on one candidate are their words in order, whatever their times: several clocks give these. What
     they say otherwise than a row before them is bad where nothing tells which is newer: without a time, of one time, or
     of two people who become one ``reviewer``. So is a word older than what its reviewer had said before this import,
-    unless that stands before it in the rows too: the end of a log is what stands.
+    unless that stands before it in the rows too: the end of a log is what stands. So is a word older than the last that
+    its reviewer has taken back: it may be that one. And so is a preserve or a refine of a
+    mask that neither the build has nor any of the rows brings.
 
     Raises:
         UserError: when ``reviewer`` cannot be a name.
@@ -167,8 +172,14 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
 
     if reviewer:
         check_free(root, reviewer)
-    candidates, out = Candidates(root), Imported()
+    candidates, out, rows = Candidates(root), Imported(), list(rows)
+    masks = _Masks.of(root, rows)
     said: dict[tuple[str, str], list[Decision]] = {}
+    back: dict[tuple[str, str], str] = {}
+    for e in chain.from_iterable(map(read_entries, logs_of(root))):
+        key = e.candidate_id, e.reviewer
+        if isinstance(e, Retraction):
+            back[key] = max(back.get(key, ""), e.at, key=when)
     for d in read_logs(logs_of(root)):
         said.setdefault((d.candidate_id, d.reviewer), []).append(d)
     stood = {key: words[-1] for key, words in said.items()}
@@ -181,14 +192,16 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
                 check_free(root, d.reviewer)
             _check_decision(d, candidates)
             key, this = (d.candidate_id, d.reviewer), _Row(where, _text(row, "reviewer") or reviewer, d)
-            known = _stands(said.get(key, []), d)
-            if not known:
+            repeats = _stands(said.get(key, []), d)
+            if not repeats:
+                masks.check(d)
                 _check_order(this, fresh.get(key), stood.get(key))
+                _check_back(d, back.get(key, ""))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError) as e:
             out.bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"a mask lacks {e}"))
             continue
         fresh[key] = this
-        if known:
+        if repeats:
             out.known += 1
             if key in stood and _same(stood[key], d):
                 del stood[key]  # the rows after this one were said since
@@ -202,6 +215,38 @@ def log_rows(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], reviewer
     return out
 
 
+@dataclass(frozen=True)
+class _Masks:
+    """Which masks rows may be about: the build's (digests by candidate), what people have here, what rows bring."""
+
+    firsts: Mapping[str, str]
+    cases: Mapping[str, Case]
+    brought: frozenset[tuple[str, str]]
+
+    @staticmethod
+    def of(root: Path, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> _Masks:
+        wanted: set[str] = set()
+        brought: set[tuple[str, str]] = set()
+        for _, row in rows:
+            cid, shown = str(row.get("candidate_id")), row.get("shown")
+            with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError):
+                mask = _mask(row.get("corrected"))
+                if mask is not None:
+                    brought.add((cid, digest(mask)))
+                elif shown:
+                    wanted.add(cid)
+        return _Masks(firsts(root, wanted), known(root) if wanted else {}, frozenset(brought))
+
+    def check(self, d: Decision) -> None:
+        """Raises ValueError for a preserve or a refine of a mask that is not here: it would be of another."""
+        if not d.shown or d.corrected is not None or d.verdict == "discard":
+            return
+        case = self.cases.get(d.candidate_id, Case())
+        here = d.shown == self.firsts.get(d.candidate_id) or (d.candidate_id, d.shown) in self.brought
+        if not here and case.other(d.shown) is None and d.shown not in case.gone:
+            raise ValueError(f"{d.candidate_id}: {d.verdict} of a mask that is not here; export it with --history")
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A good row: where it stands, whose word it was, and the word as it is taken."""
@@ -213,7 +258,9 @@ class _Row:
 
 def _stands(said: Sequence[Decision], d: Decision) -> bool:
     """Whether a row repeats a standing word: of its time, or without one the last."""
-    return any(_same(old, d) for old in said if old.at == d.at) or (not d.at and bool(said) and _same(said[-1], d))
+    if not d.at:
+        return any(_same(old, d) for old in [*(old for old in said if not old.at), *said[-1:]])
+    return any(_same(old, replace(d, at=old.at)) for old in said if old.at and when(old.at) == when(d.at))
 
 
 def _same(a: Decision, b: Decision) -> bool:
@@ -224,20 +271,28 @@ def _same(a: Decision, b: Decision) -> bool:
 def _check_order(this: _Row, before: _Row | None, stood: Decision | None) -> None:
     d = this.word
     if before is not None and before.word.verdict != d.verdict:
-        ordered = d.at and before.word.at and d.at != before.word.at and this.speaker == before.speaker
+        ordered = d.at and before.word.at and when(d.at) != when(before.word.at) and this.speaker == before.speaker
         if not ordered:
             raise ValueError(f"{d.candidate_id}: {d.reviewer} says {d.verdict} here and otherwise at {before.where}")
-    new, old = _time(d.at), _time(stood.at) if stood else None
-    if stood is not None and new is not None and old is not None and new < old:
+    if stood is not None and d.at and stood.at and when(d.at) < when(stood.at):
         raise ValueError(f"{d.candidate_id}: {d.reviewer} has said {stood.verdict} since, at {stood.at}")
 
 
-def _time(at: str) -> datetime | None:
-    """A word's time; None where it has none that can be compared."""
+def _check_back(d: Decision, back: str) -> None:
+    if d.at and back and when(d.at) < when(back):
+        raise ValueError(f"{d.candidate_id}: {d.reviewer} has taken a word back since, at {back}")
+
+
+def _time(at: str) -> str:
+    """A row's time in UTC; '' where it has none."""
+    if not at:
+        return at
+    read: datetime | None = None
     with suppress(ValueError):
-        when = datetime.fromisoformat(at)
-        return when if when.tzinfo is not None else None
-    return None
+        read = datetime.fromisoformat(at)
+    if read is None or read.tzinfo is None:
+        raise ValueError(f"at: expected ISO 8601 with a zone, such as 2026-01-31T09:30:00Z, got {at!r}")
+    return read.astimezone(UTC).isoformat(timespec="milliseconds") if read.utcoffset() else at
 
 
 def _check_decision(d: Decision, candidates: Candidates) -> None:
@@ -264,6 +319,7 @@ def decision_of(row: Mapping[str, Any], reviewer: str = "") -> Decision:
     if unknown:
         raise ValueError(f"more cells than columns: {row[None]!r}")  # type: ignore[index]
     text = {k: _text(row, k) for k in ("candidate_id", "verdict", "reason", "at", "note", "shown")}
+    text["at"] = _time(text["at"])
     if not text["candidate_id"]:
         raise ValueError("candidate_id is empty")
     who = reviewer or _text(row, "reviewer")

@@ -25,7 +25,7 @@ from ahp_toolkit.stages.segment import border_pixels
 from .about import Case
 from .exchange import Bad, Imported, log_rows
 from .merge import Merge, outcome, settle
-from .proposals import current, known, propose, with_proposal
+from .proposals import current, known, propose, with_mask
 
 #: An unnamed mask belongs to a candidate that it overlaps by at least this IoU.
 LEAST_IOU = 0.3
@@ -50,8 +50,7 @@ def chosen(root: Path, verdicts: Collection[str] = (), merge: Merge | None = Non
         verdict = outcome(d) if d else ""
         if not verdicts or verdict in verdicts:
             mask = case.mask(d, s.mask) if d and verdict == "preserve" else case.shown(s.mask)
-            of = next((p for p in case.proposals[::-1] if p.segmented.mask == mask), None)
-            yield replace(with_proposal(s, of), mask=mask), verdict
+            yield with_mask(s, case, mask), verdict
 
 
 def export_coco(root: Path, path: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> int:
@@ -203,10 +202,12 @@ def _log(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str
 
 
 def _propose(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str) -> Imported:
+    other = any(s.mask != m for _, s, m in found)
+    judged = {s.candidate.candidate_id: s.mask for s, _ in chosen(root, ["preserve"])} if other else {}
     new = [
         replace(s, mask=m, score=1.0, segmenter=f"{reviewer}@mended", border_touch=border_pixels(m.decode()))
         for _, s, m in found
-        if s.mask != m
+        if m not in (s.mask, judged.get(s.candidate.candidate_id))  # as it is shown, or as it was exported
     ]
     propose(root, new)
     return Imported(len(new), len(found) - len(new))

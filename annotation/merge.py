@@ -14,10 +14,10 @@ from pathlib import Path
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
-from .decisions import FOLDER, majority, read_log
+from .about import SETTLED
+from .decisions import FOLDER, majority, read_log, when
 from .jsonl import logs
 from .proposals import known
-from .words import SETTLED
 
 RULES = ("majority", "unanimous", "senior")
 
@@ -56,7 +56,7 @@ class Merge:
             return majority(words)
         settled = [w for w in words if w.note == SETTLED]
         if settled:
-            return max(settled, key=lambda w: w.at)
+            return max(settled, key=lambda w: when(w.at))
         for name in self.seniors:
             said = [w for w in words if w.reviewer == name]
             if said:

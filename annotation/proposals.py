@@ -6,17 +6,20 @@ since, the candidate is open again (`about`). Parts are only ever added; the new
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.lock import lock
+from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Segmented
 
-from .about import Case, Heard, Proposal, cases
+from .about import Case, Heard, Proposal, cases, digest
 from .decisions import FOLDER as DECISIONS
+from .decisions import now
 from .jsonl import logs
 
 FOLDER = "refine"
@@ -43,13 +46,38 @@ def newest(folder: Path) -> dict[str, Proposal]:
     return {cid: of[-1] for cid, of in every(folder).items()}
 
 
-def known(root: Path) -> dict[str, Case]:
-    """candidate id -> its words and proposals, from all logs and proposals of a build folder.
+def known(root: Path, more: Sequence[Path] = ()) -> dict[str, Case]:
+    """candidate id -> its words and proposals, from all logs and proposals of a build folder, and ``more`` logs.
 
     Raises:
         UserError: when a log or a part is damaged.
     """
-    return cases(logs(root / DECISIONS), every(root / FOLDER))
+    said_in = dict.fromkeys(p.resolve() for p in (*more, *logs(root / DECISIONS)))
+    found = cases(said_in, every(root / FOLDER))
+    for cid, first in firsts(root, {cid for cid, case in found.items() if case.unsure}).items():
+        found[cid].first = first
+    return found
+
+
+def firsts(root: Path, wanted: Collection[str]) -> dict[str, str]:
+    """candidate id -> the digest of the build's own mask, of those ``wanted`` that ROOT/parse has.
+
+    Raises:
+        UserError: when a part is damaged.
+    """
+    out: dict[str, str] = {}
+    for path in sorted((root / "parse").glob("part-*.parquet")) if wanted else ():
+        ids = store.read_table(path, ["candidate.candidate_id"]).column("candidate").combine_chunks()
+        of = first_at(path)
+        names = ids.field("candidate_id").to_pylist()
+        out.update((cid, of(row)) for row, cid in enumerate(names) if cid in wanted)
+    return out
+
+
+def first_at(part: Path) -> Callable[[int], str]:
+    """row -> the digest of its mask, in a part of ROOT/parse; the masks are read when the first is asked for."""
+    masks = cache(lambda: store.read_table(part, ["mask"]).column("mask").combine_chunks())
+    return lambda row: digest(Mask(**masks()[row].as_py()))
 
 
 def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:
@@ -64,15 +92,16 @@ def propose(root: Path, masks: Sequence[Segmented]) -> Path | None:
     with lock(folder):
         last = max((int(p.stem.split("-")[1]) for p in folder.glob("part-*.parquet")), default=-1)
         path = folder / f"part-{last + 1:05d}.parquet"
-        made = [_after(said.get(s.candidate.candidate_id, Case()), s) for s in masks]
+        at = now()
+        made = [_after(said.get(s.candidate.candidate_id, Case()), s, at) for s in masks]
         store.forget_dead(path)
         store.write_records(path, made, Proposal)
     return path
 
 
-def _after(case: Case, s: Segmented) -> Proposal:
+def _after(case: Case, s: Segmented, at: str) -> Proposal:
     heard = tuple(Heard(who, n) for who, n in sorted(case.entries.items()))
-    return Proposal(s.candidate.candidate_id, s, case.ever, heard)
+    return Proposal(s.candidate.candidate_id, s, case.ever, heard, at)
 
 
 def reopened(root: Path) -> set[str]:
@@ -81,10 +110,17 @@ def reopened(root: Path) -> set[str]:
 
 
 def current(root: Path) -> Iterator[Segmented]:
-    """The candidates of ROOT/parse as the review shows them: a proposed mask in the place of the first one."""
-    proposed = newest(root / FOLDER)
+    """The candidates of ROOT/parse as the review shows them: with the newest mask, proposed or mended."""
+    found = known(root)
     for s in store.read_records(root / "parse", Segmented):
-        yield with_proposal(s, proposed.get(s.candidate.candidate_id))
+        case = found.get(s.candidate.candidate_id, Case())
+        yield with_mask(s, case, case.shown(s.mask))
+
+
+def with_mask(s: Segmented, case: Case, mask: Mask) -> Segmented:
+    """A candidate with one of its masks, and what is known of that one where it was proposed."""
+    of = next((p for p in case.proposals[::-1] if p.segmented.mask == mask), None)
+    return replace(with_proposal(s, of), mask=mask)
 
 
 def with_proposal(s: Segmented, proposal: Proposal | None) -> Segmented:

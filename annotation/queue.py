@@ -144,7 +144,7 @@ class Queue:
         root: the build folder.
         order: candidate ids, the most urgent first.
         plan: how the work is shared.
-        first: candidates to be asked about before all others (see `proposals.reopened`).
+        first: candidates to be asked about before all others (see `about.Case.reopened`).
     """
 
     def __init__(
@@ -160,6 +160,12 @@ class Queue:
         self._copies = {c: self.plan.copies_of(c) for c in order}
         self._shares: dict[str, set[str]] = {}
         self._leases = Leases(root, clock)
+
+    def add(self, candidate_ids: Sequence[str]) -> None:
+        """Ask about some more candidates, before all others."""
+        self._order = [*candidate_ids, *self._order]
+        self._copies |= {c: self.plan.copies_of(c) for c in candidate_ids}
+        self._shares.clear()
 
     def next_for(self, reviewer: str, n: int, seen: Seen, skip: Collection[str] = ()) -> list[str]:
         """Up to ``n`` candidates for a reviewer, in order; what they hold a lease on comes again, renewed.
@@ -226,18 +232,23 @@ class Handed:
     """A session's queue (`session.Order`): by triage where it has run, handed out by the plan.
 
     Candidates are leased as they are taken from the iterator, a few at a time; with a ``piece``, of it alone. A new
-    mask, proposed or mended, is asked about as if nobody had spoken before it.
+    mask, proposed or mended, is asked about as if nobody had spoken before it, also where triage had discarded the one
+    before it unseen.
     """
 
     def __init__(self, root: Path, plan: Plan | None = None, piece: Slice = WHOLE) -> None:
-        from .proposals import reopened
+        from .proposals import known
         from .triage import ordered
 
-        order = [cid for cid in ordered(root) if piece.holds(cid)]
-        self._queue = Queue(root, order, plan, reopened(root))
+        cases = known(root)
+        first = {cid for cid, case in cases.items() if case.reopened}
+        new = {cid for cid, case in cases.items() if case.proposals or any(w.brings for w in case.words)}
+        order = [cid for cid in ordered(root, first | new) if piece.holds(cid)]
+        self._queue, self._order = Queue(root, order, plan, first), frozenset(order)
 
     def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:
         """What the reviewer is still to be asked about, best first."""
+        self._renew(candidates, words)
         given: list[str] = []
         while more := self._queue.next_for(reviewer, 4, words.answered, given):
             given += more
@@ -245,4 +256,13 @@ class Handed:
 
     def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
         """How many would still come if nobody else said anything."""
+        self._renew(candidates, words)
         return self._queue.left(reviewer, words.answered)
+
+    def _renew(self, candidates: Candidates, words: Words) -> None:
+        """Take in what triage had discarded unseen and has got another mask since."""
+        back = (cid for cid in words.answered if cid not in self._order and cid in candidates)
+        new = [cid for cid in back if words.case(cid).reopened]
+        if new:
+            self._queue.add(new)
+            self._order |= set(new)

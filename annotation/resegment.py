@@ -55,7 +55,7 @@ class Resegmented:
 
 
 def to_refine(root: Path, merge: Merge | None = None) -> Iterator[Segmented]:
-    """The candidates that people want refined and nobody has mended yet, with the mask that counts now."""
+    """The candidates that people want refined and nobody has mended yet, with the mask that the review shows."""
     decided = settle(words_of(root), merge or Merge()).decided
     for s in current(root):
         d = decided.get(s.candidate.candidate_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from ahp_toolkit.core import store
@@ -17,7 +17,7 @@ from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.pipeline import MAIN, Output
 from ahp_toolkit.core.records import Decision, Dropped, Human, Segmented
 
-from .about import Case, cases
+from .about import Case, cases, digest
 from .candidates import TRIAGE, auto_discarded
 from .merge import Merge, outcome
 from .proposals import every
@@ -157,13 +157,17 @@ class Review:
             rule = {d.candidate_id: d for d in store.read_records(Path(ruled), Decision)} if ruled else {}
             for s in store.read_records(Path(segmented), Segmented):
                 cid = s.candidate.candidate_id
-                self._one(s, decisions_on(cid, rule, self.logs, self.triage, self.refine), out)
+                first = partial(digest, s.mask)
+                self._one(s, decisions_on(cid, rule, self.logs, self.triage, self.refine, first), out)
         return out
 
     def _one(self, s: Segmented, decisions: list[Decision], out: Output) -> None:
         source, cid = s.candidate.image.source, s.candidate.candidate_id
         if not decisions:
-            out.dropped.append(Dropped(cid, STAGE, "undecided", "nobody has decided on it yet", source))
+            lost = ", ".join(_cases(self.logs, self.refine).get(cid, Case()).lost)
+            why = f"preserved by {lost} with a mask that nobody has any more" if lost else ""
+            why = why or "nobody has decided on it yet"
+            out.dropped.append(Dropped(cid, STAGE, "undecided", why, source))
             return
         out.tables["decisions"].extend(decisions)
         d = self.merge(decisions)
@@ -201,13 +205,22 @@ class Review:
 
 
 def decisions_on(
-    candidate_id: str, rule: dict[str, Decision], logs: Sequence[str], triage: str = "", refine: str = ""
+    candidate_id: str,
+    rule: dict[str, Decision],
+    logs: Sequence[str],
+    triage: str = "",
+    refine: str = "",
+    first: Callable[[], str] | None = None,
 ) -> list[Decision]:
     """The words that count for a candidate: people's where there are any, else the triage's discard, else the rule's.
 
-    A rule that knows the truth (its word is not provisional) counts as people do.
+    A rule that knows the truth (its word is not provisional) counts as people do. ``first`` gives the digest of the
+    build's mask, where a word's mask must be looked for; without it every mask that a word names is taken for there.
     """
-    said = _cases(tuple(logs), refine).get(candidate_id, Case()).counted()
+    case = _cases(tuple(logs), refine).get(candidate_id, Case())
+    if first is not None and case.unsure:
+        case.first = first()
+    said = case.counted()
     ruled = [rule[candidate_id]] if candidate_id in rule else []
     if any(not d.provisional for d in said or ruled) or candidate_id not in _unseen(triage):
         return said or ruled

@@ -138,7 +138,8 @@ def import_(ctx: click.Context, root: Path, path: Path, reviewer: str, use: str)
     """Take in decisions (.csv, .parquet) or corrected masks (COCO .json, a folder of PNGs).
 
     Good rows are taken, every bad one is named; with a bad one the exit status is 1. An annotation that names no
-    candidate must be of category person, and a word no older than what its reviewer says by now.
+    candidate must be of category person, and a word no older than what its reviewer says by
+    now or has taken back, its time with a zone, and a preserve or refine of a mask that the build or the file has.
     """
     from . import exchange, exchange_masks
 

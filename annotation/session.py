@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -26,17 +26,18 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision, Segmented
 
-from .about import MENDED, digest
+from .about import MENDED, SETTLED, digest
 from .candidates import TRIAGE, WHOLE, Candidates, Slice
 from .decisions import FOLDER, Retraction, append, now
 from .guide import page
 from .pictures import Pictures
-from .proposals import with_proposal
-from .words import SETTLED, Words, outcome, state, verdict_field
+from .proposals import firsts, with_proposal
+from .words import Words, outcome, state, verdict_field
 
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
 PLAN_VARIABLE, SLICE_VARIABLE = "AHP_REVIEW_PLAN", "AHP_REVIEW_SLICE"
 VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisional")
+FEW = 8  # candidates looked up one by one rather than with the whole table
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _DIGEST = re.compile("[0-9a-f]{16}")
@@ -116,13 +117,13 @@ class Session:
             raise UserError(f"{SYNC_VARIABLE}={sync!r}: expected 'decision' or 'second'")
         self.root, self.reviewer = root, check_free(root, reviewer)
         self.candidates = Candidates(root, piece)
-        self.words = Words(root / FOLDER, piece)
+        self._lock, self._drawing = threading.RLock(), threading.Lock()
+        self.words = Words(root / FOLDER, piece, self._firsts)
         self.words.refresh()
         self.mirror: Callable[[Iterable[str]], None] = lambda ids: None
         self.mirror_state: Callable[[], str] = lambda: ""
         self._order, self._sync = order or ByScore(), sync
         self._pictures = Pictures(store.read_json(root / "build.json")["roots"])
-        self._lock, self._drawing = threading.RLock(), threading.Lock()
         self._timer: threading.Timer | None = None
 
     def queue(self, view: str = "todo", seen: Sequence[str] = (), n: int = 8, back: int = 0) -> dict[str, Any]:
@@ -201,7 +202,8 @@ class Session:
         """A word, or with verdict '' the taking back of the last one: on the log when this returns.
 
         ``at`` (the panel's clock) makes it safe to send a word again whose answer was lost: it counts once. ``shown``
-        is the item's: the mask that the word is about; '' for the one that would be shown now.
+        is the item's: the mask that the word is about; '' for the one that would be shown now. Where taking back leaves
+        another mask shown than that, the answer brings its ``item``.
 
         Raises:
             Refused: when it is no word on a candidate. After any other error it may be said again.
@@ -213,7 +215,9 @@ class Session:
             if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
                 self._append(entry)
             mine = self.words.mine(self.reviewer).get(candidate_id)
-        return {"mine": _word(mine) if mine else None, "progress": self.progress()}
+            other = verdict == "" and shown not in ("", digest(self.shown(candidate_id)))
+        said = {"mine": _word(mine) if mine else None, "progress": self.progress()}
+        return said | {"item": self.item(candidate_id)} if other else said
 
     def correct(self, candidate_id: str, mask: Mask) -> None:
         """Log a mended mask: a refine whose ``corrected`` mask is shown from now on; it is asked about again."""
@@ -224,6 +228,11 @@ class Session:
     def _record(self, candidate_id: str) -> Segmented:
         with self._drawing:
             return self.candidates.record(candidate_id)
+
+    def _firsts(self, wanted: Collection[str]) -> Mapping[str, str]:
+        if len(wanted) > FEW:
+            return firsts(self.root, wanted)
+        return {cid: digest(self._record(cid).mask) for cid in wanted if cid in self.candidates}
 
     def _entry(
         self, candidate_id: str, verdict: str, reason: str, seconds: float, at: str, note: str, shown: str
@@ -239,7 +248,7 @@ class Session:
         case = self.words.case(candidate_id)
         shown = shown or digest(self.shown(candidate_id))
         took = round(seconds, 3) if math.isfinite(seconds) and seconds > 0 else 0.0
-        mask = case.mended(shown) if verdict == "preserve" else None  # what goes elsewhere without the logs keeps it
+        mask = case.other(shown) if verdict == "preserve" else None  # what goes elsewhere without the logs keeps it
         return Decision(candidate_id, verdict, self.reviewer, reason, mask, took, when, note, shown=shown)
 
     def _check_id(self, candidate_id: str) -> None:
@@ -274,7 +283,7 @@ class Session:
             pace = sum(last) / len(last) if last else None
             left = self._order.left(self.candidates, self.words, self.reviewer)
             return {
-                "session": f"{self.reviewer}@{self.root.resolve()}",
+                "session": f"{self.reviewer}@{self.root.resolve()}{self.candidates.piece.tail}",
                 "reviewer": self.reviewer,
                 "total": len(self.candidates),
                 "done": len(mine),

@@ -49,12 +49,14 @@ class Table:
 class Status:
     """Everything that is known of a review. ``sources`` maps every candidate's id to its source.
 
-    ``words`` are all final words; ``said`` those that count, by candidate, one a reviewer.
+    ``words`` are all final words, also those on candidates that the build does not have; all else is of its own.
+    ``said`` are the words that count, by candidate, one a reviewer; ``unaware`` those of `agreement.unaware`.
     """
 
     sources: dict[str, str]
     words: tuple[Decision, ...]
     said: dict[str, list[Decision]]
+    unaware: tuple[Decision, ...]
     settled: Settled
     ruled: frozenset[str]
     reopened: frozenset[str]
@@ -67,23 +69,27 @@ class Status:
         return {c: outcome(d) for c, d in self.settled.decided.items() if not d.provisional and c in self.sources}
 
 
-def status(root: Path, merge: Merge | None = None) -> Status:
-    """Read a build folder's review.
+def status(root: Path, merge: Merge | None = None, logs: Sequence[Path] = ()) -> Status:
+    """Read a build folder's review; ``logs`` are more decision logs than its own (``ahp build --decisions``).
 
     Raises:
         UserError: when there is no parse table, or a log is damaged.
     """
-    cases = known(root)
-    words = tuple(w.word for case in cases.values() for w in case.words if not w.word.provisional)
+    heard, sources = known(root, logs), _sources(root)
+    words = tuple(w.word for case in heard.values() for w in case.words if not w.word.provisional)
+    cases = {cid: case for cid, case in heard.items() if cid in sources}
     counted = ((cid, [d for d in case.counted() if not d.provisional]) for cid, case in cases.items())
     said = {cid: ds for cid, ds in counted if ds}
+    shared = (case for case in cases.values() if len(case.words) > 1)
+    unaware = tuple(d for case in shared for d in agreement.unaware(case))
     reopened = frozenset(cid for cid, case in cases.items() if case.reopened)
     report = report_of(root)
     audited = [t.candidate_id for t in store.read_records(root / "triage", Triage) if t.audit] if report else []
     decide = sorted((root / "decide").glob("part-*.parquet"))
     ruled = (c for p in decide for c in store.read_table(p, ["candidate_id"])["candidate_id"].to_pylist())
     settled = settle(said, merge or Merge())
-    return Status(_sources(root), words, said, settled, frozenset(ruled), reopened, report, frozenset(audited))
+    read = frozenset(ruled), reopened, report, frozenset(audited)
+    return Status(sources, words, said, unaware, settled, *read)
 
 
 def _sources(root: Path) -> dict[str, str]:
@@ -111,10 +117,13 @@ def _counts(s: Status) -> Table:
         ("back with a new mask", len(s.reopened)),
         ("nobody has looked", total - len(asked & s.sources.keys())),
         ("  of them with a rule's word (provisional)", len((s.ruled & s.sources.keys()) - asked)),
-        ("words on unknown candidates", len(asked - s.sources.keys())),
     ]
     kept = [(name, n) for name, n in rows if n or name in ("candidates", "decided by people", "nobody has looked")]
-    return Table("Review", ("", "humans", "share"), tuple((name, f"{n:,}", _percent(n, total)) for name, n in kept))
+    cells = [(name, f"{n:,}", _percent(n, total)) for name, n in kept]
+    unknown = len(asked - s.sources.keys())
+    if unknown:
+        cells.append(("words on unknown candidates", f"{unknown:,}", ""))  # a share of none of the build's
+    return Table("Review", ("", "humans", "share"), tuple(cells))
 
 
 def _by_source(s: Status) -> Table:
@@ -164,7 +173,7 @@ def _pace_row(name: str, seconds: Sequence[float]) -> tuple[str, ...]:
 
 
 def _agreement(s: Status) -> Table:
-    words = [d for ds in s.said.values() for d in ds]
+    words = s.unaware
     _, counts = agreement.tally(words)
     shares: dict[str, Agreement] = {}
     kappas: dict[str, Agreement] = {}
@@ -180,7 +189,7 @@ def _agreement(s: Status) -> Table:
 
 
 def _reasons(s: Status) -> Table:
-    found = agreement.by_reason([d for ds in s.said.values() for d in ds])
+    found = agreement.by_reason(s.unaware)
     rows = tuple(_figure(name, k) for name, k in found.items())
     note = "Of the candidates that somebody discarded for this reason, the share that all their reviewers discarded."
     note = " ".join(filter(None, (note, _few(list(found.values())))))
@@ -263,9 +272,9 @@ def _wordy(t: Table, column: int) -> bool:
     return any(row[column][:1].isalpha() or len(row[column]) > 24 for row in t.rows)
 
 
-def status_html(root: Path, merge: Merge | None = None, page: bool = False) -> str:
+def status_html(root: Path, merge: Merge | None = None, page: bool = False, logs: Sequence[Path] = ()) -> str:
     """The status as an HTML section for the report, or as a ``page`` of its own. What comes from data is escaped."""
-    body = "".join(_html(t) for t in tables(status(root, merge)))
+    body = "".join(_html(t) for t in tables(status(root, merge, logs)))
     section = f'<section id="review"><h2>Review</h2>{body}</section>'
     if not page:
         return section

@@ -9,7 +9,7 @@ the audit is too small to prove it, nothing is discarded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -289,16 +289,23 @@ def report_of(root: Path) -> dict[str, Any] | None:
     return dict(store.read_json(path)["report"]) if path.exists() else None
 
 
-def ordered(root: Path) -> list[str]:
-    """Candidate ids in the order to ask about them, auto-discards left out; without triage as the tables have them."""
-    if (root / FOLDER / "stage.json").exists():
-        records = store.read_records(root / FOLDER, Triage)
-        return [t.candidate_id for t in sorted(records, key=lambda t: t.rank) if not t.auto_discard]
-    return [
-        row["candidate_id"]
+def ordered(root: Path, renewed: Collection[str] = ()) -> list[str]:
+    """The build's candidate ids in the order to ask about them; without triage as the tables have them.
+
+    Auto-discards are left out, except the ``renewed``: they have another mask than the one that was triaged. What a
+    triage of before the build was made anew does not know comes last, in the tables' order.
+    """
+    ids = {
+        row["candidate_id"]: None
         for part in store.parts(root / "parse")
         for row in store.read_table(part, ["candidate.candidate_id"])["candidate"].to_pylist()
-    ]
+    }
+    if not (root / FOLDER / "stage.json").exists():
+        return list(ids)
+    records = sorted(store.read_records(root / FOLDER, Triage), key=lambda t: t.rank)
+    known = {t.candidate_id for t in records}
+    asked = [t.candidate_id for t in records if not t.auto_discard or t.candidate_id in renewed]
+    return [*(cid for cid in asked if cid in ids), *(cid for cid in ids if cid not in known)]
 
 
 __all__ = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from ahp_toolkit.core import store
 from ahp_toolkit.core.crops import crop_image, square_around
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.images import ImageError, Rgb
+from ahp_toolkit.core.lock import waiting
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.pipeline import MAIN, Job, Output, Result, code_digest, run
 from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement, Sample
@@ -62,6 +64,11 @@ class View:
 def log_of(root: Path) -> Path:
     """The log of everybody's words."""
     return root / FOLDER / "words.jsonl"
+
+
+def turn(root: Path) -> AbstractContextManager[None]:
+    """One at a time: a word is checked and logged, or the table of proposals gives way to another. Waits."""
+    return waiting(root / FOLDER / ".lock")
 
 
 def begun(root: Path) -> bool:
@@ -221,6 +228,16 @@ def act(
     from .session import check_name
 
     check_name(reviewer)
+    read_composites(root)  # where there are none, nothing is made either
+    with turn(root):
+        jsonl.append(log_of(root), _word(root, reviewer, proposal_id, action, (dx, dy, scale), version))
+        return views(root)[proposal_id]
+
+
+def _word(
+    root: Path, reviewer: str, proposal_id: str, action: str, moved: tuple[float, float, float], version: str
+) -> dict[str, Any]:
+    """A word as the log has it; see `act`."""
     view = views(root).get(proposal_id)
     if view is None:
         raise UserError(f"{proposal_id}: no such proposal in {root}")
@@ -231,17 +248,15 @@ def act(
     proposal = read_composites(root)[proposal_id]
     if action in EDITS and version not in ("", version_of(proposal)):
         raise UserError(f"{proposal_id}: it was proposed anew since you saw it; look again")
-    if action == "nudge":
-        _check_nudge(proposal, dx, dy, scale)
     word: dict[str, Any] = {"proposal_id": proposal_id, "reviewer": reviewer, "action": action, "at": now()}
     if action == "nudge":
-        word |= {"dx": float(dx), "dy": float(dy), "scale": float(scale)}
+        _check_nudge(proposal, *moved)
+        word |= dict(zip(("dx", "dy", "scale"), map(float, moved), strict=True))
     if action in VOTES:
         word["version"] = version or view.version
     if action in EDITS:
         word["version"] = version_of(proposal)
-    jsonl.append(log_of(root), word)
-    return views(root)[proposal_id]
+    return word
 
 
 def _check_vote(view: View, reviewer: str) -> None:

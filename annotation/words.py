@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +12,13 @@ from typing import Any
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 
+from .about import SETTLED as SETTLED
 from .about import Case
 from .candidates import WHOLE, Ruled, Slice
-from .decisions import Entry, entry_from_json, majority
+from .decisions import Entry, entry_from_json, majority, when
 from .jsonl import logs, read_bytes, whole
 from .proposals import FOLDER as PROPOSED
-from .proposals import every
-
-#: The note of a word that settles a disagreement: after it nobody is asked again.
-SETTLED = "settled"
-
+from .proposals import every, firsts
 
 _NOTHING = Case()
 
@@ -32,6 +29,7 @@ class _Log:
     offset: int = 0
     inode: int = 0
     line: int = 0
+    ended: bool = True  # whether the last line that was read had its line end
 
     def replaced(self) -> bool:
         """Whether the file is another one or shorter than what was read of it, and must be read anew."""
@@ -50,9 +48,14 @@ class _Log:
             self.inode = os.fstat(f.fileno()).st_ino
             f.seek(self.offset)
             data = whole(f.read())
+        if not self.ended and data.startswith(b"\n"):  # it has come since
+            data, self.offset, self.ended = data[1:], self.offset + 1, True
+        left = len(data)
         for line in data.removesuffix(b"\n").split(b"\n") if data else []:
             entry = self._entry(line) if line.strip() else None
-            self.offset = self.offset + len(line) + 1
+            self.ended = left > len(line)  # else a last line that lacks its line end
+            self.offset += len(line) + self.ended
+            left -= len(line) + 1
             self.line += 1
             if entry is not None:
                 yield entry
@@ -82,6 +85,8 @@ class Words:
     folder: Path
     #: whose candidates count; words on others are read and passed over
     piece: Slice = WHOLE
+    #: candidate ids -> digests of the build's masks (`about.Case.first`); None: read from ROOT/parse
+    firsts: Callable[[Collection[str]], Mapping[str, str]] | None = None
     _logs: dict[Path, _Log] = field(default_factory=dict)
     _parts: int = 0
     _cases: dict[str, Case] = field(default_factory=dict)
@@ -94,6 +99,7 @@ class Words:
     #: (candidate id, reviewer, at, verdict, '' for a retraction) of every entry ever read or appended
     entries: set[tuple[str, str, str, str]] = field(default_factory=set)
     _divided: set[str] = field(default_factory=set)
+    _nowhere: set[str] = field(default_factory=set)  # candidates that ROOT/parse does not have
 
     def refresh(self) -> set[str]:
         """Read on; returns the candidates on which something new was said.
@@ -124,8 +130,21 @@ class Words:
                     if self.piece.holds(entry.candidate_id):
                         self._take(entry)
                         changed.add(entry.candidate_id)
+        with _telling(told):
+            self._look_up(changed)
         self.trouble = told[0] if told else ""
         return changed
+
+    def _look_up(self, changed: Collection[str]) -> None:
+        """Learn the build's masks where a word names one that nobody else has brought."""
+        unsure = {cid for cid in changed if self.case(cid).unsure} - self._nowhere
+        if not unsure:
+            return
+        found = self.firsts(unsure) if self.firsts else firsts(self.folder.parent, unsure)
+        for cid, first in found.items():
+            self._cases[cid].first = first
+            self._judge(cid)
+        self._nowhere |= unsure - found.keys()
 
     def _anew(self) -> set[str]:
         for store in (self._logs, self._cases, self.by_reviewer, self.answered):
@@ -200,7 +219,7 @@ def divided(said: list[Decision]) -> bool:
 def outcome(said: list[Decision]) -> Decision | None:
     """What stands for a candidate: the newest settling word, else that of the majority; None where nobody spoke."""
     settled = [d for d in said if d.note == SETTLED]
-    return max(settled, key=lambda d: d.at) if settled else majority(said) if said else None
+    return max(settled, key=lambda d: when(d.at)) if settled else majority(said) if said else None
 
 
 def state(said: list[Decision], ruled: Ruled | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,10 +143,11 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
     from .predict import predict_run
 
     check_there(run, root, mask_run)
-    where = out or run.parent.parent  # what is written lies there
-    with naming(run, root or run.parent.parent, mask_run), working(where) as local:
+    home = _whole(run).parent.parent
+    where = out or home  # what is written lies there
+    with naming(run, root or home, mask_run), working(where) as local:
         here = local_to(where, local)
-        run, build, masks = here(run), here(root or run.parent.parent), here(mask_run) if mask_run else None
+        run, build, masks = here(_whole(run)), here(root or home), here(mask_run) if mask_run else None
         folder = Path(split) if Path(split).is_dir() else build / "splits" / split
         if not folder.is_dir():
             raise UserError(f"--split {split}: {folder} is no folder; give --root, or the split's own folder")
@@ -162,6 +164,13 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         click.echo(note, err=True)
     click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
     click.echo(shown(where, local, to))
+
+
+def _whole(run: Path) -> Path:
+    """A run's path from the root on: ``.`` and a lone name have parents too."""
+    from ahp_toolkit.core.places import Remote
+
+    return run if isinstance(run, Remote) else Path(os.path.abspath(run))  # noqa: PTH100  a link keeps its own parents
 
 
 def _of_another_build(own: Path, split: Path) -> bool:

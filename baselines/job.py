@@ -11,7 +11,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.torch_io import PRECISIONS
 
 from .recipes import Recipe, recipe_of
-from .settings import Between, Count, Natural, OneOf, check_fields
+from .settings import Between, Natural, OneOf, Steps, check_fields
 
 LONGEST_NAME = 200  # bytes; file systems take 255
 CACHED = 1.75  # a cached person's largest side in sizes of the crop, so that none is enlarged (`Recipe.cache_px`)
@@ -57,20 +57,20 @@ class Training:
     settings: dict[str, Any] = field(default_factory=dict)
     out: Path | None = None
     device: str = "auto"
-    devices: Count = 1
+    devices: Steps = 1
     workers: Natural = 0
-    steps: Count | None = None
-    batch: Count | None = None
+    steps: Steps | None = None
+    batch: Steps | None = None
     precision: Annotated[str, OneOf(PRECISIONS)] | None = None
     iou: Annotated[float, Between(0, 1, open_low=True)] | None = None
     ema: Annotated[float, Between(0, 1, open_high=True)] = 0.0
-    accumulate: Count = 1
+    accumulate: Steps = 1
     compile: bool = False
     init: Path | None = None
     name: str = ""
     quiet: bool = False
-    save_every: Count | None = None
-    stop_at: Count | None = None
+    save_every: Steps | None = None
+    stop_at: Steps | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "train.")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.torch_io import MAX_NUMBER
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Between:
 
     def __str__(self) -> str:
         if self.step:
-            return f"that is a positive multiple of {self.step}"
+            most = "" if self.high == math.inf else f", at most {self.high:g}"
+            return f"that is a positive multiple of {self.step}{most}"
         low = f"above {self.low:g}" if self.open_low else f"of {self.low:g} or more"
         if self.high == math.inf:
             return low
@@ -54,10 +56,13 @@ class OneOf:
         return "that is one of " + ", ".join(map(str, self.values))
 
 
-Size = Annotated[int, Between(64, step=64)]
-Width = Annotated[int, Between(4)]
-Count = Annotated[int, Between(1)]
-Natural = Annotated[int, Between(0)]
+#: Numbers that make an architecture: no checkpoint with larger ones is built.
+Size = Annotated[int, Between(64, MAX_NUMBER, step=64)]
+Width = Annotated[int, Between(4, MAX_NUMBER)]
+Count = Annotated[int, Between(1, MAX_NUMBER)]
+Natural = Annotated[int, Between(0, MAX_NUMBER)]
+#: Of a training, not of a network.
+Steps = Annotated[int, Between(1)]
 Weight = Annotated[float, Between(0)]
 Share = Annotated[float, Between(0, 1)]
 Threshold = Annotated[float, Between(0, 1, open_low=True, open_high=True)]

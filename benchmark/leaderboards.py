@@ -1,8 +1,9 @@
 """Leaderboards from run folders: who may be ranked together, who stands where, and who is tied.
 
-A leaderboard holds runs of one board, one dataset digest and one protocol (digest of the definitions): others get a
-board of their own. A run is tied with the one above when the paired bootstrap of their difference holds 0; a tie
-group never reaches further than what is tied with its first run.
+A leaderboard holds runs of one board, one dataset digest, one protocol (digest of the definitions) and, for pictures,
+one thing that was given (the initial mask, or the true masks): others get a board of their own. A run is tied with the
+one above when the paired bootstrap of their difference holds 0; a tie group never reaches further than what is tied
+with its first run.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from .metric import METRICS, Metric
 
 #: The metric a board is sorted by, and the order of its columns; others follow by name.
 HEADLINE = {"mask": "iou_amodal", "content": "l1_image"}
+#: What the methods of a content board were given beside the occluded picture.
+INITIAL, TRUTH = "initial mask given", "true masks given"
+_NOTHING = "nothing"  # stands on every board
 _ORDER = (
     "iou_amodal", "iou_invisible", "iou_modal", "l1_mask", "boundary_iou", "iou_invisible_gtvis",
     "iou_invisible_global", "iou_amodal_global", "iou_modal_global", "l1_mask_pixel",
@@ -82,11 +86,13 @@ class Board:
     runs: list[Run]
     metrics: list[type[Metric]] = field(default_factory=list)
     standings: dict[str, dict[int, Standing]] = field(default_factory=dict)
+    given: str = ""
 
     @property
     def key(self) -> str:
         """A short name for files and anchors."""
-        return f"{self.split}-{self.board}-{self.digest[:8]}-{self.protocol[:4]}"
+        true = "-true-masks" if self.given == TRUTH else ""
+        return f"{self.split}-{self.board}{true}-{self.digest[:8]}-{self.protocol[:4]}"
 
     @property
     def headline(self) -> str:
@@ -111,15 +117,26 @@ def load_runs(boards: Path) -> list[Run]:
 
 def boards_of(runs: Sequence[Run]) -> list[Board]:
     """Leaderboards of runs that may be compared, mask before content, by split."""
-    found: dict[tuple[str, str, str, str], list[Run]] = {}
+    found: dict[tuple[str, str, str, str], dict[str, list[Run]]] = {}
     for run in runs:
         for board, protocol in run.about["protocol"].items():
-            key = (run.about["split"], board, run.about["dataset_digest"], protocol)
-            found.setdefault(key, []).append(run)
-    made = [Board(board, split, digest, protocol, rs) for (split, board, digest, protocol), rs in found.items()]
+            key = (board, run.about["split"], run.about["dataset_digest"], protocol)
+            found.setdefault(key, {}).setdefault(_given(run, board), []).append(run)
+    made = []
+    for key, by_given in found.items():
+        for_all = by_given.pop(_NOTHING, [])
+        made += [Board(*key, [*rs, *for_all], given=given) for given, rs in (by_given or {INITIAL: []}).items()]
     for b in made:
         _rank(b)
-    return sorted(made, key=lambda b: (b.split, b.board != "mask", b.digest, b.protocol))
+    return sorted(made, key=lambda b: (b.split, b.board != "mask", b.digest, b.protocol, b.given))
+
+
+def _given(run: Run, board: str) -> str:
+    """What a method was given for its pictures, as ``fed_by`` in its run.json says; one for all masks."""
+    if board != "content":
+        return ""
+    said = run.about["run"].get("fed_by")
+    return TRUTH if said == "truth" else _NOTHING if said == "nothing" else INITIAL
 
 
 def _rank(board: Board) -> None:

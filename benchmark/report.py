@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def _grids(board: Board, seed: int) -> tuple[list[Grid], list[Grid]]:
     metric = METRICS.get("iou_invisible" if board.board == "mask" else "l1_invisible").METRIC
     if not all(metric.name in r.samples.column_names for r in board.runs):
         return [], []
-    shown = Board(board.board, board.split, board.digest, board.protocol, board.runs[:_GRID_RUNS], board.metrics)
+    shown = replace(board, runs=board.runs[:_GRID_RUNS])
     seeded = pick_seeded(shown, _SEEDED, seed)
     disagreed = pick_disagreement(shown, metric.name, _DISAGREED) if len(shown.runs) > 1 else []
     worst = {k: pick_worst(r, metric, _WORST) for k, r in enumerate(shown.runs)}
@@ -172,6 +172,6 @@ def _grids(board: Board, seed: int) -> tuple[list[Grid], list[Grid]]:
         made.append(grid(shown, tiles, disagreed, metric, "Greatest disagreement", note))
     each = []
     for k, picked in worst.items():
-        only = Board(board.board, board.split, board.digest, board.protocol, [shown.runs[k]])
+        only = replace(board, runs=[shown.runs[k]])
         each.append(grid(only, tiles.only(k), picked, metric, f"Worst cases of {shown.runs[k].model}", figure))
     return made, each

@@ -9,6 +9,7 @@ that the fault touches: either mask on the mask board, the picture on the conten
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ class Submission:
     @property
     def model(self) -> str:
         """The method's name: run.json's ``model``, else the name of the folder, or of the file without its ending."""
-        path = self.path.absolute()
+        path = Path(os.path.abspath(self.path))  # noqa: PTH100  `..` has a name, a link keeps its own
         return one_line(self.run.get("model") or (path.name if path.is_dir() else path.stem))[:200]
 
     @property
@@ -274,7 +275,7 @@ def parse(where: str, row: Row, root: Path) -> Parsed:
         try:
             setattr(out, key, _mask(row.get(key)))
         except (ValueError, TypeError, KeyError, UnicodeError, OverflowError) as e:
-            kind = "wrong_size" if "size" in str(e) else "bad_mask"
+            kind = "wrong_size" if "wrong size" in str(e) else "bad_mask"
             out.faults.add(key)
             out.problems.append(Problem(kind, where, name, f"{key}: {e}; masks are COCO RLE on the 256x256 crop"))
     image = row.get("image")

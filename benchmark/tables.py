@@ -98,7 +98,8 @@ def rank_text(board: Board, row: int) -> str:
 
 def title(board: Board) -> str:
     """A board's heading."""
-    return f"{board.board.capitalize()} board, split {board.split} (dataset {board.digest[:12]})"
+    given = f", {board.given}" if board.given else ""
+    return f"{board.board.capitalize()} board, split {board.split}{given} (dataset {board.digest[:12]})"
 
 
 def markdown(board: Board) -> str:
@@ -166,7 +167,7 @@ def to_csv(board: Board) -> str:
     for run in board.runs:
         for s in run.scores.values():
             if s.board == board.board:
-                said = replace(s, unit=METRICS.get(s.metric).METRIC.stored_unit())  # boards scored earlier say "%"
+                said = replace(s, unit="ratio") if s.unit == "%" else s  # boards scored earlier
                 writer.writerow([text.to_cell(getattr(said, n)) for n in names])
     return out.getvalue()
 
@@ -224,7 +225,8 @@ def to_json(board: Board) -> dict[str, Any]:
             }
         )  # fmt: skip
     return {
-        "board": board.board, "split": board.split, "dataset_digest": board.digest, "protocol": board.protocol,
+        "board": board.board, "split": board.split, "given": board.given,
+        "dataset_digest": board.digest, "protocol": board.protocol,
         "headline": board.headline, "definitions": {m.name: m.definition for m in board.metrics}, "rows": rows,
         "reported": [
             {"method": r.method, "data": r.data, "source": r.source, "protocol": r.protocol, "figures": r.figures}

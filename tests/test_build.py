@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit import cli, flow
-from ahp_toolkit.builder import renderer_of
+from ahp_toolkit.builder import renderer_of, report
 from ahp_toolkit.core import images, store
 from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
@@ -147,6 +149,40 @@ def test_peoples_decisions_replace_the_rule(data, built, tmp_path):
     build(data, out, "--decisions", log)
     kept = {h.human_id for h in store.read_records(out / "review", Human)}
     assert human not in kept and len(kept) == 59
+
+
+def reviewed(out: Path) -> dict[str, str]:
+    """The page's first table on the review: humans by what is said of them."""
+    page = (out / "report" / "index.html").read_text()
+    section = page[page.index('<section id="review">') :]
+    rows = section[: section.index("</table>")].split("<tr>")
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
+    return {c[0].strip(): c[1] for c in cells if c}
+
+
+def test_the_page_says_of_the_review_what_the_build_made_of_it(data, built, tmp_path):
+    from ahp_toolkit.core.records import Decision, Segmented
+    from annotation import decisions, proposals
+    from annotation.about import digest
+
+    first, other = list(store.read_records(built / "parse", Segmented))[:2]
+    one, shown = first.candidate.candidate_id, digest(first.mask)
+    out, bob = tmp_path / "copy", tmp_path / "bob.jsonl"
+    shutil.copytree(built, out)
+    decisions.append(out / "decisions/ann.jsonl", Decision(one, "preserve", "ann", shown=shown))
+    decisions.append(bob, Decision(one, "discard", "bob", "other", shown=shown))
+    build(data, out, "--merge", "unanimous", "--decisions", bob)
+    said = reviewed(out)
+    assert said["reviewers disagree"] == "1" and said["decided by people"] == "0"
+    ahp("build", "report", "--root", out, "--decisions", bob)
+    assert reviewed(out) == said
+    assert "made without the words of bob.jsonl" in ahp("build", "report", "--root", out)
+    assert reviewed(out)["preserve"] == "1"
+    build(data, out, "--decisions", bob)  # the same words, another rule
+    assert reviewed(out)["discard"] == "1"
+    proposals.propose(out, [replace(first, mask=other.mask)])
+    report(out, anew=False, decisions=[bob])
+    assert reviewed(out)["back with a new mask"] == "1"
 
 
 @pytest.mark.parametrize("fmt", ["cocoa", "kins", "ahp", "webdataset"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,7 +184,8 @@ def test_what_a_former_export_made_and_this_one_does_not_goes(build, tmp_path, f
     assert files(tmp_path / "o") == files(tmp_path / "fresh") | {"mine.txt"}
     said = store.read_json(tmp_path / "o/export.json")
     assert said == store.read_json(tmp_path / "fresh/export.json")
-    assert set(said["splits"]["val"]["files"]) == files(tmp_path / "fresh") - {"export.json"}
+    named = (tmp_path / "o" / said["splits"]["val"]["files"]).read_text().splitlines()
+    assert set(named) == files(tmp_path / "fresh") - {"export.json", "files-val.txt"} and len(named) == len(set(named))
 
 
 def test_an_export_speaks_of_every_split_that_lies_there(build, tmp_path):
@@ -207,16 +209,68 @@ def killed(_: Sample) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_killed_export_leaves_no_word_of_the_former_one_but_what_it_made(build, tmp_path):
-    run(build, tmp_path / "o", "ahp")
-    before = files(tmp_path / "o")
-    smaller = with_split(build, tmp_path / "smaller", 2)
+def killed_after(build: Path, n: int) -> Callable[[Sample], object]:
+    """A renderer that is killed at the ``n``-th sample."""
+    render, left = fake_build.render_of(build), [n]
+
+    def one(sample: Sample) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return render(sample)
+
+    return one
+
+
+@pytest.mark.parametrize("n", [0, 3])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_killed_export_leaves_no_word_of_the_former_one_and_nothing_once_made_again(build, tmp_path, n, before):
+    if before:
+        run(build, tmp_path / "o", "ahp")
     with pytest.raises(KeyboardInterrupt):
-        export(smaller, tmp_path / "o", "ahp", ["val"], render=killed, quiet=True)
-    assert "export.json" not in files(tmp_path / "o") and len(files(tmp_path / "o")) == len(before)
+        export(build, tmp_path / "o", "ahp", ["val"], render=killed_after(build, n), quiet=True)
+    assert "export.json" not in files(tmp_path / "o")
+    with pytest.raises(UserError, match="found one of samples as ahp"):
+        run(build, tmp_path / "o", "ahp", "humans")
+    smaller = with_split(build, tmp_path / "smaller", 2)
     run(smaller, tmp_path / "o", "ahp")
     run(smaller, tmp_path / "fresh", "ahp")
     assert files(tmp_path / "o") == files(tmp_path / "fresh")
+
+
+def test_a_split_that_has_nobody_any_more_goes(build, tmp_path):
+    both = with_split(build, tmp_path / "both", 2)
+    made = {"render": fake_build.render_of(both), "quiet": True}
+    export(both, tmp_path / "o", "ahp", **made)
+    shutil.rmtree(both / "splits/test")
+    export(both, tmp_path / "o", "ahp", **made)
+    export(both, tmp_path / "fresh", "ahp", **made)
+    assert files(tmp_path / "o") == files(tmp_path / "fresh")
+    assert list(store.read_json(tmp_path / "o/export.json")["splits"]) == ["val"]
+
+
+@pytest.mark.parametrize("fmt", ["ahp", "cocoa"])
+def test_pictures_whose_photo_is_missing_stay_and_a_disk_that_is_away_is_refused(build, tmp_path, fmt):
+    mine = tmp_path / "mine"
+    shutil.copytree(build, mine)
+    about = store.read_json(mine / "build.json")
+    photos = tmp_path / "photos"
+    shutil.copytree(about["roots"]["coco"], photos)
+    store.write_json(mine / "build.json", about | {"roots": about["roots"] | {"coco": str(photos)}})
+    run(mine, tmp_path / "o", fmt, "humans")
+    whole = files(tmp_path / "o")
+    there = sorted(p for p in photos.rglob("*") if p.suffix in (".jpg", ".png"))
+    human = next(h for h in store.read_records(mine / "splits/val/humans", Human) if (photos / h.image.path).exists())
+    (photos / human.image.path).unlink()
+    run(mine, tmp_path / "o", fmt, "humans")
+    said = store.read_json(tmp_path / "o/export.json")["splits"]["val"]
+    assert files(tmp_path / "o") == whole and said["dropped"]["coco/image_missing"] > 0
+    photos.rename(tmp_path / "away")
+    with pytest.raises(
+        UserError, match="none of the .* photos that were looked for is there, such as .*mount or fetch"
+    ):
+        run(mine, tmp_path / "o", fmt, "humans")
+    assert files(tmp_path / "o") == whole and len(there) > 1
 
 
 def test_a_split_whose_export_was_killed_is_said_to_be_unfinished_until_it_is_made(build, tmp_path):
@@ -225,7 +279,7 @@ def test_a_split_whose_export_was_killed_is_said_to_be_unfinished_until_it_is_ma
     export(both, tmp_path / "o", "ahp", ["test", "val"], **made)
     whole = store.read_json(tmp_path / "o/export.json")
     with pytest.raises(KeyboardInterrupt):
-        export(both, tmp_path / "o", "ahp", ["test"], render=killed, quiet=True)
+        export(both, tmp_path / "o", "ahp", ["test"], render=killed_after(both, 0), quiet=True)
     export(both, tmp_path / "o", "ahp", ["val"], **made)
     splits = store.read_json(tmp_path / "o/export.json")["splits"]
     assert splits["test"].pop("unfinished") is True and splits == whole["splits"]
@@ -249,13 +303,26 @@ def test_an_export_is_not_mixed_with_another(build, tmp_path, fmt, what, images,
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
 
-@pytest.mark.parametrize("said", ["{", "[]", '{"splits": 3}', '{"splits": {"val": 1}}'])
+ENTRY = '{"format": "cocoa", "what": "samples", "splits": {"val": {"files": [3], "dropped": {}}}}'
+
+
+@pytest.mark.parametrize("said", ["{", "[]", '{"splits": 3}', '{"splits": {"val": 1}}', ENTRY])
 def test_a_damaged_word_of_a_former_export_counts_as_none(build, tmp_path, said):
     (tmp_path / "o").mkdir()
     (tmp_path / "o/export.json").write_text(said)
     run(build, tmp_path / "o", "cocoa", images=False)
     run(build, tmp_path / "fresh", "cocoa", images=False)
     assert store.read_json(tmp_path / "o/export.json") == store.read_json(tmp_path / "fresh/export.json")
+
+
+def test_pictures_are_asked_of_each_split_by_itself(build, tmp_path):
+    both = with_split(build, tmp_path / "both", 2)
+    made = {"render": fake_build.render_of(both), "quiet": True}
+    export(both, tmp_path / "o", "cocoa", ["val"], images=False, **made)
+    export(both, tmp_path / "o", "cocoa", ["test"], **made)
+    export(both, tmp_path / "o", "cocoa", ["val"], images=False, **made)
+    with pytest.raises(UserError, match="holds an export with pictures"):
+        export(both, tmp_path / "o", "cocoa", ["test"], images=False, **made)
 
 
 def test_humans_and_samples_have_folders_of_their_own(build):
@@ -269,9 +336,8 @@ def test_humans_and_samples_have_folders_of_their_own(build):
 def test_a_name_that_leads_out_of_the_folder_is_not_removed(build, tmp_path):
     run(build, tmp_path / "o", "cocoa", images=False)
     (tmp_path / "mine.txt").write_text("mine")
-    said = store.read_json(tmp_path / "o/export.json")
-    said["splits"]["val"]["files"] += ["../mine.txt", str(tmp_path / "mine.txt")]
-    store.write_json(tmp_path / "o/export.json", said)
+    with (tmp_path / "o/files-val.txt").open("a") as f:
+        f.write(f"../mine.txt\n{tmp_path / 'mine.txt'}\nannotations\n\xff\n\n")
     run(build, tmp_path / "o", "cocoa", images=False)
     assert (tmp_path / "mine.txt").exists()
 

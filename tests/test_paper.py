@@ -227,3 +227,8 @@ def test_a_run_with_other_training_options_is_no_row(root: Path, tmp_path: Path,
     run, _ = bench_steps.train_once(theirs)
     assert bench_steps.finished(theirs) == run
     assert bench_steps.finished(job) is None and bench_steps.steps_done(job) == 0
+
+
+def test_a_figure_that_is_none_for_one_seed_is_shown_as_none() -> None:
+    found = [Score("content", "m", "fid", "all", v, "", False, v, v, 4, 0, "r", "d") for v in (float("nan"), 3.0)]
+    assert paper_page._cell("fid", found) == "– ± –"

@@ -196,8 +196,8 @@ class MaskModel(Baseline):
             terms["modal_parsing"] = L.parsing_ce(output.need("modal_parsing"), labels[0], batch.parsed, people)
             terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed, people)
         if self.settings.discriminator:
-            share = self.settings.l_share * self.settings.l_seg
-            heard = soft if self.settings.l_share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
+            share = self.settings.l_share * self.settings.l_seg  # 0: there is nothing that it could drown out
+            heard = soft if share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
             terms["adversarial"] = self.adversarial.maker(self.critic(heard))
         terms["l1"] = F.l1_loss(soft, truth)
         terms["perceptual"] = L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth)

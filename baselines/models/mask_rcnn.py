@@ -28,7 +28,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from ahp_toolkit.core.errors import UserError
 
 from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
-from ..settings import Between, Count, Settings, Share, Width, make_settings, refuse_name
+from ..settings import MAX_NUMBER, Between, Count, Settings, Share, Width, make_settings, refuse_name
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
 TASKS = ("mask",)
@@ -47,7 +47,7 @@ class MaskRcnnSettings(Settings):
     width: Width = 256
     backbone: str = "resnet50"
     pretrained: bool = False
-    min_size: Annotated[int, Between(32)] = 512
+    min_size: Annotated[int, Between(32, MAX_NUMBER)] = 512
     proposals: Count = 200
     min_overlap: Share = 0.1
 

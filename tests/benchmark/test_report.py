@@ -19,6 +19,7 @@ from benchmark.report import _absent, write_report
 from benchmark.score import score
 from benchmark.tables import SPEED, cells, scored_of, speed_rows
 
+from .test_score import _painted
 from .world import make_split, noisy, submit
 
 
@@ -98,6 +99,37 @@ def test_other_datasets_and_definitions_stand_apart(world, tmp_path) -> None:  #
     store.write_json(run / "score.json", about)
     found = boards_of(load_runs(tmp_path / "b"))
     assert sorted([r.model for r in b.runs] for b in found) == [["a"], ["c"], ["d"]]
+
+
+def test_pictures_of_true_masks_stand_apart_and_what_needs_none_on_both(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    split = tmp_path / "val"
+    samples = make_split(split, 4, 2, pictures=True)
+    for name, fed in (("truth", "truth"), ("cascade", "ours@1"), ("plain", "nothing"), ("outside", None)):
+        folder = _painted(tmp_path / name, samples, 1)
+        store.write_json(folder / "run.json", {"model": name} | ({"fed_by": fed} if fed else {}))
+        score(folder, split, tmp_path / "b")
+    found = {b.given: sorted(r.model for r in b.runs) for b in boards_of(load_runs(tmp_path / "b"))}
+    assert found == {
+        "initial mask given": ["cascade", "outside", "plain"],
+        "true masks given": ["plain", "truth"],
+    }
+    made = write_report(tmp_path / "b", tmp_path / "r")
+    assert len({p.name for p in made}) == len(made) == 7
+    page, md = ((tmp_path / "r" / f"leaderboard.{form}").read_text() for form in ("html", "md"))
+    assert all("Content board, split val, true masks given" in text for text in (page, md))
+    said = json.loads((tmp_path / "r" / "leaderboard.json").read_text())["boards"]
+    assert [b["given"] for b in said] == ["initial mask given", "true masks given"]
+
+
+def test_a_score_of_an_unknown_metric_ends_no_report(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    _, split, samples = world
+    run = score(submit(tmp_path / "m", noisy(samples, 2, 1), split), split, tmp_path / "b").folder
+    kept = list(store.read_records(run / "scores.parquet", Score))
+    other = [replace(s, metric="iou_of_others") for s in kept if s.metric == "iou_amodal"]
+    store.write_records(run / "scores.parquet", [*kept, *other], Score)
+    write_report(tmp_path / "b", tmp_path / "r")
+    (table,) = (tmp_path / "r").glob("*.csv")
+    assert "iou_of_others" in table.read_text() and "iou_of_others" not in (tmp_path / "r/leaderboard.md").read_text()
 
 
 def test_tables_for_machines_hold_fractions_and_say_so(world, tmp_path) -> None:  # type: ignore[no-untyped-def]

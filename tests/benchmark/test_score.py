@@ -21,7 +21,7 @@ from benchmark import commands
 from benchmark.identity import run_id_of
 from benchmark.leaderboards import boards_of, load_runs
 from benchmark.score import score, split_digest
-from benchmark.submission import Submission, validate
+from benchmark.submission import Submission, parse, validate
 from benchmark.truth import crop_of, safe_name, sample_pairs, slices
 
 from .world import by_rule, make_split, noisy, paint, submit
@@ -441,3 +441,13 @@ def test_the_judge_imports_no_model() -> None:
     code += "print([m for m in sys.modules if m.startswith(('baselines', 'torch', 'fiftyone'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_mask_that_is_no_object_is_a_bad_one_and_a_folder_has_its_own_name(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"sample_id": str(i), "amodal": m} for i, m in enumerate((True, [], "x", {"size": [3, 3], "counts": "9"}))]
+    (tmp_path / "net" / "sub").mkdir(parents=True)
+    (tmp_path / "net" / "predictions.json").write_text(json.dumps(rows))
+    monkeypatch.chdir(tmp_path / "net" / "sub")
+    submission = Submission(Path(".."))
+    kinds = [p.kind for where, row in submission.rows() for p in parse(where, row, submission.root).problems]
+    assert kinds == ["bad_mask"] * 3 + ["wrong_size"] and submission.model == "net"

@@ -80,3 +80,4 @@ def test_micro_batches_leave_the_share_what_it_is(monkeypatch: pytest.MonkeyPatc
 def test_the_share_is_of_the_weighted_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
     one, three = (gradient(monkeypatch, "adversarial", 1, 300.0, l_seg=w) for w in (1.0, 3.0))
     assert three == pytest.approx(3 * one, rel=1e-3)
+    assert gradient(monkeypatch, "adversarial", 1, 1.0, l_seg=0.0) > 0  # nothing to drown out: not turned off

@@ -48,6 +48,9 @@ MODEL = [
     ("pix2pix", "mask", "size", "abc", "a positive multiple of 64"),
     ("pix2pix", "mask", "size", 0, "a positive multiple of 64"),
     ("ovsr", "mask", "pool", -1, "an int of 1 or more"),
+    ("ovsr", "mask", "pool", 5000, "an int of 1 or more, at most 4096, got 5000"),  # nothing could load it again
+    ("pix2pix", "mask", "size", 8192, "a positive multiple of 64, at most 4096"),
+    ("human_deocclusion", "mask", "templates", 4097, "at most 4096"),
     ("ovsr", "mask", "iterations", 0, "an int of 1 or more"),
     ("mask_rcnn", "mask", "min_size", 0, "an int of 32 or more"),
     ("mask_rcnn", "mask", "backbone", "resnet5", "did you mean resnet50?"),

@@ -7,7 +7,7 @@ const item = (id) => ({ id, photo: "x", label: "y", shown: "0123456789abcdef", f
 const turn = async () => { for (let i = 0; i < 20; i++) await new Promise((done) => setImmediate(done)); };
 
 function panel(storage) {
-  const asked = [], timers = [], handlers = {};
+  const asked = [], timers = [], handlers = {}, gate = { wait: null };
   let component;
   const c2d = { fillRect() {}, drawImage() {}, putImageData() {}, getImageData: (x, y, w, h) => ({ data: new Uint8ClampedArray(4 * w * h) }), createImageData: (w, h) => ({ data: new Uint8ClampedArray(4 * w * h) }) };
   const canvas = { isConnected: true, offsetParent: {}, clientWidth: 64, dataset: {}, getContext: () => c2d };
@@ -17,7 +17,7 @@ function panel(storage) {
     document: { addEventListener: (name, f) => { handlers[name] = f; }, removeEventListener() {}, querySelector: () => null },
     setTimeout: (f, ms) => timers.push({ f, ms }), clearTimeout: (n) => { timers[n - 1].f = () => {}; },
     React: { createElement: (type, props, ...children) => (typeof type === "function" ? type(props) : { props, children }), useReducer: () => [0, () => {}], useRef: () => ({ current: canvas }), useEffect: (f) => f() },
-    Image: class { async decode() {} }, OffscreenCanvas: class { getContext() { return c2d; } },
+    Image: class { async decode() { await gate.wait; } }, OffscreenCanvas: class { getContext() { return c2d; } },
     ResizeObserver: class { observe() {} disconnect() {} },
     localStorage: { getItem: (k) => storage.get(k) ?? null, setItem: (k, v) => storage.set(k, v) },
     fetch: (url, o) => new Promise((done, fail) => {
@@ -26,13 +26,13 @@ function panel(storage) {
     }),
   };
   vm.createContext(sandbox);
-  vm.runInContext(fs.readFileSync(SOURCE, "utf8").replace("const changed = ()", "window.inside = () => ({ S, open }); const changed = ()"), sandbox);
+  vm.runInContext(fs.readFileSync(SOURCE, "utf8").replace("const changed = ()", "window.inside = () => ({ S, open, inside: { mended } }); const changed = ()"), sandbox);
   const look = () => JSON.stringify(component({}));
   look();
   const key = (k) => handlers.keydown({ key: k, code: "Key" + k.toUpperCase(), target: null, preventDefault() {}, stopImmediatePropagation() {} });
   const fire = (ms) => { const due = timers.filter((t) => t.ms === ms); for (const t of due) { const f = t.f; t.f = () => {}; f(); } };
   const next = async (operator) => { await turn(); const i = asked.findIndex((a) => a.operator === operator); return i < 0 ? null : asked.splice(i, 1)[0]; };
-  return { key, fire, next, look, ...window.inside() };
+  return { key, fire, next, look, gate, ...window.inside() };
 }
 async function fill(p, prefix) { // answers the view's requests until nothing more is asked
   for (let n = 0, q; (q = await p.next("queue")); ) {
@@ -62,6 +62,41 @@ const SCENARIOS = {
     (await p.next("decide")).answer({ result: { mine: null, progress: { ...PROGRESS, trouble: "bob.jsonl, line 3" } } });
     await turn();
     return { left: kept(storage), refused: p.S.refused, told: p.look().includes("bob.jsonl, line 3") };
+  },
+  async mended() { // mended, taken back: no word before the mask from before is shown again
+    const p = panel(new Map()), asked = [];
+    const decide = async (said) => { const q = await p.next("decide"); asked.push([q.params.candidate_id, q.params.verdict, q.params.shown[0]]); q.answer({ result: { progress: PROGRESS, ...said } }); await turn(); };
+    await fill(p, "c");
+    p.key("r"); await decide({ mine: { verdict: "refine", reason: "", note: "" } });
+    p.key("arrowleft");
+    p.inside.mended();
+    (await p.next("mended")).answer({ result: { item: { ...item("c0"), shown: "f".repeat(16), mine: { verdict: "refine", reason: "bad_mask", note: "mended" } } } });
+    await turn();
+    p.key("u"); p.key("p"); // the second while the answer is out: of the mask that is still shown
+    await decide({ mine: { verdict: "refine", reason: "", note: "" }, item: item("c0") });
+    await decide({ mine: { verdict: "preserve", reason: "", note: "" } });
+    let open;
+    p.gate.wait = new Promise((done) => { open = done; }); // the picture takes its time
+    p.key("u"); await decide({ mine: { verdict: "refine", reason: "", note: "" }, item: item("c0") });
+    p.key("p"); const early = await p.next("decide");
+    open(); await turn();
+    p.key("p"); await decide({ mine: { verdict: "preserve", reason: "", note: "" } });
+    p.key("u"); p.key("u"); await decide({ mine: null }); await decide({ mine: null });
+    return { asked, early };
+  },
+  async reopened() { // nothing is left; then a decided one has a new mask, and one was passed over
+    const p = panel(new Map()), seen = [];
+    const queue = async (...ids) => { const q = await p.next("queue"); seen.push(q.params.seen); q.answer({ result: { items: ids.map(item), recent: [], progress: PROGRESS } }); await turn(); };
+    const decide = async (left) => (await p.next("decide")).answer({ result: { mine: { verdict: "discard", reason: "", note: "" }, progress: { ...PROGRESS, left } } });
+    await queue("a", "b", "c"); await queue();
+    p.key("d"); await decide(2); await turn();
+    p.key("arrowright");
+    p.key("d"); await decide(2);
+    await queue("b", "a");
+    const ids = p.S.items.map((i) => i.id), at = p.S.pos;
+    await queue();
+    p.key("d"); await decide(1); await turn(); p.key("d"); await decide(0); await queue();
+    return { seen, ids, at, asked: await p.next("queue") };
   },
   async retry() { // a fetch fails, the view is changed before it is tried again
     const p = panel(new Map());

@@ -10,17 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ahp_toolkit import flow
 from ahp_toolkit.core import store
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision
-from annotation import decisions, exchange, exchange_masks, merge, proposals, review
+from annotation import decisions, exchange, exchange_masks, merge, proposals, resegment, review
 from annotation.about import Case, Proposal, digest
 from annotation.decisions import Retraction
 from annotation.merge import Merge
 from annotation.queue import Handed, Plan
 from annotation.session import ByScore, Session, log_path
 from annotation.status import status
-from annotation.words import Words
+from annotation.words import Words, outcome
 
 from .small import person, rectangle, say, write
 
@@ -47,6 +48,12 @@ def stage(root, rule=None):
     out = fn([(str(p), "") for p in store.parts(root / "parse")])
     humans = [(h.verdict, h.mask) for h in out.tables[""] if h.human_id == A]
     return humans[0] if humans else next(d.reason for d in out.dropped if d.id == A)
+
+
+def detail(root):
+    review.forget()
+    fn = review.Review(review.Thresholds(0, 0), tuple(map(str, merge.logs_of(root))), "", refine=str(root / "refine"))
+    return next(d.detail for p in store.parts(root / "parse") for d in fn([(str(p), "")]).dropped if d.id == A)
 
 
 def asked(session):
@@ -85,6 +92,15 @@ def test_a_refine_on_a_mended_mask_is_a_refine(root):
     assert status(root).verdicts == {A: "refine"} and ann.state(A)["verdict"] == "refine"
 
 
+def test_another_segmenter_is_given_the_mask_that_is_to_be_refined(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    ann.correct(A, NEW)
+    bob.decide(A, "refine", "bad_mask", shown=shown_to(bob))
+    assert [s.mask for s in resegment.to_refine(root)] == [NEW]
+    propose(root, OTHER)
+    assert next((s.mask, s.segmenter) for s in proposals.current(root)) == (OTHER, "sam@1")
+
+
 @pytest.mark.parametrize("order", [lambda root: ByScore(), lambda root: Handed(root, Plan(overlap=1.0))])
 @pytest.mark.parametrize("first", ["refine", "discard", "preserve"])
 def test_a_mask_that_another_mends_is_asked_about_again_and_the_words_from_before_do_not_count(root, order, first):
@@ -114,6 +130,19 @@ def test_words_that_do_not_say_are_about_a_mended_mask_by_their_time(root):
     assert proposals.known(root)[A].answered() == {"ann", "cho"}
 
 
+def test_times_of_any_zone_are_compared_as_times(root):
+    """Bob's, at 08:30 UTC, is from before ann's mask; as text it is later."""
+    say(root, "bob", A, "preserve", at="2026-01-01T10:30:00+02:00")
+    say(root, "ann", A, "refine", corrected=NEW, at="2026-01-01T09:00:00+00:00", note="mended")
+    assert proposals.known(root)[A].answered() == set()
+    say(root, "cho", A, "preserve", corrected=OTHER, at="2026-01-01T10:00:00+02:00")
+    assert proposals.known(root)[A].shown(ONE.mask) == NEW
+    said = [Decision(A, v, w, at=at, note="settled") for v, w, at in (
+        ("discard", "ann", "2026-01-01T09:00:00+00:00"), ("preserve", "bob", "2026-01-01T10:30:00+02:00"))]  # fmt: skip
+    assert Merge()(said).verdict == outcome(said).verdict == decisions.newest_of(said).verdict == "discard"
+    assert decisions.when("yesterday") == decisions.when("") < decisions.when("2026-01-01")
+
+
 def test_a_preserve_that_repeats_a_mended_mask_does_not_make_it_new(root):
     """Bob mends after ann; who was still shown ann's mask and preserves that one is asked about bob's."""
     ann, bob = Session(root, "ann"), Session(root, "bob")
@@ -123,6 +152,98 @@ def test_a_preserve_that_repeats_a_mended_mask_does_not_make_it_new(root):
     ann.decide(A, "preserve", shown=old)
     assert shown_to(bob) == digest(OTHER) and asked(ann) and asked(bob)
     bob.decide(A, "preserve", shown=digest(OTHER))
+    assert stage(root) == ("preserve", OTHER)
+
+
+@pytest.mark.parametrize("order", PLANS)
+def test_a_preserve_of_a_mask_that_was_taken_back_releases_what_was_shown(root, order):
+    ann = Session(root, "ann", order(root))
+    ann.decide(A, "refine", "bad_mask", shown=shown_to(ann))
+    ann.correct(A, NEW)
+    new = shown_to(ann)
+    ann.decide(A, "")  # the mended mask, not the refine
+    ann.decide(A, "preserve", shown=new)  # the page still shows it
+    assert stage(root) == ("preserve", NEW)
+    assert asked(ann) and shown_to(ann) == digest(ONE.mask) and proposals.reopened(root) == {A}
+    ann.decide(A, "preserve", shown=digest(ONE.mask))
+    assert stage(root) == ("preserve", ONE.mask) and not asked(ann) and proposals.reopened(root) == set()
+
+
+def test_another_who_preserved_a_mask_that_was_taken_back_is_asked_again(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    ann.correct(A, NEW)
+    new = shown_to(bob)
+    ann.decide(A, "")
+    bob.listen()
+    bob.decide(A, "preserve", shown=new)
+    assert stage(root) == ("preserve", NEW) and asked(bob)
+    ann.decide(A, "discard", "other", shown=shown_to(ann))
+    assert stage(root) == "other" and not asked(ann)  # bob's word is about another mask
+
+
+@pytest.mark.parametrize("proposed", [False, True])
+def test_a_word_that_only_brings_a_mask_overrides_nobody(root, proposed):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    bob.decide(A, "discard", "occluded")
+    if proposed:
+        propose(root, OTHER)
+    ann.correct(A, NEW)
+    for rule in (Merge(), Merge("unanimous"), Merge("senior", ("ann",))):
+        assert stage(root, rule) == "occluded"
+    assert stage(root, Merge(least=2)) == "undecided"  # ann has not decided
+    ann.listen()
+    assert ann.words.disagreed() == [] and status(root).verdicts == {A: "discard"}
+    ann.decide(A, "preserve", shown=digest(NEW))
+    assert stage(root) == ("preserve", NEW)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_who_mends_a_mask_stands_by_what_they_had_said(root, settled):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    bob.decide(A, "preserve" if settled else "discard", "" if settled else "other")
+    ann.decide(A, "discard", "occluded", settle=settled)
+    ann.correct(A, NEW)
+    assert [d.verdict for d in merge.words_of(root)[A]] == ["discard", "preserve" if settled else "discard"]
+    assert stage(root) in ("occluded", "other") and ann.words.disagreed() == []
+    assert ann.state(A)["verdict"] == "discard" and asked(ann)
+
+
+def test_a_mask_brought_after_two_preserves_makes_no_disagreement(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    for session in (ann, bob):
+        session.decide(A, "preserve")
+    ann.correct(A, NEW)
+    assert stage(root, Merge("unanimous", least=2)) == ("preserve", ONE.mask)
+    assert [d.verdict for d in status(root).said[A]] == ["preserve"] * 2 and ann.words.disagreed() == []
+
+
+def test_a_refine_on_a_proposal_that_its_speaker_mends_is_not_merged_with_older_words(root):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    bob.decide(A, "discard", "occluded")
+    propose(root, OTHER)
+    ann.decide(A, "refine", "bad_mask", shown=shown_to(ann))
+    ann.correct(A, NEW)
+    assert stage(root) == ("preserve", NEW)
+
+
+@pytest.mark.parametrize("order", PLANS)
+def test_a_provisional_word_is_nobodys_answer(root, order):
+    say(root, "model", A, "preserve", provisional=True)
+    ann = Session(root, "ann", order(root))
+    assert asked(ann)
+    propose(root)
+    say(root, "model", A, "discard", provisional=True, shown=digest(NEW))
+    assert proposals.reopened(root) == {A} and asked(ann)
+    say(root, "ann", A, "discard", reason="other", shown=digest(NEW))
+    assert not asked(ann) and proposals.reopened(root) == set()
+
+
+def test_an_old_panels_refine_on_a_mended_mask_is_a_refine(root):
+    """It logged that mask with the word."""
+    say(root, "zoe", A, "refine", corrected=NEW, at="2026-01-01T00:00:00+00:00", note="mended")
+    say(root, "bob", A, "refine", reason="bad_mask", corrected=NEW, at="2026-01-02T00:00:00+00:00")
+    assert stage(root) == ("refine", NEW) and status(root).verdicts == {A: "refine"}
+    say(root, "bob", A, "refine", corrected=OTHER, at="2026-01-03T00:00:00+00:00")  # a mask of his own
     assert stage(root) == ("preserve", OTHER)
 
 
@@ -221,7 +342,7 @@ def test_proposals_and_words_of_before_keep_their_meaning(root):
     say(root, "ann", A, "refine")
     part = root / "refine" / "part-00000.parquet"
     store.write_records(part, [Proposal(A, replace(ONE, mask=NEW), 1)], Proposal)
-    pq.write_table(store.read_table(part).drop(["heard"]), part)
+    pq.write_table(store.read_table(part).drop(["heard", "at"]), part)
     assert proposals.reopened(root) == {A} and stage(root) == ("refine", ONE.mask)
     say(root, "ann", A, "preserve")
     assert proposals.reopened(root) == set() and stage(root) == ("preserve", NEW)
@@ -229,9 +350,73 @@ def test_proposals_and_words_of_before_keep_their_meaning(root):
     assert decisions.entry_from_json(line) == Decision("a", "preserve", "ann")
 
 
-def test_a_mask_that_nobody_has_any_more_says_nothing(root):
+@pytest.mark.parametrize("order", PLANS)
+def test_a_preserve_of_a_mask_that_nobody_has_any_more_releases_no_other_and_is_asked_again(root, order):
+    """The build was made anew with another segmenter."""
+    ann = Session(root, "ann", order(root))
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    ann.decide(person(2).candidate.candidate_id, "preserve")
+    write(root, [replace(ONE, mask=NEW), person(2), person(3)])
+    assert stage(root) == "undecided" and detail(root) == "preserved by ann with a mask that nobody has any more"
+    parts, logs = [str(p) for p in store.parts(root / "parse")], tuple(map(str, merge.logs_of(root)))
+    review.forget()
+    assert list(flow._preserved_photos(parts, [""] * 2, logs, Merge(), "", "")) == [person(2).candidate.image.photo]
+    assert status(root).verdicts == {person(2).candidate.candidate_id: "preserve"}
+    assert status(root).reopened == {A} and not list(exchange_masks.chosen(root, ["preserve"]))[1:]
+    ann = Session(root, "ann", order(root))
+    assert asked(ann) and ann.progress()["left"] == 2 and not ann.state(A)["decided"]
+    ann.decide(A, "preserve", shown="0" * 16)  # a page from before
+    assert asked(ann) and stage(root) == "undecided"
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    assert not asked(ann) and stage(root) == ("preserve", NEW) and proposals.reopened(root) == set()
+
+
+def test_other_words_on_a_mask_that_nobody_has_any_more_stand(root):
+    say(root, "ann", A, "refine", reason="bad_mask", shown="0" * 16)
+    assert stage(root) == ("refine", ONE.mask) and not asked(Session(root, "ann"))
+    say(root, "ann", A, "discard", reason="other", shown="0" * 16)
+    assert stage(root) == "other" and not asked(Session(root, "ann"))
+
+
+def test_a_rules_word_stands_where_a_preserve_is_of_a_mask_that_is_gone(root):
     say(root, "ann", A, "preserve", shown="0" * 16)
-    assert stage(root) == ("preserve", ONE.mask)
+    rule = {A: Decision(A, "discard", "rule", provisional=True)}
+    logs = [str(p) for p in merge.logs_of(root)]
+    review.forget()
+    assert review.decisions_on(A, rule, logs, first=lambda: digest(ONE.mask)) == [rule[A]]
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_preserve_takes_its_proposed_mask_along(root, tmp_path, history, kind):
+    ann = Session(root, "ann", Handed(root))
+    ann.decide(A, "refine", "bad_mask")
+    propose(root)
+    ann.decide(A, "preserve", shown=shown_to(ann))
+    say(root, "bob", A, "preserve", at="2099-01-01T00:00:00+00:00")  # since the proposal, and does not say
+    assert stage(root) == ("preserve", NEW) and len(merge.words_of(root)[A]) == 2
+    other, path = write(tmp_path / "other", [ONE, person(2)], photos=True), tmp_path / f"d.{kind}"
+    exchange.export_decisions(root, path, history)
+    assert exchange.import_decisions(other, path).bad == []
+    assert stage(other) == ("preserve", NEW) and not asked(Session(other, "ann"))
+    assert exchange.import_decisions(root, path).taken == 0
+
+
+def test_an_imported_word_on_a_mask_that_is_not_here_is_bad(root, tmp_path):
+    ann, bob = Session(root, "ann"), Session(root, "bob")
+    ann.decide(A, "refine", "bad_mask")
+    bob.correct(A, NEW)
+    ann.decide(A, "refine", "bad_mask", shown=shown_to(ann))
+    other, path = write(tmp_path / "other", [ONE, person(2)]), tmp_path / "d.csv"
+    exchange.export_decisions(root, path)
+    done = exchange.import_decisions(other, path)
+    assert done.words == "0 taken, 0 known already, 1 bad" and "export it with --history" in done.bad[0].why
+    assert exchange.import_decisions(root, path).words == "0 taken, 1 known already, 0 bad"
+    exchange.export_decisions(root, path, history=True)  # ann's words come before bob's mask in it
+    assert exchange.import_decisions(other, path).words == "3 taken, 0 known already, 0 bad"
+    assert stage(other) == ("refine", NEW)
+    path.write_text(f"candidate_id,verdict,shown\n{A},discard,{'0' * 16}\n")
+    assert exchange.import_decisions(other, path, "cho").taken == 1  # whatever its mask
 
 
 @pytest.mark.parametrize("first", ["ann", "zoe"])

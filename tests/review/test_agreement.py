@@ -5,8 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision
 from annotation import agreement
+from annotation.about import MENDED, Case, digest
+from annotation.words import SETTLED
 
 
 def words(table: dict[str, dict[str, str]]) -> list[Decision]:
@@ -62,3 +65,31 @@ def test_nobody_shares_anything():
     said = [Decision("a", "discard", "x")]
     assert agreement.tally(said)[0] == [] and agreement.disagreements(said) == []
     assert math.isnan(agreement.interval(agreement.fleiss, agreement.tally(said)[1]).value)
+
+
+def heard(*said: Decision) -> list[tuple[str, str]]:
+    """(reviewer, verdict) of what counts for agreement on one candidate."""
+    case = Case()
+    for d in said:
+        case.take(d)
+    return [(d.reviewer, d.verdict) for d in agreement.unaware(case)]
+
+
+def test_what_was_said_before_seeing_the_others_counts_and_of_the_newest_mask():
+    mask = encode(np.ones((4, 4), bool))
+    first, new = "0" * 16, digest(mask)
+    ann, bob = Decision("a", "discard", "ann", shown=first), Decision("a", "preserve", "bob", shown=first)
+    settles = [Decision("a", "preserve", who, shown=first, note=SETTLED) for who in ("ann", "cho")]
+    own = [("ann", "discard"), ("bob", "preserve")]
+    assert heard(ann, bob) == heard(ann, bob, *settles) == own
+    assert heard(ann, bob, settles[0], Decision("a", "refine", "ann", shown=first)) == [("ann", "refine"), own[1]]
+    mends = Decision("a", "refine", "dan", "bad_mask", mask, at="2026", note=MENDED)
+    assert "dan" not in dict(heard(ann, bob, mends))  # it decides nothing
+    wants = Decision("a", "refine", "dan", shown=first)
+    assert heard(ann, bob, wants, mends) == heard(ann, bob, wants) == [*own, ("dan", "refine")]
+    later = [Decision("a", v, who, shown=new) for v, who in (("discard", "bob"), ("preserve", "cho"))]
+    assert heard(ann, bob, mends, *later) == [("bob", "discard"), ("cho", "preserve")]
+    settled = Decision("a", "preserve", "bob", corrected=mask, shown=new, note=SETTLED)
+    assert heard(ann, bob, mends, *later, settled) == [("bob", "discard"), ("cho", "preserve")]
+    assert heard(ann, bob, mends, settled) == []  # of the newest mask there is nothing else
+    assert heard(ann, Decision("a", "discard", "model", provisional=True)) == own[:1]

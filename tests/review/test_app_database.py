@@ -196,6 +196,19 @@ def test_without_a_database_the_error_names_the_two_ways_out(tmp_path):
     assert len(run.stdout.strip().splitlines()) == 1
 
 
+def test_a_database_that_goes_away_while_samples_are_counted_is_told_in_one_line(tmp_path, monkeypatch):
+    from pymongo.errors import AutoReconnect
+
+    def away() -> int:
+        raise AutoReconnect("127.0.0.1:27017: connection closed")
+
+    dataset = SimpleNamespace(_sample_collection=SimpleNamespace(estimated_document_count=away))
+    monkeypatch.setattr(app, "connect", lambda root: None)
+    monkeypatch.setattr(app, "push", lambda *args: dataset)
+    with pytest.raises(UserError, match="stopped answering .*connection closed.*no decision is lost"):
+        app.prepare(tmp_path, "ann")
+
+
 def test_a_port_in_use_is_refused():
     import socket
 

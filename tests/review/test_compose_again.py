@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -129,6 +131,68 @@ def test_a_word_spoken_while_others_are_proposed_stays(root, monkeypatch):  # no
     monkeypatch.setattr(compose, "run", slow)
     propose(root, ratio=(0.45, 0.5))
     assert votes.views(root)[pid].status == "picked" and votes.read_composites(root)[pid] == stood
+
+
+def test_the_table_does_not_change_between_a_words_check_and_its_line(root, monkeypatch):  # noqa: F811
+    propose(root)
+    pid = next(iter(votes.read_composites(root)))
+    append, turn, there = jsonl.append, compose.turn, threading.Event()
+
+    def arrives(root):
+        there.set()
+        return turn(root)
+
+    def other():
+        try:
+            propose(root, ratio=(0.45, 0.5))
+        finally:
+            there.set()
+
+    def slow(path, word):
+        proposing.start()
+        there.wait()  # until the other is through, or waits for its turn
+        append(path, word)
+
+    proposing = threading.Thread(target=other)
+    monkeypatch.setattr(compose, "turn", arrives)
+    monkeypatch.setattr(jsonl, "append", slow)
+    assert votes.act(root, "ed", pid, "pick").status == "picked"
+    proposing.join()
+    assert votes.views(root)[pid].status == "picked"
+
+
+@pytest.mark.parametrize("moment", ["made", "between the two renames"])
+def test_a_word_spoken_before_a_kill_stays(root, monkeypatch, moment):  # noqa: F811
+    propose(root)
+    run, rename, pid = compose.run, Path.rename, next(iter(votes.read_composites(root)))
+    stood = votes.read_composites(root)[pid]
+
+    def slow(*args, **kwargs):
+        votes.act(root, "ed", pid, "pick")
+        result = run(*args, **kwargs)
+        if moment == "made":
+            raise KeyboardInterrupt
+        return result
+
+    def killed(self, to):
+        if self.name == "proposals-next":
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(compose, "run", slow)
+        m.setattr(Path, "rename", killed)
+        propose(root, ratio=(0.45, 0.5))
+    propose(root, ratio=(0.45, 0.5))
+    assert votes.views(root)[pid].status == "picked" and votes.read_composites(root)[pid] == stood
+    left = {p.name for p in (root / "compose").iterdir()}
+    assert left == {"proposals", "words.jsonl", ".words.jsonl.end", ".lock"}
+
+
+def test_who_is_told_that_nothing_is_proposed_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UserError, match="no composites are proposed yet"):
+        votes.act(tmp_path, "ed", "any", "pick")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("killed", ["damaged", "moving"])

@@ -17,11 +17,13 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision
 from annotation import decisions, exchange, exchange_masks, merge, proposals
+from annotation.about import digest
 
 from .small import H, W, person, rectangle, say, write
 
 PEOPLE = [person(i, k) for i in range(3) for k in range(2)]
 IDS = [p.candidate.candidate_id for p in PEOPLE]
+FIRST = {p.candidate.candidate_id: digest(p.mask) for p in PEOPLE}
 NEW = encode(rectangle(9, 13, 21, 40))
 
 
@@ -71,7 +73,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
         st.builds(
             Decision, st.sampled_from(IDS), st.sampled_from(VERDICTS), st.sampled_from(["ann", "bob"]),
             st.sampled_from(("", *REASONS)), st.sampled_from([None, NEW]), st.floats(0, 1e6),
-            st.just("2026-01-01T00:00:00.000+00:00"), TEXT, st.booleans(), st.sampled_from(["", "0123456789abcdef"]),
+            st.just("2026-01-01T00:00:00.000+00:00"), TEXT, st.booleans(), st.sampled_from(["", "first"]),
         ),
         max_size=8,
     ),
@@ -80,7 +82,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 def test_what_goes_out_comes_back_exactly(tmp_path_factory, words, suffix):
     base = tmp_path_factory.mktemp("x")
     one, two = write(base / "one", PEOPLE), write(base / "two", PEOPLE)
-    for d in words:
+    for d in [replace(d, shown=d.shown and FIRST[d.candidate_id]) for d in words]:
         decisions.append(one / "decisions" / f"{d.reviewer}.jsonl", d, sync=False)
     path = base / f"d.{suffix}"
     n = exchange.export_decisions(one, path)
@@ -103,7 +105,7 @@ def test_history_goes_out_whole(root, tmp_path):
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_history_comes_back_as_it_was(root, tmp_path, suffix):
     for day, verdict in enumerate(("discard", "preserve", "refine", "preserve"), 1):
-        say(root, "ann", IDS[0], verdict, at=f"2026-01-0{day}T00:00:00+00:00", shown="0123456789abcdef")
+        say(root, "ann", IDS[0], verdict, at=f"2026-01-0{day}T00:00:00+00:00", shown=FIRST[IDS[0]])
     path = tmp_path / f"h.{suffix}"
     exchange.export_decisions(root, path, history=True)
     log = (root / "decisions" / "ann.jsonl").read_bytes()
@@ -135,7 +137,7 @@ def test_a_history_comes_back_whatever_its_clocks_said(root, tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_files_of_before_that_do_not_say_what_was_shown_are_read(root, tmp_path, suffix):
-    say(root, "ann", IDS[0], "preserve", shown="0123456789abcdef")
+    say(root, "ann", IDS[0], "preserve", shown=FIRST[IDS[0]])
     path = tmp_path / f"d.{suffix}"
     exchange.export_decisions(root, path)
     if suffix == "csv":
@@ -174,6 +176,44 @@ def test_an_old_word_from_elsewhere_does_not_replace_a_newer_one(root, tmp_path)
     done = exchange.import_decisions(root, path)
     assert done.taken == 0 and "has said preserve since" in done.bad[0].why
     assert merge.words_of(root)[IDS[0]][0].verdict == "preserve"
+
+
+def test_a_word_that_was_taken_back_does_not_return_with_an_older_export(root, tmp_path):
+    at = "2026-01-02T00:00:00+00:00"
+    say(root, "ann", IDS[0], "preserve", at="2026-01-01T00:00:00+00:00")
+    path = tmp_path / "d.csv"
+    exchange.export_decisions(root, path)
+    decisions.append(root / "decisions" / "ann.jsonl", decisions.Retraction(IDS[0], "ann", at))
+    done = exchange.import_decisions(root, path)
+    assert done.taken == 0 and f"ann has taken a word back since, at {at}" in done.bad[0].why
+    path.write_text(f"candidate_id,verdict,reviewer,at\n{IDS[0]},discard,ann,2026-01-03T00:00:00Z\n")
+    assert exchange.import_decisions(root, path).taken == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "mask"), [("2020-01-01T00:00:00Z", "first"), ("2199-01-01T00:00:00Z", "new"), ("", "new")]
+)
+def test_a_row_is_of_a_proposal_that_it_came_after(root, tmp_path, at, mask):
+    exchange_masks.import_masks(root, _one_mask(root), "ann")
+    path = tmp_path / "d.csv"
+    path.write_text(f"candidate_id,verdict,at\n{IDS[0]},preserve,{at}\n")
+    assert exchange.import_decisions(root, path, "bob").taken == 1
+    ((s, _),) = exchange_masks.chosen(root, ["preserve"])
+    assert s.mask == {"first": PEOPLE[0].mask, "new": NEW}[mask]
+    assert proposals.reopened(root) == ({IDS[0]} if mask == "first" else set())
+
+
+def test_times_come_in_as_utc_and_those_of_no_clock_are_bad(root, tmp_path):
+    path = tmp_path / "d.csv"
+    times = ["2026-01-01T10:30:00+02:00", "2026-01-01T08:30:00Z", "yesterday", "2026-01-01T08:30:00", "2026-01-01"]
+    rows = [f"{cid},preserve,ann,{at}\n" for cid, at in zip(IDS, times, strict=False)]
+    path.write_text("candidate_id,verdict,reviewer,at\n" + "".join(rows))
+    done = exchange.import_decisions(root, path)
+    assert (done.taken, [b.where for b in done.bad]) == (2, ["line 4", "line 5", "line 6"])
+    assert all("expected ISO 8601 with a zone" in b.why for b in done.bad)
+    assert [d.at for d in merge.read_logs(merge.logs_of(root))] == ["2026-01-01T08:30:00.000+00:00", times[1]]
+    path.write_text("candidate_id,verdict,reviewer,at\n" + rows[0] + rows[1].replace("Z", "+00:00"))
+    assert exchange.import_decisions(root, path).words == "0 taken, 2 known already, 0 bad"
 
 
 def test_an_unnamed_annotation_of_another_category_is_refused(root, tmp_path):
@@ -252,10 +292,22 @@ def test_masks_come_back_exactly_and_unchanged_ones_are_known(root, tmp_path, ki
     path = tmp_path / ("m.json" if kind == "coco" else "m")
     assert export(root, path) == len(PEOPLE)
     done = exchange_masks.import_masks(root, path, "bob")
+    assert (done.taken, done.known, done.bad) == (0, len(PEOPLE), [])
+    assert proposals.reopened(root) == set()
+    decisions.append(root / "decisions" / "ann.jsonl", decisions.Retraction(IDS[2], "ann"))
+    done = exchange_masks.import_masks(root, path, "bob")
     assert (done.taken, done.known, done.bad) == (1, len(PEOPLE) - 1, [])
     (new,) = proposals.newest(root / "refine").values()
     assert (new.candidate_id, new.segmented.mask, new.segmented.segmenter) == (IDS[2], NEW, "bob@mended")
     assert export(root, tmp_path / ("r.json" if kind == "coco" else "r"), ["refine"]) == 1
+
+
+def test_the_preserved_mask_of_an_export_is_no_proposal(root, tmp_path):
+    """It goes out with the mask that was judged, while a newer one waits."""
+    say(root, "ann", IDS[0], "preserve")
+    exchange_masks.import_masks(root, _one_mask(root), "bob")
+    exchange_masks.export_coco(root, tmp_path / "m.json")
+    assert exchange_masks.import_masks(root, tmp_path / "m.json", "cho").words == "0 taken, 6 known already, 0 bad"
 
 
 def test_a_mended_coco_file_makes_proposals_or_decisions(root, tmp_path):

@@ -58,6 +58,21 @@ def test_a_last_line_without_its_end_counts_everywhere_when_it_is_whole(tmp_path
     assert words.refresh() == {"b"} and [d.candidate_id for d in decisions.read_log(log)] == ["a", "b"]
 
 
+def test_a_log_without_its_last_line_end_is_read_once(tmp_path):
+    log = tmp_path / "decisions" / "ann.jsonl"
+    log.parent.mkdir()
+    lines = [decisions.to_json(Decision(c, "discard", "ann")) for c in "abc"]
+    log.write_text("\n".join(lines[:2]))
+    words = Words(log.parent)
+    assert [words.follow() for _ in range(3)] == [{"a", "b"}, set(), set()]
+    log.write_text("\n".join(lines) + "\n")
+    assert [words.follow() for _ in range(2)] == [{"c"}, set()]
+    with log.open("a") as f:
+        f.write("{}\n")
+    words.follow()
+    assert f"{log}, line 4:" in words.trouble  # the line end that came later is no line
+
+
 def test_two_processes_share_what_is_known_of_a_log(tmp_path):
     log = tmp_path / "words.jsonl"
     jsonl.append(log, {"a": 1})

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision
 from annotation import decisions
+from annotation.about import digest
 from annotation.jsonl import append_line
 from annotation.session import Session, log_path
 
-from .small import person, write
+from .small import person, rectangle, write
 
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 PEOPLE = [person(k) for k in range(1, 7)]
@@ -52,6 +54,25 @@ def test_a_refused_word_is_told_and_not_sent_again():
 @node
 def test_a_failed_fetch_is_not_tried_again_for_a_view_that_is_left():
     assert played("retry") == {"twice": False, "ids": ["a", "b"]}
+
+
+@node
+def test_a_mended_mask_that_is_taken_back_is_not_shown_any_longer():
+    said = played("mended")
+    first, new = "0", "f"
+    assert said["asked"] == [
+        ["c0", "refine", first], ["c0", "", new], ["c0", "preserve", new], ["c0", "", new],
+        ["c0", "preserve", first], ["c0", "", first], ["c0", "", first],
+    ]  # fmt: skip
+    assert said["early"] is None  # no word before the picture is there
+
+
+@node
+def test_what_has_a_new_mask_or_was_passed_over_is_asked_for_before_nothing_is_left():
+    said = played("reopened")
+    assert said["seen"] == [[], ["a", "b", "c"], ["c"], ["b", "a"], ["a"]]
+    assert (said["ids"], said["at"]) == (["c", "b", "a"], 1)
+    assert said["asked"] is None
 
 
 @pytest.fixture
@@ -108,6 +129,19 @@ def test_another_reviewers_log_costs_nobody_a_word(root, plugin, monkeypatch):
     decisions.append(bob, Decision(IDS[3], "discard", "bob"))
     assert session.queue(n=1)["progress"]["trouble"] == ""
     assert [d.verdict for d in session.words.said(IDS[3])] == ["discard"]
+
+
+def test_taking_a_mended_mask_back_answers_with_the_one_shown_before(root, plugin, monkeypatch):
+    session = Session(root, "ann")
+    decide = asking(plugin, session, monkeypatch)
+    first = session.item(IDS[0])["shown"]
+    new = encode(rectangle(5, 5, 30, 60))
+    session.correct(IDS[0], new)
+    for _ in range(2):  # the answer was lost: it is sent again
+        said = decide(candidate_id=IDS[0], verdict="", at="2026-01-01T00:00:00Z", shown=digest(new))
+        assert said["item"]["shown"] == first and said["mine"] is None
+    decide(candidate_id=IDS[0], verdict="discard", shown=first)
+    assert "item" not in decide(candidate_id=IDS[0], verdict="", shown=first)
 
 
 def test_only_what_is_no_word_is_refused(root, plugin, monkeypatch):

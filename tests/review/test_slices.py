@@ -42,6 +42,13 @@ def test_every_candidate_is_in_one_slice_with_its_whole_photo(root):
     assert sum(map(len, photos)) == 60
 
 
+def test_unsent_words_of_a_slice_wait_for_it(root):
+    """The panel keeps them by session; another slice on the same port would refuse them for good."""
+    names = [sitting(root, "ann", k).progress()["session"] for k in (1, 2)]
+    assert len({*names, Session(root, "ann").progress()["session"]}) == 3
+    assert Session(root, "ann").progress()["session"] == f"ann@{root.resolve()}"
+
+
 def test_words_of_all_slices_reach_one_log_and_the_build(root):
     forget()
     said = {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision, Human, Occluder
-from annotation import review_commands, status, triage
+from annotation import proposals, review_commands, status, triage
 from annotation.merge import Merge
+from annotation.words import SETTLED
 
 from .small import person, say, write
 from .test_compose import human, objects
@@ -44,7 +47,7 @@ def test_counts_add_up_under_each_rule(root):
     }  # fmt: skip
     strict = rows(root, "Review", Merge("unanimous", least=2))
     assert (strict["decided by people"][0], strict["reviewers disagree"][0]) == ("2", "2")
-    assert strict["waiting for another reviewer"][0] == "3"  # two of the build's, and one of nobody's
+    assert strict["waiting for another reviewer"][0] == "2"  # who is not of the build waits for nobody
 
 
 def test_ratio_by_source_stands_beside_the_papers(root):
@@ -70,6 +73,30 @@ def test_agreement_is_there_with_intervals(root):
     }  # fmt: skip
 
 
+def test_people_whom_the_build_does_not_have_count_nowhere_but_in_their_own_row(root):
+    for i, p in enumerate(many := [person(i, 0, "gone") for i in range(30)]):
+        say(root, "ann", p.candidate.candidate_id, "discard", reason="blurred")
+        say(root, "bob", p.candidate.candidate_id, ("discard", "preserve")[i % 2])
+    before = rows(root, "Agreement"), rows(root, "Agreement by reason"), rows(root, "Review", Merge("unanimous"))
+    proposals.propose(root, [replace(p, mask=PEOPLE[1].mask) for p in many])
+    said = rows(root, "Review", Merge("unanimous"))
+    assert said == before[2] and said["words on unknown candidates"] == ("31", "")
+    assert (said["reviewers disagree"][0], said["reviewers disagree"][1]) == ("2", "10.0 %")
+    assert before[0]["raw agreement"][2] == "4" and before[1].keys() == {"occluded"}
+    assert rows(root, "Disagreements").keys() == {IDS[2], IDS[3]}
+
+
+def test_settling_makes_a_decision_and_no_agreement(root):
+    before = rows(root, "Agreement"), rows(root, "Agreement by reason")
+    say(root, "ann", IDS[2], "refine", note=SETTLED)  # what bob said, once she has seen it
+    say(root, "cho", IDS[3], "preserve", note=SETTLED)
+    assert (rows(root, "Agreement"), rows(root, "Agreement by reason")) == before
+    assert before[0]["raw agreement"][0] == "0.500" and before[0]["raw agreement"][2] == "4"
+    assert status.status(root).verdicts == dict(
+        zip(IDS[:6], ("preserve", "discard", "refine", "preserve", "preserve", "discard"), strict=True)
+    )
+
+
 def test_few_shared_candidates_give_no_kappa_and_no_interval(root):
     said = rows(root, "Agreement")
     assert said["Fleiss' kappa"] == said["Cohen's kappa, ann and bob"] == ("–", "–", "4")
@@ -90,11 +117,13 @@ def test_what_triage_saved_and_the_audits_ratio(root):
 
 
 def test_text_and_html_hold_all_tables_and_escape_what_comes_from_data(root):
-    say(root, "ann", "<script>", "discard")
-    say(root, "bob", "<script>", "preserve")
+    write(root, [*PEOPLE, person(1, 0, "<script>")])
+    for who, verdict in (("ann", "discard"), ("bob", "preserve"), ("<script>", "refine")):
+        say(root, who, "<script>/000001#0", verdict)
     text, page = status.status_text(status.status(root)), status.status_html(root, page=True)
     for table in status.tables(status.status(root)):
         assert table.title in text and f"<h3>{table.title}</h3>" in page
+    assert "<script>/000001#0" in text and "<script>: refine" in text
     assert "<script>" not in page and page.startswith("<!doctype html>")
     assert status.status_html(root).startswith('<section id="review">')
 

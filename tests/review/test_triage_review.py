@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ahp_toolkit import builder, flow
 from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.pipeline import MAIN
 from ahp_toolkit.core.records import Decision, Dropped, Human
-from annotation import provisional, review, session
+from annotation import proposals, provisional, review, session
 from annotation.candidates import Candidates, Ruled, auto_discarded
+from annotation.queue import Handed, Plan
 from annotation.review import Review, Thresholds
-from annotation.triage import Triage
+from annotation.triage import Triage, ordered
 
-from .small import person, say, write
+from .small import person, rectangle, say, write
 
 PEOPLE = [person(i) for i in range(6)]
 IDS = [p.candidate.candidate_id for p in PEOPLE]
@@ -90,3 +94,41 @@ def test_the_app_shows_it_as_a_provisional_discard_and_nobody_has_its_name(root)
     assert [i["id"] for i in shown.queue("provisional")["items"]] == [IDS[3]]
     with pytest.raises(UserError, match="neither 'rule' nor 'triage'"):
         session.check_name("triage")
+
+
+def triaged(root, *gone: str) -> None:
+    sort_out(root, *gone)
+    store.write_json(root / "triage/stage.json", {"name": "triage"})
+
+
+def asked(handed: Handed, root) -> tuple[list[str], int]:
+    """Who is asked about, in order, and how many are said to be left."""
+    said = session.Session(root, "ann", handed).queue(n=64)
+    return [i["id"] for i in said["items"]], said["progress"]["left"]
+
+
+def renew(root, cid: str) -> None:
+    """Another mask is proposed for a candidate."""
+    one = replace(PEOPLE[IDS.index(cid)], mask=encode(rectangle(5, 5, 30, 60)), segmenter="sam@1")
+    proposals.propose(root, [one])
+
+
+def test_who_came_into_the_build_after_triage_is_asked_about_last_and_who_left_it_never(root):
+    triaged(root, IDS[1])
+    new = [person(6), person(7)]
+    write(root, [*PEOPLE[2:], *new], photos=True)
+    there = [*IDS[2:], *(p.candidate.candidate_id for p in new)]
+    assert ordered(root) == there
+    assert asked(Handed(root), root) == (there, len(there))
+
+
+def test_an_auto_discard_with_another_mask_is_asked_about_and_by_as_many_as_any(root):
+    triaged(root, IDS[3], IDS[4])
+    late = Handed(root)  # an App that runs already
+    assert asked(late, root) == ([c for c in IDS if c not in IDS[3:5]], 4)
+    renew(root, IDS[3])
+    for handed in (late, Handed(root)):
+        assert asked(handed, root) == ([IDS[3], *IDS[:3], IDS[5]], 5)
+    say(root, "bob", IDS[3], "preserve")
+    again = Handed(root, Plan(overlap=1.0))  # begun when the first of two has spoken
+    assert IDS[3] in asked(again, root)[0] and IDS[4] not in asked(again, root)[0]

@@ -107,7 +107,7 @@ def test_a_sample_without_its_photo_is_a_named_miss(build: Path, trained: tuple[
 
 
 def test_what_stands_is_not_lost_to_a_wrong_word_or_another_build(
-    build: Path, trained: tuple[Path, Path], tmp_path: Path
+    build: Path, trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
 
@@ -123,6 +123,11 @@ def test_what_stands_is_not_lost_to_a_wrong_word_or_another_build(
     call = [str(run), "--split", str(split), "--device", "cpu", "-q"]
     said = CliRunner().invoke(commands.predict, call)
     assert isinstance(said.exception, UserError) and "is of another build than r; say with --out" in str(said.exception)
+    assert not (run / "predictions").exists()
+    for inside, name in ((run.parent, "r"), (run, "."), (run, "../r")):
+        monkeypatch.chdir(inside)
+        said = CliRunner().invoke(commands.predict, [name, *call[1:]])
+        assert isinstance(said.exception, UserError) and "is of another build than r; say" in str(said.exception)
     assert not (run / "predictions").exists()
     (other / "splits").mkdir()
     (other / "splits" / "val").symlink_to(split)  # its own, on another disk

@@ -49,7 +49,10 @@ class Item:
 
 @dataclass
 class Job:
-    """One split's export. ``out`` is the export's folder; rejects are collected in ``dropped``, files in ``made``."""
+    """One split's export. ``out`` is the export's folder; rejects are collected in ``dropped``.
+
+    ``note`` is told of each file before it is written; ``absent`` are the stems of pictures whose photo is not there.
+    """
 
     build: Build
     out: Path
@@ -58,14 +61,15 @@ class Job:
     images: bool
     render: Render | None
     progress: Callable[[int], None]
+    note: Callable[[Path], None]
     dropped: list[Dropped] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    made: list[Path] = field(default_factory=list)
+    absent: set[str] = field(default_factory=set)
 
     def png(self, path: Path, pixels: NDArray[np.uint8]) -> None:
         """Write a picture."""
+        self.note(path)
         images.write_png(path, pixels)
-        self.made.append(path)
 
     def file(self, path: Path, data: bytes) -> Path:
         """Write bytes, atomically."""
@@ -76,9 +80,9 @@ class Job:
     @contextmanager
     def open(self, path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         """Write a file, atomically, as a stream."""
+        self.note(path)
         with store.atomic(path, mode) as f:
             yield f
-        self.made.append(path)
 
     def items(self) -> Iterator[Item]:
         """The split's samples or humans; humans of one photo stand together."""
@@ -133,6 +137,8 @@ class Job:
     def drop(self, item: Item, e: ImageError) -> None:
         """Note that an item could not be exported."""
         self.dropped.append(Dropped(item.item_id, STAGE, f"image_{e.reason}", str(e), item.image.source))
+        if e.reason == "missing":
+            self.absent |= {stem_of(item.item_id), stem_of(item.image_id)}
 
 
 def human_item(human: Human) -> Item:

@@ -80,13 +80,17 @@
         else {
           S.progress = said.progress;
           const item = S.items.find((i) => i.id === op.candidate_id);
-          if (item && !S.saves.slice(1).some((o) => o.candidate_id === op.candidate_id)) item.mine = said.mine;
+          if (item && !S.saves.slice(1).some((o) => o.candidate_id === op.candidate_id)) {
+            if (said.item) renew(item, said.item);
+            item.mine = said.mine;
+          }
         }
         S.saves.shift();
         keep();
         S.failed = "";
         pause = 300;
         changed();
+        again();
       } catch (e) {
         S.failed = e.name === "AbortError" ? "no answer" : e.message;
         changed();
@@ -99,14 +103,31 @@
   }
 
   /* ---------- fetching ---------- */
+  function again() { // what somebody proposed or mended meanwhile comes after all else, however empty it was before
+    if (S.view !== "todo" || S.compose || !S.empty || current() || !S.progress || !S.progress.left) return;
+    S.empty = false;
+    more();
+  }
+  function held() { // decided ones come again when they have a new mask; what was passed over does not, before the end
+    if (S.view !== "todo") return [...S.fetched];
+    const unsent = new Set(S.saves.map((o) => o.candidate_id));
+    const open = (i) => !i.mine || i.mine.note === "mended";
+    return S.items.filter((i, n) => n >= S.pos || unsent.has(i.id) || (current() && open(i))).map((i) => i.id);
+  }
+  function add(item) {
+    const old = S.items.findIndex((i) => i.id === item.id);
+    if (old >= S.pos) return;
+    if (old >= 0) { S.items.splice(old, 1); S.pos--; }
+    prepare(item);
+    S.items.push(item);
+  }
   async function more() {
     if (S.loading || S.empty || S.items.length - S.pos > AHEAD) return;
     S.loading = true;
     const generation = S.generation;
     const first = S.fetched.size === 0;
-    const held = S.view === "todo" ? S.items.map((i) => i.id) : [...S.fetched];
     try {
-      const said = await call("queue", { view: S.view, seen: held, n: first ? 3 : 6, back: first && S.view === "todo" ? 3 : 0 });
+      const said = await call("queue", { view: S.view, seen: held(), n: first ? 3 : 6, back: first && S.view === "todo" ? 3 : 0 });
       if (generation !== S.generation) return;
       if (said.refused) throw new Error(said.refused);
       S.progress = said.progress;
@@ -117,7 +138,7 @@
         S.pos = S.items.length;
       }
       const had = current();
-      for (const item of said.items) { S.fetched.add(item.id); prepare(item); S.items.push(item); }
+      for (const item of said.items) { S.fetched.add(item.id); add(item); }
       S.empty = said.items.length === 0;
       if (!had && current()) shown();
     } catch (e) {
@@ -159,9 +180,15 @@
     await image.decode();
     return image;
   }
+  function renew(item, now) { // with another mask: no word until that one is shown
+    Object.assign(item, { values: null, picture: null }, now);
+    prepare(item);
+    if (item === current()) shown();
+  }
   function prepare(item) {
-    item.layers = {};
+    const layers = (item.layers = {});
     item.ready = Promise.all([item.photo ? load(item.photo) : null, load(item.label)]).then(([photo, label]) => {
+      if (item.layers !== layers) return; // another mask has come meanwhile
       item.picture = photo;
       const c = new OffscreenCanvas(SIZE, SIZE).getContext("2d", { willReadFrequently: true });
       c.drawImage(label, 0, 0);
@@ -253,7 +280,7 @@
     const last = S.history.pop();
     if (!last) return;
     const index = S.items.findIndex((i) => i.id === last.id);
-    save({ candidate_id: last.id, verdict: "", at: stamp() });
+    save({ candidate_id: last.id, verdict: "", at: stamp(), shown: index < 0 ? "" : S.items[index].shown });
     if (index < 0) return open(S.view);
     S.items[index].mine = last.before || null;
     S.pos = index;
@@ -268,6 +295,7 @@
     if (extra > 0) { S.items.splice(0, extra); S.pos -= extra; }
     shown();
     changed();
+    again();
     more();
   }
   function mode(name) {
@@ -303,7 +331,12 @@
       const said = await call("mended", { candidate_id: item.id });
       if (said.refused) throw new Error(said.refused);
       if (said.same) S.problem = "nothing has been painted on this candidate yet";
-      else { Object.assign(item, said.item); prepare(item); S.mending = ""; S.problem = ""; }
+      else {
+        S.history.push({ id: item.id, before: item.mine });
+        renew(item, said.item);
+        S.mending = "";
+        S.problem = "";
+      }
     } catch (e) { S.problem = e.message; }
     changed();
   }
