@@ -396,4 +396,4 @@ def write_test(
     }
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
     job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite", beside=BESIDE)
-    return run(job, lambda: found, total=len(found), quiet=True)
+    return run(replace(job, known=root / "harvest"), lambda: found, total=len(found), quiet=True)

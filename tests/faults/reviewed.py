@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,13 @@ def _voted(work: Path) -> None:
 
 
 def proposed(folder: Path) -> Digest:
-    """The proposals as they are read; every other file."""
+    """The proposals as they are read, but for when they came; every other file."""
     from ahp_toolkit.core import store
     from annotation.proposals import Proposal
 
     found = fingerprint(folder)
     for path in (folder / "root" / "refine").glob("part-*.parquet"):
-        rows = repr(list(store.read_records(path, Proposal)))
+        rows = repr([replace(p, at="") for p in store.read_records(path, Proposal)])
         found[str(path.relative_to(folder))] = hashlib.sha256(rows.encode()).hexdigest()
     return found
 
