@@ -34,7 +34,12 @@ SETTLED = "settled"
 
 def digest(mask: Mask) -> str:
     """16 hex digits that tell a mask from others."""
-    return digest_bytes(f"{mask.height} {mask.width}".encode(), mask.counts)[:16]
+    return digest_of(mask.height, mask.width, mask.counts)
+
+
+def digest_of(height: int, width: int, counts: bytes) -> str:
+    """`digest` of a mask's fields, as tables hold them."""
+    return digest_bytes(f"{height} {width}".encode(), counts)[:16]
 
 
 def pending(word: Decision) -> bool:
@@ -135,7 +140,7 @@ class Case:
         if len(self.words) <= 1:  # most candidates
             return [w.word for w in self.words if not self._lost(w.word)]
         last = [w for _, w in sorted(self.last().items())]
-        words = [w for w in [w for w in last if not w.word.provisional] or last if not self._lost(w.word)]
+        words = [w for w in [w for w in last if not w.word.provisional] or last if not self._stale(w.word)]
         decided = [w.word for w in self._latest(words) if not pending(w.word)]
         if decided:
             return decided
@@ -199,7 +204,7 @@ class Case:
             return [w for w in words if _on(w, brought)]
         if newest >= 0:
             return [w for w in words if self._since(w, newest)]
-        return [w for w in words if not (self._withdrawn(w.word) or self._lost(w.word))]
+        return [w for w in words if not (self._withdrawn(w.word) or self._stale(w.word))]
 
     @property
     def lost(self) -> list[str]:
@@ -213,6 +218,12 @@ class Case:
 
     def _lost(self, word: Decision) -> bool:
         return bool(self.first) and word.shown != self.first and self._nowhere(word) and word.shown not in self.gone
+
+    def _stale(self, word: Decision) -> bool:
+        """Whether a word is about a mask that nobody has, where a preserve of such a mask is asked again."""
+        if not word.shown or word.shown in (self.first, *self.gone) or self.other(word.shown) is not None:
+            return False
+        return any(self._lost(w.word) for w in self.words)
 
     def _nowhere(self, word: Decision) -> bool:
         """Whether a word preserves a mask that neither it nor a standing word brings and that nobody has proposed."""

@@ -245,6 +245,7 @@ class Handed:
         new = {cid for cid, case in cases.items() if case.proposals or any(w.brings for w in case.words)}
         order = [cid for cid in ordered(root, first | new) if piece.holds(cid)]
         self._queue, self._order = Queue(root, order, plan, first), frozenset(order)
+        self._unseen: set[str] | None = None  # what triage discards, and nobody is asked about
 
     def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:
         """What the reviewer is still to be asked about, best first."""
@@ -261,8 +262,9 @@ class Handed:
 
     def _renew(self, candidates: Candidates, words: Words) -> None:
         """Take in what triage had discarded unseen and has got another mask since."""
-        back = (cid for cid in words.answered if cid not in self._order and cid in candidates)
-        new = [cid for cid in back if words.case(cid).reopened]
+        if self._unseen is None:
+            self._unseen = {cid for cid in candidates if cid not in self._order}
+        new = sorted(cid for cid in words.answered.keys() & self._unseen if words.case(cid).reopened)
         if new:
             self._queue.add(new)
-            self._order |= set(new)
+            self._unseen.difference_update(new)

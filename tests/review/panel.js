@@ -98,6 +98,16 @@ const SCENARIOS = {
     p.key("d"); await decide(1); await turn(); p.key("d"); await decide(0); await queue();
     return { seen, ids, at, asked: await p.next("queue") };
   },
+  async passed() { // candidates with a new mask and an old word are passed over: others come, and they not before the end
+    const p = panel(new Map()), seen = [];
+    const old = (id) => ({ ...item(id), mine: { verdict: "discard", reason: "", note: "" } });
+    const queue = async (...items) => { const q = await p.next("queue"); seen.push(q.params.seen); q.answer({ result: { items, recent: [], progress: PROGRESS } }); await turn(); };
+    await queue(old("r"), old("s"), item("a"));
+    await queue(item("b"));
+    p.key("arrowright"); await turn(); await queue(item("c"));
+    p.key("arrowright"); await turn(); await queue(item("d"));
+    return { seen, ids: p.S.items.map((i) => i.id) };
+  },
   async retry() { // a fetch fails, the view is changed before it is tried again
     const p = panel(new Map());
     (await p.next("queue")).fail();

@@ -378,6 +378,17 @@ def test_other_words_on_a_mask_that_nobody_has_any_more_stand(root):
     assert stage(root) == "other" and not asked(Session(root, "ann"))
 
 
+@pytest.mark.parametrize("order", PLANS)
+def test_a_lost_preserve_leaves_no_other_word_on_the_same_mask_to_decide_alone(root, order):
+    sessions = {who: Session(root, who, order(root)) for who in ("ann", "bob", "cat")}
+    for who, verdict in (("ann", "preserve"), ("bob", "discard"), ("cat", "preserve")):
+        sessions[who].decide(A, verdict, "occluded" if verdict == "discard" else "", shown=digest(ONE.mask))
+    write(root, [replace(ONE, mask=NEW), person(2), person(3)])
+    assert stage(root) == "undecided" and detail(root).startswith("preserved by ann, cat with a mask that nobody")
+    assert proposals.reopened(root) == {A} and status(root).verdicts == {}
+    assert asked(Session(root, "ann", order(root)))
+
+
 def test_a_rules_word_stands_where_a_preserve_is_of_a_mask_that_is_gone(root):
     say(root, "ann", A, "preserve", shown="0" * 16)
     rule = {A: Decision(A, "discard", "rule", provisional=True)}

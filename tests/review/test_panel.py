@@ -75,6 +75,12 @@ def test_what_has_a_new_mask_or_was_passed_over_is_asked_for_before_nothing_is_l
     assert said["asked"] is None
 
 
+def test_what_has_a_new_mask_and_an_old_word_is_not_asked_for_again_before_the_end():
+    said = played("passed")
+    assert said["seen"] == [[], ["r", "s", "a"], ["r", "s", "a", "b"], ["r", "s", "a", "b", "c"]]
+    assert said["ids"] == ["r", "s", "a", "b", "c", "d"]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return write(tmp_path / "build", PEOPLE, photos=True)

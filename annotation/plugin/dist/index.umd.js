@@ -111,8 +111,7 @@
   function held() { // decided ones come again when they have a new mask; what was passed over does not, before the end
     if (S.view !== "todo") return [...S.fetched];
     const unsent = new Set(S.saves.map((o) => o.candidate_id));
-    const open = (i) => !i.mine || i.mine.note === "mended";
-    return S.items.filter((i, n) => n >= S.pos || unsent.has(i.id) || (current() && open(i))).map((i) => i.id);
+    return S.items.filter((i, n) => n >= S.pos || unsent.has(i.id) || (current() && !i.decided)).map((i) => i.id);
   }
   function add(item) {
     const old = S.items.findIndex((i) => i.id === item.id);
@@ -134,7 +133,7 @@
       S.problem = "";
       if (first && S.view === "todo") {
         if (resume()) { S.loading = false; return; }
-        for (const item of said.recent) { prepare(item); S.items.push(item); S.history.push({ id: item.id }); }
+        for (const item of said.recent) { item.decided = true; prepare(item); S.items.push(item); S.history.push({ id: item.id }); }
         S.pos = S.items.length;
       }
       const had = current();
@@ -181,7 +180,7 @@
     return image;
   }
   function renew(item, now) { // with another mask: no word until that one is shown
-    Object.assign(item, { values: null, picture: null }, now);
+    Object.assign(item, { values: null, picture: null, decided: false }, now);
     prepare(item);
     if (item === current()) shown();
   }
@@ -273,6 +272,7 @@
     const seconds = (performance.now() - S.shownAt) / 1000;
     S.history.push({ id: item.id, before: item.mine });
     item.mine = { verdict, reason: word };
+    item.decided = true; // on this mask; a word that it came with may be on another
     save({ candidate_id: item.id, verdict, reason: word, seconds, at: stamp(), settle: S.view === "disagreed", shown: item.shown });
     step(1);
   }
@@ -283,6 +283,7 @@
     save({ candidate_id: last.id, verdict: "", at: stamp(), shown: index < 0 ? "" : S.items[index].shown });
     if (index < 0) return open(S.view);
     S.items[index].mine = last.before || null;
+    S.items[index].decided = false;
     S.pos = index;
     shown();
     changed();
