@@ -18,7 +18,7 @@ def main() -> None:
     """Print, for all models and tasks or those named, what was reached and how soon."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="models; all when none is named")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--task", choices=["mask", "content"], help="only this one")
     args = parser.parse_args()
     for name in args.names or MODELS.names():
