@@ -273,6 +273,27 @@ def test_pictures_whose_photo_is_missing_stay_and_a_disk_that_is_away_is_refused
     assert files(tmp_path / "o") == whole and len(there) > 1
 
 
+def test_photos_that_are_gone_for_good_stop_no_export(build, tmp_path):
+    mine, photos = shutil.copytree(build, tmp_path / "mine"), tmp_path / "photos"
+    about = store.read_json(mine / "build.json")
+    shutil.copytree(about["roots"]["coco"], photos)
+    store.write_json(mine / "build.json", about | {"roots": about["roots"] | {"coco": str(photos)}})
+    humans = list(store.read_records(mine / "splits/val/humans", Human))
+    for photo in [p for p in photos.rglob("*") if p.is_file()]:
+        photo.unlink()
+    with pytest.raises(UserError, match="if they were moved within it, remove"):
+        run(mine, tmp_path / "o", "ahp", "humans")
+    other = str(Path(humans[0].image.path).with_name("other.jpg"))  # the harvest has had it, and it is there
+    (photos / other).write_bytes(b"")
+    had = replace(humans[0], image=replace(humans[0].image, path=other, source="coco"))
+    store.write_records(mine / "harvest/part-00000.parquet", [had], Human)
+    run(mine, tmp_path / "o", "ahp", "humans")
+    said = store.read_json(tmp_path / "o/export.json")
+    gone = sum(h.image.source == "coco" for h in humans)
+    assert gone > 0 and said["dropped"] == {"coco/image_missing": gone}
+    assert said["counts"] == {"in/val": len(humans), "out/val": len(humans) - gone}
+
+
 def test_a_split_whose_export_was_killed_is_said_to_be_unfinished_until_it_is_made(build, tmp_path):
     both = with_split(build, tmp_path / "both", 2)
     made = {"render": fake_build.render_of(both), "quiet": True}

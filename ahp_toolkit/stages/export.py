@@ -169,23 +169,19 @@ def _refuse_away(build: Build, splits: Sequence[str], what: str) -> None:
     """Refuse where a source's disk is away: its pictures of a former export would go.
 
     Raises:
-        UserError: when none of a source's first `PROBED` photos is there.
+        absent.Away: when none of a source's first `PROBED` photos is there, nor others that the harvest has had.
     """
-    looked, found = Counter[str](), set[str]()
-    last: dict[str, str] = {}
+    looked, found, lost = Counter[str](), set[str](), list[absent.Absent]()
     for source, path in _photos(build, splits, what):
         if source in found or looked[source] >= PROBED or source not in build.roots:
             continue
         looked[source] += 1
-        last[source] = path
         if absent.there(build.roots[source], path):
             found.add(source)
-    for source, n in looked.items():
-        if source not in found:
-            raise UserError(
-                f"none of the {n} photos that were looked for is there, such as {build.roots[source]}/{last[source]}; "
-                "nothing was replaced; mount or fetch them and run the same command again, or give --no-images"
-            )
+        else:
+            lost.append((source, path))
+    roots = {source: str(root) for source, root in build.roots.items()}
+    absent.refuse("export", roots, lost, found, by_source=True, known=build.root / "harvest")
 
 
 def _photos(build: Build, splits: Sequence[str], what: str) -> Iterator[tuple[str, str]]:
