@@ -48,29 +48,29 @@ test: .venv/.installed lint  ## lint, then every test
 	$(BIN)/pytest -n $${AHP_TEST_WORKERS:-2} --dist loadgroup $$(command -v chromium >/dev/null || echo '-m not\ browser')
 
 pictures: demo  ## the README's pictures, made on the sample world
-	$(BIN)/python -m tests.bench.readme_pictures out/demo
+	$(BIN)/python -m tests.harness.bench.readme_pictures out/demo
 
 bench: .venv/.installed  ## speed and memory, as ratios against a peer or a floor measured in the same run
 	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python -m $$(echo $${b%.py} | tr / .) || exit 1; done
 
 bench-gpu:  ## the paper's networks on one NVIDIA GPU, into out/gpu (under 8 minutes; GPU=--quick for less)
-	@if [ -x $(BIN)/python ]; then p=$(BIN)/python; else p=$(PYTHON); fi; $$p -m tests.bench.gpu $(GPU)
+	@if [ -x $(BIN)/python ]; then p=$(BIN)/python; else p=$(PYTHON); fi; $$p -m tests.harness.bench.gpu $(GPU)
 
 scale: .venv/.installed  ## time, memory and bytes a human at growing sizes, and what a build costs (SCALE=--quick or --full)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.scale.run $(SCALE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.harness.scale.run $(SCALE)
 
 ray: .venv/.installed  ## digests of all tables by both engines, into out/ray: sample world, and RAY="--source coco=ROOT"
-	$(BIN)/python -m tests.ray.digests $(RAY)
+	$(BIN)/python -m tests.runtime.ray.digests $(RAY)
 
 dist:  ## a wheel and an sdist in dist/, built in a throwaway environment
 	@rm -rf dist build && t=$$(mktemp -d) && trap 'rm -rf "$$t" build' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q build \
 	 && "$$t/bin/python" -m build --outdir dist .
 
 faults: .venv/.installed  ## 50 seeded faults for every stage and kind of fault; goes on where it was stopped
-	$(BIN)/python -m tests.faults.run --out out/faults
+	$(BIN)/python -m tests.harness.faults.run --out out/faults
 
 fuzz: .venv/.installed  ## hostile inputs to every parser of foreign bytes, a million by default: N=200000 a target
-	$(BIN)/python -m tests.fuzz.run --n $${N:-200000} --rounds 10 --out out/fuzz/table.md
+	$(BIN)/python -m tests.harness.fuzz.run --n $${N:-200000} --rounds 10 --out out/fuzz/table.md
 
 clean:  ## remove .venv and caches; nothing in out/ is touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

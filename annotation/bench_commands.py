@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ahp_toolkit.core.options import Local
+from ahp_toolkit.runtime.options import Local
 
 FOLDER = Local(exists=True, file_okay=False)
 
@@ -37,7 +37,7 @@ def open_(
 
     Listens on the loopback alone. Scores are those that ahp bench score wrote; without them only masks are shown.
     """
-    from . import bench_app
+    from annotation.app import bench_app
 
     places = boards or (Path("boards"), root / "boards", root / "paper" / "scores")
     shown: list[bench_app.Shown] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Local
+from ahp_toolkit.runtime.options import Local
 
 #: A build folder with a review in it. One at an address is reviewed where it is worked on, and published from there.
 REVIEWED = Local(

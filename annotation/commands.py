@@ -13,11 +13,10 @@ from pathlib import Path
 
 import click
 
-from ahp_toolkit.cli import Lazy
+from ahp_toolkit.cli.main import Lazy
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Number
-
-from .build_check import REVIEWED, check_build
+from ahp_toolkit.runtime.options import Number
+from annotation.build_check import REVIEWED, check_build
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -83,10 +82,10 @@ def review(
     if root is None:
         raise UserError("ahp review: expected --root with a build folder (the --out of ahp build)")
     check_build(root)
-    from . import app
-    from .candidates import Slice
-    from .queue import Plan
-    from .session import PLAN_VARIABLE, check_name
+    from ahp_toolkit.decisions.candidates import Slice
+    from annotation.app import server
+    from annotation.session.queue import Plan
+    from annotation.session.session import PLAN_VARIABLE, check_name
 
     name = check_name(reviewer or default_reviewer())
     if shards and name not in shards:
@@ -96,13 +95,13 @@ def review(
     held = Slice.parse(piece)
     _hint(root, held.of)
     if check:
-        dataset = app.prepare(root, name, click.echo, held)
+        dataset = server.prepare(root, name, click.echo, held)
         click.echo(f"{dataset.name}: {len(dataset)} candidates")
         return
     if not _loopback(address):
         said = f"The App listens on {address}: whoever reaches this port can review as you"
         click.echo(f"{said}, and read every file that you can read.", err=True)
-    with app.serving(root, name, port, address, click.echo, held) as session:
+    with server.serving(root, name, port, address, click.echo, held) as session:
         url = f"http://{address}:{session.server_port}/datasets/{session.dataset.name}"
         click.echo(f"{name} reviews {root} at {url} (Ctrl+C ends)")
         if not no_browser:
@@ -118,7 +117,7 @@ def default_reviewer() -> str:
 
 def _hint(root: Path, pieces: int) -> None:
     """Say when one App is given more than it answers quickly with."""
-    from ahp_toolkit.core.store import count_records
+    from ahp_toolkit.storage.parquet import count_records
 
     total = count_records(root / "parse")
     if total > MOST * pieces:

@@ -9,12 +9,11 @@ from typing import Any
 import click
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Local, Named, Number
 from ahp_toolkit.core.registry import completes
 from ahp_toolkit.core.text import one_line
+from ahp_toolkit.runtime.options import Local, Named, Number
 from ahp_toolkit.segmenters import SEGMENTERS
-
-from .build_check import REVIEWED, check_build
+from annotation.build_check import REVIEWED, check_build
 
 FOLDER = Local(file_okay=False)
 FILE = Local(dir_okay=False)
@@ -60,7 +59,7 @@ def merge_options(command: Any) -> Any:
 
 def merge_of(rule: str, seniors: tuple[str, ...], least: int) -> Any:
     """The merge rule that the options of `merge_options` name."""
-    from .merge import Merge
+    from ahp_toolkit.decisions.merge import Merge
 
     return Merge(rule, seniors, least)
 
@@ -71,9 +70,8 @@ def merge_of(rule: str, seniors: tuple[str, ...], least: int) -> Any:
 @merge_options
 def status(root: Path, page: Path | None, rule: str, seniors: tuple[str, ...], least: int) -> None:
     """Say where the review stands: counts, pace, agreement, preserved ratio by source, what the triage saved."""
-    from ahp_toolkit.core.store import atomic, forget_dead
-
-    from . import status as made
+    from ahp_toolkit.decisions import status as made
+    from ahp_toolkit.storage.files import atomic, forget_dead
 
     merge = merge_of(rule, seniors, least)
     click.echo(made.status_text(made.status(root, merge)))
@@ -106,7 +104,8 @@ def export(
     least: int,
 ) -> None:
     """Write decisions and masks for other tools; `ahp review import` takes them back."""
-    from . import exchange, exchange_masks
+    from annotation.exchange import decisions as exchange
+    from annotation.exchange import masks
 
     if not (decisions or coco or pngs):
         raise UserError("ahp review export: expected --decisions, --coco or --png with where to write")
@@ -114,9 +113,9 @@ def export(
     if decisions:
         click.echo(f"{exchange.export_decisions(root, decisions, history)} decisions to {decisions}")
     if coco:
-        click.echo(f"{exchange_masks.export_coco(root, coco, verdicts, merge)} masks to {coco}")
+        click.echo(f"{masks.export_coco(root, coco, verdicts, merge)} masks to {coco}")
     if pngs:
-        click.echo(f"{exchange_masks.export_pngs(root, pngs, verdicts, merge)} masks to {pngs}")
+        click.echo(f"{masks.export_pngs(root, pngs, verdicts, merge)} masks to {pngs}")
 
 
 @click.command("import", context_settings=HELP)
@@ -141,13 +140,14 @@ def import_(ctx: click.Context, root: Path, path: Path, reviewer: str, use: str)
     candidate must be of category person, and a word no older than what its reviewer says by
     now or has taken back, its time with a zone, and a preserve or refine of a mask that the build or the file has.
     """
-    from . import exchange, exchange_masks
+    from annotation.exchange import decisions as exchange
+    from annotation.exchange import masks
 
     if path.is_dir() or path.suffix.lower() == ".json":
-        from .commands import default_reviewer
+        from annotation.commands import default_reviewer
 
         mender = reviewer or default_reviewer()
-        done = exchange_masks.import_masks(root, path, mender, use)  # type: ignore[arg-type]
+        done = masks.import_masks(root, path, mender, use)  # type: ignore[arg-type]
     else:
         done = exchange.import_decisions(root, path, reviewer)
     for bad in done.bad:
@@ -183,8 +183,8 @@ def triage(
     least: int,
 ) -> None:
     """Order the queue by what is known, and leave out obvious discards under a proven risk. Never preserves."""
-    from . import status as made
-    from .triage import Settings, run_triage
+    from ahp_toolkit.decisions import status as made
+    from ahp_toolkit.decisions.triage.triage import Settings, run_triage
 
     protect = ("preserve", "refine") if protect_refine else ("preserve",)
     settings = Settings(risk, confidence, audit, protect, seed)
@@ -215,9 +215,9 @@ def resegment(
     least: int,
 ) -> None:
     """Give humans to refine a new mask by another segmenter; they come back into the queue."""
-    from .resegment import Tool
-    from .resegment import resegment as run
-    from .votes import roots_of
+    from annotation.composites.votes import roots_of
+    from annotation.exchange.resegment import Tool
+    from annotation.exchange.resegment import resegment as run
 
     tool = Tool(segmenter, weights, device, batch_size)
     click.echo(run(root, tool, roots_of(root), merge_of(rule, seniors, least)).words)
@@ -249,16 +249,16 @@ def compose(
 
     Proposed again, those that somebody has had a word on stay as they are, beside the new ones.
     """
-    from . import votes
-    from .compose import Wish, propose
+    from annotation.composites import votes
+    from annotation.composites.compose import Wish, propose
 
     if write:
-        from ahp_toolkit import flow_splits
+        from ahp_toolkit.build import splits
 
-        before = flow_splits.standing(root / "splits" / "test")
+        before = splits.standing(root / "splits" / "test")
         made = votes.write_test(root, voters)
         click.echo(f"{made.counts['out']} test samples in {made.folder}, {made.counts['dropped']} dropped")
-        flow_splits.tell_replaced(before, made)
+        splits.tell_replaced(before, made)
         return
     done = propose(root, votes.roots_of(root), Wish(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False)
     if voters is not None:

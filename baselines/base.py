@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import Registry
-
-from .settings import Settings
+from baselines.training.settings import Settings
 
 Task = Literal["mask", "content"]
 TASKS: tuple[Task, ...] = ("mask", "content")
@@ -31,7 +30,7 @@ PARTS = 20  # LIP's parsing classes; 0 is background (spec, Words)
 GENERATOR = "generator"
 CRITIC = "critic"
 
-MODELS = Registry("model", "baselines.models")
+MODELS = Registry("model", "baselines.models", group="ahp_toolkit.models")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ahp_toolkit.core.engine_options import engine_of, engine_options
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Folder, Local, Named
 from ahp_toolkit.core.registry import Registry, completes
+from ahp_toolkit.runtime.engine_options import engine_of, engine_options
+from ahp_toolkit.runtime.options import Folder, Local, Named
 from ahp_toolkit.segmenters import SEGMENTERS
 
 if TYPE_CHECKING:
-    from .complete import Completer
+    from baselines.inference.complete import Completer
 
 FOLDER = Folder()
 EXISTING = Local(exists=True)
@@ -59,7 +59,9 @@ def settings_of(pairs: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 @click.command()
-@click.argument("model", shell_complete=completes(Registry("model", "baselines.models").names))
+@click.argument(
+    "model", shell_complete=completes(Registry("model", "baselines.models", group="ahp_toolkit.models").names)
+)
 @click.option("--task", type=click.Choice(["mask", "content"]), required=True)
 @click.option("--root", type=FOLDER, required=True, help="The build folder whose train split is used.")
 @click.option("--out", type=FOLDER, help="Where runs/ is; default ROOT.")
@@ -83,12 +85,11 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
 
     \b
     ahp bench train human_deocclusion --task mask --root out/ahp --recipe small
-    torchrun --nproc-per-node 8 -m ahp_toolkit.cli bench train pcnets --task content --root out/ahp --recipe paper
+    torchrun --nproc-per-node 8 -m ahp_toolkit.cli.main bench train pcnets --task content --root out/ahp --recipe paper
     """
-    from ahp_toolkit.core.publish import reading_and_working, shown
-
-    from .job import Training
-    from .train import train as run
+    from ahp_toolkit.storage.publish import reading_and_working, shown
+    from baselines.training.job import Training
+    from baselines.training.train import train as run
 
     settings, training = settings_of(pairs)
     root, out = options.pop("root"), options.pop("out")
@@ -137,10 +138,9 @@ def _parsing_note(said: dict[str, Any]) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run: Path | None, **options: Any) -> None:
     """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
-    from ahp_toolkit.core.publish import check_there, local_to, naming, shown, working
-    from ahp_toolkit.core.torch_io import pick_device
-
-    from .predict import predict_run
+    from ahp_toolkit.nets.torch_io import pick_device
+    from ahp_toolkit.storage.publish import check_there, local_to, naming, shown, working
+    from baselines.inference.predict import predict_run
 
     check_there(run, root, mask_run)
     home = _whole(run).parent.parent
@@ -168,7 +168,7 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
 
 def _whole(run: Path) -> Path:
     """A run's path from the root on: ``.`` and a lone name have parents too."""
-    from ahp_toolkit.core.places import Remote
+    from ahp_toolkit.storage.locations import Remote
 
     return run if isinstance(run, Remote) else Path(os.path.abspath(run))  # noqa: PTH100  a link keeps its own parents
 
@@ -213,11 +213,10 @@ def predict_photo(
     OUT/a/0, /1    several people: first the boxes, then the mask's values
     OUT/left_out.json   who was not completed, and why; status 2 only when nobody was
     """
-    from ahp_toolkit.core.store import forget_dead, write_json
-
-    from .complete import Completer
-    from .people import box_of, names_of
-    from .people import boxes_file as read_boxes
+    from ahp_toolkit.storage.files import forget_dead, write_json
+    from baselines.data.people import box_of, names_of
+    from baselines.data.people import boxes_file as read_boxes
+    from baselines.inference.complete import Completer
 
     for text in boxes:
         box_of(text)  # what is wrong on the command line is said before anything is loaded
@@ -259,9 +258,8 @@ def _completed(
     completer: Completer, path: Path, folder: Path, boxes: list[str], mask: Path | None
 ) -> Iterator[tuple[Path, Exception | None]]:
     """Complete the people of one photo, several in folders by number; what is wrong with one stops no other."""
-    from ahp_toolkit.core import images
-
-    from .people import box_of, mask_file, masks_in
+    from ahp_toolkit.storage import images
+    from baselines.data.people import box_of, mask_file, masks_in
 
     try:
         pixels = images.read(path)

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ahp_toolkit.core.engine_options import engine_of, engine_options
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.options import Folder, Local
+from ahp_toolkit.runtime.engine_options import engine_of, engine_options
+from ahp_toolkit.runtime.options import Folder, Local
 
 _FOLDER = Folder(exists=True)
 _ANY = Folder(exists=True, file_okay=True)
@@ -34,11 +34,10 @@ def score(
     **options: Any,
 ) -> None:
     """Score submissions (folders or JSON files) against a split."""
-    from ahp_toolkit.core.publish import naming, reading, shown, working
-
-    from .context import Context
-    from .score import figures
-    from .score import score as run
+    from ahp_toolkit.storage.publish import naming, reading, shown, working
+    from benchmark.features.context import Context
+    from benchmark.grading.score import figures
+    from benchmark.grading.score import score as run
 
     found, truth = [reading(p) for p in predictions], reading(split)  # before anything is written at ``out``
     with naming(split, *predictions), working(out) as boards, engine_of(options, workers=1) as engine:
@@ -55,7 +54,7 @@ def score(
 
 
 def _figures(rows: list) -> str:  # type: ignore[type-arg]
-    from .metric import METRICS
+    from benchmark.metric import METRICS
 
     lines = []
     for name, s in rows:
@@ -67,7 +66,7 @@ def _figures(rows: list) -> str:  # type: ignore[type-arg]
 
 
 def _kinds(problems: list) -> str:  # type: ignore[type-arg]
-    from .submission import counted
+    from benchmark.grading.submission import counted
 
     return ", ".join(f"{n} {kind}" for kind, n in counted(problems).items())
 
@@ -77,9 +76,9 @@ def _kinds(problems: list) -> str:  # type: ignore[type-arg]
 @_SPLIT
 def validate(predictions: Path, split: Path) -> None:
     """Say what is wrong with a submission, line by line; exit status 1 when anything is."""
-    from .submission import Submission
-    from .submission import validate as run
-    from .truth import sample_pairs, split_digest
+    from benchmark.grading.submission import Submission
+    from benchmark.grading.submission import validate as run
+    from benchmark.grading.truth import sample_pairs, split_digest
 
     pairs = sample_pairs(split)
     submission = Submission(predictions)
@@ -100,9 +99,8 @@ def report(boards: Path, out: Path | None, seed: int) -> None:
 
     CSV and JSON hold fractions (unit ratio) where the others print per cent.
     """
-    from ahp_toolkit.core.places import Remote
-
-    from .report import write_report
+    from ahp_toolkit.storage.locations import Remote
+    from benchmark.boards.report import write_report
 
     if out is None and isinstance(boards, Remote):
         raise UserError(f"--boards {boards}: is in an object store: expected --out with a local folder for the report")

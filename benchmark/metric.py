@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahp_toolkit.core.registry import Registry
+from benchmark.features.context import Context
+from benchmark.features.counts import Areas, Counts, areas
 
-from .context import Context
-from .counts import Areas, Counts, areas
-
-METRICS = Registry("metric", "benchmark.metrics")
+METRICS = Registry("metric", "benchmark.metrics", group="ahp_toolkit.metrics")
 SIDE = 256  # px: the human's square crop (spec §7)
 Board = Literal["mask", "content"]
 Bools = NDArray[np.bool_]

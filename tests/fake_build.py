@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ahp_toolkit.core import crops, images, masks, store
+from ahp_toolkit.core import crops, masks
 from ahp_toolkit.core.records import (
     Candidate,
     Decision,
@@ -24,6 +24,7 @@ from ahp_toolkit.core.records import (
     Sample,
     Segmented,
 )
+from ahp_toolkit.storage import files, images, parquet
 
 SOURCES = ("coco", "openimages")
 W, H = 160, 120
@@ -65,7 +66,7 @@ def render_of(root: Path) -> Callable[[Sample], Pixels]:
     """A renderer of this folder's samples: a grey square where the person is hidden."""
 
     def render(sample: Sample) -> Pixels:
-        source = store.read_json(root / "build.json")["roots"][sample.image.source]
+        source = files.read_json(root / "build.json")["roots"][sample.image.source]
         pixels = images.read(Path(source) / sample.image.path)
         modal, amodal = sample.modal.decode(), sample.amodal.decode()
         shown = pixels.copy()
@@ -123,7 +124,7 @@ def make(root: Path, photos: int = 8, provisional: bool = True, evil: bool = Fal
     small = [Dropped(f"{s}/x#{k}", "harvest", "small", "200 px, at least 300", s) for s in SOURCES for k in range(2)]
     _write(out, "harvest", candidates, Candidate, small, counts)
     occluder = masks.encode(ellipse(20, 20, 9, 9))
-    store.write_records(
+    parquet.write_records(
         out / "harvest/occluders/part-00000.parquet",
         [Occluder("coco/occ#1", candidates[1].image, "cup", occluder.box, occluder, occluder.area)],
         Occluder,
@@ -131,23 +132,23 @@ def make(root: Path, photos: int = 8, provisional: bool = True, evil: bool = Fal
     _write(out, "segment", segmented, Segmented, [])
     _write(out, "parse", segmented, Segmented, [])
     _write(out, "review", humans, Human, dropped)
-    store.write_records(out / "review/decisions/part-00000.parquet", decisions, Decision)
+    parquet.write_records(out / "review/decisions/part-00000.parquet", decisions, Decision)
     readable = [h for h in humans if h.verdict == "preserve"]
     samples = [_sample(h, k, split, 10 * n) for n, h in enumerate(readable) for k in range(3)]
     _write(out, f"splits/{split}", samples, Sample, [])
-    store.write_records(out / f"splits/{split}/humans/part-00000.parquet", humans, Human)
+    parquet.write_records(out / f"splits/{split}/humans/part-00000.parquet", humans, Human)
     roots = {s: str(data / s) for s in SOURCES}
-    store.write_json(out / "build.json", {"roots": roots, "seed": 7, "options": {"min_area": 300, "gutter": 5}})
+    files.write_json(out / "build.json", {"roots": roots, "seed": 7, "options": {"min_area": 300, "gutter": 5}})
     return out
 
 
 def _write(out: Path, name: str, records: list, cls: type, dropped: list, counts: dict[str, int] | None = None) -> None:
-    store.write_records(out / name / "part-00000.parquet", records, cls)
-    store.write_records(out / name / "dropped.parquet", dropped, Dropped)
+    parquet.write_records(out / name / "part-00000.parquet", records, cls)
+    parquet.write_records(out / name / "dropped.parquet", dropped, Dropped)
     reasons: dict[str, int] = {}
     for d in dropped:
         reasons[f"{d.source}/{d.reason}"] = reasons.get(f"{d.source}/{d.reason}", 0) + 1
     key = {"options": {}} | ({"density": "val"} if name.startswith("splits/") else {})
     said = {"name": name, "key_digest": "k", "key": key, "digest": "0" * 64, "shards": 1}
     said |= {"counts": {"in": len(records), **(counts or {})}, "dropped": reasons}
-    store.write_json(out / name / "stage.json", said)
+    files.write_json(out / name / "stage.json", said)

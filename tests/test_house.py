@@ -98,7 +98,7 @@ def test_functions_are_small():
 
 
 def test_every_command_answers_help_at_once_without_torch():
-    code = "import sys\nfrom ahp_toolkit.cli import ahp\n"
+    code = "import sys\nfrom ahp_toolkit.cli.main import ahp\n"
     code += "try: ahp(['--help'], standalone_mode=False)\nexcept SystemExit: pass\n"
     code += "bad = {'torch', 'fiftyone', 'cv2', 'pandas', 'numpy', 'pyarrow'} & set(sys.modules)\nassert not bad, bad\n"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)

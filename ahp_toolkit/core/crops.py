@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .masks import Bool2D, Box, Label2D, Mask
+from ahp_toolkit.core.masks import Bool2D, Box, Label2D, Mask
 
 
 def square_around(box: Box, factor: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> Box:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from .text import short_line
+from ahp_toolkit.core.text import short_line
 
 
 class UserError(ValueError):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .limits import MAX_PIXELS
+from ahp_toolkit.core.limits import MAX_PIXELS
 
 #: Length of the outlines of one mask, px: forty times around the largest picture.
 MAX_OUTLINE = 2_000_000

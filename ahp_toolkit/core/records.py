@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .masks import Box, LabelMap, Mask, intersection_union
-from .text import LONGEST_LINE, short_line
+from ahp_toolkit.core.masks import Box, LabelMap, Mask, intersection_union
+from ahp_toolkit.core.text import LONGEST_LINE, short_line
 
 SPLITS = ("train", "val", "test")
 VERDICTS = ("discard", "preserve", "refine")
@@ -148,7 +148,7 @@ class Segmented:
 class Decision:
     """One reviewer's word on one candidate. ``at`` is ISO 8601 UTC, ``seconds`` the time it took.
 
-    ``shown`` is the digest of the mask that the reviewer saw (`annotation.about.digest`), "" where nobody knows.
+    ``shown`` is the digest of the mask that the reviewer saw (`decisions.mask_history.digest`), "" where nobody knows.
     """
 
     candidate_id: str

@@ -4,42 +4,73 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import UserError
+from ahp_toolkit.core.errors import UserError
 
 
 class Registry:
-    """The plug-ins of one kind: the modules of one package whose names do not start with an underscore."""
+    """The plug-ins of one kind: the modules of one package, and modules that other packages announce.
 
-    def __init__(self, kind: str, package: str, helpers: frozenset[str] = frozenset({"base"})) -> None:
+    A package outside the toolkit announces a module as a Python entry point of the registry's group, for example
+    ``[project.entry-points."ahp_toolkit.sources"]`` with ``kitti = "my_package.kitti"``. A built-in name wins.
+    """
+
+    def __init__(self, kind: str, package: str, helpers: Iterable[str] = (), group: str | None = None) -> None:
         self.kind = kind
         self.package = package
-        self._helpers = helpers
+        self.group = group or package
+        self._helpers = {"base", *helpers}
 
     def names(self) -> list[str]:
-        """Sorted names, read from the folder; nothing is imported but the package itself."""
-        spec = importlib.util.find_spec(self.package)
-        folders = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
-        found = {f.stem for d in folders for f in d.glob("*.py") if not f.stem.startswith("_")}
-        return sorted(found - self._helpers)
+        """Sorted names of the built-in and the announced plug-ins; no plug-in is imported."""
+        return sorted({*self._own(), *self._announced()})
+
+    def module(self, name: str) -> str:
+        """The dotted name of a plug-in's module.
+
+        Raises:
+            UserError: for an unknown name, with the nearest known one.
+        """
+        if name in self._own():
+            return f"{self.package}.{name}"
+        announced = self._announced()
+        if name not in announced:
+            names = self.names()
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(names)
+            raise UserError(f"no {self.kind} is named {name!r}; {hint}")
+        return announced[name]
 
     def get(self, name: str) -> ModuleType:
         """Import and return the plug-in.
 
         Raises:
-            UserError: for an unknown name, with the nearest known one.
+            UserError: for an unknown name, with the nearest known one; for an announced module that cannot be imported.
         """
-        names = self.names()
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(names)
-            raise UserError(f"no {self.kind} is named {name!r}; {hint}")
-        return importlib.import_module(f"{self.package}.{name}")
+        module = self.module(name)
+        if module == f"{self.package}.{name}":
+            return importlib.import_module(module)
+        try:
+            return importlib.import_module(module)
+        except ImportError as e:
+            raise UserError(
+                f"{self.kind} {name!r}: {module} cannot be imported ({e}); mend or remove its package"
+            ) from e
+
+    def _own(self) -> set[str]:
+        spec = importlib.util.find_spec(self.package)
+        folders = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+        found = {f.stem for d in folders for f in d.glob("*.py") if not f.stem.startswith("_")}
+        return found - self._helpers
+
+    def _announced(self) -> dict[str, str]:
+        return {e.name: e.module for e in importlib.metadata.entry_points(group=self.group)}
 
 
 Complete = Callable[[Any, Any, str], list[Any]]

@@ -14,7 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ..core.masks import Bool2D, Mask
+from ahp_toolkit.core.masks import Bool2D, Mask
 
 Ints = NDArray[np.int32]
 

@@ -18,8 +18,8 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-from ..core.errors import UserError
-from ..core.store import unit_hash
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.hashing import unit_hash
 
 _BIN = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*(?::\s*([0-9.]+)\s*)?")
 

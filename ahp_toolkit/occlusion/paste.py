@@ -22,11 +22,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..core.images import Rgb
-from ..core.masks import Bool2D, Box
-from ..core.records import Placement
-from ..core.store import digest_bytes
-from .place import occluder_at, scaled_size
+from ahp_toolkit.core.hashing import digest_bytes
+from ahp_toolkit.core.masks import Bool2D, Box
+from ahp_toolkit.core.records import Placement
+from ahp_toolkit.occlusion.place import occluder_at, scaled_size
+from ahp_toolkit.storage.images import Rgb
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import UserError
-from ..core.masks import Bool2D
-from ..core.records import Placement
-from ..core.store import seed_of
-from .bits import Packed, overlaps_of_column, pack, resample
-from .densities import Density, Target, widen
-from .search import scaled_sizes, search
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.hashing import seed_of
+from ahp_toolkit.core.masks import Bool2D
+from ahp_toolkit.core.records import Placement
+from ahp_toolkit.occlusion.bits import Packed, overlaps_of_column, pack, resample
+from ahp_toolkit.occlusion.densities import Density, Target, widen
+from ahp_toolkit.occlusion.search import scaled_sizes, search
 
 #: Share of the bin that a sample's target is widened to, by the number of occluders already tried in vain.
 WIDENING = (0.03,) * 6 + (0.1,) * 4 + (0.3,) * 4

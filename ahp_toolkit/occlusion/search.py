@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .bits import bounds, draw, fill, overlap, overlaps_of_column, resample
+from ahp_toolkit.occlusion.bits import bounds, draw, fill, overlap, overlaps_of_column, resample
 
 
 @njit(cache=True)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..core.images import Rgb
-from ..core.masks import Bool2D, Label2D
+from ahp_toolkit.core.masks import Bool2D, Label2D
+from ahp_toolkit.storage.images import Rgb
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core import torch_io
-from ..core.crops import crop_image, crop_labels
-from ..core.errors import UserError
-from ..core.images import Rgb
-from ..core.masks import Bool2D, Box, Label2D
-from ..sources.base import PART_PAIRS, PARTS
-from .base import Body
+from ahp_toolkit.core.crops import crop_image, crop_labels
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Bool2D, Box, Label2D
+from ahp_toolkit.nets import torch_io
+from ahp_toolkit.parsers.base import Body
+from ahp_toolkit.sources.base import PART_PAIRS, PARTS
+from ahp_toolkit.storage.images import Rgb
 
 KIND = "ahp-parser-1"
 NEEDS_PIXELS = True

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.masks import Label2D
-from .base import Body
+from ahp_toolkit.core.masks import Label2D
+from ahp_toolkit.parsers.base import Body
 
 NAME = "source_parsing@source"
 #: No photo is opened for this one: there is nothing it could see.

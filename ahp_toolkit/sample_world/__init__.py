@@ -4,10 +4,10 @@
 ``read_truth`` reads their truth back, ``gallery`` writes a contact sheet.
 """
 
-from .gallery import PALETTE, colour_labels, gallery
-from .scene import WorldObject, WorldPerson, WorldScene, generate, person_crop
-from .truth import Truth, planted, read_truth
-from .write import write_world
+from ahp_toolkit.sample_world.gallery import PALETTE, colour_labels, gallery
+from ahp_toolkit.sample_world.scene import WorldObject, WorldPerson, WorldScene, generate, person_crop
+from ahp_toolkit.sample_world.truth import Truth, planted, read_truth
+from ahp_toolkit.sample_world.write import write_world
 
 __all__ = [
     "PALETTE",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..core import masks
-from ..core.masks import Box
-from ..core.records import Flags, ImageRef, Instance, SourceImage
-from ..core.store import seed_of
-from ..sources import SOURCES
-from ..sources.base import PERSON, Scene
-from .scene import WorldObject, WorldPerson, WorldScene
-from .truth import Truth, truth_of
+from ahp_toolkit.core import masks
+from ahp_toolkit.core.hashing import seed_of
+from ahp_toolkit.core.masks import Box
+from ahp_toolkit.core.records import Flags, ImageRef, Instance, SourceImage
+from ahp_toolkit.sample_world.scene import WorldObject, WorldPerson, WorldScene
+from ahp_toolkit.sample_world.truth import Truth, truth_of
+from ahp_toolkit.sources import SOURCES
+from ahp_toolkit.sources.base import PERSON, Scene
 
 #: our names -> the dataset's; a name that is missing is not annotated there (an occluder nobody has marked)
 COCO = {

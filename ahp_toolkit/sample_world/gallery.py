@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import images
-from ..core.masks import Label2D
-from .scene import WorldScene, generate, person_crop
+from ahp_toolkit.core.masks import Label2D
+from ahp_toolkit.sample_world.scene import WorldScene, generate, person_crop
+from ahp_toolkit.storage import images
 
 #: One colour a LIP label, RGB: index 0 is the background.
 PALETTE: tuple[tuple[int, int, int], ...] = (

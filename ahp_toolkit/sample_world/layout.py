@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.store import seed_of
-from ..sources.base import PART_PAIRS
-from . import background
-from .body import Person, render_person, sample_person
-from .brush import Layer
-from .objects import KINDS, Thing, kinds_for, render_thing
-from .skeleton import POSES, Camera
+from ahp_toolkit.core.hashing import seed_of
+from ahp_toolkit.sample_world.drawing import background
+from ahp_toolkit.sample_world.drawing.body import Person, render_person, sample_person
+from ahp_toolkit.sample_world.drawing.brush import Layer
+from ahp_toolkit.sample_world.drawing.objects import KINDS, Thing, kinds_for, render_thing
+from ahp_toolkit.sample_world.drawing.skeleton import POSES, Camera
+from ahp_toolkit.sources.base import PART_PAIRS
 
 #: How often each layout comes in `PERIOD` scenes in a row; ``poor``, people with poor masks, only when asked for.
 LAYOUTS = {

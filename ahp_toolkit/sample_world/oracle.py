@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..core.errors import UserError
-from ..core.records import Decision, Segmented
-from .truth import FOLDER, Truth, read_truth
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Decision, Segmented
+from ahp_toolkit.sample_world.truth import FOLDER, Truth, read_truth
 
 REVIEWER = "oracle"
 #: Below this overlap with the truth a reviewer would not let a segmenter's mask pass.

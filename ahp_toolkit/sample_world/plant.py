@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..core import images, store
-from ..sources.base import Scene
-from .annotate import coco_number, split_of
+from ahp_toolkit.sample_world.annotate import coco_number, split_of
+from ahp_toolkit.sources.base import Scene
+from ahp_toolkit.storage import files, images
 
 #: photo files of each kind, made of extra scenes of COCO
 FILES = {
@@ -78,13 +78,13 @@ def _spoil(path: Path, kind: str) -> None:
 
 
 def _put(path: Path, data: bytes) -> None:
-    with store.atomic(path) as f:
+    with files.atomic(path) as f:
         f.write(data)
 
 
 def _records(path: Path) -> dict[str, list[str]]:
     """Add broken annotations of people to photos that have good ones."""
-    document: dict[str, Any] = store.read_json(path)
+    document: dict[str, Any] = files.read_json(path)
     people = [a for a in document["annotations"] if a["category_id"] == 1 and not a["iscrowd"]]
     out: dict[str, list[str]] = {}
     number = 800_000_000
@@ -95,7 +95,7 @@ def _records(path: Path) -> dict[str, list[str]]:
             made = model | {"id": number} | _broken(kind, model)
             document["annotations"].append(made)
             out.setdefault(kind, []).append(f"coco/{made['image_id']:012d}#{made['id']}")
-    store.write_json(path, document)
+    files.write_json(path, document)
     return out
 
 

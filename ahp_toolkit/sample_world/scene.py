@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import crops
-from ..core.masks import Bool2D, Box, Label2D
-from . import raster
-from .brush import Layer
-from .layout import Plan, plan
+from ahp_toolkit.core import crops
+from ahp_toolkit.core.masks import Bool2D, Box, Label2D
+from ahp_toolkit.sample_world.drawing import raster
+from ahp_toolkit.sample_world.drawing.brush import Layer
+from ahp_toolkit.sample_world.layout import Plan, plan
 
 Rgb = NDArray[np.uint8]
 #: A person with a larger hidden share is occluded; below it, what a hand holds leaves the body's structure.

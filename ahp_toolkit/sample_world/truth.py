@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import masks, store
-from ..core.masks import LabelMap, Mask
-from .scene import WorldPerson
+from ahp_toolkit.core import masks
+from ahp_toolkit.core.masks import LabelMap, Mask
+from ahp_toolkit.sample_world.scene import WorldPerson
+from ahp_toolkit.storage import files, parquet
 
 FOLDER = "truth"
 PLANTED = "planted.json"
@@ -72,7 +73,7 @@ def read_truth(root: Path) -> dict[str, Truth]:
     Raises:
         UserError: when there is none under ``root``.
     """
-    return {t.candidate_id: t for t in store.read_records(root / FOLDER, Truth)}
+    return {t.candidate_id: t for t in parquet.read_records(root / FOLDER, Truth)}
 
 
 def planted(root: Path) -> dict[str, Any]:
@@ -81,5 +82,5 @@ def planted(root: Path) -> dict[str, Any]:
     Raises:
         UserError: when there is no world under ``root``.
     """
-    found: dict[str, Any] = store.read_json(root / PLANTED)
+    found: dict[str, Any] = files.read_json(root / PLANTED)
     return found

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core import store
-from ..core.errors import UserError
-from ..core.masks import Box
-from ..sources import SOURCES
-from ..sources.base import Scene
-from . import annotate, plant
-from .annotate import Annotated
-from .scene import SMALL, WorldScene, generate
-from .truth import FOLDER, PLANTED, Truth
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Box
+from ahp_toolkit.sample_world import annotate, plant
+from ahp_toolkit.sample_world.annotate import Annotated
+from ahp_toolkit.sample_world.scene import SMALL, WorldScene, generate
+from ahp_toolkit.sample_world.truth import FOLDER, PLANTED, Truth
+from ahp_toolkit.sources import SOURCES
+from ahp_toolkit.sources.base import Scene
+from ahp_toolkit.storage import files, parquet
 
 #: which dataset scene n goes to; 13 and the layouts' period have no common factor: each dataset gets every layout
 TURN = (
@@ -51,8 +51,8 @@ def write_world(
     spoiled = plant.plant(root, seed, scenes)
     writer.truths = [t for t in writer.truths if t.image_id not in spoiled["unreadable"]]
     writer.truths.sort(key=lambda t: t.candidate_id)
-    store.write_records(root / FOLDER / "part-00000.parquet", writer.truths, Truth)
-    store.write_json(root / PLANTED, {"counts": writer.counts(spoiled), "at": spoiled})
+    parquet.write_records(root / FOLDER / "part-00000.parquet", writer.truths, Truth)
+    files.write_json(root / PLANTED, {"counts": writer.counts(spoiled), "at": spoiled})
 
 
 class _Writer:

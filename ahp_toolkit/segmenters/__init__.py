@@ -1,5 +1,5 @@
 """Human segmenters, one file each: they turn a box into a mask (paper §4.1, human segmentation)."""
 
-from ..core.registry import Registry
+from ahp_toolkit.core.registry import Registry
 
-SEGMENTERS = Registry("segmenter", __name__)
+SEGMENTERS = Registry("segmenter", __name__, helpers=("crop", "instances"))

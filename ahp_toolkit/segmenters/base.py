@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..core.images import Rgb
-from ..core.masks import Bool2D, Box
+from ahp_toolkit.core.masks import Bool2D, Box
+from ahp_toolkit.storage.images import Rgb
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image, project
 from torchvision.ops import FeaturePyramidNetwork, box_iou, masks_to_boxes, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from ..core import torch_io
-from ..core.errors import UserError
-from ._instances import PERSON, InstanceSegmenter, shape_on
-from .base import Ask
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.nets import torch_io
+from ahp_toolkit.segmenters.base import Ask
+from ahp_toolkit.segmenters.instances import PERSON, InstanceSegmenter, shape_on
 
 KIND = "ahp-centermask-2"  # 1 had no head for the masks' IoU
 NEEDS_PIXELS = True

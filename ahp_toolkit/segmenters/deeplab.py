@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core import torch_io
-from ..core.context import within
-from ..core.crops import crop_image
-from ..core.errors import UserError
-from ..core.images import Rgb
-from ..core.masks import Box
-from .base import Ask, Found
+from ahp_toolkit.core.crops import crop_image
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Box
+from ahp_toolkit.nets import torch_io
+from ahp_toolkit.runtime.context import within
+from ahp_toolkit.segmenters.base import Ask, Found
+from ahp_toolkit.storage.images import Rgb
 
 KIND = "ahp-segmenter-2"  # 1 had twice the published atrous rates, in weights of the same shapes
 NEEDS_PIXELS = True

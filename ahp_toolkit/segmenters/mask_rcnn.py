@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..core import torch_io
-from ..core.errors import UserError
-from ._instances import InstanceSegmenter
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.nets import torch_io
+from ahp_toolkit.segmenters.instances import InstanceSegmenter
 
 NEEDS_PIXELS = True
 _HEAD = "roi_heads.box_predictor.cls_score.weight"

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..core import torch_io
-from ..core.errors import UserError
-from .base import Ask, Found
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.nets import torch_io
+from ahp_toolkit.segmenters.base import Ask, Found
 
 NEEDS_PIXELS = True
 DEFAULT = "facebook/sam-vit-base"

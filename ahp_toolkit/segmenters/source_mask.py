@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..core.masks import Box, Mask
-from .base import Ask, Found
+from ahp_toolkit.core.masks import Box, Mask
+from ahp_toolkit.segmenters.base import Ask, Found
 
 NAME = "source_mask@source"
 #: No photo is opened for this one: there is nothing it could see.

@@ -1,5 +1,5 @@
 """Sources of photographed humans, one file each: COCO, VOC with SBD, LIP, Objects365, Open Images, the AHP release."""
 
-from ..core.registry import Registry
+from ahp_toolkit.core.registry import Registry
 
 SOURCES = Registry("source", __name__)

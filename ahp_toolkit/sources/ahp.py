@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import images, masks, places, store
-from ..core.errors import UserError
-from ..core.masks import LabelMap
-from ..core.records import Dropped, ImageRef, Instance, SourceImage
-from ._shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
-from .base import PARTS, PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core import masks
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import LabelMap
+from ahp_toolkit.core.records import Dropped, ImageRef, Instance, SourceImage
+from ahp_toolkit.sources.base import PARTS, PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.sources.reading.shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
+from ahp_toolkit.storage import files, images, locations
 
 LICENCE = "annotations CC BY 4.0, non-commercial research purpose only; photos under their sources' terms"
 HOMEPAGE = "https://sydney0zq.github.io/ahp/"
@@ -102,7 +103,7 @@ def load(root: Path, entry: Entry) -> Loaded:
 
 
 def _parsing(path: Path, image: ImageRef) -> tuple[LabelMap | None, tuple[Dropped, ...]]:
-    if not places.is_picture(path):
+    if not locations.is_picture(path):
         return None, ()
     try:
         labels = labels_of(path, image.width, image.height)
@@ -152,5 +153,5 @@ def write(root: Path, scenes: Iterable[Scene]) -> None:
             images.write_png(folder / "PseudoParsingAnnotations" / f"{stem}.png", parsing.decode())
         lists.setdefault(scene.split, []).append(stem)
     for split, stems in lists.items():
-        with store.atomic(root / "AHP" / split / "ImageSets" / f"{split}.txt", "w") as f:
+        with files.atomic(root / "AHP" / split / "ImageSets" / f"{split}.txt", "w") as f:
             f.write("".join(f"{s}\n" for s in stems))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..core.images import Rgb
-from ..core.records import Dropped, SourceImage
+from ahp_toolkit.core.records import Dropped, SourceImage
+from ahp_toolkit.storage.images import Rgb
 
 PERSON = "person"
 #: Begins the detail of a Dropped that was no person; its label follows.

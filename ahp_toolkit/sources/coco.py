@@ -17,14 +17,25 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from ..core import masks, places
-from ..core.errors import UserError
-from ..core.masks import Box, Mask
-from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
-from . import _coco_json as js
-from . import _coco_write
-from ._shared import MAX_INSTANCES, Bad, coco_key, first_there, inside, labelled, stored_size, usable_box, usable_size
-from .base import Entry, Loaded, Scene, read_all
+from ahp_toolkit.core import masks
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Box, Mask
+from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from ahp_toolkit.sources.base import Entry, Loaded, Scene, read_all
+from ahp_toolkit.sources.reading import coco_json as js
+from ahp_toolkit.sources.reading.shared import (
+    MAX_INSTANCES,
+    Bad,
+    coco_key,
+    first_there,
+    inside,
+    labelled,
+    stored_size,
+    usable_box,
+    usable_size,
+)
+from ahp_toolkit.sources.writing import coco
+from ahp_toolkit.storage import locations
 
 LICENCE = "annotations CC BY 4.0; photos under Flickr's terms and each photo's own licence"
 HOMEPAGE = "https://cocodataset.org"
@@ -210,7 +221,7 @@ def _told(root: Path, folders: list[str], images: list[js.Image]) -> str | None:
         for folder in folders:
             if _is_there(root, folder + image.file_name):
                 return folder
-    stored = isinstance(root, places.Foreign)
+    stored = isinstance(root, locations.Foreign)
     held: dict[str, frozenset[str] | None] = {}
     for image in rest[:: max(1, len(rest) // _REMOTE)] if stored else rest:
         for folder in folders:
@@ -229,7 +240,7 @@ def _names(root: Path, folder: str) -> frozenset[str] | None:
         path = inside(root, folder) if folder else root
         if path.is_dir():
             return frozenset(p.name for p in path.iterdir())
-        return None if places.has_folder(root, folder) else frozenset()
+        return None if locations.has_folder(root, folder) else frozenset()
     except (Bad, OSError):
         return frozenset()
 
@@ -284,7 +295,7 @@ def _frame(root: Path, photo: _Photo) -> tuple[str, int, int]:
 @lru_cache(maxsize=1024)
 def _has(root: Path, folder: str) -> bool:
     """Whether a folder, or an archive in its place, is there at all."""
-    return not folder or places.has_folder(root, folder)
+    return not folder or locations.has_folder(root, folder)
 
 
 def _instance(instance_id: str, label: str, a: js.Annotation, width: int, height: int) -> Instance:
@@ -359,4 +370,4 @@ def write(root: Path, scenes: Iterable[Scene]) -> None:
     Raises:
         UserError: for ids that are no COCO ids.
     """
-    _coco_write.write(root, scenes)
+    coco.write(root, scenes)

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import images, masks, places, store
-from ..core.errors import UserError
-from ..core.records import ImageRef, Instance, SourceImage
-from ._shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
-from .base import PARTS, PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core import masks
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import ImageRef, Instance, SourceImage
+from ahp_toolkit.sources.base import PARTS, PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.sources.reading.shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
+from ahp_toolkit.storage import files, images, locations
 
 LICENCE = "non-commercial research only; photos from COCO under Flickr's terms"
 HOMEPAGE = "https://lip.sysuhcp.com"
@@ -53,13 +54,13 @@ def inputs(root: Path) -> list[Path]:
 
 
 def _list_of(root: Path, split: str) -> Path | None:
-    places = (root / f"{folder}{split}_id.txt" for folder in dict.fromkeys((*_IMAGES, *_LABELS)))
-    return next((p for p in places if p.is_file()), None)
+    locations = (root / f"{folder}{split}_id.txt" for folder in dict.fromkeys((*_IMAGES, *_LABELS)))
+    return next((p for p in locations if p.is_file()), None)
 
 
 def _folder(root: Path, folders: tuple[str, ...], name: str) -> str:
     for folder in folders:
-        if places.has_folder(root, f"{folder}{name}"):
+        if locations.has_folder(root, f"{folder}{name}"):
             return f"{folder}{name}"
     raise UserError(f"{root}: expected the folder {name} of LIP there or in {folders[1]}, found none")
 
@@ -139,5 +140,5 @@ def write(root: Path, scenes: Iterable[Scene]) -> None:
         images.write_png(root / f"{scene.split}_segmentations" / f"{stem}.png", parsings[0].decode())
         lists.setdefault(scene.split, []).append(stem)
     for split, stems in lists.items():
-        with store.atomic(root / f"{split}_id.txt", "w") as f:
+        with files.atomic(root / f"{split}_id.txt", "w") as f:
             f.write("".join(f"{s}\n" for s in stems))

@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import images, places, store
-from ..core.errors import UserError
-from ..core.masks import Box, box_from_xywh
-from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
-from ..core.text import short_line
-from ._grouping import Grouper, Range, bounds, starts
-from ._objects365_json import ANNOTATION, BAD, IMAGE, NO_LABEL, Categories, Sink, pass_over
-from ._shared import MAX_INSTANCES, labelled
-from .base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Box, box_from_xywh
+from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from ahp_toolkit.core.text import short_line
+from ahp_toolkit.sources.base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.sources.reading.grouping import Grouper, Range, bounds, starts
+from ahp_toolkit.sources.reading.objects365_json import ANNOTATION, BAD, IMAGE, NO_LABEL, Categories, Sink, pass_over
+from ahp_toolkit.sources.reading.shared import MAX_INSTANCES, labelled
+from ahp_toolkit.storage import files, images, locations
 
 NAME = "objects365"
 LICENCE = "annotations CC BY 4.0, academic purpose only; images: Flickr terms of use, not to be redistributed"
@@ -153,7 +154,7 @@ def load(root: Path, entry: Entry) -> Loaded:
     if count > MAX_INSTANCES:
         return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes, at most {MAX_INSTANCES} are read"),))
     try:
-        path = places.first(root, looked := _looked(root, p.split, p.file_name))
+        path = locations.first(root, looked := _looked(root, p.split, p.file_name))
         head = images.header(path)
         (width, height), _ = head.frame((p.width, p.height) if p.width > 0 and p.height > 0 else None)
     except images.ImageError as e:
@@ -172,7 +173,7 @@ def _looked(root: Path, split: str, file_name: str) -> tuple[str, ...]:
     Raises:
         ValueError: when the name leads out of ``root``.
     """
-    store.below(file_name)
+    files.below(file_name)
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     name, tail, whole = (f"/{'/'.join(parts[-n:])}" for n in (1, 2, len(parts)))
     unpacked = _is_folder(root, (split + tail).rpartition("/")[0])  # then archives left elsewhere stay closed
@@ -247,9 +248,9 @@ def write(root: Path, scenes: Iterable[Scene]) -> None:
     splits: dict[str, list[SourceImage]] = {}
     for scene in scenes:
         splits.setdefault(scene.split, []).append(scene.image)
-        images.write_jpeg(store.safe_join(root, _relative(scene)), scene.pixels)
+        images.write_jpeg(files.safe_join(root, _relative(scene)), scene.pixels)
     for split, found in splits.items():
-        store.write_json(root / FILES[split][0], _document(found))
+        files.write_json(root / FILES[split][0], _document(found))
 
 
 def _relative(scene: Scene) -> str:
@@ -258,7 +259,7 @@ def _relative(scene: Scene) -> str:
 
 
 def _patch(stem: str) -> str:
-    return f"patch{store.seed_of(stem) % 51}"
+    return f"patch{hashing.seed_of(stem) % 51}"
 
 
 def _document(found: Sequence[SourceImage]) -> dict[str, Any]:

@@ -16,17 +16,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import images, masks, places
-from ..core.limits import MAX_LABEL_PIXELS
-from ..core.masks import Box, Mask
-from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
-from ..core.text import short_line
-from . import _openimages_index as index
-from . import _openimages_write
-from ._grouping import Range, bounds, starts
-from ._openimages_index import BAD, BOX, CLASSES, HIERARCHY, Label
-from ._shared import MAX_INSTANCES, labelled
-from .base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core import masks
+from ahp_toolkit.core.limits import MAX_LABEL_PIXELS
+from ahp_toolkit.core.masks import Box, Mask
+from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from ahp_toolkit.core.text import short_line
+from ahp_toolkit.sources.base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.sources.reading import openimages_index as index
+from ahp_toolkit.sources.reading.grouping import Range, bounds, starts
+from ahp_toolkit.sources.reading.openimages_index import BAD, BOX, CLASSES, HIERARCHY, Label
+from ahp_toolkit.sources.reading.shared import MAX_INSTANCES, labelled
+from ahp_toolkit.sources.writing import openimages
+from ahp_toolkit.storage import images, locations
 
 NAME = "openimages"
 LICENCE = "annotations CC BY 4.0 by Google; images listed as CC BY 2.0, without warranty"
@@ -158,7 +159,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes and masks, at most {MAX_INSTANCES}"),))
     looked = tuple(f"{folder}/{key}.jpg" for folder in _folders(p.split, key))
     try:
-        path = places.first(root, looked)
+        path = locations.first(root, looked)
         head = images.header(path)
     except images.ImageError as e:
         return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ())
@@ -321,7 +322,7 @@ def _mask(root: Path, looked: tuple[str, ...], name: str, ref: ImageRef) -> Mask
         raise images.ImageError(
             "too_large", f"{name}: a mask of {ref.width}x{ref.height}, at most {MAX_LABEL_PIXELS} px"
         )
-    values = images.read_labels(places.first(root, looked))
+    values = images.read_labels(locations.first(root, looked))
     grey = 122 if values.max(initial=0) > 1 else 0  # 8-bit masks are 0 and 255, 1-bit ones 0 and 1
     ys = ((2 * np.arange(ref.height) + 1) * values.shape[0]) // (2 * ref.height)
     xs = ((2 * np.arange(ref.width) + 1) * values.shape[1]) // (2 * ref.width)
@@ -342,4 +343,4 @@ def read(root: Path) -> Iterator[SourceImage]:
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:
     """The files of V6 and their layout, held in memory (small sizes); ``val`` goes to ``validation``."""
-    _openimages_write.write(root, scenes, LICENCE)
+    openimages.write(root, scenes, LICENCE)

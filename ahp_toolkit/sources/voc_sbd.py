@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.errors import UserError
-from ..core.records import Dropped, Flags, ImageRef, Instance, SourceImage
-from . import _voc_files, _voc_write
-from ._shared import Bad, first_there, inside, stored_size, usable_box, usable_size
-from ._voc_files import CLASSES, Annotated, Outlined
-from .base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from ahp_toolkit.sources.base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.sources.reading import voc_files
+from ahp_toolkit.sources.reading.shared import Bad, first_there, inside, stored_size, usable_box, usable_size
+from ahp_toolkit.sources.reading.voc_files import CLASSES, Annotated, Outlined
+from ahp_toolkit.sources.writing import voc_sbd
 
 LICENCE = "annotations free for research with citation; photos under Flickr's terms of use"
 HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
@@ -115,7 +116,7 @@ def load(root: Path, entry: Entry) -> Loaded:
     try:
         photo = photo._replace(image=first_there(root, looked), other="")
         files = {path: inside(root, path) for path in photo if path}
-        said = _voc_files.annotation(files[photo.xml]) if photo.xml else None
+        said = voc_files.annotation(files[photo.xml]) if photo.xml else None
         size = said.size if said and said.size else stored_size(files[photo.image])
         width, height = usable_size(*size)
     except Bad as bad:
@@ -157,11 +158,11 @@ def _outlines(
     size = (image.width, image.height)
     try:
         if photo.voc_mask:
-            return _voc_files.voc_outlines(files[photo.voc_mask], files[photo.voc_class], *size), True
+            return voc_files.voc_outlines(files[photo.voc_mask], files[photo.voc_class], *size), True
     except Bad as bad:
         dropped.append(bad.dropped(f"{image.image_id}/mask", _NAME))
     try:
-        return (_voc_files.sbd_outlines(files[photo.sbd], *size) if photo.sbd else []), False
+        return (voc_files.sbd_outlines(files[photo.sbd], *size) if photo.sbd else []), False
     except Bad as bad:
         dropped.append(bad.dropped(f"{image.image_id}/sbd", _NAME))
         return [], False
@@ -228,4 +229,4 @@ def write(root: Path, scenes: Iterable[Scene]) -> None:
     Raises:
         UserError: for other ids, or a label that is none of the 20 classes.
     """
-    _voc_write.write(root, scenes)
+    voc_sbd.write(root, scenes)

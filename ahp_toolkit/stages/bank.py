@@ -15,9 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core import store
-from ..core.pipeline import Output
-from ..core.records import SPLITS, Occluder
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.records import SPLITS, Occluder
+from ahp_toolkit.runtime.stage import Output
+from ahp_toolkit.storage import parquet
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Bank:
         """One part of the harvest's occluders."""
         out = Output({name: [] for name in SPLITS})
         for path in items:
-            for o in store.read_records(Path(path), Occluder):
+            for o in parquet.read_records(Path(path), Occluder):
                 out.counts["read"] += 1
                 if o.area < self.min_area or o.image.source not in self.sources:
                     continue
                 split = self.split_of(o.image.photo or o.image.image_id)
-                if store.unit_hash("bank", o.occluder_id) < self.shares[split]:
+                if hashing.unit_hash("bank", o.occluder_id) < self.shares[split]:
                     out.tables[split].append(o)
                     out.counts[f"kept/{o.image.source}"] += 1
         return out
@@ -65,7 +66,7 @@ def shares(
 def _photos(part: Path, sources: Sequence[str], min_area: int) -> dict[str, int]:
     """The number of possible occluders by the key of their photo."""
     names = ("image.source", "image.photo", "image.image_id")
-    table = store.read_table(part, ["area", *names])
+    table = parquet.read_table(part, ["area", *names])
     image = table["image"].combine_chunks()
     source, photo, image_id = (pc.struct_field(image, n.partition(".")[2]) for n in names)
     good = pc.and_(pc.greater_equal(table["area"].combine_chunks(), min_area), pc.is_in(source, pa.array(sources)))
@@ -85,7 +86,7 @@ def _held(folder: str) -> tuple[tuple[Occluder, ...], dict[str, Occluder]]:
 
 @lru_cache(maxsize=len(SPLITS))
 def _read(folder: str, _inode: int, _changed_ns: int) -> tuple[tuple[Occluder, ...], dict[str, Occluder]]:
-    found = tuple(sorted(store.read_records(Path(folder), Occluder), key=lambda o: o.occluder_id))
+    found = tuple(sorted(parquet.read_records(Path(folder), Occluder), key=lambda o: o.occluder_id))
     return found, {o.occluder_id: o for o in found}
 
 

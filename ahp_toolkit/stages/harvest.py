@@ -16,12 +16,13 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ..core import absent, images, places, store
-from ..core.pipeline import MAIN, Output
-from ..core.records import Candidate, Dropped, ImageRef, Instance, Occluder
-from ..sources import SOURCES
-from ..sources.base import PERSON, Entry, was_human
-from .neighbours import neighbours_of
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.neighbours import neighbours_of
+from ahp_toolkit.core.records import Candidate, Dropped, ImageRef, Instance, Occluder
+from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.sources import SOURCES
+from ahp_toolkit.sources.base import PERSON, Entry, was_human
+from ahp_toolkit.storage import images, locations, missing
 
 STAGE = "harvest"
 #: Faults that a source finds in a photo that is there.
@@ -73,7 +74,7 @@ class Harvest:
         return out
 
     def _photo(self, source: str, entry: Entry, out: Output) -> None:
-        root = places.place(self.roots[source])
+        root = locations.place(self.roots[source])
         loaded = SOURCES.get(source).load(root, entry)
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
@@ -93,7 +94,7 @@ class Harvest:
         sources_of_occlusion = [i for i in instances if i.mask is not None and not (i.flags.crowd or i.flags.group)]
         if not kept and not sources_of_occlusion:
             # asked of one photo a shard: it only tells whether the disk is there
-            if source not in out.there and absent.there(root, image.path):
+            if source not in out.there and missing.there(root, image.path):
                 out.there.add(source)
             return
         try:
@@ -136,7 +137,7 @@ class Harvest:
         return None
 
     def _verify(self, root: Path, image: ImageRef) -> tuple[ImageRef, bytes, bytes]:
-        path = places.find(root, image.path)
+        path = locations.find(root, image.path)
         if not self.rules.verify:
             images.header(path).frame((image.width, image.height))
             return image, b"", b""
@@ -145,7 +146,7 @@ class Harvest:
             pixels = images.decode(data, (image.width, image.height))
         except images.ImageError as e:
             raise images.ImageError(e.reason, f"{image.path}: {e}") from e
-        return replace(image, digest=store.digest_bytes(data)), *fingerprint(pixels)
+        return replace(image, digest=hashing.digest_bytes(data)), *fingerprint(pixels)
 
 
 def fingerprint(pixels: images.Rgb) -> tuple[bytes, bytes]:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import images, store
-from ..core.crops import crop_image, crop_mask
-from ..core.errors import UserError
-from ..core.pipeline import MAIN, Output
-from ..core.records import Dropped, Sample
-from ..occlusion.paste import Pasted
-from .render import Renderer
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.crops import crop_image, crop_mask
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Dropped, Sample
+from ahp_toolkit.occlusion.paste import Pasted
+from ahp_toolkit.occlusion.render import Renderer
+from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.storage import images, parquet
 
 STAGE = "materialize"
 CROP_SIZE = 256
@@ -63,7 +64,7 @@ class Materialize:
         for part in items:
             render = Renderer(self.roots, Path(self.split), part)
             former: dict[str, WrittenSample] | None = None
-            for sample in store.read_records(Path(self.split) / part, Sample):
+            for sample in parquet.read_records(Path(self.split) / part, Sample):
                 try:
                     pasted = render(sample)
                 except images.ImageError as e:
@@ -91,7 +92,7 @@ class Materialize:
         if not self.before or not path.is_file():
             return {}
         try:
-            return {w.sample_id: w for w in store.read_records(path, WrittenSample)}
+            return {w.sample_id: w for w in parquet.read_records(path, WrittenSample)}
         except UserError:
             return {}
 
@@ -113,7 +114,7 @@ def forget(to: Path, name: str, what: str) -> None:
 def files_digest(to: Path, name: str, what: str) -> str:
     """sha256 over the files of one sample; '' where one is missing."""
     paths = _files(to, name, what)
-    return store.digest_files(paths) if all(p.is_file() for p in paths) else ""
+    return hashing.digest_files(paths) if all(p.is_file() for p in paths) else ""
 
 
 def _write_full(to: Path, sample: Sample, pasted: Pasted) -> None:

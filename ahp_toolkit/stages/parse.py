@@ -14,20 +14,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core import pipeline, store
-from ..core.images import ImageError
-from ..core.masks import Box, Label2D, LabelMap, Mask, encode_labels
-from ..core.photos import Photos
-from ..core.records import Dropped, Segmented
-from ..core.weights import weights_key, weights_stamp
-from ..parsers import PARSERS
-from ..parsers._crop import ENLARGE, body_of
-from ..parsers.base import Body, Parser
-from ..parsers.source_parsing import NAME as SOURCE
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.masks import Box, Label2D, LabelMap, Mask, encode_labels
+from ahp_toolkit.core.records import Dropped, Segmented
+from ahp_toolkit.nets.weights import weights_key, weights_stamp
+from ahp_toolkit.parsers import PARSERS
+from ahp_toolkit.parsers.base import Body, Parser
+from ahp_toolkit.parsers.crop import ENLARGE, body_of
+from ahp_toolkit.parsers.source_parsing import NAME as SOURCE
+from ahp_toolkit.runtime import stage as pipeline
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.storage import parquet
+from ahp_toolkit.storage.images import ImageError
+from ahp_toolkit.storage.photos import Photos
 
 STAGE = "parse"
-#: The code that decides the labels beside this module and the plug-in's own.
-MODULES = ("ahp_toolkit.parsers._crop", "ahp_toolkit.core.torch_io")
 
 
 class _Asked(NamedTuple):
@@ -62,7 +63,7 @@ class Parse:
     def __call__(self, items: Sequence[str]) -> pipeline.Output:
         """Parse all humans of the parts, in their order."""
         out = pipeline.Output()
-        humans = [s for path in items for s in store.read_records(Path(path), Segmented)]
+        humans = [s for path in items for s in parquet.read_records(Path(path), Segmented)]
         done = {i: keep(s, s.candidate.parsing) for i, s in enumerate(humans) if _usable(s)}
         out.counts.update(source_parsing=len(done), without=len(humans) - len(done))
         rest = [(i, s) for i, s in enumerate(humans) if i not in done]
@@ -105,7 +106,7 @@ class Parse:
         return said | {
             "options": dict(self.options),
             "weights": weights_key(self.weights),
-            "code": pipeline.code_digest(__name__, module, *MODULES, *pipeline.GROUND),
+            "code": code_digest(__name__, module),
         }
 
 
@@ -144,8 +145,8 @@ def job(folder: Path, segment: Path, stage: Parse) -> tuple[pipeline.Job, list[s
     Raises:
         UserError: when there is no table of segmented humans.
     """
-    parts = store.parts(segment)
-    key = stage.key() | {"parts": store.digest_files(parts)}
+    parts = parquet.parts(segment)
+    key = stage.key() | {"parts": hashing.digest_files(parts)}
     tables = {pipeline.MAIN: Segmented}
     network = getattr(PARSERS.get(stage.parser), "NEEDS_PIXELS", True)
     made = pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part", network=network)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..core import store
-from ..core.images import ImageError
-from ..core.photos import Photos
-from ..core.pipeline import MAIN, Output
-from ..core.records import Dropped, Segmented
-from .scenes import SceneClassifier, places365
+from ahp_toolkit.core.records import Dropped, Segmented
+from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.stages.scenes import SceneClassifier, places365
+from ahp_toolkit.storage import parquet
+from ahp_toolkit.storage.images import ImageError
+from ahp_toolkit.storage.photos import Photos
 
 STAGE = "scenes"
 
@@ -49,11 +49,11 @@ class Classify:
 
 
 def _read(part: str) -> list[Segmented]:
-    return list(store.read_records(Path(part), Segmented))
+    return list(parquet.read_records(Path(part), Segmented))
 
 
 @cache
 def _classifier(weights: str, categories: str, device: str) -> SceneClassifier:
-    from ..core.torch_io import pick_device
+    from ahp_toolkit.nets.torch_io import pick_device
 
     return places365(Path(weights), Path(categories), str(pick_device(device)))

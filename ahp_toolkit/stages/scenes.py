@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import UserError, require
-from ..core.images import Rgb
-from ..core.store import read_json
+from ahp_toolkit.core.errors import UserError, require
+from ahp_toolkit.storage.files import read_json
+from ahp_toolkit.storage.images import Rgb
 
 CLASSES = 365
 _MEAN, _STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -126,7 +126,7 @@ def places365(weights: Path, categories: Path, device: str = "cpu") -> SceneClas
 
 
 def _state(weights: Path) -> dict[str, Any]:
-    from ..core.torch_io import load_torch
+    from ahp_toolkit.nets.torch_io import load_torch
 
     said = load_torch(weights, "the checkpoint resnet18_places365.pth.tar")
     state = said.get("state_dict", said) if isinstance(said, dict) else None

@@ -15,24 +15,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core import pipeline, store
-from ..core.context import kept_inside
-from ..core.images import ImageError
-from ..core.masks import Bool2D, Box, Mask, encode
-from ..core.photos import Photos
-from ..core.records import Candidate, Dropped, Segmented
-from ..core.weights import weights_key, weights_stamp
-from ..segmenters import SEGMENTERS
-from ..segmenters._crop import ENLARGE, ask_of
-from ..segmenters.base import Ask, Segmenter
-from ..segmenters.source_mask import NAME as SOURCE
-from ..segmenters.source_mask import quality
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.masks import Bool2D, Box, Mask, encode
+from ahp_toolkit.core.records import Candidate, Dropped, Segmented
+from ahp_toolkit.nets.weights import weights_key, weights_stamp
+from ahp_toolkit.runtime import stage as pipeline
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.context import kept_inside
+from ahp_toolkit.segmenters import SEGMENTERS
+from ahp_toolkit.segmenters.base import Ask, Segmenter
+from ahp_toolkit.segmenters.crop import ENLARGE, ask_of
+from ahp_toolkit.segmenters.source_mask import NAME as SOURCE
+from ahp_toolkit.segmenters.source_mask import quality
+from ahp_toolkit.storage import parquet
+from ahp_toolkit.storage.images import ImageError
+from ahp_toolkit.storage.photos import Photos
 
 STAGE = "segment"
-#: The code that decides the masks beside this module and the plug-in's own.
-MODULES = tuple(
-    f"ahp_toolkit.{m}" for m in ("segmenters._crop", "segmenters._instances", "segmenters.source_mask", "core.torch_io")
-)
 
 
 class _Asked(NamedTuple):
@@ -68,7 +67,7 @@ class Segment:
     def __call__(self, items: Sequence[str]) -> pipeline.Output:
         """Segment all candidates of the parts, in their order."""
         out = pipeline.Output()
-        candidates = [c for path in items for c in store.read_records(Path(path), Candidate)]
+        candidates = [c for path in items for c in parquet.read_records(Path(path), Candidate)]
         done = {i: keep(c, c.mask) for i, c in enumerate(candidates) if c.mask is not None and c.mask.area}
         out.counts.update(source_mask=len(done), box_only=len(candidates) - len(done))
         boxes = [(i, c) for i, c in enumerate(candidates) if i not in done]
@@ -112,7 +111,7 @@ class Segment:
         return said | {
             "options": dict(self.options),
             "weights": weights_key(self.weights),
-            "code": pipeline.code_digest(__name__, module, *MODULES, *pipeline.GROUND),
+            "code": code_digest(__name__, module),
         }
 
 
@@ -147,8 +146,8 @@ def job(folder: Path, harvest: Path, stage: Segment) -> tuple[pipeline.Job, list
     Raises:
         UserError: when there is no harvest table.
     """
-    parts = store.parts(harvest)
-    key = stage.key() | {"parts": store.digest_files(parts)}
+    parts = parquet.parts(harvest)
+    key = stage.key() | {"parts": hashing.digest_files(parts)}
     tables = {pipeline.MAIN: Segmented}
     network = getattr(SEGMENTERS.get(stage.segmenter), "NEEDS_PIXELS", True)
     made = pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part", network=network)

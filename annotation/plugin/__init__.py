@@ -1,4 +1,4 @@
-"""The FiftyOne plugin's Python side: thin operators over ``annotation.session``; the panel is ``dist/index.umd.js``."""
+"""The FiftyOne plugin's Python side: thin operators over ``session.session``; the panel is ``dist/index.umd.js``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import fiftyone.operators as foo
 
-from annotation import app, compositions, session
+from annotation.app import compositions, server
+from annotation.session import session
 
 
 @cache
 def _session() -> session.Session:
     sitting = session.current()
-    mirror = app.mirror_for(sitting)
+    mirror = server.mirror_for(sitting)
     sitting.mirror, sitting.mirror_state = mirror.put, mirror.state
     return sitting
 
@@ -88,8 +89,8 @@ class Find(_Quiet):
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: candidate_id."""
         cid = p["candidate_id"]
-        app.put_mask(sitting.root, sitting.candidates, cid, sitting.shown(cid))
-        return {"sample": app.sample_id(sitting.root, cid, sitting.candidates.piece)}
+        server.put_mask(sitting.root, sitting.candidates, cid, sitting.shown(cid))
+        return {"sample": server.sample_id(sitting.root, cid, sitting.candidates.piece)}
 
 
 class Mended(_Quiet):
@@ -99,11 +100,11 @@ class Mended(_Quiet):
 
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: candidate_id. Answers the new mask's item, or ``same`` where nothing was painted."""
-        mask = app.painted(sitting.root, sitting.candidates, p["candidate_id"])
+        mask = server.painted(sitting.root, sitting.candidates, p["candidate_id"])
         if mask is None:
             return {"same": True}
         sitting.correct(p["candidate_id"], mask)
-        app.put_mask(sitting.root, sitting.candidates, p["candidate_id"], mask)
+        server.put_mask(sitting.root, sitting.candidates, p["candidate_id"], mask)
         return {"item": sitting.item(p["candidate_id"])}
 
 
@@ -113,7 +114,7 @@ class Compose(_Quiet):
     NAME = "compose"
 
     def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
-        """Params: do (queue, look or act) and what these take; see `annotation.compositions`."""
+        """Params: do (queue, look or act) and what these take; see `annotation.app.compositions`."""
         root, reviewer = sitting.root, sitting.reviewer
         if p["do"] == "queue":
             return compositions.queue(root, reviewer, p["mode"])

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import losses as L
-from ..attention import ContextualAttention
-from ..base import CRITIC, Baseline, Batch, Optimizer, Output, Result, composite
-from ..nets import GatedConv2d, SNPatchCritic
-from ..settings import Settings, Width, make_settings
+from baselines.base import CRITIC, Baseline, Batch, Optimizer, Output, Result, composite
+from baselines.layers import losses as L
+from baselines.layers.attention import ContextualAttention
+from baselines.layers.networks import GatedConv2d, SNPatchCritic
+from baselines.training.settings import Settings, Width, make_settings
 
 PAPER = "Yu et al., Free-Form Image Inpainting with Gated Convolution, ICCV 2019"
 TASKS = ("content",)

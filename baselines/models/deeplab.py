@@ -20,10 +20,9 @@ from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.segmenters.deeplab import RATES
-
-from .. import losses as L
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
-from ..settings import Settings, Width, make_settings, refuse_name
+from baselines.base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
+from baselines.layers import losses as L
+from baselines.training.settings import Settings, Width, make_settings, refuse_name
 
 PAPER = "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018"
 TASKS = ("mask",)

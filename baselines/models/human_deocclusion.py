@@ -42,9 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
-
-from .. import losses as L
-from ..base import (
+from baselines.base import (
     ADAM,
     CRITIC,
     GENERATOR,
@@ -57,12 +55,25 @@ from ..base import (
     composite,
     soft_mask,
 )
-from ..completion import MaskCompletion
-from ..nets import Masked, PatchCritic
-from ..pconv import PartialUNet, partial_levels
-from ..pga import Guide, ParsingGuidedAttention, one_hot_parts
-from ..settings import Between, Count, GanKind, Natural, OneOf, Settings, Share, Threshold, Weight, Width, make_settings
-from ..templates import fit_templates
+from baselines.layers import losses as L
+from baselines.layers.completion import MaskCompletion
+from baselines.layers.networks import Masked, PatchCritic
+from baselines.layers.pconv import PartialUNet, partial_levels
+from baselines.layers.pga import Guide, ParsingGuidedAttention, one_hot_parts
+from baselines.layers.templates import fit_templates
+from baselines.training.settings import (
+    Between,
+    Count,
+    GanKind,
+    Natural,
+    OneOf,
+    Settings,
+    Share,
+    Threshold,
+    Weight,
+    Width,
+    make_settings,
+)
 
 PAPER = "Zhou et al., Human De-occlusion: Invisible Perception and Recovery for Humans, CVPR 2021"
 TASKS = ("mask", "content")

@@ -26,9 +26,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from ahp_toolkit.core.errors import UserError
-
-from ..base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
-from ..settings import MAX_NUMBER, Between, Count, Settings, Share, Width, make_settings, refuse_name
+from baselines.base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
+from baselines.training.settings import MAX_NUMBER, Between, Count, Settings, Share, Width, make_settings, refuse_name
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
 TASKS = ("mask",)

@@ -21,22 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
-
-from .. import losses as L
-from ..base import (
-    ADAM_GAN,
-    CRITIC,
-    Baseline,
-    Batch,
-    Optimizer,
-    Output,
-    Result,
-    composite,
-    soft_mask,
-)
-from ..nets import PatchCritic, SkipUNet, halvings
-from ..settings import Count, Settings, Weight, Width, make_settings
-from ..synced import drawn
+from baselines.base import ADAM_GAN, CRITIC, Baseline, Batch, Optimizer, Output, Result, composite, soft_mask
+from baselines.layers import losses as L
+from baselines.layers.networks import PatchCritic, SkipUNet, halvings
+from baselines.layers.synced import drawn
+from baselines.training.settings import Count, Settings, Weight, Width, make_settings
 
 PAPER = "Yan et al., Visualizing the Invisible: Occluded Vehicle Segmentation and Recovery, ICCV 2019"
 TASKS = ("mask", "content")

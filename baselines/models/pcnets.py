@@ -28,22 +28,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from .. import losses as L
-from ..base import (
-    CRITIC,
-    GENERATOR,
-    Baseline,
-    Batch,
-    Optimizer,
-    Output,
-    Result,
-    composite,
-    soft_mask,
-)
-from ..nets import PatchCritic, UNet
-from ..pconv import PartialUNet, partial_levels
-from ..settings import OneOf, Settings, Share, Threshold, Weight, Width, make_settings
-from ..synced import drawn
+from baselines.base import CRITIC, GENERATOR, Baseline, Batch, Optimizer, Output, Result, composite, soft_mask
+from baselines.layers import losses as L
+from baselines.layers.networks import PatchCritic, UNet
+from baselines.layers.pconv import PartialUNet, partial_levels
+from baselines.layers.synced import drawn
+from baselines.training.settings import OneOf, Settings, Share, Threshold, Weight, Width, make_settings
 
 PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
 TASKS = ("mask", "content")

@@ -15,19 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import losses as L
-from ..base import (
-    ADAM_GAN,
-    CRITIC,
-    Baseline,
-    Batch,
-    Optimizer,
-    Output,
-    Result,
-    soft_mask,
-)
-from ..nets import PatchCritic, SkipUNet, halvings
-from ..settings import Settings, Weight, Width, make_settings
+from baselines.base import ADAM_GAN, CRITIC, Baseline, Batch, Optimizer, Output, Result, soft_mask
+from baselines.layers import losses as L
+from baselines.layers.networks import PatchCritic, SkipUNet, halvings
+from baselines.training.settings import Settings, Weight, Width, make_settings
 
 PAPER = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
 TASKS = ("mask", "content")

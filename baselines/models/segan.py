@@ -25,21 +25,10 @@ import torchvision
 from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
-
-from .. import losses as L
-from ..base import (
-    ADAM_GAN,
-    CRITIC,
-    GENERATOR,
-    Baseline,
-    Batch,
-    Optimizer,
-    Output,
-    Result,
-    soft_mask,
-)
-from ..nets import PatchCritic, SkipUNet, halvings
-from ..settings import Settings, Weight, Width, make_settings
+from baselines.base import ADAM_GAN, CRITIC, GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
+from baselines.layers import losses as L
+from baselines.layers.networks import PatchCritic, SkipUNet, halvings
+from baselines.training.settings import Settings, Weight, Width, make_settings
 
 PAPER = "Ehsani et al., SeGAN: Segmenting and Generating the Invisible, CVPR 2018"
 TASKS = ("mask", "content")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..counts import pair_areas
-from ..metric import Bools, MaskBatch, MaskExample, MeanIou, Rows, iou, mean_rows
+from benchmark.features.counts import pair_areas
+from benchmark.metric import Bools, MaskBatch, MaskExample, MeanIou, Rows, iou, mean_rows
 
 RATIO = 0.02  # of the crop's diagonal: 7 px at 256x256
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
-from ..context import Context
-from ..inception import open_random_conv
-from ..metric import GreyExample
-from .fid import Fid
+from benchmark.features.context import Context
+from benchmark.features.inception import open_random_conv
+from benchmark.metric import GreyExample
+from benchmark.metrics.fid import Fid
 
 
 class FdRandomConv(Fid):

@@ -6,10 +6,10 @@ from typing import Self
 
 import numpy as np
 
-from ..context import Context
-from ..frechet import frechet, frechet_replicates
-from ..inception import Extractor, open_inception
-from ..metric import Floats, GreyExample, Metric, PictureBatch, Rows
+from benchmark.features.context import Context
+from benchmark.features.frechet import frechet, frechet_replicates
+from benchmark.features.inception import Extractor, open_inception
+from benchmark.metric import Floats, GreyExample, Metric, PictureBatch, Rows
 
 
 class Fid(Metric):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..counts import Areas, Counts
-from ..metric import MaskExample, MeanIou
+from benchmark.features.counts import Areas, Counts
+from benchmark.metric import MaskExample, MeanIou
 
 
 class IouModal(MeanIou):

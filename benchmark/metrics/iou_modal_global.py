@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..counts import Areas, Counts
-from ..metric import GlobalIou, MaskExample
+from benchmark.features.counts import Areas, Counts
+from benchmark.metric import GlobalIou, MaskExample
 
 
 class IouModalGlobal(GlobalIou):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..frechet import kernel_distance, kernel_replicates
-from ..metric import Floats, GreyExample, Rows
-from .fid import Fid, sides
+from benchmark.features.frechet import kernel_distance, kernel_replicates
+from benchmark.metric import Floats, GreyExample, Rows
+from benchmark.metrics.fid import Fid, sides
 
 
 class Kid(Fid):

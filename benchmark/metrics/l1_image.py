@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
+from benchmark.metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
 
 
 class L1Image(Ratio):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..metric import GreyExample, PictureBatch, Ratio, Rows
+from benchmark.metric import GreyExample, PictureBatch, Ratio, Rows
 
 
 class L1Invisible(Ratio):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..metric import MaskBatch, MaskExample, Ratio, Rows, mean_rows
+from benchmark.metric import MaskBatch, MaskExample, Ratio, Rows, mean_rows
 
 
 class L1Mask(Ratio):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..metric import MaskBatch, MaskExample, Ratio, Rows, mean_rows
+from benchmark.metric import MaskBatch, MaskExample, Ratio, Rows, mean_rows
 
 
 class L1MaskPixel(Ratio):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Self
 
-from ..context import Context
-from ..metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
-from ..perceptual import Lpips, open_lpips
+from benchmark.features.context import Context
+from benchmark.features.perceptual import Lpips, open_lpips
+from benchmark.metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
 
 FORM = (
     "Mean over samples of the LPIPS distance (Zhang et al., CVPR 2018, version 0.1) between the recovered and the true "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
-from ..context import Context
-from ..metric import GreyExample
-from ..perceptual import open_random_lpips
-from .lpips import FORM, LpipsAlex
+from benchmark.features.context import Context
+from benchmark.features.perceptual import open_random_lpips
+from benchmark.metric import GreyExample
+from benchmark.metrics.lpips import FORM, LpipsAlex
 
 
 class LpipsRandom(LpipsAlex):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
+from benchmark.metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
 
 CAP = 100.0  # dB: an exact copy has no finite ratio
 

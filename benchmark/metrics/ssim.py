@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
+from benchmark.metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2

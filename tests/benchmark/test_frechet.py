@@ -9,9 +9,9 @@ import pytest
 from scipy import linalg
 
 from ahp_toolkit.core.errors import UserError
-from benchmark import frechet as f
-from benchmark.context import Context
-from benchmark.inception import find_weights, inception_network, open_random_conv
+from benchmark.features import frechet as f
+from benchmark.features.context import Context
+from benchmark.features.inception import find_weights, inception_network, open_random_conv
 from benchmark.metric import Absent
 
 
@@ -104,8 +104,8 @@ def test_fid_equals_pytorch_fid(tmp_path, monkeypatch) -> None:  # type: ignore[
     import torch
     from pytorch_fid import fid_score, inception
 
-    from ahp_toolkit.core import images
-    from benchmark.inception import Extractor
+    from ahp_toolkit.storage import images
+    from benchmark.features.inception import Extractor
 
     torch.manual_seed(0)
     seeded = inception._inception_v3(num_classes=1008, aux_logits=False, weights=None)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from benchmark.context import Context
-from benchmark.counts import areas, pair_areas
-from benchmark.inception import Extractor
+from benchmark.features.context import Context
+from benchmark.features.counts import areas, pair_areas
+from benchmark.features.inception import Extractor
 from benchmark.metric import METRICS, Absent, MaskBatch, MaskExample, Metric, PictureBatch
 
 NAMES = METRICS.names()
@@ -225,7 +225,7 @@ def test_lpips_against_torchmetrics() -> None:
     import torch
     from torchmetrics.functional.image.lpips import _LPIPS
 
-    from benchmark.perceptual import Lpips, linear_weights, random_backbone
+    from benchmark.features.perceptual import Lpips, linear_weights, random_backbone
 
     b, state = pictures(8, n=3), random_backbone()
     theirs = _LPIPS(pretrained=True, net="alex", pnet_rand=True)

@@ -9,18 +9,17 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from ahp_toolkit.core import store
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Score
+from ahp_toolkit.storage import files, parquet
 from benchmark import commands
-from benchmark.charts import curves
-from benchmark.leaderboards import boards_of, load_runs
-from benchmark.report import _absent, write_report
-from benchmark.score import score
-from benchmark.tables import SPEED, cells, scored_of, speed_rows
-
-from .test_score import _painted
-from .world import make_split, noisy, submit
+from benchmark.boards.charts import curves
+from benchmark.boards.ranking import boards_of, load_runs
+from benchmark.boards.report import _absent, write_report
+from benchmark.boards.tables import SPEED, cells, scored_of, speed_rows
+from benchmark.grading.score import score
+from tests.benchmark.test_score import _painted
+from tests.benchmark.world import make_split, noisy, submit
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +63,9 @@ def test_a_metric_that_some_methods_lack_names_them(world, tmp_path) -> None:  #
     for name, g in (("with", 2), ("without", 8)):
         score(submit(tmp_path / name, noisy(samples, g, g), split), split, tmp_path / "b")
     (run,) = (tmp_path / "b").glob("without*/score.json")
-    about = store.read_json(run)
+    about = files.read_json(run)
     about["absent"] |= {"iou_modal": "no modal masks", "psnr": "of another board"}
-    store.write_json(run, about)
+    files.write_json(run, about)
     (board,) = boards_of(load_runs(tmp_path / "b"))
     assert _absent(board)["iou_modal"] == "not for without: no modal masks" and "psnr" not in _absent(board)
     board.metrics = [m for m in board.metrics if m.name != "iou_modal"]
@@ -94,9 +93,9 @@ def test_other_datasets_and_definitions_stand_apart(world, tmp_path) -> None:  #
     score(submit(tmp_path / "a", noisy(samples, 2, 1), split), split, tmp_path / "b")
     score(submit(tmp_path / "c", noisy(others, 2, 1), other), other, tmp_path / "b")
     run = score(submit(tmp_path / "d", noisy(samples, 3, 1), split), split, tmp_path / "b").folder
-    about = store.read_json(run / "score.json")
+    about = files.read_json(run / "score.json")
     about["protocol"]["mask"] = "f" * 64
-    store.write_json(run / "score.json", about)
+    files.write_json(run / "score.json", about)
     found = boards_of(load_runs(tmp_path / "b"))
     assert sorted([r.model for r in b.runs] for b in found) == [["a"], ["c"], ["d"]]
 
@@ -106,7 +105,7 @@ def test_pictures_of_true_masks_stand_apart_and_what_needs_none_on_both(tmp_path
     samples = make_split(split, 4, 2, pictures=True)
     for name, fed in (("truth", "truth"), ("cascade", "ours@1"), ("plain", "nothing"), ("outside", None)):
         folder = _painted(tmp_path / name, samples, 1)
-        store.write_json(folder / "run.json", {"model": name} | ({"fed_by": fed} if fed else {}))
+        files.write_json(folder / "run.json", {"model": name} | ({"fed_by": fed} if fed else {}))
         score(folder, split, tmp_path / "b")
     found = {b.given: sorted(r.model for r in b.runs) for b in boards_of(load_runs(tmp_path / "b"))}
     assert found == {
@@ -124,9 +123,9 @@ def test_pictures_of_true_masks_stand_apart_and_what_needs_none_on_both(tmp_path
 def test_a_score_of_an_unknown_metric_ends_no_report(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
     _, split, samples = world
     run = score(submit(tmp_path / "m", noisy(samples, 2, 1), split), split, tmp_path / "b").folder
-    kept = list(store.read_records(run / "scores.parquet", Score))
+    kept = list(parquet.read_records(run / "scores.parquet", Score))
     other = [replace(s, metric="iou_of_others") for s in kept if s.metric == "iou_amodal"]
-    store.write_records(run / "scores.parquet", [*kept, *other], Score)
+    parquet.write_records(run / "scores.parquet", [*kept, *other], Score)
     write_report(tmp_path / "b", tmp_path / "r")
     (table,) = (tmp_path / "r").glob("*.csv")
     assert "iou_of_others" in table.read_text() and "iou_of_others" not in (tmp_path / "r/leaderboard.md").read_text()
@@ -135,9 +134,9 @@ def test_a_score_of_an_unknown_metric_ends_no_report(world, tmp_path) -> None:  
 def test_tables_for_machines_hold_fractions_and_say_so(world, tmp_path) -> None:  # type: ignore[no-untyped-def]
     _, split, samples = world
     run = score(submit(tmp_path / "m", noisy(samples, 2, 1), split), split, tmp_path / "b").folder
-    kept = {(s.metric, s.slice): s for s in store.read_records(run / "scores.parquet", Score)}
+    kept = {(s.metric, s.slice): s for s in parquet.read_records(run / "scores.parquet", Score)}
     old = [replace(s, unit="%" if s.metric.startswith("iou") else s.unit) for s in kept.values()]
-    store.write_records(run / "scores.parquet", old, Score)  # as boards were written before
+    parquet.write_records(run / "scores.parquet", old, Score)  # as boards were written before
     write_report(tmp_path / "b", tmp_path / "r")
     (table,) = (tmp_path / "r").glob("*.csv")
     rows = list(csv.DictReader(table.open()))

@@ -12,19 +12,19 @@ from click.testing import CliRunner
 from PIL import Image
 from pycocotools import mask as coco
 
-from ahp_toolkit.core import images, store
-from ahp_toolkit.core.engines import LocalEngine
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Given, ImageRef, Placement, Prediction, Sample, Score
+from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.storage import files, images, parquet
 from benchmark import commands
-from benchmark.identity import run_id_of
-from benchmark.leaderboards import boards_of, load_runs
-from benchmark.score import score, split_digest
-from benchmark.submission import Submission, parse, validate
-from benchmark.truth import crop_of, safe_name, sample_pairs, slices
-
-from .world import by_rule, make_split, noisy, paint, submit
+from benchmark.boards.ranking import boards_of, load_runs
+from benchmark.grading.identity import run_id_of
+from benchmark.grading.score import score, split_digest
+from benchmark.grading.submission import Submission, parse, validate
+from benchmark.grading.truth import crop_of, safe_name, sample_pairs, slices
+from tests.benchmark.world import by_rule, make_split, noisy, paint, submit
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_golden_leaderboard(tmp_path) -> None:  # type: ignore[no-untyped-def]
     5       80      40      1/2      3/4       40..80 / 30..40          0         1
     """
     split = tmp_path / "val"
-    store.write_records(split / "part-00000.parquet", [golden_sample(k) for k in range(6)], Sample)
+    parquet.write_records(split / "part-00000.parquet", [golden_sample(k) for k in range(6)], Sample)
     columns = {0: (40, 30), 1: (30, 30), 2: (40, 20), 3: (40, None), 5: (80, 40)}
     made = [
         Prediction(f"val/{k}", "gold", encode(strip(a)), None if m is None else encode(strip(m)))
@@ -163,7 +163,7 @@ def test_outsider_with_pandas_and_pycocotools(world, tmp_path) -> None:  # type:
 
 
 def test_slices_cover_every_sample(world) -> None:  # type: ignore[no-untyped-def]
-    from benchmark.truth import facts_of
+    from benchmark.grading.truth import facts_of
 
     found = slices([facts_of(s) for s in world[2]])
     for kind in ("bin/", "ratio/", "source/", "aspect/"):
@@ -173,7 +173,7 @@ def test_slices_cover_every_sample(world) -> None:  # type: ignore[no-untyped-de
 
 
 def test_intervals_are_by_human() -> None:
-    from benchmark.bootstrap import estimate
+    from benchmark.grading.bootstrap import estimate
     from benchmark.metric import METRICS, mean_rows
 
     metric = METRICS.get("iou_amodal").METRIC()
@@ -187,7 +187,7 @@ def test_intervals_are_by_human() -> None:
 
 
 def test_one_human_has_no_interval() -> None:
-    from benchmark.bootstrap import estimate, tied
+    from benchmark.grading.bootstrap import estimate, tied
     from benchmark.metric import METRICS, mean_rows
 
     values, groups = np.array([0.2, 0.9, 0.5, 0.4]), np.array([0, 0, 1, 2])
@@ -297,7 +297,7 @@ def test_what_is_missing_is_named_for_each_board(tmp_path) -> None:  # type: ign
     split = tmp_path / "val"
     samples = make_split(split, 4, 2, pictures=True)
     folder, ids = _painted(tmp_path / "m", samples, 0, masks=5), [s.sample_id for s in samples]
-    about = store.read_json(score(folder, split, tmp_path / "b").folder / "score.json")
+    about = files.read_json(score(folder, split, tmp_path / "b").folder / "score.json")
     assert about["missing"] == {"mask": 3, "content": 0}
     assert about["missing_list"] == {"mask": sorted(ids[5:]), "content": []}
     rows = json.loads((folder / "predictions.json").read_text())
@@ -337,7 +337,7 @@ def test_the_wrong_split_is_refused(world, tmp_path) -> None:  # type: ignore[no
 def test_another_level_of_the_splits_folder_is_refused_in_one_line(tmp_path, command, level, said) -> None:  # type: ignore[no-untyped-def]
     split = tmp_path / "splits" / "val"
     samples = make_split(split, 2, 1)
-    store.write_records(split / "humans" / "part-00000.parquet", [samples[0].image], ImageRef)
+    parquet.write_records(split / "humans" / "part-00000.parquet", [samples[0].image], ImageRef)
     folder = submit(tmp_path / "m", by_rule(samples, "truth"), split)
     args = [str(folder), "--split", str(split / level)] + (["--out", str(tmp_path / "b")] if command == "score" else [])
     result = CliRunner().invoke(getattr(commands, command), args)
@@ -392,7 +392,7 @@ def test_changed_truth_is_noticed(tmp_path) -> None:  # type: ignore[no-untyped-
     split = tmp_path / "val"
     samples = make_split(split, 2, 1, pictures=True)
     names = sorted((split / "crops").glob("*.png"))
-    store.write_json(split / "crops" / "digests.json", {p.name: store.digest_file(p) for p in names})
+    files.write_json(split / "crops" / "digests.json", {p.name: hashing.digest_file(p) for p in names})
     made = []
     for s in samples:
         rel = f"{safe_name(s.sample_id)}.png"
@@ -437,7 +437,7 @@ def test_the_judge_imports_no_model() -> None:
     import subprocess
     import sys
 
-    code = "import sys, benchmark.score, benchmark.report, benchmark.commands\n"
+    code = "import sys, benchmark.grading.score, benchmark.boards.report, benchmark.commands\n"
     code += "print([m for m in sys.modules if m.startswith(('baselines', 'torch', 'fiftyone'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

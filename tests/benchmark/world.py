@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ahp_toolkit.core import images, store
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.crops import square_around
 from ahp_toolkit.core.masks import Box, Mask, encode
 from ahp_toolkit.core.records import Given, ImageRef, Placement, Prediction, Sample
-from benchmark.truth import crop_of, picture_path, sample_pairs, split_digest
+from ahp_toolkit.storage import files, images, parquet
+from benchmark.grading.truth import crop_of, picture_path, sample_pairs, split_digest
 
 SIZE = 200
 
@@ -39,7 +40,7 @@ def sample(k: int, human: int, ratio: float) -> Sample:
     return Sample(
         f"val/{human:04d}#{k}", "val", f"{source}/{human:04d}#1", image, (Placement("o", 0, 0),), k,
         Given(encode(given), "test"), encode(modal), encode(amodal), square_around(encode(amodal).box, 1.2), got, bin_,
-        store.digest_bytes(encode(modal).counts, encode(amodal).counts),
+        hashing.digest_bytes(encode(modal).counts, encode(amodal).counts),
     )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def make_split(folder: Path, humans: int = 12, each: int = 3, pictures: bool = F
     """Write a split of humans x each samples; with ``pictures`` its crops too."""
     rng = np.random.default_rng(1)
     made = [sample(k, h, float(rng.uniform(0.03, 0.5))) for h in range(humans) for k in range(each)]
-    store.write_records(folder / "part-00000.parquet", made, Sample)
+    parquet.write_records(folder / "part-00000.parquet", made, Sample)
     if pictures:
         for s in made:
             truth, occluded = paint(s)
@@ -58,7 +59,7 @@ def make_split(folder: Path, humans: int = 12, each: int = 3, pictures: bool = F
 
 def paint(s: Sample) -> tuple[np.ndarray, np.ndarray]:
     """The recovered and the occluded crop of a sample, uint8 [256, 256, 3]."""
-    rng = np.random.default_rng(store.seed_of(s.human_id))
+    rng = np.random.default_rng(hashing.seed_of(s.human_id))
     y, x = np.mgrid[:256, :256]
     ground = np.stack([(x // 2), (y // 2), (x + y) // 4], -1).astype(np.uint8)
     amodal, modal = crop_of(s, "amodal"), crop_of(s, "modal")
@@ -75,9 +76,9 @@ def encode256(mask: np.ndarray) -> Mask:
 
 def submit(folder: Path, predictions: list[Prediction], split: Path | None = None, **run: object) -> Path:
     """Write a submission folder."""
-    store.write_records(folder / "predictions.parquet", predictions, Prediction)
+    parquet.write_records(folder / "predictions.parquet", predictions, Prediction)
     digest = {"dataset_digest": split_digest(sample_pairs(split))} if split else {}
-    store.write_json(folder / "run.json", {"model": folder.name, **digest, **run})
+    files.write_json(folder / "run.json", {"model": folder.name, **digest, **run})
     return folder
 
 

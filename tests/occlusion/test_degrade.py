@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from ahp_toolkit.core.masks import Bool2D
-from ahp_toolkit.occlusion.degrade import simulate
-
-from .shapes import blob
+from ahp_toolkit.occlusion.initial_mask import simulate
+from tests.occlusion.shapes import blob
 
 
 def iou(a: Bool2D, b: Bool2D) -> float:

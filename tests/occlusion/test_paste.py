@@ -13,8 +13,7 @@ from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Placement
 from ahp_toolkit.occlusion.paste import Cutout, cut_out, paste, paste_into_crop, sample_digest
 from ahp_toolkit.occlusion.place import hidden_by
-
-from .shapes import blob, picture
+from tests.occlusion.shapes import blob, picture
 
 placements = st.builds(
     Placement, st.just("o"), st.integers(-60, 100), st.integers(-60, 120), st.sampled_from([0.2, 0.45, 0.8, 1.0, 1.7]),

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.hashing import seed_of
 from ahp_toolkit.core.masks import Bool2D, encode
 from ahp_toolkit.core.records import Placement
-from ahp_toolkit.core.store import seed_of
 from ahp_toolkit.occlusion.densities import PRESETS, assign
-from ahp_toolkit.occlusion.place import (
+from ahp_toolkit.occlusion.place import (  # fmt: skip
     Infeasible,
     Placed,
     Settings,
@@ -26,9 +26,8 @@ from ahp_toolkit.occlusion.place import (
     place_target,
     ratio_of,
     reach,
-)  # fmt: skip
-
-from .shapes import blob, tight
+)
+from tests.occlusion.shapes import blob, tight
 
 NATIVE = Settings(mode="uniform", scale=(1, 1), relative_to="occluder", flip=False)
 INTERVALS = [(0.0, 0.1), (0.1, 0.2), (0.3, 0.4), (0.4, 0.5)]

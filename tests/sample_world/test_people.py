@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahp_toolkit.sample_world.body import render_person, sample_person
-from ahp_toolkit.sample_world.clothes import PART
-from ahp_toolkit.sample_world.objects import KINDS, Thing, render_thing
-from ahp_toolkit.sample_world.skeleton import (
+from ahp_toolkit.sample_world.drawing.body import render_person, sample_person
+from ahp_toolkit.sample_world.drawing.clothes import PART
+from ahp_toolkit.sample_world.drawing.objects import KINDS, Thing, render_thing
+from ahp_toolkit.sample_world.drawing.skeleton import (
     FOREARM,
     JOINTS,
     LIMITS,

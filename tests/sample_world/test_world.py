@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ahp_toolkit.core import images, masks
+from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import REASONS, VERDICTS, Candidate, Neighbours, Segmented
 from ahp_toolkit.sample_world import generate, planted, read_truth, write_world
 from ahp_toolkit.sample_world.oracle import Oracle
 from ahp_toolkit.sources import SOURCES
+from ahp_toolkit.storage import images
 
 NAMES = ("coco", "lip", "objects365", "openimages", "voc_sbd")
 

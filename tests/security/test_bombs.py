@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahp_toolkit.core import images, masks
-from ahp_toolkit.core.images import ImageError
+from ahp_toolkit.core import masks
 from ahp_toolkit.core.limits import MAX_PIXELS
+from ahp_toolkit.storage import images
+from ahp_toolkit.storage.images import ImageError
 
 
 def _number(x: int) -> bytes:

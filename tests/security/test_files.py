@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahp_toolkit.core import limits, store
+from ahp_toolkit.core import limits
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.lock import lock
-from benchmark import submission
-from benchmark.submission import Submission, parse
+from ahp_toolkit.storage import files
+from ahp_toolkit.storage.lock import lock
+from benchmark.grading import submission
+from benchmark.grading.submission import Submission, parse
 
 PIECES = st.sampled_from(["..", ".", "a", "/", "//", "\\", "C:", "~", "a b", "\x00", "", "é", "link", "…", "%2e%2e"])
 
@@ -30,7 +31,7 @@ def test_a_path_from_data_stays_below_its_root(tmp_path_factory: pytest.TempPath
     if not (root / "link").is_symlink():
         (root / "link").symlink_to("/etc")
     try:
-        path = store.safe_join(root, said)
+        path = files.safe_join(root, said)
     except ValueError:
         return
     assert os.path.realpath(path).startswith(os.path.realpath(root))
@@ -43,10 +44,10 @@ def test_links_inside_a_root_are_followed_and_those_out_of_it_refused(tmp_path: 
     (tmp_path / "root" / "in").symlink_to("a")
     (tmp_path / "root" / "out").symlink_to(tmp_path)
     (tmp_path / "root" / "a" / "y.png").symlink_to(tmp_path / "secret")
-    assert store.safe_join(tmp_path / "root", "in/x.png").read_bytes() == b"x"
+    assert files.safe_join(tmp_path / "root", "in/x.png").read_bytes() == b"x"
     for path in ("out/secret", "a/y.png", "in/y.png", "in/../../secret", "/etc/passwd"):
         with pytest.raises(ValueError, match="leaves its data root"):
-            store.safe_join(tmp_path / "root", path)
+            files.safe_join(tmp_path / "root", path)
 
 
 def test_a_link_in_the_lock_files_place_costs_its_target_nothing(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_link_in_a_files_place_is_replaced_not_followed(tmp_path: Path) -> Non
     victim = tmp_path / "diary.txt"
     victim.write_text("mine")
     (tmp_path / "a.json").symlink_to(victim)
-    store.write_json(tmp_path / "a.json", {})
+    files.write_json(tmp_path / "a.json", {})
     assert victim.read_text() == "mine" and not (tmp_path / "a.json").is_symlink()
 
 
@@ -71,7 +72,7 @@ def test_a_link_in_a_files_place_is_replaced_not_followed(tmp_path: Path) -> Non
 def test_the_users_umask_decides_who_may_read(tmp_path: Path, mask: int, mode: int) -> None:
     before = os.umask(mask)
     try:
-        store.write_json(tmp_path / "a.json", {})
+        files.write_json(tmp_path / "a.json", {})
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == mode
@@ -84,7 +85,7 @@ def test_json_is_weighed_before_it_is_read(tmp_path: Path, monkeypatch: pytest.M
     deep.write_text("[" * 200_000)
     for path in (big, deep):
         with pytest.raises(UserError, match="cannot be read as JSON"):
-            store.read_json(path)
+            files.read_json(path)
         with pytest.raises(UserError, match="cannot be read as JSON"):
             Submission(path)
 

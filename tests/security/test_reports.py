@@ -19,17 +19,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahp_toolkit import paper_page
-from ahp_toolkit.core import exits, text
-from ahp_toolkit.stages import report, stats
-from annotation import exchange, status
-from benchmark.report import write_report
-from benchmark.score import score
-from benchmark.submission import Problem
-
-from .. import fake_build
-from ..benchmark.world import make_split, noisy, submit
-from ..review.small import person, say, write
+from ahp_toolkit.cli.bench import paper_page
+from ahp_toolkit.core import text
+from ahp_toolkit.decisions import status
+from ahp_toolkit.report import page as report
+from ahp_toolkit.report import statistics
+from ahp_toolkit.runtime import signals
+from annotation.exchange import decisions
+from benchmark.boards.report import write_report
+from benchmark.grading.score import score
+from benchmark.grading.submission import Problem
+from tests import fake_build
+from tests.annotation.small import person, say, write
+from tests.benchmark.world import make_split, noisy, submit
 
 HOSTILE = (
     "=cmd|'/c calc'!A0", "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a|b\n\n# head\n\n<b>x</b>",
@@ -121,7 +123,7 @@ def test_markdown_of_any_text_is_one_cell(said: str) -> None:
 
 
 def test_errors_do_not_rewrite_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    exits.user(f"/data/{ALL}.jpg: no such file")
+    signals.user(f"/data/{ALL}.jpg: no such file")
     said = capsys.readouterr().err
     assert "\x1b" not in said and "\u202e" not in said and said.count("\n") == 1
     assert "\x1b" not in str(Problem("missing", "a", ALL, ALL))
@@ -176,7 +178,7 @@ def test_the_builds_page_and_tables(tmp_path: Path) -> None:
     out = fake_build.make(tmp_path, evil=True)
     _harmless(report.write_report(out, fake_build.render_of(out), review=status.status_html(out)).read_text(), 1)
     frame = pd.DataFrame({"source": HOSTILE, "count": np.arange(len(HOSTILE)), "ratio": -0.5})
-    stats.write_tables({"table": frame}, tmp_path / "tables")
+    statistics.write_tables({"table": frame}, tmp_path / "tables")
     said = (tmp_path / "tables" / "table.csv").read_text()
     _harmless_csv(said)
     assert "-0.5" in said
@@ -194,7 +196,7 @@ def test_the_reviews_status_and_its_decisions_in_a_spreadsheet(tmp_path: Path) -
     _harmless(status.status_html(root, page=True), 0)
     assert "\x1b" not in status.status_text(status.status(root))
     path = tmp_path / "words.csv"
-    exchange.export_decisions(root, path)
+    decisions.export_decisions(root, path)
     _harmless_csv(path.read_text())
-    back = dict(exchange._rows(path))
+    back = dict(decisions._rows(path))
     assert {r["candidate_id"] for r in back.values()} >= {f"{h}{k}" for k, h in enumerate(HOSTILE) if "\n" not in h}

@@ -13,23 +13,24 @@ import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit.core.errors import UserError
-from annotation import app, bench_app, commands
+from annotation import commands
+from annotation.app import bench_app, server
 
 
 def test_the_app_listens_on_the_loopback_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (address,) = (p for p in commands.review.params if p.name == "address")
     assert address.default == "127.0.0.1"
-    for start in (app.launch, bench_app.launch):
+    for start in (server.launch, bench_app.launch):
         assert inspect.signature(start).parameters["address"].default == "127.0.0.1"
 
 
 def test_a_port_is_probed_on_the_address_asked_for_alone() -> None:
-    port = app.free_port("127.0.0.1", None)
+    port = server.free_port("127.0.0.1", None)
     with socket.socket() as s:
         s.bind(("127.0.0.1", port))
         s.listen()
         with pytest.raises(UserError, match="--port"):
-            app.free_port("127.0.0.1", port)
+            server.free_port("127.0.0.1", port)
         with socket.socket() as other, pytest.raises(OSError):  # nobody answers on the machine's other addresses
             other.settimeout(2)
             other.connect(("127.0.0.2", port))
@@ -48,7 +49,7 @@ def test_the_server_process_is_started_with_the_address(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "fiftyone.core.session", session)
     for package in ("fiftyone", "fiftyone.core"):
         monkeypatch.setitem(sys.modules, package, SimpleNamespace())
-    app._start_server(5151, "127.0.0.1")
+    server._start_server(5151, "127.0.0.1")
     assert asked == [(5151, "127.0.0.1")]
 
 
@@ -65,7 +66,7 @@ def test_the_review_says_so_when_others_can_reach_it(tmp_path: Path, monkeypatch
     def refuse(*a: object, **k: object) -> None:
         raise UserError("stopped here")
 
-    monkeypatch.setattr(app, "serving", refuse)
+    monkeypatch.setattr(server, "serving", refuse)
     monkeypatch.setattr(commands, "check_build", lambda root: None)
     monkeypatch.setattr(commands, "_hint", lambda *a: None)
     for address, said in (("0.0.0.0", True), ("127.0.0.1", False)):
@@ -81,16 +82,16 @@ def test_a_build_folders_own_plugins_are_never_run(tmp_path: Path, monkeypatch: 
     (evil / "fiftyone.yml").write_text("name: evil\n")
     monkeypatch.delenv("FIFTYONE_PLUGINS_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    app.set_environment(root)
+    server.set_environment(root)
     folder = Path(os.environ["FIFTYONE_PLUGINS_DIR"])
     monkeypatch.setenv("FIFTYONE_PLUGINS_DIR", str(folder))  # taken back after the test
     assert not folder.is_relative_to(root) and folder.stat().st_mode & 0o077 == 0
-    app.install_plugin()
+    server.install_plugin()
     assert [p.parent.name for p in folder.rglob("fiftyone.yml")] == ["ahp_review"]
 
 
 def test_a_plugin_folder_that_others_may_write_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    app.plugins_folder().chmod(0o777)
+    server.plugins_folder().chmod(0o777)
     with pytest.raises(UserError, match="others may write"):
-        app.plugins_folder()
+        server.plugins_folder()

@@ -26,8 +26,8 @@ NEVER_CALLED = {
 }  # fmt: skip
 NEVER_METHODS = {"extractall", "read_pickle", "to_pickle", "set_umask"}
 #: torch_io reads every weight of the toolkit; the cache of features is the one NumPy archive.
-TORCH_LOAD, NUMPY_LOAD = {"ahp_toolkit/core/torch_io.py"}, {"benchmark/inception.py"}
-SUBPROCESS = {"baselines/runs.py"}
+TORCH_LOAD, NUMPY_LOAD = {"ahp_toolkit/nets/torch_io.py"}, {"benchmark/features/inception.py"}
+SUBPROCESS = {"baselines/training/runs.py"}
 
 
 @cache

@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 import torch
 
-from ahp_toolkit.core import checkpoint_walk, torch_io
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.nets import checkpoint_walk, torch_io
 from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.stages import scenes
-from baselines import losses, runs
 from baselines.base import MODELS, build_model
-from benchmark import inception, perceptual
-from benchmark.context import Context
-from benchmark.inception import Extractor
+from baselines.layers import losses
+from baselines.training import runs
+from benchmark.features import inception, perceptual
+from benchmark.features.context import Context
+from benchmark.features.inception import Extractor
 
 
 class Evil:
@@ -86,7 +87,7 @@ def _trust_digests(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     digest = torch_io.hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(inception, "WEIGHTS_SHA256", digest)
     monkeypatch.setattr(losses, "VGG16_SHA256", digest)
-    monkeypatch.setattr("ahp_toolkit.core.store.digest_file", lambda p: "7be5be79" if "lpips" in str(p) else digest)
+    monkeypatch.setattr("ahp_toolkit.core.hashing.digest_file", lambda p: "7be5be79" if "lpips" in str(p) else digest)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

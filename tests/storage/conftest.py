@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ahp_toolkit.core import places, remote
-
-from .server import BUCKET, ENVIRONMENT, Bucket, serving
+from ahp_toolkit.storage import locations, remote
+from tests.storage.server import BUCKET, ENVIRONMENT, Bucket, serving
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +21,7 @@ def s3(server, tmp_path, monkeypatch, request):
     for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": url, "AHP_CACHE": str(tmp_path / "cache")}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.005)
-    monkeypatch.setattr(places, "_RECENT", places._Recent())
+    monkeypatch.setattr(locations, "_RECENT", locations._Recent())
     front.fault = lambda method, key, n: 0
     front.forget()
     yield front, bucket, f"s3://{BUCKET}/{request.node.name.replace('[', '-').replace(']', '')}"

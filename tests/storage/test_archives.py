@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ahp_toolkit.core import archives, images, places, store
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import StorageError
-
-from ..test_build import people
-from ..test_harvest import coco, harvest, photo
+from ahp_toolkit.storage import archives, images, locations
+from tests.build.test_build import people
+from tests.stages.test_harvest import coco, harvest, photo
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("AHP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(places, "_RECENT", places._Recent())
+    monkeypatch.setattr(locations, "_RECENT", locations._Recent())
 
 
 def pack(kind: str, folder: Path, inside: str) -> Path:
@@ -43,7 +43,7 @@ def pack(kind: str, folder: Path, inside: str) -> Path:
 
 
 def tables(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): store.digest_file(p) for p in folder.rglob("*.parquet")}
+    return {p.relative_to(folder).as_posix(): hashing.digest_file(p) for p in folder.rglob("*.parquet")}
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def test_patches_are_found_each_in_its_own_archive(tmp_path):
         images.write_png(tmp_path / "train" / f"patch{n}" / "x.png", photo(n)[:8, :8])
         pack((".zip", ".tar")[n], tmp_path / "train" / f"patch{n}", f"patch{n}/")
     for n in (0, 1):
-        found = places.find(tmp_path, f"train/patch{n}/x.png")
-        assert isinstance(found, places.Member) and found.is_file()
+        found = locations.find(tmp_path, f"train/patch{n}/x.png")
+        assert isinstance(found, locations.Member) and found.is_file()
         assert found.relative_to(tmp_path).as_posix() == f"train/patch{n}/x.png"
         assert (images.read(found) == photo(n)[:8, :8]).all()
         assert images.header(found).width == 8
     with pytest.raises(images.ImageError) as e:
-        images.read(places.find(tmp_path, "train/patch0/none.png"))
+        images.read(locations.find(tmp_path, "train/patch0/none.png"))
     assert e.value.reason == "missing"
 
 
@@ -95,7 +95,7 @@ def test_a_folder_wins_over_an_archive_of_its_name(tmp_path):
     images.write_png(tmp_path / "p" / "x.png", photo(1)[:8, :8])
     pack(".zip", tmp_path / "p", "")
     images.write_png(tmp_path / "p" / "x.png", photo(2)[:8, :8])
-    assert not isinstance(places.find(tmp_path, "p/x.png"), places.Member)
+    assert not isinstance(locations.find(tmp_path, "p/x.png"), locations.Member)
 
 
 HOSTILE = ["/etc/x.png", "../x.png", "p/../../x.png", "..\\x.png", "c:/x.png", "a\x00.png", "", "x" * 5000]
@@ -138,7 +138,7 @@ def test_links_in_a_zip_and_sizes_that_lie(tmp_path):
     archive = archives.Archive.at(tmp_path / "p.zip")
     assert archive.entry("link.png") is None
     with pytest.raises(images.ImageError) as e:
-        images.read_bytes(places.find(tmp_path, "p/bomb.png"))
+        images.read_bytes(locations.find(tmp_path, "p/bomb.png"))
     assert e.value.reason == "unreadable"
 
 
@@ -154,7 +154,7 @@ def test_a_sparse_zip_that_claims_gigabytes_is_refused_unread(tmp_path, monkeypa
         f.seek(0, io.SEEK_END)
         f.write(data[at : at + 20] + far.to_bytes(4, "little") + data[at + 24 : end])
         f.write(data[end : end + 16] + (far + at).to_bytes(4, "little") + data[end + 20 :])
-    member = places.find(tmp_path, "p/x.png")
+    member = locations.find(tmp_path, "p/x.png")
     assert (member.entry.stored, member.entry.size, path.stat().st_blocks < 100) == (far, 10, True)
     monkeypatch.setattr(archives, "_range", lambda *_: pytest.fail("it was read"))
     with pytest.raises(images.ImageError, match="too large in p.zip: 3221225472 bytes stored for 10") as e:
@@ -173,7 +173,7 @@ def test_a_member_without_a_name_or_of_an_endless_size_costs_no_photo(scene, tmp
     result, _, _ = harvest(tmp_path, {"coco": root})
     assert tables(result.folder) == scene[1]
     with pytest.raises(images.ImageError) as e:
-        images.read_bytes(places.find(root, "train2017/huge.png"))
+        images.read_bytes(locations.find(root, "train2017/huge.png"))
     assert e.value.reason == "too_large"
 
 
@@ -233,9 +233,9 @@ def test_a_cut_archive_is_one_line_and_a_changed_member_is_one_reject(tmp_path, 
         images.write_png(tmp_path / "p" / f"{n}.png", photo(n))
     path = pack(kind, tmp_path / "p", "")
     whole = path.read_bytes()
-    member = places.find(tmp_path, "p/1.png")
+    member = locations.find(tmp_path, "p/1.png")
     good = images.read(member)
-    places._RECENT._kept.clear()
+    locations._RECENT._kept.clear()
     damaged = bytearray(whole)
     at = member.entry.offset + (600 if kind == ".zip" else 0)  # a zip knows its sums, in a tar the picture must
     damaged[at : at + 40] = bytes(40)
@@ -256,11 +256,11 @@ def test_an_archive_in_a_store_is_read_by_ranges_and_indexed_once(s3, tmp_path):
     prefix = root.removeprefix("s3://ahp/")
     bucket.put(f"{prefix}/p.zip", path.read_bytes())
     front.fault = lambda method, key, n: (0, 0, 0, 503)[n % 4]
-    base = places.place(root)
-    assert all((images.read(places.find(base, f"p/{n}.png")) == photo(n)).all() for n in range(4))
-    assert places.has_folder(base, "p") and not places.has_folder(base, "q")
+    base = locations.place(root)
+    assert all((images.read(locations.find(base, f"p/{n}.png")) == photo(n)).all() for n in range(4))
+    assert locations.has_folder(base, "p") and not locations.has_folder(base, "q")
     front.forget()
     archives._opened.cache_clear()
-    places._mounted.cache_clear()
-    assert images.header(places.find(base, "p/3.png")).width == 160
+    locations._mounted.cache_clear()
+    assert images.header(locations.find(base, "p/3.png")).width == 160
     assert sum(m == "GET" and k.endswith("p.zip") for m, k in front.done) == 0  # kept: the index, and the picture

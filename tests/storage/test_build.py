@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ahp_toolkit.core import places, store
-
-from ..test_build import ahp, build, people
-from ..test_harvest import coco, photo
+from ahp_toolkit.core import hashing
+from ahp_toolkit.storage import locations
+from tests.build.test_build import ahp, build, people
+from tests.stages.test_harvest import coco, photo
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def local(data, tmp_path_factory) -> dict[str, str]:
 
 def digests(out: Path) -> dict[str, str]:
     found = (p for p in sorted(out.rglob("*.parquet")) if "/." not in f"/{p.relative_to(out).as_posix()}")
-    return {p.relative_to(out).as_posix(): store.digest_file(p) for p in found}
+    return {p.relative_to(out).as_posix(): hashing.digest_file(p) for p in found}
 
 
 def start(root: str, cache: Path) -> subprocess.Popen[bytes]:
@@ -42,7 +42,7 @@ def start(root: str, cache: Path) -> subprocess.Popen[bytes]:
     words += ["--workers", "1", "--stop-after", "splits"]
     environment = os.environ | {"AHP_CACHE": str(cache)}
     return subprocess.Popen(
-        [sys.executable, "-m", "ahp_toolkit.cli", *words],
+        [sys.executable, "-m", "ahp_toolkit.cli.main", *words],
         env=environment,
         start_new_session=True,
         stderr=subprocess.PIPE,
@@ -90,6 +90,6 @@ def reads_back(root: str, tmp_path: Path, local: dict[str, str], front) -> None:
     words = ("build", "export", "--root", f"{root}/out", "--format", "cocoa", "--split", "val")
     said = ahp(*words, "--out", f"{root}/cocoa")
     assert f"{root}/cocoa/" in said
-    assert {p.name for p in places.place(f"{root}/cocoa").iterdir()} >= {"dropped-val.parquet", "export.json"}
+    assert {p.name for p in locations.place(f"{root}/cocoa").iterdir()} >= {"dropped-val.parquet", "export.json"}
     ahp("build", "materialize", "--root", f"{root}/out", "--out", f"{root}/px", "--split", "test", "--workers", 1)
-    assert len(list(places.place(f"{root}/px/test").glob("*/*.png"))) % 6 == 0
+    assert len(list(locations.place(f"{root}/px/test").glob("*/*.png"))) % 6 == 0

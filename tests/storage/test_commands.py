@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ahp_toolkit import cli
-from ahp_toolkit.core import places, store
+from ahp_toolkit.cli import main
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.publish import check_there, folder_of, naming, reading, working
-
-from .. import fake_build
-from ..benchmark.world import by_rule, make_split, submit
+from ahp_toolkit.storage import files, locations
+from ahp_toolkit.storage.publish import check_there, folder_of, naming, reading, working
+from tests import fake_build
+from tests.benchmark.world import by_rule, make_split, submit
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def run(monkeypatch, capsys):
     def run(*words: object) -> tuple[int, str, str]:
         """(status, stdout, stderr) of a command line."""
         monkeypatch.setattr(sys, "argv", ["ahp", *map(str, words)])
-        code = cli._run()
+        code = main._run()
         said = capsys.readouterr()
         return code, said.out, said.err.strip()
 
@@ -91,7 +90,7 @@ def test_scores_and_predictions_of_nothing_write_nothing(s3, run, local):
 
 def test_what_is_there_passes(build, local):
     _, root, _ = build
-    check_there(*map(places.place, (root, f"{root}/splits/val", f"{root}/build.json")), local, local / "none", None)
+    check_there(*map(locations.place, (root, f"{root}/splits/val", f"{root}/build.json")), local, local / "none", None)
 
 
 def test_scores_of_predictions_in_a_store_lie_at_the_address(s3, run, tmp_path):
@@ -113,7 +112,7 @@ def test_scores_of_predictions_in_a_store_lie_at_the_address(s3, run, tmp_path):
 
 def test_an_error_names_the_address(build, run, tmp_path):
     _, root, _ = build
-    folder = reading(places.place(root))
+    folder = reading(locations.place(root))
     for out in ([], ["--out", tmp_path / "x"], ["--out", f"{root}-x"]):
         shutil.rmtree(folder / "splits", ignore_errors=True)
         said = refused(run, *EXPORT, "--root", root, "--split", "train", *out)
@@ -122,7 +121,7 @@ def test_an_error_names_the_address(build, run, tmp_path):
 
 def test_what_is_named(s3, tmp_path):
     _, _, text = s3
-    root, other = places.place(text), places.place(f"{text}-2")
+    root, other = locations.place(text), locations.place(f"{text}-2")
     folder = folder_of(root)
     for said, shown in (
         (f"{folder / 'x'}: no good", f"{root}/x: no good"),
@@ -149,7 +148,7 @@ def test_exports_lie_where_the_line_says(build, run, tmp_path):
 @pytest.mark.parametrize("at", ["here", "at an address"])
 @pytest.mark.parametrize("command", [EXPORT, MATERIALIZE])
 def test_an_out_among_the_sources_photos_is_refused(build, run, local, at, command):
-    source = Path(store.read_json(local / "build.json")["roots"]["coco"])
+    source = Path(files.read_json(local / "build.json")["roots"]["coco"])
     root = local if at == "here" else build[1]
     before = sorted(source.rglob("*"))
     for out in (source, source / "img/new"):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ahp_toolkit import cli
+from ahp_toolkit.cli import main
 from annotation.build_check import REVIEWED
 
 REVIEWS = ("", " status", " triage", " export --decisions w.csv", " import w.csv", " resegment", " compose")
@@ -34,7 +34,7 @@ def test_an_address_is_refused_where_only_folders_of_this_machine_go(tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.jpg").touch()
     monkeypatch.setattr(sys, "argv", ["ahp", *words.split()])
-    code = cli._run()
+    code = main._run()
     said = capsys.readouterr().err.strip()
     assert code == 2, said
     assert f"{option} s3://b/" in said and "takes a local" in said and way in said
@@ -47,5 +47,5 @@ def test_a_report_on_boards_in_a_store_asks_where_to_write(s3, monkeypatch, caps
     _, bucket, root = s3
     bucket.put(f"{root.removeprefix('s3://ahp/')}/run/score.json", b"{}")
     monkeypatch.setattr(sys, "argv", ["ahp", "bench", "report", "--boards", root])
-    assert cli._run() == 2
+    assert main._run() == 2
     assert f"--boards {root}: is in an object store: expected --out" in capsys.readouterr().err

@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from ahp_toolkit.core import images, lease, places, remote, store
 from ahp_toolkit.core.errors import StorageError, UserError
+from ahp_toolkit.storage import files, images, lease, locations, remote
 
 
 def every(k, *statuses):
@@ -56,7 +56,7 @@ def test_what_is_missing_is_missing(s3):
     with pytest.raises(FileNotFoundError):
         remote.read(f"{root}/none")
     with pytest.raises(images.ImageError) as e:
-        images.read(places.place(f"{root}/none.jpg"))
+        images.read(locations.place(f"{root}/none.jpg"))
     assert e.value.reason == "missing"
     remote.delete([f"{root}/none"])
 
@@ -72,14 +72,14 @@ def test_one_asker_alone_creates(s3):
 @pytest.mark.parametrize("text", ["ftp://host/x", "s3://", "s3:///x"])
 def test_other_addresses_are_refused(text):
     with pytest.raises(UserError, match="expected a local path or one of"):
-        places.place(text)
+        locations.place(text)
 
 
 def test_paths_at_an_address(s3):
     _, bucket, root = s3
     for name in ("a/one.txt", "a/two.json", "b/c/three.txt"):
         bucket.put(f"{root.removeprefix('s3://ahp/')}/{name}", name.encode())
-    base = places.place(root)
+    base = locations.place(root)
     assert str(base) == root and str(base / "a" / "one.txt") == f"{root}/a/one.txt"
     assert pickle.loads(pickle.dumps(base)) == base and str(base.parent) == "s3://ahp"
     assert (base / "a/one.txt").relative_to(base).as_posix() == "a/one.txt"
@@ -99,20 +99,20 @@ def test_a_file_is_fetched_once_and_again_when_it_changes(s3):
     front, bucket, root = s3
     key = f"{root.removeprefix('s3://ahp/')}/big.json"
     bucket.put(key, b"1" * 1000)
-    path = places.place(f"{root}/big.json")
+    path = locations.place(f"{root}/big.json")
     gets = lambda: sum(m == "GET" and k == key for m, k in front.done)  # noqa: E731
     assert path.open("rb").read() == path.open("rb").read() == b"1" * 1000
     assert gets() == 1
     bucket.put(key, b"2" * 1000)
     assert path.open("rb").read() == b"2" * 1000
     assert gets() == 2
-    assert len(list((store.cache_folder() / "files").rglob("*big.json"))) == 1
+    assert len(list((files.cache_folder() / "files").rglob("*big.json"))) == 1
 
 
 @pytest.mark.parametrize("bad", ["../x", "/etc/passwd", "a/../../x", "", "c:/x", "a\x00b", "..\\x"])
 def test_paths_from_data_stay_below_a_root_in_a_store(bad):
     with pytest.raises(ValueError, match="leaves its data root"):
-        places.find(places.place("s3://ahp/root"), bad)
+        locations.find(locations.place("s3://ahp/root"), bad)
 
 
 class AzureRefusal(Exception):
@@ -153,10 +153,10 @@ def raising(e):
 @pytest.mark.parametrize("fail", [raising(AzureRefusal()), raising(GoogleRefusal()), wrapped])
 def test_an_empty_object_is_empty_in_every_store(monkeypatch, address, fail):
     monkeypatch.setattr(remote, "_filesystem", lambda scheme: FakeStore(fail))
-    monkeypatch.setattr(places, "_RECENT", places._Recent())
+    monkeypatch.setattr(locations, "_RECENT", locations._Recent())
     assert remote.read(address) == b""
     with pytest.raises(images.ImageError):
-        images.read(places.Remote(address))
+        images.read(locations.Remote(address))
 
 
 def test_another_refusal_of_a_read_is_no_empty_object(monkeypatch):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ahp_toolkit.core import store
 from ahp_toolkit.core.records import Human
-
-from ..test_build import ahp
-from ..ux.small import data, words
+from ahp_toolkit.storage import parquet
+from tests.build.test_build import ahp
+from tests.cli.small import data, words
 
 
 @pytest.fixture
@@ -17,7 +16,7 @@ def source(tmp_path):
 
 
 def kept(folder):
-    return {h.human_id for h in store.read_records(folder / "review", Human)}
+    return {h.human_id for h in parquet.read_records(folder / "review", Human)}
 
 
 def test_what_is_said_in_the_working_folder_is_published_and_taken_up(s3, source, tmp_path):

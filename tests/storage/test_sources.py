@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ahp_toolkit import cli, flow
-from ahp_toolkit.core import places, store
+from ahp_toolkit.build import flow
+from ahp_toolkit.build.estimate import estimate
+from ahp_toolkit.cli import main
+from ahp_toolkit.core import hashing
 from ahp_toolkit.sample_world import write_world
-from ahp_toolkit.sources._estimate import estimate
+from ahp_toolkit.storage import locations
 
 SOURCES = ("coco", "lip", "objects365", "openimages", "voc_sbd")
 
@@ -27,7 +29,7 @@ def world(tmp_path_factory) -> Path:
 
 def harvest(out: Path, roots: dict[str, Path]) -> tuple[dict[str, str], dict[str, int]]:
     result = flow.harvest(flow.Options(out, roots, quiet=True))
-    tables = {p.relative_to(out).as_posix(): store.digest_file(p) for p in out.rglob("*.parquet")}
+    tables = {p.relative_to(out).as_posix(): hashing.digest_file(p) for p in out.rglob("*.parquet")}
     return tables, result.counts
 
 
@@ -42,7 +44,7 @@ def test_five_sources_in_a_store_give_the_same_tables(s3, world, local, tmp_path
         bucket.put_tree(f"{root.removeprefix('s3://ahp/')}/{name}", world / name)
     front.forget()
     front.fault = lambda method, key, n: 503 if n % 10 == 0 else 0
-    assert harvest(tmp_path / "out", {name: places.place(f"{root}/{name}") for name in SOURCES}) == local
+    assert harvest(tmp_path / "out", {name: locations.place(f"{root}/{name}") for name in SOURCES}) == local
     jpegs = [k for m, k in front.done if m == "GET" and k.endswith(".jpg")]
     assert len(jpegs) == len(set(jpegs))  # header and pixels are one request
 
@@ -60,7 +62,7 @@ def test_a_plan_asks_a_store_for_few_bytes_of_a_large_file(s3, tmp_path):
     bucket.put(f"{root.removeprefix('s3://ahp/')}/coco/annotations/instances_train2017.json", data)
     front.forget()
     args = ["build", "plan", "--source", f"coco={root}/coco", "--out", str(tmp_path / "o"), "--json"]
-    said = CliRunner().invoke(cli.ahp, args, catch_exceptions=False)
+    said = CliRunner().invoke(main.ahp, args, catch_exceptions=False)
     photos = json.loads(said.output)["steps"][0]["items"]
     assert photos == pytest.approx(n, rel=0.05)
     assert len(data) > 20e6 and front.given < 5e6
@@ -72,7 +74,7 @@ def test_a_plan_of_sources_in_a_store_counts_what_local_ones_have(s3, world):
     for name in SOURCES:
         bucket.put_tree(f"{root.removeprefix('s3://ahp/')}/{name}", world / name)
     front.forget()
-    found = {name: estimate(name, places.place(f"{root}/{name}")) for name in SOURCES}
+    found = {name: estimate(name, locations.place(f"{root}/{name}")) for name in SOURCES}
     assert found == {name: estimate(name, world / name) for name in SOURCES} and all(found.values())
     assert not [k for m, k in front.done if m == "GET" and k.endswith((".jpg", ".png"))]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahp_toolkit.core.tar_index import plain_files
+from ahp_toolkit.storage.tar_index import plain_files
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 PARTS = st.text("abcé漢 .-_0", min_size=1, max_size=30).filter(lambda p: p.strip(". ") != "")

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from ahp_toolkit.core import lease, places
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.mirror import Mirror
-from ahp_toolkit.core.publish import reading, working
+from ahp_toolkit.storage import lease, locations
+from ahp_toolkit.storage.mirror import Mirror
+from ahp_toolkit.storage.publish import reading, working
 
 LOG = "decisions/kim.jsonl"
 
@@ -21,11 +21,11 @@ LOG = "decisions/kim.jsonl"
 def kim(s3, tmp_path):
     """(address of a build with one word, the log in its working folder ``a``, the log's key, the bucket)."""
     _, bucket, root = s3
-    with working(places.place(root), tmp_path / "a") as folder:
+    with working(locations.place(root), tmp_path / "a") as folder:
         (folder / LOG).parent.mkdir()
         (folder / LOG).write_bytes(b"1\n")
         (folder / "build.json").write_text("{}")
-    return places.place(root), folder / LOG, f"{root.removeprefix('s3://ahp/')}/{LOG}", bucket
+    return locations.place(root), folder / LOG, f"{root.removeprefix('s3://ahp/')}/{LOG}", bucket
 
 
 def elsewhere(root, tmp_path):
@@ -95,7 +95,7 @@ def test_a_log_that_grows_beside_a_stage_takes_nothing_from_it(s3, tmp_path):
     front, bucket, root = s3
     for words in ("1\n", "1\n2\n"):
         front.forget()
-        with working(places.place(root), tmp_path / "a") as folder:
+        with working(locations.place(root), tmp_path / "a") as folder:
             (folder / "compose").mkdir(exist_ok=True)
             (folder / "compose/stage.json").write_text("{}")
             (folder / "compose/words.jsonl").write_text(words)
@@ -116,13 +116,13 @@ def test_a_log_that_is_read_from_the_cache_keeps_words_that_are_not_published(ki
 
 def test_what_is_true_of_one_machine_stays_there(s3, tmp_path):
     _, bucket, root = s3
-    with working(places.place(root), tmp_path / "a") as folder:
+    with working(locations.place(root), tmp_path / "a") as folder:
         for name in ("build.json", LOG, "decisions/.kim.jsonl.end", "decisions/leases/leases.jsonl"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("{}\n")
     assert set(bucket.tree(root.removeprefix("s3://ahp/"))) == {"build.json", LOG}
-    elsewhere(places.place(root), tmp_path)
-    with working(places.place(root), tmp_path / "a"):
+    elsewhere(locations.place(root), tmp_path)
+    with working(locations.place(root), tmp_path / "a"):
         pass
     assert (tmp_path / "a/decisions/.kim.jsonl.end").exists()
 
@@ -130,9 +130,9 @@ def test_what_is_true_of_one_machine_stays_there(s3, tmp_path):
 SPEAKER = """
 import sys
 from pathlib import Path
-from annotation.jsonl import append
+from ahp_toolkit.decisions.jsonl import append
 from ahp_toolkit.core import places
-from ahp_toolkit.core.publish import working
+from ahp_toolkit.storage.publish import working
 with working(places.place(sys.argv[1]), Path(sys.argv[2])) as folder:
     for n in range(100_000):
         append(folder / "decisions/kim.jsonl", {"n": n})

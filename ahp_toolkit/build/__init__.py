@@ -1,0 +1,1 @@
+"""One build: options, checks and the order of the stages."""

@@ -1,0 +1,1 @@
+"""Benchmark commands that need models and judges."""

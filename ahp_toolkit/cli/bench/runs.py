@@ -1,0 +1,245 @@
+"""Train, predict, score: the benchmark's three steps, each left alone where it stands. Wiring of baselines and judges.
+
+What stands is told by content: a finished run by model and its version, settings, recipe, options, seed and data
+(``run.json``); predictions by the split's digest; a score by its digests, its definitions and what could be computed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ahp_toolkit.build import build
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.crops import crop_mask
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.records import Prediction, Sample, Score
+from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.storage import files, parquet
+
+if TYPE_CHECKING:
+    from baselines.training.train import Training
+    from benchmark.features.context import Context
+
+SIDE = 256  # the protocol's crop (spec §7)
+MEASURED = 3  # steps of a measurement
+Json = dict[str, Any]
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def identity(job: Training) -> Json:
+    """What a run's weights depend on, as its run.json says it; equal for jobs that would train the same."""
+    from baselines.base import MODELS
+    from baselines.training.record import init_digest, options
+    from baselines.training.runs import splits_digests
+
+    recipe = job.resolved()
+    said = {
+        "model": job.model,
+        "model_version": MODELS.get(job.model).VERSION,
+        "task": job.task,
+        "settings": _settings(job.model, job.task, job.recipe, json.dumps(job.settings)),
+        "recipe_values": asdict(replace(recipe, save_every=0)),
+        "seed": job.seed,
+        "training": options(job),
+        "init": init_digest(job),
+        "train": splits_digests(job.root).get("train"),
+    }
+    return dict(json.loads(json.dumps(said)))
+
+
+@cache
+def _settings(model: str, task: str, recipe: str, given: str) -> Json:
+    from baselines.training.recipes import model_settings, recipe_of
+
+    return model_settings(model, task, recipe_of(recipe), json.loads(given))
+
+
+def _runs(root: Path) -> Iterator[tuple[Path, Json]]:
+    for path in sorted(root.glob("runs/*/run.json")):
+        yield path.parent, files.read_json(path)
+
+
+def finished(job: Training) -> Path | None:
+    """The finished run of this very job, if there is one."""
+    wanted = identity(job)
+    for folder, said in _runs(job.out or job.root):
+        if said.get("status") == "done" and _identity_of(said) == wanted and (folder / "last.pt").exists():
+            return folder
+    return None
+
+
+def steps_done(job: Training) -> int:
+    """How many of a job's steps are behind it, in whatever state its run is."""
+    wanted = identity(job)
+    same = [said for _, said in _runs(job.out or job.root) if _identity_of(said) == wanted]
+    return max((int(said.get("step", 0)) for said in same), default=0)
+
+
+def _identity_of(said: Json) -> Json:
+    own = {k: said.get(k) for k in ("model", "model_version", "task", "settings", "seed", "training")}
+    if "vgg_asked" in said:  # as the job says it: a begun run keeps to what it found
+        own["settings"] = {**said["settings"], "vgg": said["vgg_asked"]}
+    own["init"] = said.get("init_digest", said.get("init"))  # older runs say the path alone: '' when there was none
+    values = {**said.get("recipe_values", {}), "save_every": 0}
+    return own | {"recipe_values": values, "train": said.get("splits", {}).get("train")}
+
+
+def train_once(job: Training) -> tuple[Path, bool]:
+    """The run folder of a job, and whether anything was trained for it now."""
+    from baselines.training.train import train
+
+    done = finished(job)
+    return (done, False) if done is not None else (train(job), True)
+
+
+def seconds_per_step(job: Training, timing: Path | None = None) -> tuple[float | None, str]:
+    """How long a step of a job takes, and whence that is known.
+
+    From a finished run of the same job, of the same model and recipe with other settings, from an earlier measurement,
+    or, with ``timing`` (a folder), from a few steps that are run now and thrown away.
+    """
+    wanted = identity(job)
+    alike: list[tuple[bool, float]] = []
+    for _, said in _runs(job.out or job.root):
+        pace, own = said.get("seconds_per_step"), _identity_of(said)
+        if pace and _cost(own) == _cost(wanted):
+            alike.append((own["settings"] == wanted["settings"], float(pace)))
+    if alike:
+        return max(alike)[1], "a run"
+    return (None, "not known") if timing is None else (_measured(job, timing), "measured")
+
+
+def _cost(said: Json) -> Json:
+    values = {k: said["recipe_values"].get(k) for k in ("size", "batch", "width", "precision")}
+    return values | {k: said[k] for k in ("model", "model_version", "task")}
+
+
+def _measured(job: Training, timing: Path) -> float:
+    from baselines.training.train import train
+
+    listed = timing / "steps.json"
+    known: Mapping[str, float] = files.read_json(listed) if listed.exists() else {}
+    key = hashing.digest_value({"cost": _cost(identity(job)), "on": job.device})
+    if key not in known:
+        folder = train(replace(job, out=timing, stop_at=MEASURED, save_every=MEASURED, name="", quiet=True))
+        known = {**known, key: float(files.read_json(folder / "run.json")["seconds_per_step"])}
+        shutil.rmtree(timing / "runs")
+        files.write_json(listed, known)
+    return known[key]
+
+
+# --- prediction ---------------------------------------------------------------------------------------------------
+
+
+def predict_once(run: Path, split: Path, feeder: Path | None = None, device: str = "auto") -> tuple[Path, bool]:
+    """The prediction folder of a run (a content run fed by ``feeder``, else by the truth), and whether it is new."""
+    from baselines.inference.predict import predict_run
+    from baselines.training.runs import split_digest, weights_file
+
+    out = run / "predictions" / (split.name + (f"-fed-by-{feeder.name}" if feeder else ""))
+    mark = out / "run.json"
+    used = [weights_file(run), *([weights_file(feeder)] if feeder else [])]
+    said = files.read_json(mark) if mark.exists() else {}
+    if said.get("weights_files") == [hashing.digest_file(w) for w in used]:  # by content: clocks go wrong
+        whole = any(out.glob("part-*.parquet")) and said.get("parts") == hashing.digest_files(parquet.parts(out))
+        if whole and said.get("dataset_digest") == split_digest(split):
+            return out, False
+    return predict_run(run, split, out, feeder, device=device, quiet=True), True
+
+
+def submit_given(split: Path, out: Path) -> Path:
+    """The trivial submission: each sample's given (initial) mask as its amodal mask, the invisible left empty."""
+    from baselines.training.runs import split_digest
+
+    digest = split_digest(split)
+    if (out / "run.json").exists() and files.read_json(out / "run.json").get("dataset_digest") == digest:
+        return out
+    rows = []
+    for s in parquet.read_records(split, Sample):
+        given = encode(crop_mask(s.given.mask, s.crop, SIDE))
+        rows.append(Prediction(s.sample_id, "initial mask", given))
+    parquet.write_records(out / "predictions.parquet", rows, Prediction)
+    files.write_json(out / "run.json", {"model": "initial mask", "recipe": "nothing learnt", "dataset_digest": digest})
+    return out
+
+
+def submit_occluded(split: Path, out: Path) -> Path:
+    """The trivial picture: the occluded crop, nothing painted."""
+    from ahp_toolkit.stages.materialize import file_name
+    from baselines.training.runs import split_digest
+
+    digest = split_digest(split)
+    if (out / "run.json").exists() and files.read_json(out / "run.json").get("dataset_digest") == digest:
+        return out
+    rows = []
+    for s in parquet.read_records(split, Sample):
+        name = f"{file_name(s.sample_id)}.png"
+        source = split / "crops" / f"{file_name(s.sample_id)}.occluded.png"
+        if not source.exists():
+            continue  # a photo that could not be read; the judge names the missing sample
+        with files.atomic(out / "images" / name) as f:
+            f.write(source.read_bytes())
+        rows.append(Prediction(s.sample_id, "nothing painted", image=f"images/{name}"))
+    parquet.write_records(out / "predictions.parquet", rows, Prediction)
+    about = {"model": "nothing painted", "recipe": "nothing learnt", "fed_by": "nothing", "dataset_digest": digest}
+    files.write_json(out / "run.json", about)
+    return out
+
+
+# --- scoring ------------------------------------------------------------------------------------------------------
+
+
+def write_crops(root: Path, split: str, workers: int = 1) -> Path:
+    """The split's 256x256 crops, which content is scored against; returns the split's folder.
+
+    Raises:
+        UserError: when the build has no such split.
+    """
+    folder = root / "splits" / split
+    if not any(folder.glob("part-*.parquet")):
+        raise UserError(f"{folder}: expected a split of a finished build, found none; run ahp build --out {root}")
+    with LocalEngine(workers) as engine:
+        build.materialize(root, folder, [split], "crops", engine)
+    return folder
+
+
+def score_once(predictions: Path, split: Path, boards: Path, context: Context) -> tuple[Path, bool]:
+    """The scored run's folder below ``boards``, and whether it was scored now."""
+    from benchmark.grading.score import score
+
+    found = _scored(predictions, split, boards, context)
+    return (found, False) if found is not None else (score(predictions, split, boards, context).folder, True)
+
+
+def _scored(predictions: Path, split: Path, boards: Path, context: Context) -> Path | None:
+    from benchmark.grading.identity import run_id_of
+    from benchmark.grading.score import open_metrics, protocol
+    from benchmark.grading.submission import Submission
+    from benchmark.grading.truth import sample_pairs
+
+    submission = Submission(predictions)
+    mark = boards / run_id_of(submission, sample_pairs(split)) / "score.json"
+    if not mark.exists():
+        return None
+    try:
+        said = files.read_json(mark)
+        scores_of(mark.parent)
+    except UserError:
+        return None  # damaged since: scored anew
+    same = all(protocol(board) == digest for board, digest in said["protocol"].items())
+    ready, _ = open_metrics(set(said["boards"]), submission.gives("modal"), context)
+    return mark.parent if same and set(ready) == set(said["definitions"]) else None
+
+
+def scores_of(folder: Path) -> dict[str, Score]:
+    """The figures of a scored run over all samples, by metric."""
+    return {s.metric: s for s in parquet.read_records(folder / "scores.parquet", Score) if s.slice == "all"}

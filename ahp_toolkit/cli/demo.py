@@ -1,0 +1,82 @@
+"""``ahp demo``: the sample world as five source datasets, the whole build on it, and a small leaderboard at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ahp_toolkit.build.build import build, roots_of
+from ahp_toolkit.build.flow import Options
+from ahp_toolkit.build.splits import Synthesis
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.runtime.progress import Progress
+from ahp_toolkit.runtime.stage import Result
+from ahp_toolkit.storage import files
+from ahp_toolkit.storage.lock import lock
+
+SOURCES = ("coco", "lip", "objects365", "openimages", "voc_sbd")
+
+
+def world(folder: Path, scenes: int, seed: int) -> Path:
+    """Write the sample world unless this very one stands there already."""
+    from ahp_toolkit.sample_world import write_world
+
+    mark = folder / "world.json"
+    wanted = {"scenes": scenes, "seed": seed, "code": code_digest("ahp_toolkit.sample_world")}
+    if mark.exists() and files.read_json(mark) == wanted:
+        return folder
+    with Progress("world", scenes, "photo") as bar:
+        write_world(folder, seed=seed, scenes=scenes, progress=bar.update)
+    files.write_json(mark, wanted)
+    return folder
+
+
+def _check(out: Path) -> None:
+    """Refuse the folder of a build on other data: its tables would be made anew from the sample world.
+
+    Raises:
+        UserError: when such a build stands there, or one that does not say on which data it is.
+    """
+    roots = roots_of(out) if (out / "build.json").exists() else {}
+    if any(Path(root).parts[-2:] != ("world", name) for name, root in roots.items()):
+        raise UserError(f"{out}: a build on other data stands there; give another --out")
+
+
+def run_demo(
+    out: Path, scenes: int, seed: int, workers: int, say: Callable[[str], None], bench: bool = True
+) -> list[Path]:
+    """The whole pipeline on the sample world; returns the pages: the build's report, and with ``bench`` the boards."""
+    start = time.monotonic()
+    _check(out)
+    say("The sample world: procedural people, no photographs. Nothing made from it is a result on people.")
+    folder = world(out / "world", scenes, seed)
+    options = Options(
+        out=out,
+        roots={name: folder / name for name in SOURCES},
+        workers=workers,
+        segmenter="deeplab",
+        parser="hrnet",
+        train="debug",
+        review="oracle",
+    )
+    synthesis = Synthesis(seed=seed)
+
+    def tell(result: Result, words: str) -> None:
+        say(f"{result.name:10s} {words}{'' if result.fresh else '  (stands already)'}")
+
+    with lock(out), LocalEngine(workers) as engine:
+        options = replace(options, engine=engine)
+        page = build(options, synthesis, tell)
+    assert page is not None
+    pages = [page]
+    if bench:
+        from ahp_toolkit.cli.demo_bench import run_boards
+
+        say(f"built in {time.monotonic() - start:.0f} s")
+        pages.append(run_boards(out, seed, workers, say))
+    say(f"done in {time.monotonic() - start:.0f} s; the report{' and the leaderboards' if bench else ''}:")
+    return pages

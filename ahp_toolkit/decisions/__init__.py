@@ -1,0 +1,1 @@
+"""What reviewers decided: logs, merging, agreement and rules."""

@@ -1,0 +1,1 @@
+"""Triage: a model of the decisions so far that orders the queue."""

@@ -1,0 +1,5 @@
+"""Export formats, one file each: cocoa, kins, ahp, webdataset."""
+
+from ahp_toolkit.core.registry import Registry
+
+FORMATS = Registry("export format", __name__, helpers=("annotations", "ledger", "polygons"))

@@ -1,0 +1,190 @@
+"""What every export format is given, and what they share: items, pictures, names, JSON written as a stream.
+
+A format module has ``write(job: Job) -> list[Path]``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.masks import LabelMap, Mask
+from ahp_toolkit.core.records import Dropped, Human, ImageRef, Sample
+from ahp_toolkit.storage import files, images
+from ahp_toolkit.storage.build_folder import Build, Pasted, Render, frame_of
+from ahp_toolkit.storage.images import ImageError, Rgb
+
+STAGE = "export"
+SAMPLES, HUMANS = "samples", "humans"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample, or a whole human as the same thing (modal = amodal). ``image_id`` names its picture."""
+
+    item_id: str
+    image_id: str
+    image: ImageRef
+    amodal: Mask
+    modal: Mask
+    human_id: str
+    provisional: bool
+    parsing: LabelMap | None = None
+    sample: Sample | None = None
+
+    @property
+    def occlude_rate(self) -> float:
+        """Hidden share of the person, in [0, 1]."""
+        return self.sample.occlusion_ratio if self.sample else 0.0
+
+
+@dataclass
+class Job:
+    """One split's export. ``out`` is the export's folder; rejects are collected in ``dropped``.
+
+    ``note`` is told of each file before it is written; ``absent`` are the stems of pictures whose photo is not there.
+    """
+
+    build: Build
+    out: Path
+    split: str
+    what: str
+    images: bool
+    render: Render | None
+    progress: Callable[[int], None]
+    note: Callable[[Path], None]
+    dropped: list[Dropped] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    absent: set[str] = field(default_factory=set)
+
+    def png(self, path: Path, pixels: NDArray[np.uint8]) -> None:
+        """Write a picture."""
+        self.note(path)
+        images.write_png(path, pixels)
+
+    def file(self, path: Path, data: bytes) -> Path:
+        """Write bytes, atomically."""
+        with self.open(path) as f:
+            f.write(data)
+        return path
+
+    @contextmanager
+    def open(self, path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+        """Write a file, atomically, as a stream."""
+        self.note(path)
+        with files.atomic(path, mode) as f:
+            yield f
+
+    def items(self) -> Iterator[Item]:
+        """The split's samples or humans; humans of one photo stand together."""
+        found = self._samples() if self.what == SAMPLES else self._humans()
+        for item in found:
+            yield item
+            self.progress(1)
+
+    def _samples(self) -> Iterator[Item]:
+        for s in self.build.samples(self.split):
+            yield Item(s.sample_id, s.sample_id, s.image, s.amodal, s.modal, s.human_id, s.provisional, sample=s)
+
+    def _humans(self) -> Iterator[Item]:
+        for h in sorted(self.build.humans(self.split), key=lambda h: (h.image.image_id, h.human_id)):
+            yield human_item(h)
+
+    def pasted(self, item: Item) -> Pasted | None:
+        """A sample's pixels; None and a `Dropped` where they cannot be made."""
+        assert item.sample is not None and self.render is not None
+        try:
+            return self.render(item.sample)
+        except ImageError as e:
+            self.drop(item, e)
+            return None
+
+    def photo(self, item: Item) -> Rgb | None:
+        """A human's photo; None and a `Dropped` where it cannot be read."""
+        try:
+            return self.build.pixels(item.image)
+        except ImageError as e:
+            self.drop(item, e)
+            return None
+
+    def jpeg(self, item: Item) -> bytes | None:
+        """A human's photo as JPEG: the file's own bytes where they are a JPEG in the annotations' frame, else coded."""
+        try:
+            data = images.read_bytes(self.build.path_of(item.image))
+            pixels, head = images.decode(data, frame_of(item.image)), images.header(data)
+        except ImageError as e:
+            self.drop(item, e)
+            return None
+        own = head.format == "JPEG" and head.orientation == 1
+        return data if own else images.encode_jpeg(pixels)
+
+    def picture(self, item: Item) -> Rgb | None:
+        """What the annotation is about: the occluded image of a sample, the photo of a human."""
+        if item.sample is None:
+            return self.photo(item)
+        made = self.pasted(item)
+        return None if made is None else made.image
+
+    def drop(self, item: Item, e: ImageError) -> None:
+        """Note that an item could not be exported."""
+        self.dropped.append(Dropped(item.item_id, STAGE, f"image_{e.reason}", str(e), item.image.source))
+        if e.reason == "missing":
+            self.absent |= {stem_of(item.item_id), stem_of(item.image_id)}
+
+
+def human_item(human: Human) -> Item:
+    """A human as an item."""
+    return Item(
+        human.human_id, human.image.image_id, human.image, human.mask, human.mask, human.human_id, human.provisional,
+        human.parsing,
+    )  # fmt: skip
+
+
+def invisible(item: Item) -> NDArray[np.bool_]:
+    """amodal AND NOT modal, bool [H, W]."""
+    return item.amodal.decode() & ~item.modal.decode()
+
+
+def grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """bool [H, W] to uint8 0 and 255."""
+    return np.where(mask, np.uint8(255), np.uint8(0))
+
+
+def stem_of(record_id: str) -> str:
+    """An id as a file name on any system: other characters become '_', and a hash keeps two such ids apart."""
+    plain = record_id.replace("/", "_").replace("#", "_").replace("~", "_")
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", plain)[:120]
+    return safe if safe == plain else f"{safe}_{hashing.digest_value(record_id)[:8]}"
+
+
+def rle_json(mask: Mask) -> dict[str, Any]:
+    """Compressed RLE with ``counts`` as a string."""
+    return {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
+
+
+class JsonStream:
+    """A JSON object whose one large list is written item by item: memory does not grow with the split."""
+
+    def __init__(self, f: IO[str], key: str) -> None:
+        self._f, self._first = f, True
+        f.write(f'{{"{key}": [\n')
+
+    def add(self, value: dict[str, Any]) -> None:
+        """One more item of the list."""
+        self._f.write(("" if self._first else ",\n") + json.dumps(value, ensure_ascii=False))
+        self._first = False
+
+    def close(self, **rest: Any) -> None:
+        """End the list and write the object's other keys."""
+        tail = "".join(f',\n"{k}": {json.dumps(v, ensure_ascii=False)}' for k, v in rest.items())
+        self._f.write(f"\n]{tail}}}\n")

@@ -1,0 +1,1 @@
+"""Networks: checkpoints, devices and the training loop."""

@@ -1,0 +1,1 @@
+"""The report of a build: statistics, plots, contact sheets and the page."""

@@ -1,0 +1,1 @@
+"""How a stage runs: shards, engines, progress, logs and signals."""

@@ -1,0 +1,388 @@
+"""Run a stage: shards in, tables out; resume by digest, Dropped kept, counts, progress.
+
+A stage is a plain function over one shard of items; what it returns is written as ``part-NNNNN.parquet`` of each of its
+tables. Shards are cut by position, never by the number of workers, and random numbers come from record ids, so the
+bytes do not depend on who ran what. Work in progress lies in ``.<stage>-<key>`` beside the stage's folder; a shard is
+done when its ``shard-NNNNN.json`` stands there and the files that it names have the content it names; the finished
+folder replaces the old one by rename. Killed at any moment, the same call goes on from the last whole shard; a stage
+that was damaged after its end, or lacks photos that are there now, is made anew; one that finds no photo makes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Dropped
+from ahp_toolkit.runtime import dry, logging, signals, timing
+from ahp_toolkit.runtime.engines import SEEN, Engine, Task, Work, using
+from ahp_toolkit.runtime.progress import Progress
+from ahp_toolkit.storage import files as disk
+from ahp_toolkit.storage import missing as absent
+from ahp_toolkit.storage import parquet
+from ahp_toolkit.storage.parquet import to_table
+
+MAIN = ""  # the name of a stage's own table: its parts lie in the stage's folder itself
+
+
+@dataclass
+class Output:
+    """What a stage function makes of one shard: records by table name, rejects with reasons, counts.
+
+    ``missing``: photos that were asked for and are not there; ``there``: sources of which one was.
+    """
+
+    tables: dict[str, list[Any]] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    missing: set[absent.Absent] = field(default_factory=set)
+    there: set[str] = field(default_factory=set)
+
+    def saw(self, missing: set[absent.Absent], there: set[str]) -> None:
+        """Take over what a reader of photos saw."""
+        self.missing |= missing
+        self.there |= there
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage run. ``key`` holds all that its result depends on: options, input digests, code (see `code_digest`).
+
+    ``growing`` shards double in size every eight, up to 32 times ``shard_size``: small inputs fill all workers, large
+    ones do not make too many files. ``network``: the function runs a network, which an engine may give a GPU.
+    ``roots``: data roots of photos by source, where not ``fn.roots``. ``beside``: what others lay in the stage's
+    folder, which stays when it is made anew to the same digest. ``by_source``: a source none of whose photos is there
+    ends it; else it ends where no source has one; but not where the harvest that is ``known`` has some that are there.
+    """
+
+    name: str
+    folder: Path
+    fn: Callable[[Sequence[Any]], Output]
+    tables: Mapping[str, type]
+    key: Mapping[str, Any]
+    shard_size: int = 32
+    growing: bool = False
+    unit: str = "record"
+    network: bool = False
+    roots: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+    by_source: bool = False
+    known: Path | None = None
+
+    @property
+    def photos(self) -> Mapping[str, str]:
+        """Where the photos lie that the stage reads: data roots by source."""
+        return self.roots or getattr(self.fn, "roots", {})
+
+    def size_of(self, number: int) -> int:
+        """Items in shard ``number``."""
+        return self.shard_size * (min(32, 2 ** (number // 8)) if self.growing else 1)
+
+    @property
+    def key_digest(self) -> str:
+        """sha256 hex of the key."""
+        return hashing.digest_value([self.name, self.key])
+
+    @property
+    def partial(self) -> Path:
+        """Where unfinished work lies."""
+        return self.folder.parent / f".{self.folder.name}-{self.key_digest[:16]}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a stage ended. ``fresh`` is False when nothing had to be computed."""
+
+    name: str
+    folder: Path
+    counts: dict[str, int]
+    dropped: dict[str, int]
+    digest: str
+    fresh: bool
+
+
+def finished(folder: Path, key_digest: str | None = None) -> Result | None:
+    """The result of a finished stage folder, or None (also when it was made with another key).
+
+    With a key, None too when the folder is not what the stage left: the one who holds the key can make it anew.
+
+    Raises:
+        UserError: without a key, when ``stage.json`` is damaged.
+    """
+    mark = folder / "stage.json"
+    if not mark.exists():
+        return None
+    said = disk.read_sealed(mark)
+    if key_digest is None:
+        said = said or disk.read_json(mark)
+        if "files" in said and disk.read_sealed(mark) is None:
+            raise UserError(f"{mark}: damaged since it was made; run the command that made it again")
+    elif said is None or said["key_digest"] != key_digest or not _stands(folder, said["files"]):
+        return None
+    return Result(said["name"], folder, said["counts"], said["dropped"], said["digest"], False)
+
+
+def standing(job: Job) -> Result | None:
+    """What `finished` finds of a job; None, too, where a photo that was missing then is there now."""
+    done = finished(job.folder, job.key_digest)
+    found = absent.back(job.photos, absent.missing_in(job.folder)) if done is not None else ""
+    if found:
+        logging.event("photos_back", "warning", path=found)
+        sys.stderr.write(f"{found}: was missing when {job.folder} was made; {dry.anew()}\n")
+    return None if found else done
+
+
+def _stands(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether a stage's files are what it left; says which is not: the stage is then made anew."""
+    for name, digest in files.items():
+        if not _is(folder / name, digest):
+            logging.event("damaged", "warning", path=str(folder / name))
+            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; {dry.anew()}\n")
+            return False
+    return True
+
+
+def _is(path: Path, digest: str) -> bool:
+    try:
+        return hashing.digest_file(path) == digest
+    except OSError:
+        return False
+
+
+def run(
+    job: Job,
+    items: Callable[[], Iterable[Any]],
+    *,
+    workers: int = 1,
+    total: int | None = None,
+    quiet: bool = False,
+    carry: Result | None = None,
+    engine: Engine | None = None,
+    anew: bool = False,
+) -> Result:
+    """Run a stage to its end, or go on with it, or do nothing when it is finished.
+
+    Args:
+        items: gives the items anew at each call, in a fixed order; cut into shards.
+        workers: processes, where no engine is given; 1 runs in this one.
+        total: number of items, when known, for the progress bar.
+        carry: an inner stage whose drops and counts (those named ``what/source``) belong to this one's account.
+        engine: where the shards are worked on; it is left open.
+        anew: run even where a whole result stands.
+
+    Raises:
+        UserError: what a stage function or an input says a user must mend; when none of the photos asked for is there.
+    """
+    done = None if anew else standing(job) or (standing(job) if _ended(job) else None)
+    if done is not None:
+        if not dry.running():
+            forget_stale(job)
+        _tell(done)
+        return done
+    dry.stop(job.name, job.folder, total, len(list(job.partial.glob("shard-*.json"))))
+    start = time.monotonic()
+    forget_stale(job)
+    job.partial.mkdir(parents=True, exist_ok=True)
+    with Progress(job.name, total, job.unit, quiet) as bar, using(engine, workers) as own:
+        for n in own.imap(_work(job), _pending(job, items(), bar)):
+            bar.update(n)
+        workers = own.workers
+    result = _finish(job, carry, start, workers)
+    _tell(result, time.monotonic() - start)
+    return result
+
+
+def _tell(r: Result, seconds: float = 0.0) -> None:
+    about: dict[str, Any] = {"counts": r.counts, "dropped": r.dropped, "fresh": r.fresh, "digest": r.digest}
+    logging.event("stage_result", stage=r.name, seconds=round(seconds, 3), **about)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """One shard as files: (path below the stage's folder, bytes), the completion mark last."""
+
+    items: int
+    files: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The picklable unit of work: run the stage function and make its files; whoever keeps them writes them."""
+
+    fn: Callable[[Sequence[Any]], Output]
+    tables: dict[str, type]
+    folder: Path
+    stage: str
+
+    def make(self, task: Task) -> _Made:
+        """Run the stage function over one shard."""
+        number, items = task
+        start = time.monotonic()
+        out = self.fn(items)
+        unknown = set(out.tables) - set(self.tables)
+        if unknown:
+            raise ValueError(f"stage {self.stage} made tables it did not declare: {sorted(unknown)}")
+        files = [_table(n, number, out.tables.get(n, []), cls) for n, cls in self.tables.items()]
+        files.append(_table("dropped", number, out.dropped, Dropped))
+        made = {f"out{'/' + n if n else ''}": len(out.tables.get(n, [])) for n in self.tables}
+        counts = Counter({"in": len(items)} | made)
+        counts.update(out.counts)
+        reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
+        digests = {n: hashlib.sha256(data).hexdigest() for n, data in files}
+        mark = {"counts": counts, "dropped": reasons, "seconds": logging.seconds(start), "files": digests}
+        mark |= {"missing": absent.noted(out.missing), "there": sorted(out.there)}
+        return _Made(len(items), [*files, (_mark(Path(), number).name, disk.sealed(mark))])
+
+    def keep(self, made: _Made) -> int:
+        """Write the files, the mark last; returns the number of items."""
+        signals.check()  # what was made while a signal got lost may be an error's work
+        for name, data in made.files:
+            disk.write_bytes(self.folder / name, data)
+        return made.items
+
+
+def _work(job: Job) -> Work[_Made, int]:
+    shard = _Shard(job.fn, dict(job.tables), job.partial, job.name)
+    # what the stage functions that read photos or run networks call them
+    roots, weights = getattr(job.fn, "roots", {}), getattr(job.fn, "weights", None)
+    files = [weights] if weights and Path(weights).exists() else []  # else the name of published ones
+    return Work(job.name, shard.make, shard.keep, job.network, str(job.partial), (*map(str, roots.values()), *files))
+
+
+def _table(name: str, number: int, records: Sequence[Any], cls: type) -> tuple[str, bytes]:
+    return part_path(Path(), name, number).as_posix(), parquet.table_bytes(to_table(records, cls))
+
+
+def part_path(folder: Path, table: str, number: int) -> Path:
+    """Where shard ``number`` of a table lies."""
+    return (folder / table if table else folder) / f"part-{number:05d}.parquet"
+
+
+def _mark(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.json"
+
+
+def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Cut the items into shards and pass on those that are not done yet; an empty input is one empty shard."""
+    stream = iter(items)
+    for number in itertools.count():
+        shard = list(itertools.islice(stream, job.size_of(number)))
+        if not shard and number > 0:
+            return
+        said = _made(_mark(job.partial, number))
+        if said is not None and not absent.back(job.photos, said.get("missing", ())):
+            bar.skip(len(shard))
+        else:
+            yield number, shard
+        if not shard:
+            return
+
+
+def _made(mark: Path) -> dict[str, Any] | None:
+    """What a shard's mark says; None where it is not there, or it or a file that it names is not what was written."""
+    said = disk.read_sealed(mark) if mark.exists() else None
+    whole = said is not None and all(_is(mark.parent / name, digest) for name, digest in said["files"].items())
+    return said if whole else None
+
+
+def forget_stale(job: Job) -> None:
+    """Remove what other runs of a stage have left: work of other options, and what a finished one replaced."""
+    for old in job.folder.parent.glob(f".{job.folder.name}-*"):
+        if old != job.partial and old.is_dir():
+            disk.remove_tree(old)
+
+
+def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Result:
+    """Sum up the shards, write ``dropped.parquet``, ``timing.json`` and ``stage.json``; put the folder in its place."""
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    spent: list[float] = []
+    files: dict[str, str] = {}
+    missing: list[absent.Absent] = []
+    there: set[str] = set()
+    marks = sorted(job.partial.glob("shard-*.json"))
+    for mark in marks:
+        said = _made(mark)
+        if said is None:  # written a moment ago
+            raise UserError(f"{mark}: not what was written; look at the disk, then run the same command again")
+        counts.update(said["counts"])
+        reasons.update(said["dropped"])
+        spent.append(said["seconds"])
+        files.update(said["files"])
+        missing = absent.noted(missing, said["missing"])
+        there.update(said["there"])
+    absent.refuse(job.name, job.photos, missing, there, job.by_source, job.known)
+    inherited = []
+    if carry is not None:
+        counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
+        reasons.update(carry.dropped)
+        missing = absent.noted(missing, absent.missing_in(carry.folder))
+        inherited = [carry.folder / "dropped.parquet"]
+    dropped = job.partial / "dropped.parquet"
+    parquet.concat([*inherited, *parquet.parts(job.partial / "dropped")], dropped)
+    counts["dropped"] = sum(reasons.values())
+    parts = sorted(job.partial / name for name in files)
+    digest = hashing.digest_value([[p.name, files[p.relative_to(job.partial).as_posix()]] for p in parts])
+    kept = {n: d for n, d in files.items() if not n.startswith("dropped/")} | {
+        dropped.name: hashing.digest_file(dropped)
+    }
+    said = {
+        "name": job.name,
+        "key_digest": job.key_digest,
+        "key": job.key,
+        "counts": dict(sorted(counts.items())),
+        "dropped": dict(sorted(reasons.items())),
+        "digest": digest,
+        "shards": len(marks),
+        "files": kept,
+        "missing": missing,
+    }
+    before = carry.folder if carry else None
+    timing.write(job.partial, counts["in"], spent, time.monotonic() - start, workers, before)
+    disk.write_bytes(job.partial / "stage.json", disk.sealed(said))
+    _settle(job)
+    return Result(job.name, job.folder, said["counts"], said["dropped"], digest, True)
+
+
+def _ended(job: Job) -> Result | None:
+    """The result of a stage that was killed between its end and the move of its folder: the move is made up for."""
+    done = finished(job.partial, job.key_digest) if (job.partial / "stage.json").exists() else None
+    if done is None:
+        return None
+    _settle(job)
+    return replace(done, folder=job.folder)
+
+
+def _settle(job: Job) -> None:
+    """Put a whole folder in its place, without what only its making needed."""
+    disk.remove_tree(job.partial / "dropped")
+    for left in (*job.partial.glob("shard-*.json"), *job.partial.rglob(".*.tmp"), *job.partial.glob(f"{SEEN}*")):
+        left.unlink()
+    if _digest(job.folder) == _digest(job.partial):
+        for name in job.beside:
+            if (job.folder / name).exists():
+                (job.folder / name).rename(job.partial / name)
+    _replace(job.folder, job.partial)
+
+
+def _digest(folder: Path) -> Any:
+    return (disk.read_sealed(folder / "stage.json") or {}).get("digest")
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put ``new`` in the place of ``folder``. Between the two renames ``new`` is whole: the next call ends the move."""
+    old = folder.parent / f".{folder.name}-replaced"
+    disk.remove_tree(old)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    disk.remove_tree(old)

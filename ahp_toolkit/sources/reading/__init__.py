@@ -1,0 +1,1 @@
+"""How the annotation files of the sources are read."""

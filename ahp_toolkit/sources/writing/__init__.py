@@ -1,0 +1,1 @@
+"""How the sample world is written in the formats of the sources."""

@@ -1,0 +1,228 @@
+"""One photograph in two sources: found by keys and by content, kept once, the better annotation winning (formats §7).
+
+Keys (Flickr photo id, COCO id, VOC id) are exact. Content is a 64-bit pHash with Hamming distance <= 4, verified by
+the mean difference of 16x16 thumbnails. Two files of one photograph within one source are both kept, but share one
+photo key, so that they never fall into two splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ahp_toolkit.core.records import Candidate, Dropped, ImageRef, Occluder
+from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.sources.base import PERSON
+from ahp_toolkit.stages.harvest import STAGE, Photo
+from ahp_toolkit.stages.near import Int, near_pairs, roots, union
+from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage.parquet import schema_of
+
+THUMB_DIFFERENCE = 8.0  # mean absolute grey level; two JPEG qualities of one photo differ by 1 to 3
+_PAIRS = 100_000  # thumbnails compared at a time
+_TYPES = {field.name: field.type for field in schema_of(Photo)}
+#: Where two sources annotate a photo equally well, the earlier in this list wins.
+RANK = ("coco", "voc_sbd", "openimages", "objects365", "lip", "ahp")
+#: Sources of crops: a whole photo, with all that is in it, wins over them however it is annotated.
+CROPS = ("lip",)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """``group``: image id -> photo key shared by all files of one photograph, where it is not the image's own id;
+    ``lost``: image id -> the id kept in its place."""
+
+    group: dict[str, str]
+    lost: dict[str, str]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        files.write_json(path, {"group": self.group, "lost": self.lost})
+
+
+@lru_cache(maxsize=1)
+def _load(path: str, _size: int, _mtime_ns: int, _inode: int) -> Duplicates:
+    # known by the file, not by its name alone: a later harvest in this process may write there again
+    said = files.read_json(Path(path))
+    return Duplicates(said["group"], said["lost"])
+
+
+def find_duplicates(photos: Path) -> Duplicates:
+    """Group the photos of a harvest (table of `harvest.Photo`) and choose the one to keep of each group.
+
+    Memory: some 150 bytes a photo; names are read of photos that have a double only.
+    """
+    paths = parquet.parts(photos)
+    parent = _joined_by_keys(paths)
+    index, values = _hashes(paths)
+    same = _same_pixels(paths, index, values, parent)
+    if same.any():  # what is one picture to the last bit needs no comparing
+        index, values = index[~same], values[~same]
+    a, b = (index[side] for side in near_pairs(values))
+    alike = _alike(paths, a, b)
+    union(parent, a[alike], b[alike])
+    return _choose(paths, roots(parent))
+
+
+def _column(paths: Sequence[Path], name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([c for p in paths for c in parquet.read_table(p, [name])[name].chunks], _TYPES[name])
+
+
+def _joined_by_keys(paths: Sequence[Path]) -> Int:
+    """Each photo's parent after joining those that share a key: int64 [N]."""
+    said = pc.utf8_split_whitespace(_column(paths, "keys")).combine_chunks()
+    parent = np.arange(len(said), dtype=np.int64)
+    keys = pc.list_flatten(said)
+    real = pc.not_equal(keys, "")  # a text without words splits into one empty word
+    owner = pc.list_parent_indices(said).filter(real).to_numpy()
+    code = keys.filter(real).dictionary_encode().indices.to_numpy()
+    order = np.argsort(code, kind="stable")
+    again = np.flatnonzero(code[order][1:] == code[order][:-1])
+    union(parent, owner[order[again]].astype(np.int64), owner[order[again + 1]].astype(np.int64))
+    return parent
+
+
+def _hashes(paths: Sequence[Path]) -> tuple[Int, NDArray[np.uint64]]:
+    """(index, hash) of the photos that have one."""
+    found = _column(paths, "phash")
+    known = pc.equal(pc.binary_length(found), 8).to_numpy()
+    data = b"".join(c.as_py() for c in found.filter(pa.array(known)))
+    return np.flatnonzero(known), np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def _same_pixels(paths: Sequence[Path], index: Int, values: NDArray[np.uint64], parent: Int) -> NDArray[np.bool_]:
+    """Join photos of one hash and one thumbnail; True for all but the first of each such group."""
+    order = np.argsort(values, kind="stable")
+    met = values[order][1:] == values[order][:-1]
+    several = np.zeros(values.size, np.bool_)
+    several[order[1:][met]] = several[order[:-1][met]] = True
+    wanted = np.flatnonzero(several)
+    same = np.zeros(values.size, np.bool_)
+    if wanted.size:
+        both = np.hstack([values[wanted, None].view(np.uint8), _thumbs(paths, index[wanted])])
+        _, first, group = np.unique(both.view("V264").ravel(), return_index=True, return_inverse=True)
+        union(parent, index[wanted[first[group]]], index[wanted])
+        same[wanted] = True
+        same[wanted[first]] = False
+    return same
+
+
+def _thumbs(paths: Sequence[Path], wanted: Int) -> NDArray[np.uint8]:
+    """The thumbnails of photos, given by rising index: uint8 [n, 256]."""
+    out = np.zeros((wanted.size, 256), np.uint8)
+    start = 0
+    for path in paths:
+        column = parquet.read_table(path, ["thumb"])["thumb"]
+        low, high = np.searchsorted(wanted, (start, start + len(column)))
+        some = column.take(pa.array(wanted[low:high] - start))
+        for k, thumb in enumerate(some, int(low)):
+            out[k] = np.frombuffer(thumb.as_py(), np.uint8)
+        start += len(column)
+    return out
+
+
+def _alike(paths: Sequence[Path], a: Int, b: Int) -> NDArray[np.bool_]:
+    """Which pairs have thumbnails of one photograph."""
+    wanted = np.unique(np.concatenate([a, b]))
+    if not wanted.size:
+        return np.zeros(0, np.bool_)
+    thumbs = _thumbs(paths, wanted)
+    out = np.zeros(a.size, np.bool_)
+    for k in range(0, a.size, _PAIRS):
+        x, y = (thumbs[np.searchsorted(wanted, side[k : k + _PAIRS])].astype(np.int32) for side in (a, b))
+        out[k : k + _PAIRS] = np.abs(x - y).sum(1) <= THUMB_DIFFERENCE * 256
+    return out
+
+
+def _choose(paths: Sequence[Path], root: Int) -> Duplicates:
+    """The best photo of each group of several, and what it replaces."""
+    sizes = np.bincount(root, minlength=root.size)
+    rows = _rows(paths, np.flatnonzero(sizes[root] > 1))
+    members: dict[int, list[int]] = {}
+    for i in rows:
+        members.setdefault(int(root[i]), []).append(i)
+    group: dict[str, str] = {}
+    lost: dict[str, str] = {}
+    for ids in members.values():
+        best = min(ids, key=lambda i: _preference(rows[i]))
+        for i in ids:
+            image_id = str(rows[i]["image_id"])
+            if i != best:
+                group[image_id] = str(rows[best]["image_id"])
+            if rows[i]["source"] != rows[best]["source"]:
+                lost[image_id] = str(rows[best]["image_id"])
+    return Duplicates(group, lost)
+
+
+def _rows(paths: Sequence[Path], wanted: Int) -> dict[int, dict[str, object]]:
+    """index -> who a photo is and how well it is annotated, for photos given by rising index."""
+    out: dict[int, dict[str, object]] = {}
+    start = 0
+    for path in paths:
+        table = parquet.read_table(path, ["image_id", "source", "people", "masks"])
+        low, high = np.searchsorted(wanted, (start, start + len(table)))
+        found = table.take(pa.array(wanted[low:high] - start)).to_pylist()
+        out |= dict(zip(wanted[low:high].tolist(), found, strict=True))
+        start += len(table)
+    return out
+
+
+def _preference(row: dict[str, object]) -> tuple[bool, bool, int, str]:
+    """The photo that sorts first is kept: whole, then with a mask for all its people, then by source."""
+    people, masks, source = int(str(row["people"])), int(str(row["masks"])), str(row["source"])
+    all_masked = people > 0 and masks == people
+    rank = RANK.index(source) if source in RANK else len(RANK)
+    return (source in CROPS, not all_masked, rank, str(row["image_id"]))
+
+
+@dataclass(frozen=True)
+class Unite:
+    """The stage function that ends the harvest: duplicates leave, photo keys become the group's. Items: raw part names.
+
+    ``raw`` is the raw harvest's folder, ``found`` the file of `Duplicates.save` (not the object: it goes to every
+    worker with every shard). Candidates that leave are kept aside in the table ``duplicates``: LIP's crops of COCO
+    photos still train the parser. Occluders that leave are of a photo that another source stands for, and are counted.
+    """
+
+    raw: str
+    found: str
+
+    def __call__(self, items: Sequence[str]) -> Output:
+        """One part of the raw harvest."""
+        out = Output({MAIN: [], "occluders": [], "duplicates": []})
+        seen = Path(self.found).stat()
+        found = _load(self.found, seen.st_size, seen.st_mtime_ns, seen.st_ino)
+        for name in items:
+            for c in parquet.read_records(Path(self.raw) / name, Candidate):
+                _candidate(c, found, out)
+            for o in parquet.read_records(Path(self.raw) / "occluders" / name, Occluder):
+                if o.image.image_id in found.lost:
+                    out.counts[f"occluders_duplicate/{o.image.source}"] += 1
+                    continue
+                out.tables["occluders"].append(replace(o, image=_grouped(o.image, found)))
+                kind = "person" if o.label == PERSON else "other"
+                out.counts[f"occluders_{kind}/{o.image.source}"] += 1
+        return out
+
+
+def _grouped(image: ImageRef, found: Duplicates) -> ImageRef:
+    return replace(image, photo=found.group.get(image.image_id, image.image_id))
+
+
+def _candidate(c: Candidate, found: Duplicates, out: Output) -> None:
+    c = replace(c, image=_grouped(c.image, found))
+    kept = found.lost.get(c.image.image_id)
+    if kept is None:
+        out.tables[MAIN].append(c)
+        out.counts[f"candidates/{c.image.source}"] += 1
+        return
+    out.tables["duplicates"].append(c)
+    detail = f"the same photo as {kept}, which is whole or annotated better"
+    out.dropped.append(Dropped(c.candidate_id, STAGE, "duplicate_photo", detail, c.image.source))

@@ -1,0 +1,227 @@
+"""STAGE review: Segmented + Decisions -> Human, split by the hash of its photo; the rest Dropped with the reason.
+
+Two humans of one photo never fall into two splits, and neither do two files of one photograph: the split follows
+``ImageRef.photo``. Photos are ordered by the hash of that key; the first give val, the next test, the rest train.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+from ahp_toolkit.core import hashing
+from ahp_toolkit.core.masks import Mask
+from ahp_toolkit.core.records import Decision, Dropped, Human, Segmented
+from ahp_toolkit.decisions.candidates import TRIAGE, auto_discarded
+from ahp_toolkit.decisions.mask_history import Case, cases, digest
+from ahp_toolkit.decisions.merge import Merge, outcome
+from ahp_toolkit.decisions.proposals import every
+from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.storage import files, parquet
+
+STAGE = "review"
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Humans wanted in val and test (spec §1: 297 and 56), each at most its share of all.
+
+    ``fold`` (k, n), k from 1: cross-validation over the photos instead; val is the k-th of n parts, test is empty.
+    """
+
+    val: int = 297
+    test: int = 56
+    max_val: float = 0.2
+    max_test: float = 0.1
+    fold: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the hash of a photo falls: [start, val) val, [val, test) test, all else train."""
+
+    val: float
+    test: float
+    start: float = 0.0
+
+    def split(self, photo: str) -> str:
+        """The split of a photo key: the same on every machine, for humans and occluders alike."""
+        u = photo_hash(photo)
+        if not self.start <= u < self.test:
+            return "train"
+        return "val" if u < self.val else "test"
+
+
+def photo_hash(photo: str) -> float:
+    """A photo key's place in [0, 1)."""
+    return hashing.unit_hash("split", photo)
+
+
+def thresholds(photos: Iterable[str], sizes: SplitSizes) -> Thresholds:
+    """Cut the photos (one key a preserved human) so that val and test get the humans that were asked for.
+
+    Only the photos of the lowest hashes are held: as many as val and test can use, whatever the number of humans.
+    """
+    if sizes.fold is not None:
+        k, n = sizes.fold
+        return Thresholds(k / n, k / n, (k - 1) / n)
+    enough = sizes.val + sizes.test + 2
+    per_hash: Counter[float] = Counter()
+    total, bound = 0, 1.0
+    for u in map(photo_hash, photos):
+        total += 1
+        if u <= bound:
+            per_hash[u] += 1
+        if len(per_hash) > 4 * enough:
+            per_hash = Counter({u: per_hash[u] for u in sorted(per_hash)[:enough]})
+            bound = max(per_hash)
+    want_val = min(sizes.val, int(total * sizes.max_val))
+    want_test = min(sizes.test, int(total * sizes.max_test))
+    ordered = sorted(per_hash)
+    val, i = _cut(ordered, 0, per_hash, want_val)
+    test, _ = _cut(ordered, i, per_hash, want_test)
+    return Thresholds(val, max(val, test))
+
+
+def _cut(ordered: list[float], start: int, per_hash: Counter[float], want: int) -> tuple[float, int]:
+    got, i = 0, start
+    while i < len(ordered) and got < want:
+        got += per_hash[ordered[i]]
+        i += 1
+    low = ordered[i - 1] if i else 0.0
+    return ((low + ordered[i]) / 2 if i < len(ordered) else 1.0) if i else 0.0, i
+
+
+@dataclass(frozen=True)
+class Decide:
+    """The stage function that applies a rule to each segmented human. Items: paths of Segmented parts."""
+
+    rule: Callable[[Segmented], Decision | None]
+
+    def __call__(self, items: Sequence[str]) -> Output:
+        """One part: a Decision for each human the rule has a word on."""
+        out = Output({MAIN: []})
+        for path in items:
+            for s in parquet.read_records(Path(path), Segmented):
+                decision = self.rule(s)
+                if decision is not None:
+                    out.tables[MAIN].append(decision)
+                    out.counts[decision.verdict] += 1
+        return out
+
+
+@cache
+def _cases(logs: tuple[str, ...], refine: str) -> dict[str, Case]:
+    return cases(map(Path, logs), every(Path(refine)) if refine else {})
+
+
+@cache
+def _scenes(path: str) -> dict[str, str]:
+    return dict(files.read_json(Path(path))) if path else {}
+
+
+@cache
+def _unseen(triage: str) -> frozenset[str]:
+    return auto_discarded(Path(triage)) if triage else frozenset()
+
+
+def forget() -> None:
+    """Drop what this process remembers of logs, proposals and triage: they may have grown since."""
+    for known in (_cases, _scenes, _unseen):
+        known.cache_clear()
+
+
+@dataclass(frozen=True)
+class Review:
+    """The stage function. Items: (path of a Segmented part, path of the Decision part made for it, or '').
+
+    ``logs`` are decision files of people; their words replace what the rule said. ``scenes`` is a JSON file
+    {image id: scene category}, or ''. ``merge`` makes one decision of several words. ``refine`` is the folder of
+    proposed masks, or ''. ``triage`` is the triage's folder, or '': its discards stand until people have spoken.
+    """
+
+    cut: Thresholds
+    logs: tuple[str, ...] = ()
+    scenes: str = ""
+    merge: Merge = field(default_factory=Merge)
+    refine: str = ""
+    triage: str = ""
+
+    def __call__(self, items: Sequence[tuple[str, str]]) -> Output:
+        """One part: the preserved and refined humans, all decisions, the rest dropped."""
+        out = Output({MAIN: [], "decisions": []})
+        for segmented, ruled in items:
+            rule = {d.candidate_id: d for d in parquet.read_records(Path(ruled), Decision)} if ruled else {}
+            for s in parquet.read_records(Path(segmented), Segmented):
+                cid = s.candidate.candidate_id
+                first = partial(digest, s.mask)
+                self._one(s, decisions_on(cid, rule, self.logs, self.triage, self.refine, first), out)
+        return out
+
+    def _one(self, s: Segmented, decisions: list[Decision], out: Output) -> None:
+        source, cid = s.candidate.image.source, s.candidate.candidate_id
+        if not decisions:
+            lost = ", ".join(_cases(self.logs, self.refine).get(cid, Case()).lost)
+            why = f"preserved by {lost} with a mask that nobody has any more" if lost else ""
+            why = why or "nobody has decided on it yet"
+            out.dropped.append(Dropped(cid, STAGE, "undecided", why, source))
+            return
+        out.tables["decisions"].extend(decisions)
+        d = self.merge(decisions)
+        if d is None:
+            said = ", ".join(f"{x.reviewer}: {x.verdict}" for x in decisions)
+            several = len({x.verdict for x in decisions}) > 1
+            out.dropped.append(Dropped(cid, STAGE, "disagreed" if several else "undecided", said, source))
+            return
+        mask = _cases(self.logs, self.refine).get(cid, Case()).mask(d, s.mask)
+        frame = (s.mask.height, s.mask.width)
+        if d.verdict == "discard" or (mask.height, mask.width) != frame or mask.area == 0:
+            reason = (d.reason or "discard") if d.verdict == "discard" else "corrected_mask_unusable"
+            out.dropped.append(Dropped(cid, STAGE, reason, f"{d.verdict} by {d.reviewer}", source))
+            if d.reviewer == TRIAGE:
+                out.counts[f"{TRIAGE}/{source}"] += 1
+            return
+        verdict = outcome(d)
+        out.counts[f"{verdict}/{source}"] += 1
+        out.tables[MAIN].append(self._human(s, d, decisions, mask, verdict))
+
+    def _human(self, s: Segmented, d: Decision, all_of: list[Decision], mask: Mask, verdict: str) -> Human:
+        image = s.candidate.image
+        return Human(
+            human_id=s.candidate.candidate_id,
+            image=image,
+            box=mask.box,
+            mask=mask,
+            parsing=s.parsing,
+            scene=_scenes(self.scenes).get(image.image_id, ""),
+            split=self.cut.split(image.photo or image.image_id),
+            reviewers=tuple(sorted({x.reviewer for x in all_of})),
+            verdict=verdict,
+            provisional=d.provisional,
+        )
+
+
+def decisions_on(
+    candidate_id: str,
+    rule: dict[str, Decision],
+    logs: Sequence[str],
+    triage: str = "",
+    refine: str = "",
+    first: Callable[[], str] | None = None,
+) -> list[Decision]:
+    """The words that count for a candidate: people's where there are any, else the triage's discard, else the rule's.
+
+    A rule that knows the truth (its word is not provisional) counts as people do. ``first`` gives the digest of the
+    build's mask, where a word's mask must be looked for; without it every mask that a word names is taken for there.
+    """
+    case = _cases(tuple(logs), refine).get(candidate_id, Case())
+    if first is not None and case.unsure:
+        case.first = first()
+    said = case.counted()
+    ruled = [rule[candidate_id]] if candidate_id in rule else []
+    if any(not d.provisional for d in said or ruled) or candidate_id not in _unseen(triage):
+        return said or ruled
+    return [Decision(candidate_id, "discard", TRIAGE, TRIAGE, provisional=True)]

@@ -1,0 +1,1 @@
+"""Bytes: files, tables, images, photos and where they lie."""

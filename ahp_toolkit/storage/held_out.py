@@ -1,0 +1,43 @@
+"""The photos that no network may be trained on: a range of the hash by which photos fall into splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ahp_toolkit.core.hashing import unit_hash
+
+
+def photo_hash(photo: str) -> float:
+    """A photo key's place in [0, 1): the one that `ahp_toolkit.stages.review` cuts into val, test and train."""
+    return unit_hash("split", photo)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Photos whose hash lies in [start, stop)."""
+
+    start: float = 0.0
+    stop: float = 0.0
+
+    def has(self, photo: str) -> bool:
+        """Whether a photo is among them."""
+        return self.start <= photo_hash(photo) < self.stop
+
+    def holds(self, start: float, stop: float) -> bool:
+        """Whether all of [start, stop) is among them."""
+        return start >= stop or (self.start <= start and stop <= self.stop)
+
+    def said(self) -> list[float]:
+        """As a checkpoint's meta says it."""
+        return [self.start, self.stop]
+
+    def __str__(self) -> str:
+        return f"[{self.start:g}, {self.stop:g})"
+
+
+def held_of(said: object) -> HeldOut | None:
+    """What `HeldOut.said` gave, read from a checkpoint's meta; None where it says nothing."""
+    if isinstance(said, Sequence) and len(said) == 2 and all(isinstance(v, (int, float)) for v in said):
+        return HeldOut(float(said[0]), float(said[1]))
+    return None

@@ -1,0 +1,1 @@
+"""The FiftyOne App: its server, samples, pictures and the panel."""

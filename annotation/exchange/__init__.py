@@ -1,0 +1,1 @@
+"""Decisions and masks to other tools and back."""

@@ -1,0 +1,254 @@
+"""Masks to and from other tools: COCO JSON and PNG. A mask that comes in is a proposal, or a decision where asked for.
+
+An annotation names its candidate in ``candidate_id`` or, as tools that keep attributes do, in
+``attributes.candidate_id``; one that names none must be of a person, and belongs to the candidate of its photo that it
+overlaps most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Mask, encode, from_polygons, from_rle, xywh_from_box
+from ahp_toolkit.core.records import Decision, ImageRef, Segmented
+from ahp_toolkit.decisions.mask_history import Case
+from ahp_toolkit.decisions.merge import Merge, outcome, settle
+from ahp_toolkit.decisions.proposals import current, known, propose, with_mask
+from ahp_toolkit.stages.segment import border_pixels
+from ahp_toolkit.storage import files, images, parquet
+from ahp_toolkit.storage.parquet import rows
+from annotation.exchange.decisions import Bad, Imported, log_rows
+
+#: An unnamed mask belongs to a candidate that it overlaps by at least this IoU.
+LEAST_IOU = 0.3
+Use = Literal["proposal", "preserve", "refine"]
+
+
+def file_name(candidate_id: str) -> str:
+    """The candidate's PNG."""
+    return candidate_id.replace("/", "_").replace("#", "_") + ".png"
+
+
+def chosen(root: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> Iterator[tuple[Segmented, str]]:
+    """(candidate with the mask that counts, verdict, "" undecided) of those with one of the ``verdicts``; none: all.
+
+    The mask of a preserved one is that which was judged, of all others the newest.
+    """
+    cases = known(root)
+    decided = settle({cid: case.counted() for cid, case in cases.items() if case.words}, merge or Merge()).decided
+    for s in parquet.read_records(root / "parse", Segmented):
+        cid = s.candidate.candidate_id
+        d, case = decided.get(cid), cases.get(cid, Case())
+        verdict = outcome(d) if d else ""
+        if not verdicts or verdict in verdicts:
+            mask = case.mask(d, s.mask) if d and verdict == "preserve" else case.shown(s.mask)
+            yield with_mask(s, case, mask), verdict
+
+
+def export_coco(root: Path, path: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> int:
+    """Write masks as one COCO instances file (full-frame RLE, exact); returns how many."""
+    photos: dict[str, dict[str, Any]] = {}
+    notes: list[dict[str, Any]] = []
+    for s, verdict in chosen(root, verdicts, merge):
+        photo = photos.setdefault(s.candidate.image.image_id, _photo(len(photos) + 1, s.candidate.image, s.mask))
+        notes.append(_annotation(len(notes) + 1, photo["id"], s, verdict))
+    said = {
+        "info": {"description": "candidates of a review; import the masks with ahp review import"},
+        "images": list(photos.values()),
+        "annotations": notes,
+        "categories": [{"id": 1, "name": "person", "supercategory": "person"}],
+    }
+    files.forget_dead(path)
+    with files.atomic(path, "w") as f:
+        json.dump(said, f, ensure_ascii=False)
+    return len(notes)
+
+
+def _photo(number: int, image: ImageRef, mask: Mask) -> dict[str, Any]:
+    return {
+        "id": number,
+        "file_name": image.path,
+        "width": mask.width,
+        "height": mask.height,
+        "source": image.source,
+        "image_id": image.image_id,
+    }
+
+
+def _annotation(number: int, photo: int, s: Segmented, verdict: str) -> dict[str, Any]:
+    mask = s.mask
+    return {
+        "id": number,
+        "image_id": photo,
+        "category_id": 1,
+        "iscrowd": 1,  # COCO's sign for RLE
+        "area": mask.area,
+        "bbox": list(xywh_from_box(mask.box)),
+        "segmentation": {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")},
+        "candidate_id": s.candidate.candidate_id,
+        "attributes": {"candidate_id": s.candidate.candidate_id, "verdict": verdict},
+        "score": s.score,
+    }
+
+
+def export_pngs(root: Path, folder: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> int:
+    """Write masks as full-frame PNGs (0 and 255), one a candidate; returns how many."""
+    made = []
+    for s, _ in chosen(root, verdicts, merge):
+        made.append(folder / file_name(s.candidate.candidate_id))
+        images.write_png(made[-1], np.where(s.mask.decode(), 255, 0).astype(np.uint8))
+    files.forget_dead(*made)
+    return len(made)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The candidates to find the owners of masks among."""
+
+    by_id: Mapping[str, Segmented]
+    by_photo: Mapping[str, Sequence[Segmented]]
+
+    @staticmethod
+    def of(root: Path) -> _Known:
+        by_id: dict[str, Segmented] = {}
+        by_photo: dict[str, list[Segmented]] = {}
+        for s in current(root):
+            by_id[s.candidate.candidate_id] = s
+            by_photo.setdefault(Path(s.candidate.image.path).name, []).append(s)
+        return _Known(by_id, by_photo)
+
+    def owner(self, candidate_id: str, photo: str, mask: Mask) -> Segmented:
+        """Whose mask it is.
+
+        Raises:
+            ValueError: when nobody's, or nobody knows whose.
+        """
+        if candidate_id:
+            if candidate_id not in self.by_id:
+                raise ValueError(f"{candidate_id}: no such candidate")
+            return self.by_id[candidate_id]
+        near = [s for s in self.by_photo.get(Path(photo).name, ()) if _frame(s.mask) == _frame(mask)]
+        ious = sorted(((s.mask.iou(mask), s.candidate.candidate_id) for s in near), reverse=True)
+        if not ious or ious[0][0] < LEAST_IOU or (len(ious) > 1 and ious[1][0] > ious[0][0] / 2):
+            raise ValueError(f"names no candidate, and not one alone of photo {photo or '(none)'} lies where it does")
+        return self.by_id[ious[0][1]]
+
+
+def _frame(mask: Mask) -> tuple[int, int]:
+    return mask.height, mask.width
+
+
+def import_masks(root: Path, path: Path, reviewer: str, use: Use = "proposal") -> Imported:
+    """Take in corrected masks.
+
+    Args:
+        path: a COCO JSON file, or a folder of full-frame PNGs named as `export_pngs` names them.
+        reviewer: who mended them.
+        use: ``proposal``: the candidates come back into the queue with the new mask; ``preserve`` or ``refine``: the
+            reviewer's decision, with the mask as the correction.
+
+    Raises:
+        UserError: when the file or the reviewer's name cannot be used at all.
+    """
+    from annotation.session.session import check_name
+
+    check_name(reviewer)
+    if not path.exists():
+        raise UserError(f"{path}: expected a COCO JSON file or a folder of PNG masks, there is none")
+    known = _Known.of(root)
+    found: list[tuple[str, Segmented, Mask]] = []
+    bad: list[Bad] = []
+    owned: dict[str, str] = {}
+    for where, read in _coco(path) if path.is_file() else _pngs(path, known):
+        try:
+            owner, mask = _placed(known, *read())
+            cid = owner.candidate.candidate_id
+            if cid in owned:
+                raise ValueError(f"{cid}: a second mask, the first is {owned[cid]}")
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
+            bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"lacks {e}"))
+            continue
+        owned[cid] = where
+        found.append((where, owner, mask))
+    made = _log(root, found, reviewer, use) if use != "proposal" else _propose(root, found, reviewer)
+    made.bad[:0] = bad
+    return made
+
+
+def _placed(known: _Known, candidate_id: str, photo: str, mask: Mask) -> tuple[Segmented, Mask]:
+    owner = known.owner(candidate_id, photo, mask)
+    if _frame(mask) != _frame(owner.mask):
+        want, got = (f"{w}x{h}" for h, w in (_frame(owner.mask), _frame(mask)))
+        raise ValueError(f"{owner.candidate.candidate_id}: expected the photo's frame {want}, got {got}")
+    if mask.area == 0:
+        raise ValueError(f"{owner.candidate.candidate_id}: the mask is empty")
+    return owner, mask
+
+
+def _log(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str, use: str) -> Imported:
+    words = [
+        (where, Decision(s.candidate.candidate_id, use, reviewer, corrected=mask, note="imported"))
+        for where, s, mask in found
+    ]
+    return log_rows(root, zip((w for w, _ in words), rows(d for _, d in words), strict=True), reviewer)
+
+
+def _propose(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str) -> Imported:
+    other = any(s.mask != m for _, s, m in found)
+    judged = {s.candidate.candidate_id: s.mask for s, _ in chosen(root, ["preserve"])} if other else {}
+    new = [
+        replace(s, mask=m, score=1.0, segmenter=f"{reviewer}@mended", border_touch=border_pixels(m.decode()))
+        for _, s, m in found
+        if m not in (s.mask, judged.get(s.candidate.candidate_id))  # as it is shown, or as it was exported
+    ]
+    propose(root, new)
+    return Imported(len(new), len(found) - len(new))
+
+
+def _coco(path: Path) -> Iterator[tuple[str, Any]]:
+    said = files.read_json(path)
+    if not isinstance(said, dict) or not all(isinstance(said.get(k), list) for k in ("images", "annotations")):
+        raise UserError(f"{path}: expected COCO JSON with lists of images and annotations")
+    photos = {i["id"]: i for i in said["images"] if isinstance(i, dict) and isinstance(i.get("id"), (int, str))}
+    kinds = said["categories"] if isinstance(said.get("categories"), list) else []
+    names = {c["id"]: str(c.get("name")) for c in kinds if isinstance(c, dict) and isinstance(c.get("id"), (int, str))}
+    for k, note in enumerate(said["annotations"], 1):
+        yield f"annotation {k}", lambda note=note: _read_note(note, photos, names)
+
+
+def _read_note(
+    note: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], names: Mapping[Any, str]
+) -> tuple[str, str, Mask]:
+    photo = photos[note["image_id"]]
+    height, width = int(photo["height"]), int(photo["width"])
+    shape = note["segmentation"]
+    if isinstance(shape, dict):
+        mask = from_rle(shape["size"], shape["counts"], height, width)
+    else:
+        mask = from_polygons(shape, height, width)
+    named = note.get("candidate_id") or (note.get("attributes") or {}).get("candidate_id") or ""
+    kind = note.get("category_id")
+    if not named and names and names.get(kind, "").strip().lower() != "person":
+        raise ValueError(f"names no candidate, and its category is no person: {names.get(kind, kind)!r}")
+    return str(named), str(photo.get("file_name", "")), mask
+
+
+def _pngs(folder: Path, known: _Known) -> Iterator[tuple[str, Any]]:
+    names: dict[str, list[str]] = {}
+    for cid in known.by_id:
+        names.setdefault(file_name(cid), []).append(cid)
+    for path in sorted(folder.glob("*.png")):
+        yield path.name, lambda path=path: _read_png(path, names.get(path.name, []))
+
+
+def _read_png(path: Path, ids: Sequence[str]) -> tuple[str, str, Mask]:
+    if len(ids) != 1:
+        raise ValueError("no candidate has a mask of this name" if not ids else f"may be of {' or '.join(ids)}")
+    return ids[0], "", encode(images.read_labels(path) > 0)

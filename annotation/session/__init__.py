@@ -1,0 +1,1 @@
+"""One reviewer at work: the queue and the state of the panel."""

@@ -1,0 +1,1 @@
+"""Training and validation samples as tensors."""

@@ -1,0 +1,1 @@
+"""Inference: predictions of splits and of photos, speed."""

@@ -1,0 +1,109 @@
+"""The refined mask completion network (paper §3.2; supplement §1 and figure 1; spec §3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.base import PARTS, Batch, Output
+from baselines.layers.networks import UNet, residual_block, squeeze_excite, two_convs
+from baselines.layers.templates import template_weights
+
+#: What an untrained branch knows, as logits: the initial mask, .88 sure of it, and that most of a crop is background in
+#: the parsings (the prior of Lin et al. 2017, §4.1). Learning this first takes hundreds of steps.
+CARRIED, BACKGROUND = 2.0, 5.0
+
+
+class Branch(nn.Module):
+    """A modal or amodal branch: parsing logits from a residual block; mask logits from the feature beside it.
+
+    Without parsing the residual block is left out, and the mask comes from the feature alone. With ``initial`` the mask
+    is a change of the initial one: 2 * initial - 1, times a learnt number, comes to the logits.
+    """
+
+    def __init__(
+        self, channels: int, extra: int = 0, parsing: bool = True, mask: bool = True, initial: bool = True
+    ) -> None:
+        super().__init__()
+        self.residual = residual_block(channels, channels) if parsing else None
+        self.parsing = two_convs(channels, channels, PARTS) if parsing else None
+        if self.parsing is not None:
+            nn.init.zeros_(self.parsing[-1].bias)
+            self.parsing[-1].bias.data[0] = BACKGROUND
+        both = parsing and mask
+        self.squeeze = squeeze_excite(channels) if both else None
+        self.mask = two_convs(channels * (2 if both else 1) + extra, channels, 1) if mask else None
+        self.carried = nn.Parameter(torch.tensor(CARRIED)) if mask and initial else None
+
+    def forward(self, feature: Tensor, given: Tensor, *extra: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Feature [B, C, H, W], initial mask [B, 1, H, W] and further features of the mask.
+
+        Returns (mask logits [B, 1, H, W], parsing logits [B, 20, H, W]).
+        """
+        parts, joined = None, [feature]
+        if self.residual is not None and self.parsing is not None:
+            aid = self.residual(feature)
+            parts = self.parsing(aid)
+            if self.squeeze is not None:
+                joined.append(self.squeeze(aid))
+        mask = None if self.mask is None else self.mask(torch.cat([*joined, *extra], 1))
+        return mask if self.carried is None else mask + self.carried * (2 * given - 1), parts
+
+
+class Templates(nn.Module):
+    """Templates times their weights, then one convolution without activation (eq. 2), at the network's resolution."""
+
+    templates: Tensor
+    ready: Tensor
+
+    def __init__(self, count: int, channels: int, size: int = 32, rule: str = "l2") -> None:
+        super().__init__()
+        self.rule = rule
+        self.register_buffer("templates", torch.zeros(count, size, size))
+        self.register_buffer("ready", torch.tensor(False))
+        self.conv = nn.Conv2d(count, channels, 3, padding=1)
+        self._known = False
+
+    def known(self) -> bool:
+        """Whether there are templates; asked of the buffer until it says yes, so that a GPU is not waited for twice."""
+        self._known = self._known or bool(self.ready)
+        return self._known
+
+    def forward(self, modal: Tensor) -> Tensor:
+        """Soft modal mask [B, 1, H, W] to a feature [B, channels, H, W]."""
+        weights = template_weights(modal, self.templates, self.rule)
+        feature = self.conv(weights[:, :, None, None] * self.templates[None].to(weights.dtype))
+        return F.interpolate(feature, size=modal.shape[2:], mode="bilinear", align_corners=False)
+
+
+class MaskCompletion(nn.Module):
+    """N_m and N_a, stacked. Every switch of Table 4 that concerns the network is an argument.
+
+    N_m sees image and initial mask. N_a sees the image, N_m's last feature, the refined modal mask (without a modal
+    branch: the initial mask) and the template feature. ``initial``: N_a sees the initial mask beside the refined one
+    too, and both masks are changes of it (see `Branch`).
+    """
+
+    def __init__(
+        self, width: int, modal: bool, parsing: bool, templates: int, rule: str, initial: bool, soft: int = 16
+    ) -> None:
+        super().__init__()
+        aids = soft if templates else 0
+        self.beside = initial and modal
+        self.first = UNet(4, width)
+        self.modal = Branch(width, parsing=parsing, mask=modal, initial=initial) if modal or parsing else None
+        self.templates = Templates(templates, soft, rule=rule) if templates else None
+        self.second = UNet(4 + self.beside + width + aids, width)
+        self.amodal = Branch(width, aids, parsing, initial=initial)
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits of both masks and, where there are branches for them, of both parsings."""
+        feature = self.first(torch.cat([batch.image, batch.given], 1))
+        mask, parts = (None, None) if self.modal is None else self.modal(feature, batch.given)
+        refined = batch.given if mask is None else mask.sigmoid()
+        extra = [] if self.templates is None else [self.templates(refined)]
+        masks = [refined, batch.given] if self.beside else [refined]
+        feature = self.second(torch.cat([batch.image, feature, *masks, *extra], 1))
+        amodal, amodal_parts = self.amodal(feature, batch.given, *extra)
+        return Output(modal=mask, amodal=amodal, modal_parsing=parts, parsing=amodal_parts)

@@ -1,0 +1,1 @@
+"""Training: recipes, settings, the loop and run folders."""

@@ -1,0 +1,1 @@
+"""Leaderboards: ranking, tables, charts and pages."""

@@ -1,0 +1,1 @@
+"""What metrics compare: counts of pixels, Inception and VGG features, Frechet distances."""

@@ -1,0 +1,1 @@
+"""Grading: submissions, the truth, scores and intervals."""

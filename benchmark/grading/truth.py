@@ -1,0 +1,110 @@
+"""The ground truth of a split: its digest, its masks on the 256x256 crop, its pictures, and what slices are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ahp_toolkit.core.crops import crop_mask
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.records import Sample
+from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage.splits import sample_pairs as pairs_of
+from ahp_toolkit.storage.splits import split_digest as split_digest
+from benchmark.metric import SIDE, Bools
+
+CHUNK = 256  # samples in memory at a time
+#: Height / width of the amodal box; the paper's figure 5 has almost half of all people in 1.5 to 3.5.
+ASPECTS = (1.0, 1.5, 2.5, 3.5)
+
+
+def sample_pairs(split: Path) -> list[tuple[str, str]]:
+    """(sample_id, digest) of every sample of a split, as `core.splits.sample_pairs`.
+
+    Raises:
+        UserError: when there is no table, or one of other records, or it is empty or damaged.
+    """
+    if not any(split.glob("part-*.parquet")):
+        raise UserError(f"{split}: expected a split with part-*.parquet, found none; give ROOT/splits/NAME of a build")
+    pairs = pairs_of(split)
+    if not pairs:
+        raise UserError(f"{split}: expected samples, the table is empty; build the split again")
+    return pairs
+
+
+def chunks(split: Path, size: int = CHUNK) -> Iterator[list[Sample]]:
+    """The samples of a split in order, ``size`` at a time."""
+    samples = parquet.read_records(split, Sample)
+    while chunk := list(islice(samples, size)):
+        yield chunk
+
+
+def crop_of(sample: Sample, which: str) -> Bools:
+    """The sample's ``amodal``, ``modal`` or ``given`` mask as bool [256, 256] of its crop."""
+    mask = sample.given.mask if which == "given" else getattr(sample, which)
+    return crop_mask(mask, sample.crop, SIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What slices and bootstraps need to know of one sample; ``aspect`` is height / width of the amodal box."""
+
+    sample_id: str
+    human_id: str
+    ratio: float
+    bin: int
+    source: str
+    aspect: float
+
+
+def facts_of(sample: Sample) -> Facts:
+    """The facts of a sample."""
+    box = sample.amodal.box
+    aspect = box.height / box.width if box.width else 0.0
+    return Facts(sample.sample_id, sample.human_id, sample.occlusion_ratio, sample.bin, sample.image.source, aspect)
+
+
+def slices(facts: list[Facts]) -> dict[str, Bools]:
+    """Slice name to members, bool [n]: all, the split's bins, ten equal bins of the ratio, sources, aspect ratios."""
+    bins, ratios = np.array([f.bin for f in facts]), np.array([f.ratio for f in facts])
+    sources, aspects = np.array([f.source for f in facts]), np.array([f.aspect for f in facts])
+    out: dict[str, Bools] = {"all": np.ones(len(facts), np.bool_)}
+    for b in sorted(set(bins.tolist())):
+        out[f"bin/{b}"] = bins == b
+    tenth = np.minimum((ratios * 10).astype(int), 9)
+    for t in sorted(set(tenth.tolist())):
+        out[f"ratio/{t / 10:.1f}-{(t + 1) / 10:.1f}"] = tenth == t
+    for s in sorted(set(sources.tolist())):
+        out[f"source/{s}"] = sources == s
+    band = np.searchsorted(ASPECTS, aspects, side="right")
+    edges = ("0", *(f"{a:g}" for a in ASPECTS), "inf")
+    for k in sorted(set(band.tolist())):
+        out[f"aspect/{edges[k]}-{edges[k + 1]}"] = band == k
+    return out
+
+
+def safe_name(sample_id: str) -> str:
+    """The file name stem of a sample: its id with ``/`` and ``#`` replaced."""
+    return sample_id.replace("/", "_").replace("#", "_")
+
+
+def picture_path(split: Path, sample_id: str, which: str) -> Path:
+    """Where a sample's ``occluded`` or ``recovered`` 256x256 crop lies."""
+    return split / "crops" / f"{safe_name(sample_id)}.{which}.png"
+
+
+def truth_pictures(split: Path) -> Mapping[str, str] | None:
+    """File name to sha256 of a split's true crops (``crops/digests.json``); empty without it, None without crops.
+
+    Raises:
+        UserError: when the digests cannot be read.
+    """
+    folder = split / "crops"
+    if not folder.is_dir():
+        return None
+    listed = folder / "digests.json"
+    return dict(files.read_json(listed)) if listed.exists() else {}

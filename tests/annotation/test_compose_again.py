@@ -1,0 +1,262 @@
+"""Composites proposed again and written: what was said stays on what it was said of, both ways write one test split."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ahp_toolkit.build import build
+from ahp_toolkit.build.flow import Options
+from ahp_toolkit.build.splits import Synthesis
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.records import Human, Occluder, Sample
+from ahp_toolkit.decisions import jsonl
+from ahp_toolkit.storage import files, parquet
+from annotation.app import compositions
+from annotation.composites import compose, votes
+from annotation.review_commands import compose as command
+from tests.annotation.small import rectangle
+from tests.annotation.test_compose import human, objects, propose, root  # noqa: F401  a fixture
+
+
+def said_on(root) -> dict[str, str]:  # noqa: F811
+    """One proposal picked and passed, one nudged, one rejected; what was said of each."""
+    propose(root)
+    passed, nudged, rejected = [v.composite.proposal_id for v in votes.proposals(root, "edit", "ed", 3)]
+    votes.act(root, "ed", passed, "pick")
+    votes.act(root, "ed", nudged, "nudge", dx=1)
+    votes.act(root, "ed", rejected, "reject")
+    for who in ("v1", "v2"):
+        votes.act(root, who, passed, "pass")
+    return {passed: "picked", nudged: "picked", rejected: "rejected"}
+
+
+def vanish(root):  # noqa: F811
+    """Nothing can be moved any more, neither of the photos nor of the bank."""
+    lamp = [o for o in objects() if o.occluder_id.endswith("lamp")]
+    parquet.write_records(root / "harvest/occluders/part-00000.parquet", lamp, Occluder)
+    parquet.write_records(root / "bank/test/part-00000.parquet", lamp, Occluder)
+
+
+@pytest.mark.parametrize("change", ["seed", "ratio", "bank", "left"])
+def test_what_was_said_stays_whatever_is_proposed_now(root, change):  # noqa: F811
+    before = said_on(root)
+    stood, table = votes.views(root), votes.read_composites(root)
+    if change == "bank":
+        vanish(root)
+    if change == "left":
+        gone = [human(0, split="train"), human(1, verdict="refine")]
+        parquet.write_records(root / "review/part-00000.parquet", gone, Human)
+    propose(root, **{"seed": {"seed": 5}, "ratio": {"ratio": (0.3, 0.5)}}.get(change, {}))
+    after = votes.views(root)
+    assert {i: after[i] for i in before} == {i: stood[i] for i in before}
+    assert {i: v.status for i, v in after.items() if v.status != "open"} == before
+    now = votes.read_composites(root)
+    assert {i: now[i] for i in before} == {i: table[i] for i in before}
+    if change in ("bank", "left"):
+        assert set(now) == set(before)
+    if change == "left":
+        assert votes.write_test(root).dropped == {"coco/human_changed": 1}
+
+
+def test_the_same_wish_proposes_the_same_whatever_was_said(root):  # noqa: F811
+    said_on(root)
+    first = (root / "compose/proposals/part-00000.parquet").read_bytes()
+    assert propose(root).fresh  # its key names what is kept now
+    assert (root / "compose/proposals/part-00000.parquet").read_bytes() == first
+    assert propose(root).fresh is False
+
+
+def test_who_has_another_mask_is_proposed_for_anew_and_no_word_stands_on_what_nobody_saw(root):  # noqa: F811
+    before = said_on(root)
+    stood = votes.read_composites(root)
+    new = encode(rectangle(32, 12, 45, 50))
+    parquet.write_records(root / "review/part-00000.parquet", [human(0, mask=new), human(1, mask=new)], Human)
+    propose(root)
+    now, after = votes.read_composites(root), votes.views(root)
+    moved = [i for i in before if i in now and now[i].placement != stood[i].placement]
+    assert moved and all(now[i].human.mask == new for i in now)
+    assert all(after[i].status == "open" and not after[i].votes for i in moved)
+    with pytest.raises(UserError, match="proposed anew since you saw it"):
+        votes.act(root, "ed", moved[0], "pick", version=votes.version_of(stood[moved[0]]))
+    seen = compositions.item(root, after[moved[0]])["made"]
+    assert votes.act(root, "ed", moved[0], "pick", version=seen).status == "picked"
+
+
+def test_the_same_placement_before_another_mask_is_another_sample(root):  # noqa: F811
+    said_on(root)
+    votes.write_test(root)
+    new = encode(rectangle(32, 13, 45, 50))
+    parquet.write_records(root / "review/part-00000.parquet", [human(0, mask=new), human(1, mask=new)], Human)
+    anew = [replace(c, human=replace(c.human, mask=new)) for c in votes.read_composites(root).values()]
+    parquet.write_records(root / "compose/proposals/part-00000.parquet", anew, compose.Composite)
+    assert votes.write_test(root).fresh
+    assert [h.mask for h in parquet.read_records(root / "splits/test/humans", Human)] == [new]
+
+
+def test_a_test_split_that_is_made_anew_to_the_same_bytes_keeps_its_crops(root):  # noqa: F811
+    said_on(root)
+    votes.write_test(root)
+    (root / "splits/test/crops").mkdir()
+    said = files.read_json(root / "splits/test/stage.json")
+    said.pop("check")
+    (root / "splits/test/stage.json").write_bytes(files.sealed(said | {"key_digest": "of another version"}))
+    assert votes.write_test(root).fresh and (root / "splits/test/crops").exists()
+
+
+def test_words_without_a_version_are_read_as_before(root):  # noqa: F811
+    propose(root)
+    pid = next(iter(votes.read_composites(root)))
+    jsonl.append(votes.log_of(root), {"proposal_id": pid, "reviewer": "ed", "action": "pick", "at": "2026"})
+    assert votes.views(root)[pid].status == "picked"
+    propose(root, seed=3)
+    assert votes.views(root)[pid].status == "picked"
+
+
+def test_a_word_spoken_while_others_are_proposed_stays(root, monkeypatch):  # noqa: F811
+    propose(root)
+    run, pid = compose.run, next(iter(votes.read_composites(root)))
+    stood = votes.read_composites(root)[pid]
+
+    def slow(*args, **kwargs):
+        if not votes.begun(root):
+            votes.act(root, "ed", pid, "pick")
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(compose, "run", slow)
+    propose(root, ratio=(0.45, 0.5))
+    assert votes.views(root)[pid].status == "picked" and votes.read_composites(root)[pid] == stood
+
+
+def test_the_table_does_not_change_between_a_words_check_and_its_line(root, monkeypatch):  # noqa: F811
+    propose(root)
+    pid = next(iter(votes.read_composites(root)))
+    append, turn, there = jsonl.append, compose.turn, threading.Event()
+
+    def arrives(root):
+        there.set()
+        return turn(root)
+
+    def other():
+        try:
+            propose(root, ratio=(0.45, 0.5))
+        finally:
+            there.set()
+
+    def slow(path, word):
+        proposing.start()
+        there.wait()  # until the other is through, or waits for its turn
+        append(path, word)
+
+    proposing = threading.Thread(target=other)
+    monkeypatch.setattr(compose, "turn", arrives)
+    monkeypatch.setattr(jsonl, "append", slow)
+    assert votes.act(root, "ed", pid, "pick").status == "picked"
+    proposing.join()
+    assert votes.views(root)[pid].status == "picked"
+
+
+@pytest.mark.parametrize("moment", ["made", "between the two renames"])
+def test_a_word_spoken_before_a_kill_stays(root, monkeypatch, moment):  # noqa: F811
+    propose(root)
+    run, rename, pid = compose.run, Path.rename, next(iter(votes.read_composites(root)))
+    stood = votes.read_composites(root)[pid]
+
+    def slow(*args, **kwargs):
+        votes.act(root, "ed", pid, "pick")
+        result = run(*args, **kwargs)
+        if moment == "made":
+            raise KeyboardInterrupt
+        return result
+
+    def killed(self, to):
+        if self.name == "proposals-next":
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(compose, "run", slow)
+        m.setattr(Path, "rename", killed)
+        propose(root, ratio=(0.45, 0.5))
+    propose(root, ratio=(0.45, 0.5))
+    assert votes.views(root)[pid].status == "picked" and votes.read_composites(root)[pid] == stood
+    left = {p.name for p in (root / "compose").iterdir()}
+    assert left == {"proposals", "words.jsonl", ".words.jsonl.end", ".lock"}
+
+
+def test_who_is_told_that_nothing_is_proposed_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UserError, match="no composites are proposed yet"):
+        votes.act(tmp_path, "ed", "any", "pick")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("killed", ["damaged", "moving"])
+def test_a_damaged_table_is_mended_and_one_that_was_being_moved_is_found(root, capsys, killed):  # noqa: F811
+    before = said_on(root)
+    folder = root / "compose/proposals"
+    if killed == "damaged":
+        next(folder.glob("part-*")).write_bytes(b"PAR1")
+        propose(root)
+        assert "damaged; what was said" in capsys.readouterr().err
+    else:
+        folder.rename(folder.parent / ".proposals-replaced")
+        propose(root, ratio=(0.45, 0.5))
+    assert {i: v.status for i, v in votes.views(root).items() if v.status != "open"} == before
+
+
+def write(root, *args):  # noqa: F811
+    done = CliRunner().invoke(command, ["--root", str(root), "--write", *map(str, args)])
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+def test_the_command_writes_what_the_build_writes(root):  # noqa: F811
+    said_on(root)
+    about = json.loads((root / "build.json").read_text())
+    options = {"initial": "simulated", "initial_weights": None, "initial_iou": 0.6, "device": "cpu"}
+    files.write_json(root / "build.json", about | {"seed": 7, "options": options})
+    plain = votes.write_test(root, initial=votes.Initial(), seed=0)
+    said = write(root)
+    assert "1 test samples" in said and "test: replaces the test that stood here, 1 of its 1 humans stayed" in said
+    (sample,) = parquet.read_records(root / "splits/test", Sample)
+    o, s = Options(root, {"coco": root / "data/coco"}, device="cpu", quiet=True), Synthesis(seed=7, initial_iou=0.6)
+    again = build.split_of(o, s, "test")
+    assert again.fresh is False and again.digest != plain.digest
+    assert next(parquet.read_records(root / "splits/test", Sample)) == sample
+    assert "replaces" not in write(root)
+
+
+def test_the_build_asks_for_as_many_voters_as_the_command_did(root):  # noqa: F811
+    said_on(root)
+    o, s = Options(root, {"coco": root / "data/coco"}, quiet=True), Synthesis()
+    with pytest.raises(UserError, match="passed 3 voters"):
+        write(root, "--voters", 3)
+    assert votes.voters_of(root) == 2  # what could not be written is not asked for later
+    one = next(i for i, v in votes.views(root).items() if v.status == "picked" and not v.votes)
+    votes.act(root, "v1", one, "pass")
+    assert "2 test samples" in write(root, "--voters", 1)
+    assert build.split_of(o, s, "test").counts["out"] == 2
+    three = next(i for i, v in votes.views(root).items() if v.passed())
+    votes.act(root, "v3", three, "pass")
+    assert "1 test samples" in write(root, "--voters", 3)
+    assert build.split_of(o, s, "test").fresh is False
+    assert [v.composite.proposal_id for v in votes.proposals(root, "done", "x")] == [three]
+    (root / "compose/voters.json").write_text("[]")
+    with pytest.raises(UserError, match=r"voters.json: expected a number of voters"):
+        write(root)
+
+
+def test_nothing_proposed_names_the_command_and_a_killed_first_one_stops_no_build(root, monkeypatch):  # noqa: F811
+    with pytest.raises(UserError, match="no composites are proposed yet; run ahp review compose --root"):
+        write(root)
+    (root / "compose/.proposals-0123").mkdir(parents=True)
+    monkeypatch.setattr(build.flow_splits, "split", lambda *_: "synthesis")
+    o = Options(root, {"coco": root / "data/coco"}, quiet=True)
+    assert build.split_of(o, Synthesis(), "test") == "synthesis"

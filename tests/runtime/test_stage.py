@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from ahp_toolkit.core.errors import StorageError, UserError
+from ahp_toolkit.core.records import Dropped
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, run
+from ahp_toolkit.storage import missing as absent
+from ahp_toolkit.storage import parquet
+from ahp_toolkit.storage.lock import lock
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Double:
+    """Keeps even numbers, drops odd ones; leaves a trace of each call. ``held``: from this number on it waits."""
+
+    trace: str
+    held: int | None = None
+
+    def __call__(self, items: Sequence[int]) -> Output:
+        with Path(self.trace).open("a") as f:
+            f.write(f"{list(items)}\n")
+        if self.held is not None and items[0] >= self.held:
+            time.sleep(600)
+        kept = [Item(f"n{i}", 2 * i) for i in items if i % 2 == 0]
+        odd = [Dropped(f"n{i}", "double", "odd") for i in items if i % 2]
+        return Output({MAIN: kept, "copy": kept}, odd)
+
+
+def job(tmp: Path, held: int | None = None, **key) -> Job:
+    fn = Double(str(tmp / "trace"), held)
+    return Job("double", tmp / "double", fn, {MAIN: Item, "copy": Item}, {"v": 1} | key, shard_size=4)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+def calls(tmp: Path) -> int:
+    return len((tmp / "trace").read_text().splitlines()) if (tmp / "trace").exists() else 0
+
+
+def test_counts_add_up_and_nothing_vanishes(tmp_path):
+    r = run(job(tmp_path), lambda: range(10), quiet=True)
+    assert r.counts["in"] == 10 == r.counts["out"] + r.counts["dropped"]
+    assert r.dropped == {"odd": 5}
+    assert [i.value for i in parquet.read_records(r.folder, Item)] == [0, 4, 8, 12, 16]
+    assert len(list(parquet.read_records(r.folder / "dropped.parquet", Dropped))) == 5
+    assert sorted(p.name for p in r.folder.iterdir()) == [
+        "copy", "dropped.parquet", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet", "stage.json",
+        "timing.json",
+    ]  # fmt: skip
+
+
+def test_the_same_job_is_not_run_again_and_another_key_is(tmp_path):
+    run(job(tmp_path), lambda: range(10), quiet=True)
+    assert not run(job(tmp_path), lambda: range(10), quiet=True).fresh
+    assert calls(tmp_path) == 3
+    assert run(job(tmp_path, option=2), lambda: range(10), quiet=True).fresh
+    assert calls(tmp_path) == 6
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_others_laid_beside_a_stage_stays_while_its_digest_does(tmp_path, same):
+    first = replace(job(tmp_path), beside=("crops",))
+    run(first, lambda: range(10), quiet=True)
+    (tmp_path / "double/crops").mkdir()
+    (tmp_path / "double/crops/a.png").write_bytes(b"a")
+    r = run(replace(first, key={"v": 2}), lambda: range(10 if same else 8), quiet=True)
+    assert r.fresh and (tmp_path / "double/crops/a.png").exists() == same
+
+
+def test_a_note_of_missing_photos_has_the_same_ones_however_it_grew_and_leaves_no_source_out():
+    many = [("coco", f"{i}.jpg") for i in range(3 * absent.LIMIT)]
+    every = absent.noted(many, [("lip", "a.jpg")])
+    assert len(every) == absent.LIMIT + 1 and ("lip", "a.jpg") in every
+    assert every == absent.noted(absent.noted(many[:1500]), absent.noted([("lip", "a.jpg")], many[1500:]))
+
+
+@pytest.mark.parametrize(
+    ("there", "by_source", "refused"),
+    [(set(), False, "2 photos"), ({"b"}, False, ""), ({"b"}, True, "1 photos"), ({"a", "b"}, True, "")],
+)
+def test_what_found_not_one_of_its_photos_is_refused(there, by_source, refused):
+    missing = [("a", "x/1.jpg"), ("b", "2.jpg")]
+    if not refused:
+        absent.refuse("val", {}, missing, there, by_source)
+        return
+    with pytest.raises(UserError, match=f"val: none of the {refused} .* /data/a/x/1.jpg; .*data roots"):
+        absent.refuse("val", {"a": "/data/a"}, missing, there, by_source)
+
+
+def test_a_stage_that_read_no_photo_is_not_refused():
+    absent.refuse("val", {}, [], set(), True)
+
+
+def test_a_store_that_does_not_answer_gives_no_photo_back(monkeypatch):
+    def refuses(root, relative):
+        raise StorageError("no route to the store")
+
+    monkeypatch.setattr(absent.places, "find", refuses)
+    assert not absent.back({"coco": "/tmp"}, [("coco", "a.jpg")])
+
+
+def test_of_each_source_in_a_store_and_each_kind_as_many_are_asked_for(monkeypatch):
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(absent, "there", lambda root, path: asked.append((root.name, path)))
+    roots = {"coco": "s3://data/coco", "lip": "s3://data/lip", "voc_sbd": "/data/voc"}
+    missing = [(s, f"{i}.{e}") for s in roots for e in ("jpg", "png") for i in range(3 * absent.REMOTE_LIMIT)]
+    assert not absent.back(roots, absent.noted(missing))
+    counts = Counter((name, path[-3:]) for name, path in asked)
+    few, all_ = absent.REMOTE_LIMIT, 3 * absent.REMOTE_LIMIT
+    of = {"coco": few, "lip": few, "voc": all_}
+    assert counts == {(name, e): n for name, n in of.items() for e in ("jpg", "png")}
+
+
+def test_label_pictures_that_nobody_has_fetched_do_not_crowd_out_photos():
+    labels = [("openimages", f"masks/{i}.png") for i in range(5 * absent.LIMIT)]
+    photos = [("openimages", f"train/{i}.jpg") for i in range(3)]
+    every = absent.noted(labels, photos)
+    assert set(photos) <= set(every) and len(every) == absent.LIMIT + 3
+
+
+def test_workers_do_not_change_a_byte(tmp_path):
+    for name, workers in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        run(job(tmp_path / name), lambda: range(50), workers=workers, quiet=True)
+    assert bytes_of(tmp_path / "a" / "double") == bytes_of(tmp_path / "b" / "double")
+
+
+def test_no_items_give_an_empty_table(tmp_path):
+    r = run(job(tmp_path), lambda: [], quiet=True)
+    assert list(parquet.read_records(r.folder, Item)) == [] and r.counts["out"] == 0
+
+
+def test_a_failing_shard_is_the_only_one_run_again(tmp_path):
+    def items():
+        yield from range(8)
+        if not (tmp_path / "mended").exists():
+            raise UserError("cut short")
+        yield from range(8, 12)
+
+    with pytest.raises(UserError, match="cut short"):
+        run(job(tmp_path), items, quiet=True)
+    assert not (tmp_path / "double").exists()
+    (tmp_path / "mended").touch()
+    assert run(job(tmp_path), items, quiet=True).counts["in"] == 12
+    assert calls(tmp_path) == 3
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.runtime.test_stage import job, run
+if __name__ == "__main__":
+    run(job(Path(sys.argv[1]), held=20), lambda: range(40), workers=int(sys.argv[2]), quiet=True)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path, workers):
+    (tmp_path / "whole").mkdir()
+    run(job(tmp_path / "whole"), lambda: range(40), quiet=True)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    script = tmp_path / "go.py"
+    script.write_text(KILLED)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, str(script), str(cut), workers], env=env, start_new_session=True)
+    while len(list(cut.glob(".double-*/shard-*.json"))) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(list(cut.glob(".double-*/shard-*.json")))
+    assert 3 <= done <= 5
+    before = calls(cut)
+    run(job(cut), lambda: range(40), quiet=True)
+    assert calls(cut) - before == 10 - done
+    assert bytes_of(cut / "double") == bytes_of(tmp_path / "whole" / "double")
+
+
+def test_growing_shards(tmp_path):
+    j = Job("x", tmp_path, Double("x"), {}, {}, shard_size=4, growing=True)
+    assert [j.size_of(n) for n in (0, 7, 8, 16, 100)] == [4, 4, 8, 16, 128]
+
+
+def test_a_second_builder_is_refused_by_name(tmp_path):
+    code = "import sys,time\nfrom pathlib import Path\nfrom ahp_toolkit.storage.lock import lock\n"
+    code += "with lock(Path(sys.argv[1])):\n print('held', flush=True)\n time.sleep(60)\n"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match=f"in use by process {holder.pid} on "), lock(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with lock(tmp_path):  # a dead owner's lock is free
+        pass
