@@ -114,7 +114,7 @@ def test_a_store_that_does_not_answer_gives_no_photo_back(monkeypatch):
     def refuses(root, relative):
         raise StorageError("no route to the store")
 
-    monkeypatch.setattr(absent.places, "find", refuses)
+    monkeypatch.setattr(absent.locations, "find", refuses)
     assert not absent.back({"coco": "/tmp"}, [("coco", "a.jpg")])
 
 

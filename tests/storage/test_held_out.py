@@ -14,7 +14,7 @@ from ahp_toolkit.segmenters import deeplab
 from ahp_toolkit.stages import train_networks
 from ahp_toolkit.stages.review import SplitSizes, Thresholds, photo_hash
 from ahp_toolkit.stages.train_data import photo_of
-from ahp_toolkit.storage import files, held_out
+from ahp_toolkit.storage import held_out, parquet
 from ahp_toolkit.storage.held_out import HeldOut
 from tests.stages.test_segment_parse import harvest, world
 
@@ -22,7 +22,7 @@ from tests.stages.test_segment_parse import harvest, world
 def test_the_range_is_the_folds_or_what_val_and_test_cannot_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "count_records", lambda folder: 1_000_000)
+    monkeypatch.setattr(parquet, "count_records", lambda folder: 1_000_000)
     assert training.held_out(tmp_path) == HeldOut(0.0, pytest.approx(0.0706))
     assert training.held_out(tmp_path, SplitSizes(fold=(2, 5))) == HeldOut(0.2, 0.4)
     assert training.held_out(tmp_path, SplitSizes(3000, 500)) == HeldOut(0.0, 0.5)

@@ -21,7 +21,7 @@ from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.stages import synthesize
 from ahp_toolkit.stages.review import SplitSizes, Thresholds, _cut, photo_hash, thresholds
 from ahp_toolkit.stages.shuffle import shuffled
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage import parquet
 from tests import fake_build
 
 
@@ -73,7 +73,7 @@ def test_a_part_is_rendered_from_its_own_occluders(tmp_path, monkeypatch):
         one = Occluder(f"coco/1#{part}", image, "cup", mask.box, mask, 16)
         parquet.write_records(tmp_path / "occluders" / f"part-{part:05d}.parquet", [one], Occluder)
     read, plain = [], parquet.read_records
-    monkeypatch.setattr(files, "read_records", lambda path, cls: (read.append(path.name), plain(path, cls))[1])
+    monkeypatch.setattr(parquet, "read_records", lambda path, cls: (read.append(path.name), plain(path, cls))[1])
     render = Renderer({}, tmp_path, "part-00001.parquet")
     assert render._occluder("coco/1#1").occluder_id == "coco/1#1" and read == ["part-00001.parquet"]
     assert render._occluder("coco/1#2").occluder_id == "coco/1#2" and read[1:] == ["occluders"]
