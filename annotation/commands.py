@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from ahp_toolkit.cli.main import Lazy
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.runtime.lazy_group import LazyGroup
 from ahp_toolkit.runtime.options import Number
 from annotation.build_check import REVIEWED, check_build
 
@@ -35,7 +35,7 @@ MOST, GOOD = 50_000, 20_000
 
 
 @click.group(
-    cls=Lazy,
+    cls=LazyGroup,
     table=SUBCOMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -83,9 +83,10 @@ def review(
         raise UserError("ahp review: expected --root with a build folder (the --out of ahp build)")
     check_build(root)
     from ahp_toolkit.decisions.candidates import Slice
+    from ahp_toolkit.decisions.log import check_name
     from annotation.app import server
     from annotation.session.queue import Plan
-    from annotation.session.session import PLAN_VARIABLE, check_name
+    from annotation.session.session import PLAN_VARIABLE
 
     name = check_name(reviewer or default_reviewer())
     if shards and name not in shards:

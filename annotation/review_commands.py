@@ -215,7 +215,7 @@ def resegment(
     least: int,
 ) -> None:
     """Give humans to refine a new mask by another segmenter; they come back into the queue."""
-    from annotation.composites.votes import roots_of
+    from ahp_toolkit.stages.composites import roots_of
     from annotation.exchange.resegment import Tool
     from annotation.exchange.resegment import resegment as run
 
@@ -249,18 +249,21 @@ def compose(
 
     Proposed again, those that somebody has had a word on stay as they are, beside the new ones.
     """
-    from annotation.composites import votes
+    from ahp_toolkit.decisions import votes
+    from ahp_toolkit.stages import composites
     from annotation.composites.compose import Wish, propose
 
     if write:
         from ahp_toolkit.build import splits
 
         before = splits.standing(root / "splits" / "test")
-        made = votes.write_test(root, voters)
+        made = composites.write_test(root, voters)
         click.echo(f"{made.counts['out']} test samples in {made.folder}, {made.counts['dropped']} dropped")
         splits.tell_replaced(before, made)
         return
-    done = propose(root, votes.roots_of(root), Wish(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False)
+    done = propose(
+        root, composites.roots_of(root), Wish(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False
+    )
     if voters is not None:
         votes.keep_voters(root, voters)
     same = done.counts.get("same_photo", 0)

@@ -34,7 +34,7 @@ def score(
     **options: Any,
 ) -> None:
     """Score submissions (folders or JSON files) against a split."""
-    from ahp_toolkit.storage.publish import naming, reading, shown, working
+    from ahp_toolkit.runtime.publish import naming, reading, shown, working
     from benchmark.features.context import Context
     from benchmark.grading.score import figures
     from benchmark.grading.score import score as run

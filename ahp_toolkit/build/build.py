@@ -147,8 +147,9 @@ def _from_people(o: Options, s: Synthesis, say: Say, stop_after: str | None) -> 
 def split_of(o: Options, s: Synthesis, name: str) -> Result:
     """One split; test holds real composites alone as soon as voters have passed some (spec §2)."""
     if name == "test" and (o.out / "compose").exists():
+        from ahp_toolkit.decisions.votes import begun, passed
+        from ahp_toolkit.stages.composites import write_test
         from ahp_toolkit.stages.synthesize import Initial
-        from annotation.composites.votes import begun, passed, write_test
 
         if begun(o.out) and passed(o.out):
             initial = Initial(s.initial, s.initial_weights, s.initial_iou, o.device)

@@ -22,15 +22,13 @@ from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import Engine
 from ahp_toolkit.runtime.stage import MAIN, Job, Result, finished, run
 from ahp_toolkit.stages.bank import Bank, shares
-from ahp_toolkit.stages.materialize import Materialize, WrittenSample, file_name, files_digest, forget
+from ahp_toolkit.stages.materialize import BESIDE, Materialize, WrittenSample, file_name, files_digest, forget
 from ahp_toolkit.stages.review import Thresholds
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.lock import lock
 
 #: The source of the paper's occluders (spec §2), and the word for all of a build's.
 OCCLUDERS, EVERY = "coco", "all"
-#: What `materialize` lays beside a split's tables: the crops, and what was written of them.
-BESIDE = ("crops", ".crops.written")
 
 
 @dataclass(frozen=True)

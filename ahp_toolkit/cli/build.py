@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ahp_toolkit.build import arguments
-from ahp_toolkit.cli.main import Lazy
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import completes, pairs
 from ahp_toolkit.export.formats import FORMATS
 from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.runtime import logging
 from ahp_toolkit.runtime.engine_options import engine_of, engine_options
+from ahp_toolkit.runtime.lazy_group import LazyGroup
 from ahp_toolkit.runtime.options import Folder, Local, Named, Number
 from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.sources import SOURCES
@@ -38,7 +38,7 @@ def _say(text: str) -> None:
 
 
 @click.group(
-    cls=Lazy,
+    cls=LazyGroup,
     table={
         "plan": ("ahp_toolkit.cli.plan:plan", "Say what would run, how long and how large; make nothing."),
         "segmenter": ("ahp_toolkit.cli.training:segmenter", "Train a human segmenter on the harvest."),
@@ -217,8 +217,8 @@ def run_build(options: dict[str, Any]) -> Path:
     from ahp_toolkit.build import build as builder
     from ahp_toolkit.build.checks import check_device
     from ahp_toolkit.cli.next_step import next_step
+    from ahp_toolkit.runtime.publish import shown, working
     from ahp_toolkit.storage.lock import lock
-    from ahp_toolkit.storage.publish import shown, working
 
     start = time.monotonic()
     made, synthesis = builder.options_from(options)
@@ -270,7 +270,7 @@ def _result(result: Result, words: str) -> None:
 def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what: str, images: bool) -> None:
     """Write the humans or the samples in another format: COCO amodal (COCOA, KINS), the AHP layout, WebDataset."""
     from ahp_toolkit.build import build as builder
-    from ahp_toolkit.storage.publish import reading_and_working, shown
+    from ahp_toolkit.runtime.publish import reading_and_working, shown
 
     with reading_and_working(root, out) as (read, folder):
         to = folder if out else folder / "export" / (fmt if what == "samples" else f"{fmt}-{what}")
@@ -299,7 +299,7 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     """
     from ahp_toolkit.build import build as builder
     from ahp_toolkit.build.splits import pictures_of
-    from ahp_toolkit.storage.publish import reading_and_working, shown
+    from ahp_toolkit.runtime.publish import reading_and_working, shown
 
     if out and what == "crops":
         raise UserError(f"--out {out}: is for --what full; crops lie beside the split's tables, leave --out out")
@@ -320,8 +320,8 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 def report(root: Path, seed: int, decisions: tuple[Path, ...]) -> None:
     """Make the HTML page, tables and pictures of a build anew, reviewers' words merged as the build merged them."""
     from ahp_toolkit.build import build as builder
+    from ahp_toolkit.runtime.publish import shown, working
     from ahp_toolkit.storage.lock import lock
-    from ahp_toolkit.storage.publish import shown, working
 
     with working(root, build=True) as folder:
         builder.roots_of(folder)  # a folder that is no build gets no lock file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -10,10 +9,8 @@ import click
 
 from ahp_toolkit.core.errors import StorageError, UserError
 from ahp_toolkit.runtime import logging, signals
+from ahp_toolkit.runtime.lazy_group import ARGUMENTS, LazyGroup, Table
 from ahp_toolkit.runtime.options import Local, legible
-
-Table = dict[str, tuple[str, str]]
-WORDS = "ahp.words"
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
 BENCH: Table = {
@@ -42,47 +39,10 @@ COMMANDS: Table = {
 }
 
 
-class Lazy(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def __init__(self, *args: object, table: Table, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.table = table
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
-        return [*self.table, *super().list_commands(ctx)]
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import the command ``name``."""
-        if name not in self.table:
-            return super().get_command(ctx, name)
-        module, attribute = self.table[name][0].split(":")
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep all words of the command line, for `ahp` to look at when the log is open."""
-        ctx.meta.setdefault(WORDS, tuple(args))
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a reader of our output that has gone is no error (click would make it status 1)."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise click.exceptions.Exit(signals.broken_pipe()) from None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List names and help lines without importing anything."""
-        with formatter.section("Commands"):
-            own = [(n, c.get_short_help_str(formatter.width)) for n, c in self.commands.items() if not c.hidden]
-            formatter.write_dl([*((name, line) for name, (_, line) in self.table.items()), *own])
-
-
 EPILOG = "\b\nExit status:\n" + "\n".join(f"  {n:<4} {when}" for n, when in signals.STATUSES.items())
 
 
-@click.group(cls=Lazy, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ahp-toolkit", prog_name="ahp")
 @click.option(
     "--log-json",
@@ -97,11 +57,11 @@ def ahp(ctx: click.Context, log_json: Path | None) -> None:
         from ahp_toolkit import __version__
 
         logging.open_log(str(log_json), __version__)
-    for word in ctx.meta[WORDS]:
+    for word in ctx.meta[ARGUMENTS]:
         legible(word)
 
 
-@click.group(cls=Lazy, table=BENCH, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=BENCH, context_settings={"help_option_names": ["-h", "--help"]})
 def bench() -> None:
     """The de-occlusion benchmark: train and predict with the models, score and rank anybody's predictions."""
 

@@ -56,8 +56,8 @@ def _check_like(like: tuple[Path, ...]) -> None:
 
 def _local(out: Path, work: Path | None) -> Path:
     """The folder whose tables are looked at: of an address the working folder, as far as it holds them."""
+    from ahp_toolkit.runtime.publish import folder_of
     from ahp_toolkit.storage.locations import Remote
-    from ahp_toolkit.storage.publish import folder_of
 
     if not isinstance(out, Remote):
         return out

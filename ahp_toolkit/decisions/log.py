@@ -9,6 +9,7 @@ stands again, and both stay in the file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -25,6 +26,7 @@ from ahp_toolkit.decisions.jsonl import append_line, read_bytes, whole
 STRICT = ("discard", "refine", "preserve")
 #: Below a build folder: one log a reviewer.
 FOLDER = "decisions"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _FIELDS = {f.name for f in fields(Decision)}
 
 
@@ -184,3 +186,17 @@ def majority(decisions: Sequence[Decision]) -> Decision:
     same = [d for d in decisions if d.verdict == verdict]
     mended = [d for d in same if d.corrected is not None]  # a mask somebody took the trouble to mend is not lost
     return newest_of(mended) if mended else same[-1]
+
+
+def check_name(reviewer: str) -> str:
+    """A reviewer's name as it is.
+
+    Raises:
+        UserError: when it cannot name a file and a field.
+    """
+    if not _NAME.fullmatch(reviewer) or reviewer in ("rule", "triage"):
+        raise UserError(
+            f"--reviewer {reviewer!r}: expected a letter and then letters, digits, - or _ (at most 64; neither "
+            "'rule' nor 'triage')"
+        )
+    return reviewer

@@ -27,6 +27,8 @@ STAGE = "materialize"
 CROP_SIZE = 256
 CROPS = ("occluded", "recovered", "given", "amodal", "modal")
 FULL = (*CROPS, "invisible")
+#: What is laid beside a split's tables: the crops, and the record of what was written.
+BESIDE = ("crops", ".crops.written")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.decisions import votes
 from ahp_toolkit.storage.images import ImageError
 from annotation.app.pictures import SIZE, jpeg
-from annotation.composites import votes
+from annotation.composites import preview
 
 
 def queue(root: Path, reviewer: str, mode: str, n: int = 3) -> dict[str, Any]:
@@ -56,6 +57,6 @@ def act(root: Path, reviewer: str, p: dict[str, Any]) -> dict[str, Any]:
 
 def _picture(root: Path, c: Any) -> dict[str, Any]:
     try:
-        return {"photo": jpeg(votes.preview(root, c, SIZE)), "problem": ""}
+        return {"photo": jpeg(preview.preview(root, c, SIZE)), "problem": ""}
     except ImageError as e:
         return {"photo": "", "problem": f"the photo cannot be shown: {e}"}

@@ -20,12 +20,13 @@ from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.decisions.candidates import WHOLE, Candidates, Slice
+from ahp_toolkit.decisions.log import check_name
 from ahp_toolkit.decisions.voices import Words, state, verdict_field
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage.lock import lock
 from annotation.app import editor, samples
 from annotation.app.mirror import Mirror
-from annotation.session.session import REVIEWER_VARIABLE, ROOT_VARIABLE, SLICE_VARIABLE, Session, check_free, check_name
+from annotation.session.session import REVIEWER_VARIABLE, ROOT_VARIABLE, SLICE_VARIABLE, Session, check_free
 
 BATCH = 1000
 _PLUGIN = Path(__file__).parents[1] / "plugin"

@@ -21,6 +21,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, Mask
 from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement
 from ahp_toolkit.decisions.composites import FOLDER, STAGE, Composite
+from ahp_toolkit.decisions.votes import standing, turn
 from ahp_toolkit.occlusion.place import counts_of, occluder_at
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.code import code_digest
@@ -29,7 +30,6 @@ from ahp_toolkit.runtime.stage import standing as finished
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.images import ImageError, Rgb
 from ahp_toolkit.storage.parquet import to_table
-from annotation.composites.votes import standing, turn
 
 EYES = 0.07  # of a person's height below the top of the head
 

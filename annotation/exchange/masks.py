@@ -157,7 +157,7 @@ def import_masks(root: Path, path: Path, reviewer: str, use: Use = "proposal") -
     Raises:
         UserError: when the file or the reviewer's name cannot be used at all.
     """
-    from annotation.session.session import check_name
+    from ahp_toolkit.decisions.log import check_name
 
     check_name(reviewer)
     if not path.exists():

@@ -24,8 +24,8 @@ from typing import Any, Protocol
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision, Segmented
-from ahp_toolkit.decisions.candidates import TRIAGE, WHOLE, Candidates, Slice
-from ahp_toolkit.decisions.log import FOLDER, Retraction, append, now
+from ahp_toolkit.decisions.candidates import WHOLE, Candidates, Slice
+from ahp_toolkit.decisions.log import FOLDER, Retraction, append, check_name, now
 from ahp_toolkit.decisions.mask_history import MENDED, SETTLED, digest
 from ahp_toolkit.decisions.proposals import firsts, with_proposal
 from ahp_toolkit.decisions.voices import Words, outcome, state, verdict_field
@@ -38,7 +38,6 @@ PLAN_VARIABLE, SLICE_VARIABLE = "AHP_REVIEW_PLAN", "AHP_REVIEW_SLICE"
 VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisional")
 FEW = 8  # candidates looked up one by one rather than with the whole table
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _DIGEST = re.compile("[0-9a-f]{16}")
 
 
@@ -67,20 +66,6 @@ class ByScore:
         """How many those are."""
         mine = words.mine(reviewer)
         return len(candidates) - sum(c in candidates and reviewer in words.answered[c] for c in mine)
-
-
-def check_name(reviewer: str) -> str:
-    """A reviewer's name as it is.
-
-    Raises:
-        UserError: when it cannot name a file and a field.
-    """
-    if not _NAME.fullmatch(reviewer) or reviewer in ("rule", TRIAGE):
-        raise UserError(
-            f"--reviewer {reviewer!r}: expected a letter and then letters, digits, - or _ (at most 64; neither "
-            "'rule' nor 'triage')"
-        )
-    return reviewer
 
 
 def check_free(root: Path, reviewer: str) -> str:

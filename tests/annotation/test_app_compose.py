@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.decisions import votes
 from annotation.app import compositions
-from annotation.composites import votes
 from tests.annotation.test_compose import propose, root  # noqa: F401  a fixture
 
 

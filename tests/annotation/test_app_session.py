@@ -19,7 +19,7 @@ from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
 from ahp_toolkit.decisions import log as decisions
-from ahp_toolkit.decisions.log import Retraction
+from ahp_toolkit.decisions.log import Retraction, check_name
 from ahp_toolkit.decisions.mask_history import digest
 from ahp_toolkit.decisions.triage.triage import Triage
 from ahp_toolkit.decisions.voices import Words, state
@@ -28,7 +28,7 @@ from annotation.app import server
 from annotation.app.mirror import Mirror
 from annotation.exchange import decisions as exchange
 from annotation.session.queue import Handed, Plan
-from annotation.session.session import Session, check_name, log_path
+from annotation.session.session import Session, log_path
 from tests.annotation import tiny_build
 
 N = 24

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Human, ImageRef, Occluder, Placement, Sample
-from ahp_toolkit.decisions import jsonl
+from ahp_toolkit.decisions import jsonl, votes
 from ahp_toolkit.occlusion.place import ratio_of
 from ahp_toolkit.occlusion.render import Renderer
+from ahp_toolkit.stages import composites
 from ahp_toolkit.storage import images, parquet
-from annotation.composites import compose, votes
+from annotation.composites import compose, preview
 from annotation.composites.compose import Ground, Wish
 from tests.annotation.small import H, W, occluder, person, picture, rectangle, write
 
@@ -58,7 +59,7 @@ def root(tmp_path):
 
 
 def propose(root, **wish):
-    return compose.propose(root, votes.roots_of(root), Wish(**wish))
+    return compose.propose(root, composites.roots_of(root), Wish(**wish))
 
 
 def test_a_person_on_level_ground_grows_as_they_come_nearer():
@@ -133,17 +134,17 @@ def test_only_what_all_voters_passed_becomes_a_sample(root):
     votes.act(root, "v1", d, "pass")
     votes.act(root, "v2", d, "fail")
     assert [v.composite.proposal_id for v in votes.proposals(root, "done", "x", 9)] == [a, b]
-    done = votes.write_test(root)
+    done = composites.write_test(root)
     assert done.counts["out"] == 2
     samples = list(parquet.read_records(root / "splits/test", Sample))
     assert [(s.sample_id, s.kind, s.split) for s in samples] == [
         (f"test/{i}", "composite", "test") for i in sorted((a, b))
     ]
-    render = Renderer(votes.roots_of(root), root / "splits/test")
+    render = Renderer(composites.roots_of(root), root / "splits/test")
     for s in samples:
         pasted = render(s)  # checked against its digest
         assert encode(pasted.modal) == s.modal and pasted.ratio == pytest.approx(s.occlusion_ratio)
-    assert votes.write_test(root).fresh is False
+    assert composites.write_test(root).fresh is False
 
 
 def test_a_nudge_voids_votes_an_undo_takes_back_and_editors_do_not_vote(root):
@@ -200,22 +201,22 @@ def test_the_preview_shows_the_object(root):
     propose(root)
     c = votes.read_composites(root)
     chair = next(v for v in c.values() if v.occluder.occluder_id.endswith("chair"))
-    shown = votes.preview(root, chair, 128)
-    gone = votes.preview(root, replace(chair, placement=Placement(chair.occluder.occluder_id, 5000, 0)), 128)
+    shown = preview.preview(root, chair, 128)
+    gone = preview.preview(root, replace(chair, placement=Placement(chair.occluder.occluder_id, 5000, 0)), 128)
     assert shown.shape == (128, 128, 3) and (shown != gone).any()
 
 
 def test_humans_that_changed_since_are_dropped_by_name_and_none_passed_is_said(root):
     propose(root)
     with pytest.raises(UserError, match="no composite has passed 2 voters"):
-        votes.write_test(root)
+        composites.write_test(root)
     pid = votes.proposals(root, "edit", "ed", 1)[0].composite.proposal_id
     votes.act(root, "ed", pid, "pick")
     for v in ("v1", "v2"):
         votes.act(root, v, pid, "pass")
     new = encode(rectangle(32, 12, 45, 50))
     parquet.write_records(root / "review/part-00000.parquet", [human(0, mask=new), human(1, mask=new)], Human)
-    assert votes.write_test(root).dropped == {"coco/human_changed": 1}
+    assert composites.write_test(root).dropped == {"coco/human_changed": 1}
 
 
 def test_the_log_survives_a_crash_in_the_middle_of_a_line(tmp_path):

@@ -16,10 +16,11 @@ from ahp_toolkit.build.splits import Synthesis
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Human, Occluder, Sample
-from ahp_toolkit.decisions import jsonl
+from ahp_toolkit.decisions import jsonl, votes
+from ahp_toolkit.stages import composites
 from ahp_toolkit.storage import files, parquet
 from annotation.app import compositions
-from annotation.composites import compose, votes
+from annotation.composites import compose
 from annotation.review_commands import compose as command
 from tests.annotation.small import rectangle
 from tests.annotation.test_compose import human, objects, propose, root  # noqa: F401  a fixture
@@ -62,7 +63,7 @@ def test_what_was_said_stays_whatever_is_proposed_now(root, change):  # noqa: F8
     if change in ("bank", "left"):
         assert set(now) == set(before)
     if change == "left":
-        assert votes.write_test(root).dropped == {"coco/human_changed": 1}
+        assert composites.write_test(root).dropped == {"coco/human_changed": 1}
 
 
 def test_the_same_wish_proposes_the_same_whatever_was_said(root):  # noqa: F811
@@ -91,23 +92,23 @@ def test_who_has_another_mask_is_proposed_for_anew_and_no_word_stands_on_what_no
 
 def test_the_same_placement_before_another_mask_is_another_sample(root):  # noqa: F811
     said_on(root)
-    votes.write_test(root)
+    composites.write_test(root)
     new = encode(rectangle(32, 13, 45, 50))
     parquet.write_records(root / "review/part-00000.parquet", [human(0, mask=new), human(1, mask=new)], Human)
     anew = [replace(c, human=replace(c.human, mask=new)) for c in votes.read_composites(root).values()]
     parquet.write_records(root / "compose/proposals/part-00000.parquet", anew, compose.Composite)
-    assert votes.write_test(root).fresh
+    assert composites.write_test(root).fresh
     assert [h.mask for h in parquet.read_records(root / "splits/test/humans", Human)] == [new]
 
 
 def test_a_test_split_that_is_made_anew_to_the_same_bytes_keeps_its_crops(root):  # noqa: F811
     said_on(root)
-    votes.write_test(root)
+    composites.write_test(root)
     (root / "splits/test/crops").mkdir()
     said = files.read_json(root / "splits/test/stage.json")
     said.pop("check")
     (root / "splits/test/stage.json").write_bytes(files.sealed(said | {"key_digest": "of another version"}))
-    assert votes.write_test(root).fresh and (root / "splits/test/crops").exists()
+    assert composites.write_test(root).fresh and (root / "splits/test/crops").exists()
 
 
 def test_words_without_a_version_are_read_as_before(root):  # noqa: F811
@@ -222,7 +223,7 @@ def test_the_command_writes_what_the_build_writes(root):  # noqa: F811
     about = json.loads((root / "build.json").read_text())
     options = {"initial": "simulated", "initial_weights": None, "initial_iou": 0.6, "device": "cpu"}
     files.write_json(root / "build.json", about | {"seed": 7, "options": options})
-    plain = votes.write_test(root, initial=votes.Initial(), seed=0)
+    plain = composites.write_test(root, initial=composites.Initial(), seed=0)
     said = write(root)
     assert "1 test samples" in said and "test: replaces the test that stood here, 1 of its 1 humans stayed" in said
     (sample,) = parquet.read_records(root / "splits/test", Sample)

@@ -12,6 +12,7 @@ from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision, Dropped, Human
 from ahp_toolkit.decisions import proposals, rule
 from ahp_toolkit.decisions.candidates import Candidates, Ruled, auto_discarded
+from ahp_toolkit.decisions.log import check_name
 from ahp_toolkit.decisions.triage.triage import Triage, ordered
 from ahp_toolkit.runtime.stage import MAIN
 from ahp_toolkit.stages import review
@@ -94,7 +95,7 @@ def test_the_app_shows_it_as_a_provisional_discard_and_nobody_has_its_name(root)
     assert (state["verdict"], state["reason"], state["provisional"]) == ("discard", "triage", True)
     assert [i["id"] for i in shown.queue("provisional")["items"]] == [IDS[3]]
     with pytest.raises(UserError, match="neither 'rule' nor 'triage'"):
-        session.check_name("triage")
+        check_name("triage")
 
 
 def triaged(root, *gone: str) -> None:

@@ -19,16 +19,16 @@ from ahp_toolkit.cli import main
 from ahp_toolkit.core import hashing, masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS, Dropped, ImageRef, Occluder, Sample
+from ahp_toolkit.decisions import votes
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.report import statistics
 from ahp_toolkit.sample_world import write_world
-from ahp_toolkit.stages import bank
+from ahp_toolkit.stages import bank, composites
 from ahp_toolkit.stages.materialize import WrittenSample
 from ahp_toolkit.stages.review import Thresholds
 from ahp_toolkit.stages.synthesize import BEYOND, Initial
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.build_folder import Build
-from annotation.composites import votes
 from tests import fake_build
 from tests.cli.small import data, words
 
@@ -128,14 +128,14 @@ def keys_of(monkeypatch, tmp_path: Path, name: str, initial: str) -> list[tuple[
     out, weights, seen = fake_build.make(tmp_path), tmp_path / "net.pt", []
     monkeypatch.setattr(splits, "digest_of", lambda folder: "d")
     monkeypatch.setattr(Options, "stream", lambda self, job, *_: seen.append((job.key_digest, job.key["code"])))
-    monkeypatch.setattr(votes, "run", lambda job, *_, **__: seen.append((job.key_digest, job.key["code"])))
+    monkeypatch.setattr(composites, "run", lambda job, *_, **__: seen.append((job.key_digest, job.key["code"])))
     c = SimpleNamespace(proposal_id="p", human=next(iter(Build(out).humans())))
     monkeypatch.setattr(votes, "passed", lambda *_: [c])
     monkeypatch.setattr(votes, "version_of", lambda c: "v")
     for content in (b"first training", b"second training"):
         weights.write_bytes(content)
         if name == "composites":
-            votes.write_test(out, initial=Initial(initial, str(weights)))
+            composites.write_test(out, initial=Initial(initial, str(weights)))
         else:
             s = Synthesis(initial=initial, initial_weights=str(weights))
             splits.split(options(out, "coco"), s, name)

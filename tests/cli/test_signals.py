@@ -11,9 +11,8 @@ import time
 import pytest
 
 from ahp_toolkit.core.records import Dropped
-from ahp_toolkit.runtime import signals
+from ahp_toolkit.runtime import publish, signals
 from ahp_toolkit.runtime.stage import MAIN, Job, Output, run
-from ahp_toolkit.storage import publish
 from tests.cli.small import start
 
 #: What a signal raises inside of a ctypes callback is lost, as it is while llvmlite compiles.

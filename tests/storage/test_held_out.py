@@ -14,7 +14,7 @@ from ahp_toolkit.segmenters import deeplab
 from ahp_toolkit.stages import train_networks
 from ahp_toolkit.stages.review import SplitSizes, Thresholds, photo_hash
 from ahp_toolkit.stages.train_data import photo_of
-from ahp_toolkit.storage import held_out, parquet
+from ahp_toolkit.storage import files, held_out, parquet
 from ahp_toolkit.storage.held_out import HeldOut
 from tests.stages.test_segment_parse import harvest, world
 

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from ahp_toolkit.core.errors import StorageError, UserError
+from ahp_toolkit.runtime.publish import reading, working
 from ahp_toolkit.storage import lease, locations, remote
 from ahp_toolkit.storage.mirror import Mirror
-from ahp_toolkit.storage.publish import reading, working
 
 
 def fill(folder, files):

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.runtime.publish import reading, working
 from ahp_toolkit.storage import lease, locations
 from ahp_toolkit.storage.mirror import Mirror
-from ahp_toolkit.storage.publish import reading, working
 
 LOG = "decisions/kim.jsonl"
 
@@ -132,7 +132,7 @@ import sys
 from pathlib import Path
 from ahp_toolkit.decisions.jsonl import append
 from ahp_toolkit.core import places
-from ahp_toolkit.storage.publish import working
+from ahp_toolkit.runtime.publish import working
 with working(places.place(sys.argv[1]), Path(sys.argv[2])) as folder:
     for n in range(100_000):
         append(folder / "decisions/kim.jsonl", {"n": n})

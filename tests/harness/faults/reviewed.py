@@ -111,7 +111,7 @@ def _moved(rle: dict[str, Any]) -> dict[str, Any]:
 
 def _voted(work: Path) -> None:
     """Every proposal is picked, and passed by two others."""
-    from annotation.composites import votes
+    from ahp_toolkit.decisions import votes
 
     root = work / "out"
     for pid in sorted(votes.views(root)):
