@@ -33,15 +33,15 @@ lint: .venv/.installed  ## ruff, mypy and bandit
 	$(BIN)/bandit -q -c pyproject.toml -r ahp_toolkit annotation baselines benchmark
 
 # Pins that stand are kept; delete the file to take the newest. The index is the public one whatever pip is set to.
-lock:  ## pin every dependency with its hashes in .lock/requirements.txt (Python 3.11, Linux x86_64, all extras)
-	@t=$$(mktemp -d) && trap 'rm -rf "$$t"' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q uv && mkdir -p .lock \
+lock:  ## pin every dependency with its hashes in requirements.lock (Python 3.11, Linux x86_64, all extras)
+	@t=$$(mktemp -d) && trap 'rm -rf "$$t"' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q uv  \
 	 && "$$t/bin/uv" pip compile pyproject.toml --no-config --all-extras --generate-hashes --python-version 3.11 \
 	 --python-platform x86_64-manylinux_2_28 --default-index https://pypi.org/simple --no-emit-index-url --no-annotate \
-	 --custom-compile-command 'make lock' -q -o .lock/requirements.txt
+	 --custom-compile-command 'make lock' -q -o requirements.lock
 
 audit:  ## ask PyPI and OSV for known holes in what is pinned (needs the internet)
 	@t=$$(mktemp -d) && trap 'rm -rf "$$t"' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q pip-audit \
-	 && "$$t/bin/pip-audit" --disable-pip --require-hashes --strict -r .lock/requirements.txt
+	 && "$$t/bin/pip-audit" --disable-pip --require-hashes --strict -r requirements.lock
 
 test: .venv/.installed lint  ## lint, then every test
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || echo "chromium not found: browser tests are left out (apt-get install chromium)"
@@ -51,7 +51,7 @@ pictures: demo  ## the README's pictures, made on the sample world
 	$(BIN)/python -m tests.harness.bench.readme_pictures out/demo
 
 bench: .venv/.installed  ## speed and memory, as ratios against a peer or a floor measured in the same run
-	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python -m $$(echo $${b%.py} | tr / .) || exit 1; done
+	@for b in tests/harness/bench/bench_*.py; do echo "== $$b"; $(BIN)/python -m $$(echo $${b%.py} | tr / .) || exit 1; done
 
 bench-gpu:  ## the paper's networks on one NVIDIA GPU, into out/gpu (under 8 minutes; GPU=--quick for less)
 	@if [ -x $(BIN)/python ]; then p=$(BIN)/python; else p=$(PYTHON); fi; $$p -m tests.harness.bench.gpu $(GPU)

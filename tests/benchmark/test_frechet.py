@@ -135,7 +135,7 @@ def test_fid_equals_pytorch_fid(tmp_path, monkeypatch) -> None:  # type: ignore[
     our = Extractor("seeded", inception_network(state), None, "cpu")
     found = [our(p) for p in sets]
     # pytorch-fid's activations through the definition: C1 C2 and A Bt B At share their nonzero eigenvalues (its own
-    # sqrtm of 2048 x 2048 takes a minute here; tests/bench compares with that)
+    # sqrtm of 2048 x 2048 takes a minute here; tests/harness/bench compares with that)
     (m1, a), (m2, b) = ((v.mean(0), (v - v.mean(0)) / np.sqrt(len(v) - 1)) for v in acts)
     values = np.linalg.eigvals(a @ b.T @ b @ a.T).real
     figure = float(((m1 - m2) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * np.sqrt(values.clip(0)).sum())

@@ -16,7 +16,7 @@ from tests.baselines.models.world import batch, small
 
 CASES = [(name, task) for name in MODELS.names() for task in MODELS.get(name).TASKS]
 JOINED = ("human_deocclusion",)  # whose own paper joins the modal mask to the amodal one
-#: What is halfway to four people known by heart (tests/bench/overfit.py goes all the way): an untrained model has an
+#: What is halfway to four people known by heart (overfit.py goes all the way): an untrained model has an
 #: IoU of 0.26 and less, or an l1 of 0.17 and more in the hole.
 HALFWAY = {"mask": 0.5, "content": 0.09}
 PARAMETRIZE = pytest.mark.parametrize(("name", "task"), CASES, ids=["-".join(c) for c in CASES])

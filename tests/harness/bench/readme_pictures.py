@@ -38,10 +38,10 @@ def samples(root: Path) -> images.Rgb:
 
 
 def main() -> None:
-    """Write .pictures/world.png, samples.png and story_*.png (from the demo) and the guide's pictures."""
+    """Write docs/pictures/world.png, samples.png and story_*.png (from the demo) and the guide's pictures."""
     guide_pictures(Path("annotation/guide"))
     demo = Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo")
-    out = Path(".pictures")
+    out = Path("docs/pictures")
     story_pictures(demo, out)
     gallery(out / "world.png")
     world = images.read(out / "world.png")

@@ -31,7 +31,7 @@ KILLED = (
     "resegment", "leaderboards", "photos",
 )  # fmt: skip
 
-#: Commands without a row, and why (`FAULTS.md` says the same).
+#: Commands without a row, and why (`docs/measurements/faults.md` says the same).
 UNSTRUCK = {
     "demo": "runs the rows of build and bench one after the other",
     "build plan": "makes nothing",
@@ -80,7 +80,7 @@ def test_the_points_really_hit(bench: Bench):
 
 
 def test_every_command_has_a_row_or_a_reason(bench: Bench):
-    """Who adds a command that writes adds a cell, or says here and in FAULTS.md why none is needed."""
+    """Who adds a command that writes adds a cell, or says here and in faults.md why none is needed."""
     from ahp_toolkit.cli.main import ahp
 
     struck = {_name(ahp, cell.work) for cell in bench.cells.values()}
