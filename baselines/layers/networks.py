@@ -160,8 +160,9 @@ def halvings(size: int, most: int = 8) -> int:
 class SkipUNet(nn.Module):
     """pix2pix's U-Net generator (Isola et al. 2017, §6.1): 4x4 convolutions of stride 2, skips, dropout.
 
-    Encoder C64-C128-C256-C512-...; the first three decoder levels, the innermost among them, have dropout of 0.5
-    (CD512-CD512-CD512, as in the paper's own code). No output activation. ``levels`` halvings: 8 at 256 px.
+    Encoder C64-C128-C256-C512-...; the decoder levels from 8 to 8 widths, except the innermost, have dropout of 0.5, as
+    in the published code: levels 2 to 4 from the inside at 256 px. No output activation. ``levels`` halvings: 8 at
+    256 px.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 64, levels: int = 8, dropout: bool = True) -> None:
@@ -174,7 +175,7 @@ class SkipUNet(nn.Module):
         for i in reversed(range(levels)):
             last = i == levels - 1
             out = chans[i - 1] if i else outputs
-            dropped = dropout and i >= levels - 3
+            dropped = dropout and 3 < i < levels - 1
             self.up.append(_up(chans[i] * (1 if last else 2), out, norm=i > 0, dropout=dropped))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,14 +228,14 @@ class PatchCritic(nn.Module):
 
 
 class SNPatchCritic(nn.Module):
-    """SN-PatchGAN (Yu et al. 2019, §3.3): six spectral-normalised 5x5 convolutions of stride 2, logits all."""
+    """SN-PatchGAN (Yu et al. 2019, §3.3): six spectral-normalised 5x5 convolutions of stride 2 without biases."""
 
     def __init__(self, inputs: int, width: int = 64) -> None:
         super().__init__()
         chans = [inputs, width, 2 * width, 4 * width, 4 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
         for i, o in itertools.pairwise(chans):
-            layers += [spectral_norm(nn.Conv2d(i, o, 5, 2, 2)), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [spectral_norm(nn.Conv2d(i, o, 5, 2, 2, bias=False)), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from baselines.training.settings import Settings, Width, make_settings
 
 PAPER = "Yu et al., Free-Form Image Inpainting with Gated Convolution, ICCV 2019"
 TASKS = ("content",)
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from baselines.training.settings import Settings, Weight, Width, make_settings
 
 PAPER = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
 TASKS = ("mask", "content")
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from baselines.training.settings import Settings, Weight, Width, make_settings
 
 PAPER = "Ehsani et al., SeGAN: Segmenting and Generating the Invisible, CVPR 2018"
 TASKS = ("mask", "content")
-VERSION = 2
+VERSION = 3
 REGION_PX = (37_000, 27_000, 12_000)  # mean pixel counts of background, visible, invisible, published (norm2D_cvpr)
 PUBLISHED = {"background": 1 / REGION_PX[0], "visible": 5 / REGION_PX[1], "invisible": 3 / REGION_PX[2]}
 

@@ -13,7 +13,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.nets.torch_io import Checkpoint, save_checkpoint
 from ahp_toolkit.segmenters import deeplab as segmenter
 from baselines.base import GENERATOR, Baseline, Output, build_model
-from baselines.layers.networks import GatedConv2d, SkipUNet
+from baselines.layers.networks import GatedConv2d, SkipUNet, SNPatchCritic
 from baselines.models.deepfillv2 import Refinement
 from baselines.training import runs
 from tests.baselines.models.world import batch, small
@@ -46,12 +46,15 @@ def test_a_positive_gated_convolution_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor([2 * torch.sigmoid(torch.tensor(1.0)).item(), 0.0]))
 
 
-@pytest.mark.parametrize("levels", [6, 8])
-def test_dropout_follows_the_first_three_decoder_levels(levels: int) -> None:
+@pytest.mark.parametrize(("levels", "dropped"), [(6, [1]), (7, [1, 2]), (8, [1, 2, 3])])
+def test_dropout_is_at_the_published_codes_decoder_levels(levels: int, dropped: list[int]) -> None:
     net = SkipUNet(3, 3, 4, levels)
-    dropped = [any(isinstance(m, nn.Dropout) for m in level) for level in net.up]
-    assert dropped == [True] * 3 + [False] * (levels - 3)
+    assert [k for k, level in enumerate(net.up) if any(isinstance(m, nn.Dropout) for m in level)] == dropped
     assert not any(isinstance(m, nn.Dropout) for m in SkipUNet(3, 3, 4, levels, dropout=False).modules())
+
+
+def test_the_spectral_critic_has_no_biases() -> None:
+    assert not [n for n, _ in SNPatchCritic(5, 4).named_parameters() if "bias" in n]
 
 
 def rates_of(net: nn.Module) -> list[int]:
