@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint lock audit pictures bench bench-gpu scale ray dist faults fuzz clean
+.PHONY: help install demo test lint docs light lock audit pictures bench bench-gpu scale ray dist faults fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,7 +32,11 @@ lint: .venv/.installed  ## ruff, mypy and bandit
 	$(BIN)/mypy
 	$(BIN)/bandit -q -c pyproject.toml -r ahp_toolkit annotation baselines benchmark
 
-# Pins that stand are kept; delete the file to take the newest. The index is the public one whatever pip is set to.
+docs: .venv/.installed  ## the documentation as HTML in out/docs; a warning or a broken link fails
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d out/docs/.doctrees docs out/docs
+	@echo out/docs/index.html
+
+# Existing pins are kept; delete the file to take the newest. The index is the public one whatever pip is set to.
 lock:  ## pin every dependency with its hashes in requirements.lock (Python 3.11, Linux x86_64, all extras)
 	@t=$$(mktemp -d) && trap 'rm -rf "$$t"' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q uv  \
 	 && "$$t/bin/uv" pip compile pyproject.toml --no-config --all-extras --generate-hashes --python-version 3.11 \
@@ -66,7 +70,10 @@ dist:  ## a wheel and an sdist in dist/, built in a throwaway environment
 	@rm -rf dist build && t=$$(mktemp -d) && trap 'rm -rf "$$t" build' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q build \
 	 && "$$t/bin/python" -m build --outdir dist .
 
-faults: .venv/.installed  ## 50 seeded faults for every stage and kind of fault; goes on where it was stopped
+light: dist  ## the light wheel in an empty environment, scoring a submission; prints size and time
+	$(PYTHON) -m tests.harness.light dist/*.whl
+
+faults: .venv/.installed  ## 50 seeded faults for every stage and kind of fault; continues where it was stopped
 	$(BIN)/python -m tests.harness.faults.run --out out/faults
 
 fuzz: .venv/.installed  ## hostile inputs to every parser of foreign bytes, a million by default: N=200000 a target
