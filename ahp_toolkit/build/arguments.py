@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -10,19 +11,25 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime.options import Folder
 from ahp_toolkit.sources import SOURCES
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
-def source(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    """NAME=PATH, each name once and known, each path a folder."""
-    out: dict[str, Path] = {}
+
+def source(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[str, Path]]:
+    """[NAME:]FORMAT=PATH as {NAME: (FORMAT, PATH)}; each name once, each format known, each path a folder."""
+    out: dict[str, tuple[str, Path]] = {}
     for value in values:
-        name, equals, path = value.partition("=")
+        left, equals, path = value.partition("=")
+        name, colon, kind = left.rpartition(":")
+        name = name if colon else kind
         if not equals or not path:
-            raise UserError(f"--source {value}: expected NAME=PATH, such as coco=/data/coco")
-        SOURCES.get(name)
+            raise UserError(f"--source {value}: expected [NAME:]FORMAT=PATH, such as coco=/data/coco")
+        SOURCES.get(kind)
+        if not _NAME.fullmatch(name):
+            raise UserError(f"--source {value}: expected a NAME of letters, digits, - and _, got {name!r}")
         if name in out:
-            raise UserError(f"--source {name} is given twice; one data root a source")
-        out[name] = Folder().convert(path, None, None)
-        if not out[name].is_dir():
+            raise UserError(f"--source {name} is given twice; give the second a name of its own: NAME:{kind}={path}")
+        out[name] = kind, Folder().convert(path, None, None)
+        if not out[name][1].is_dir():
             raise UserError(f"--source {name}: expected the dataset's folder, {path} is none")
     return out
 
@@ -45,15 +52,7 @@ def densities(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 
 def occluders(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Names of sources, commas or repeated; or ``all``."""
-    if not values:
-        return ()
-    from ahp_toolkit.build.splits import EVERY
-
-    names = tuple(dict.fromkeys(n.strip() for value in values for n in value.split(",")))
-    for name in names:
-        if name != EVERY:
-            SOURCES.get(name)
-    return names
+    return tuple(dict.fromkeys(n.strip() for value in values for n in value.split(",")))
 
 
 def fold(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -38,17 +38,20 @@ PACKAGES = ("ahp-toolkit", "numpy", "opencv-python-headless", "pillow", "pyarrow
 
 def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
     """The command line's options as records; what can be told wrong of them is told at once."""
-    check_place(given["out"], given["roots"])
+    roots = {name: root for name, (_, root) in given["sources"].items()}
+    check_place(given["out"], roots)
     if given.get("work") is not None:
-        check_place(given["work"], given["roots"], "--work")
+        check_place(given["work"], roots, "--work")
     SEGMENTERS.get(given["segmenter"])
     PARSERS.get(given["parser"])
     if given["initial"] != "simulated":
         SEGMENTERS.get(given["initial"])
     rules = Rules(min_area=given["min_area"], gutter=given["gutter"], verify=given["verify"])
-    same = ("out", "roots", "segmenter", "segmenter_weights", "parser", "parser_weights", "train", "device")
+    same = ("out", "segmenter", "segmenter_weights", "parser", "parser_weights", "train", "device")
     o = Options(
         **{k: given[k] for k in same},
+        roots=roots,
+        formats={name: kind for name, (kind, _) in given["sources"].items()},
         workers=given["workers"] or os.cpu_count() or 1,
         rules=rules,
         review=given["review"],
@@ -85,13 +88,14 @@ def begin(o: Options, s: Synthesis) -> dict[str, Any]:
 
 def write_about(o: Options, s: Synthesis) -> None:
     """``build.json``: what this build is, and where its photos are."""
-    where = ("out", "roots", "workers", "quiet", "engine")
+    where = ("out", "roots", "formats", "workers", "quiet", "engine")
     said = {k: v for k, v in asdict(replace(o, engine=None)).items() if k not in where}
     resolved = {"densities": {n: s.density_of(n) for n in SPLITS}, "occluder_sources": flow_splits.sources_of(o, s)}
     files = {"decisions": [p.name for p in o.decisions], "scenes": o.scenes.name if o.scenes else None}
     files |= {"places365": [p.name for p in o.places365] if o.places365 else None}
     about = {
         "roots": o.names,
+        "formats": {name: o.format_of(name) for name in o.names},
         "seed": s.seed,
         "options": said | asdict(s) | resolved | files,
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},

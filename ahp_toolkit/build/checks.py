@@ -8,10 +8,9 @@ from pathlib import Path
 from ahp_toolkit.build.flow import Options
 from ahp_toolkit.build.splits import EVERY, Synthesis
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.storage.locations import Remote
 
-#: Sources that bring body parsings, which the parser learns from.
-PARSED = ("ahp", "lip")
 #: Checkpoints end so; other words for weights are names on a hub.
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 #: Networks that are trained here alone, and how.
@@ -57,6 +56,11 @@ def check_network(option: str, name: str, weights: str | None, trained: bool) ->
         raise UserError(f"--{option}-weights {weights}: expected a checkpoint, there is none; {TRAINED_HERE[name]}")
 
 
+def _parsed(kind: str) -> bool:
+    """Whether a parser can learn from a source of this format."""
+    return getattr(SOURCES.get(kind), "HAS_PARSINGS", False)
+
+
 def check_networks(o: Options, s: Synthesis, stop_after: str | None) -> None:
     """`check_network` for those that the stages up to ``stop_after`` use."""
     train = o.train != "none"
@@ -64,10 +68,12 @@ def check_networks(o: Options, s: Synthesis, stop_after: str | None) -> None:
         check_network("segmenter", o.segmenter, o.segmenter_weights, train)
     if stop_after not in ("harvest", "segment"):
         check_network("parser", o.parser, o.parser_weights, train)
-        if train and o.parser in TRAINED_HERE and o.parser_weights is None and not o.roots.keys() & set(PARSED):
+        learns = train and o.parser in TRAINED_HERE and o.parser_weights is None
+        if learns and not any(_parsed(o.format_of(name)) for name in o.roots):
             raise UserError(
-                f"--parser {o.parser} --train: it learns from body parsings, which {' and '.join(PARSED)} bring; add "
-                "--source lip=PATH, or give --parser-weights"
+                f"--parser {o.parser} --train: it learns from body parsings, which "
+                f"{' and '.join(filter(_parsed, SOURCES.names()))} have; add --source lip=PATH, or give "
+                "--parser-weights"
             )
     if stop_after in (None, "splits"):
         check_network("initial", s.initial, s.initial_weights, False)
@@ -87,7 +93,7 @@ def check_occluders(o: Options, s: Synthesis) -> None:
         if name != EVERY and name not in o.roots:
             raise UserError(
                 f"--occluder-source {name}: expected a source of this build ({', '.join(sorted(o.roots))}) or {EVERY}; "
-                f"add --source {name}=PATH, or name another"
+                f"add --source {name}:FORMAT=PATH, or name another"
             )
 
 

@@ -162,7 +162,7 @@ class Sizes:
         return {k.partition("/")[2]: n for k, n in done.counts.items() if k.startswith("candidates/")}
 
     def _estimated(self) -> dict[str, float]:
-        found = {name: estimate(name, root) for name, root in sorted(self.o.roots.items())}
+        found = {name: estimate(self.o.format_of(name), root) for name, root in sorted(self.o.roots.items())}
         self.lacking = [n for n, e in found.items() if e is None]
         known = {n: e for n, e in found.items() if e is not None}
         self.photos = sum(e.photos for e in known.values())
@@ -203,7 +203,7 @@ class Sizes:
     def _banks(self) -> float:
         """Occluders that the splits keep: a split may have those of its share of the photos."""
         counted = self.occluders if self.stands.get("harvest") is not None else None
-        possible = sum(self.occluders.get(name, 0.0) for name in self.s.sources_of(self.o.roots, counted))
+        possible = sum(self.occluders.get(name, 0.0) for name in self.s.sources_of(splits.formats_of(self.o), counted))
         shares = [self.people(n) / self.humans for n in SPLITS] if self.humans else [1.0]
         return sum(min(self.s.bank_size, possible * share) for share in shares)
 

@@ -91,17 +91,17 @@ _WAYS: dict[str, Callable[[Path, list[Path]], Estimate]] = {
 }
 
 
-def estimate(name: str, root: Path) -> Estimate | None:
+def estimate(format_: str, root: Path) -> Estimate | None:
     """Photos and persons of a source; None where nothing cheap tells.
 
     Raises:
         UserError: when the root does not hold the source.
     """
-    source = SOURCES.get(name)
+    source = SOURCES.get(format_)
     inputs = source.inputs(root)
     try:
-        if name in _WAYS:
-            return _WAYS[name](root, inputs)
+        if format_ in _WAYS:
+            return _WAYS[format_](root, inputs)
         total = source.total(root)  # one person a photo: lip, ahp
     except (OSError, AttributeError):  # not a local file, or a source that cannot tell
         return None

@@ -38,6 +38,7 @@ class Options:
 
     out: Path
     roots: dict[str, Path]
+    formats: dict[str, str] = field(default_factory=dict)
     workers: int = 1
     rules: Rules = field(default_factory=Rules)
     segmenter: str = "source_mask"
@@ -59,6 +60,10 @@ class Options:
     def names(self) -> dict[str, str]:
         """Source name -> absolute data root, as text for the stage functions."""
         return {name: str(root.resolve()) for name, root in sorted(self.roots.items())}
+
+    def format_of(self, name: str) -> str:
+        """The format of a source."""
+        return self.formats.get(name, name)
 
     def run(self, job: Job, items: list[Any], carry: Result | None = None) -> Result:
         """Run a job over a list of items with this build's engine and progress."""
@@ -84,11 +89,12 @@ def parts_of(folder: Path) -> list[str]:
 
 def harvest(o: Options) -> Result:
     """Acquisition (paper §4.1 (1)): candidates and occluders of all sources, each photograph once."""
-    inputs = {n: hashing.stamp(SOURCES.get(n).inputs(r)) for n, r in sorted(o.roots.items())}
+    inputs = {n: hashing.stamp(SOURCES.get(o.format_of(n)).inputs(r)) for n, r in sorted(o.roots.items())}
     modules = [f"ahp_toolkit.stages.{m}" for m in ("harvest", "deduplicate")] + [
-        SOURCES.module(n) for n in sorted(o.roots)
+        SOURCES.module(f) for f in sorted(map(o.format_of, o.roots))
     ]
-    key = {"rules": asdict(o.rules), "inputs": inputs, "code": code_digest(*modules)}
+    formats = {n: o.format_of(n) for n in sorted(o.roots)}
+    key = {"rules": asdict(o.rules), "inputs": inputs, "formats": formats, "code": code_digest(*modules)}
     raw, found = o.out / ".harvest.raw", o.out / ".harvest.raw.json"
     tables = {MAIN: Candidate, "occluders": Occluder, "duplicates": Candidate}
     unite = Unite(str(raw), str(found))
@@ -100,11 +106,13 @@ def harvest(o: Options) -> Result:
             _forget(raw, found)
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
-    first = Job("harvest", raw, Harvest(o.names, o.rules), raw_tables, key, growing=True, unit="photo", by_source=True)
+    first = Job(
+        "harvest", raw, Harvest(o.names, o.rules, formats), raw_tables, key, growing=True, unit="photo", by_source=True
+    )
     read = o.stream(first, lambda: _entries(o), _total(o))
     if read.fresh:
         files.remove_tree(job.partial)  # its shards are of a raw harvest that is gone
-    find_duplicates(raw / "photos").save(found)
+    find_duplicates(raw / "photos", formats).save(found)
     parts = [p.name for p in parquet.parts(raw)]
     result = o.stream(job, lambda: parts, len(parts), read, anew=True)  # that none stands was seen, and told, above
     _forget(raw, found)
@@ -119,7 +127,7 @@ def _forget(raw: Path, found: Path) -> None:
 
 def _total(o: Options) -> int | None:
     """The number of entries of all sources; None where one cannot tell it cheaply."""
-    counts: list[Any] = [getattr(SOURCES.get(name), "total", None) for name in sorted(o.roots)]
+    counts: list[Any] = [getattr(SOURCES.get(o.format_of(name)), "total", None) for name in sorted(o.roots)]
     if not all(counts):
         return None
     return sum(count(root) for count, (_, root) in zip(counts, sorted(o.roots.items()), strict=True))
@@ -127,7 +135,7 @@ def _total(o: Options) -> int | None:
 
 def _entries(o: Options) -> Iterator[tuple[str, Any]]:
     for name, root in sorted(o.roots.items()):
-        for entry in SOURCES.get(name).scan(root):
+        for entry in SOURCES.get(o.format_of(name)).scan(root, name):
             yield name, entry
 
 
@@ -178,7 +186,8 @@ def rule_of(o: Options) -> Any | None:
     if o.review == "oracle":
         from ahp_toolkit.sample_world.oracle import Oracle
 
-        return Oracle(tuple(str(r.resolve().parent) for r in o.roots.values()))
+        worlds = tuple(str(r.resolve().parent) for r in o.roots.values())
+        return Oracle(worlds, tuple((n, o.format_of(n)) for n in sorted(o.roots)))
     return provisional.decide if o.review == "provisional" else None
 
 

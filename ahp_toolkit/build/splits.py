@@ -57,15 +57,20 @@ class Synthesis:
         """The density of a split; test takes val's, since the real composites come later (spec §2)."""
         return self.densities.get(split, "train" if split == "train" else "val")
 
-    def sources_of(self, build: Iterable[str], occluders: Mapping[str, float] | None = None) -> tuple[str, ...]:
-        """Whose instances occlude, of the sources of a ``build``: those asked for, else COCO's (spec §2), else all.
+    def sources_of(self, formats: Mapping[str, str], occluders: Mapping[str, float] | None = None) -> tuple[str, ...]:
+        """The sources whose instances occlude: those that the user named, else those of COCO's format (spec §2).
 
-        ``occluders``: how many each source has, where that is known: a COCO without masks has none.
+        All where these have no masks.
+
+        Args:
+            formats: the format of each source of the build.
+            occluders: how many occluders each source has, where that is known.
         """
-        every, known = tuple(sorted(build)), occluders or {}
+        every, known = tuple(sorted(formats)), occluders or {}
         if not self.occluder_sources:
-            none = any(known.values()) and not known.get(OCCLUDERS)
-            return (OCCLUDERS,) if OCCLUDERS in every and not none else every
+            usual = tuple(name for name in every if formats[name] == OCCLUDERS)
+            none = any(known.values()) and not any(known.get(name) for name in usual)
+            return usual if usual and not none else every
         return every if EVERY in self.occluder_sources else tuple(sorted(set(self.occluder_sources)))
 
 
@@ -79,17 +84,22 @@ def occluders_by_source(harvest: Result | None) -> Counter[str]:
     return found
 
 
+def formats_of(o: Options) -> dict[str, str]:
+    """The format of each source of a build."""
+    return {name: o.format_of(name) for name in o.roots}
+
+
 def sources_of(o: Options, s: Synthesis) -> tuple[str, ...]:
     """Whose instances occlude in a build, by what its harvest has where that stands."""
     harvest = None
     with suppress(UserError):  # damaged: it will be made anew
         harvest = finished(o.out / "harvest")
-    return s.sources_of(o.roots, occluders_by_source(harvest))
+    return s.sources_of(formats_of(o), occluders_by_source(harvest))
 
 
 def _tell_sources(o: Options, s: Synthesis, taken: tuple[str, ...]) -> None:
     """One line where COCO was to give the occluders and has none."""
-    if taken != s.sources_of(o.roots):
+    if taken != s.sources_of(formats_of(o)):
         said = f"{OCCLUDERS} has no masks, those of {', '.join(taken)} occlude; --occluder-source names others"
         logging.event("warning", "warning", message=said, source="bank")
         sys.stderr.write(f"bank: {said}\n")

@@ -49,12 +49,14 @@ def _say(text: str) -> None:
 )
 @click.option(
     "--source",
-    "roots",
+    "sources",
     multiple=True,
     callback=arguments.source,
-    metavar="NAME=PATH",
+    metavar="[NAME:]FORMAT=PATH",
     shell_complete=pairs(SOURCES.names),
-    help="A source dataset: " + ", ".join(SOURCES.names()) + ".  Repeatable.",
+    help="A source dataset of a FORMAT: "
+    + ", ".join(SOURCES.names())
+    + ".  NAME (else FORMAT) begins its ids.  Repeatable.",
 )
 @click.option(
     "--out",
@@ -207,8 +209,8 @@ def build(ctx: click.Context, **options: Any) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    if not options["roots"] or options["out"] is None:
-        raise UserError("ahp build: expected --source NAME=PATH (at least one) and --out DIR; see ahp build --help")
+    if not options["sources"] or options["out"] is None:
+        raise UserError("ahp build: expected --source FORMAT=PATH (at least one) and --out DIR; see ahp build --help")
     run_build(options)
 
 

@@ -32,8 +32,8 @@ def plan(like: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     from ahp_toolkit.build import build as builder
     from ahp_toolkit.build.dry_run import plan as made
 
-    if not options["roots"] or options["out"] is None:
-        raise UserError("ahp build plan: expected --source NAME=PATH (at least one) and --out DIR, as for ahp build")
+    if not options["sources"] or options["out"] is None:
+        raise UserError("ahp build plan: expected --source FORMAT=PATH (at least one) and --out DIR, as for ahp build")
     o, synthesis = builder.options_from(options)
     _check_like(like)
     o = replace(o, out=_local(o.out, options.get("work")))

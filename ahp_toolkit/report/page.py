@@ -207,7 +207,8 @@ def _sources(build: Build) -> list[tuple[str, str, str]]:
     known = set(SOURCES.names())
     rows = []
     for name in sorted(build.roots):
-        module = SOURCES.get(name) if name in known else None
+        kind = build.formats.get(name, name)
+        module = SOURCES.get(kind) if kind in known else None
         said = getattr(module, "LICENCE", "not a source of the registry"), getattr(module, "HOMEPAGE", "")
         rows.append((name, str(said[0]), str(said[1])))
     return rows

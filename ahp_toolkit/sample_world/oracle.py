@@ -30,19 +30,23 @@ def _truths(roots: tuple[str, ...]) -> dict[str, Truth]:
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """Decides by the truth of the worlds under ``roots``; has no word on people it does not know.
+    """Decides by the truth of the worlds under ``roots``, and not on people that these do not hold.
 
-    A person who should be preserved but whose mask misses the truth gets the true mask as the correction.
+    ``formats`` are pairs of a source's name and its format, by which the world names its people. A person who should
+    be preserved but whose mask misses the truth gets the true mask as the correction.
     """
 
     roots: tuple[str, ...]
+    formats: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, s: Segmented) -> Decision | None:
         """The decision on one segmented human, or None."""
-        truth = _truths(tuple(dict.fromkeys(self.roots))).get(s.candidate.candidate_id)
+        source, slash, rest = s.candidate.candidate_id.partition("/")
+        known = f"{dict(self.formats).get(source, source)}{slash}{rest}"
+        truth = _truths(tuple(dict.fromkeys(self.roots))).get(known)
         if truth is None or (s.mask.height, s.mask.width) != (truth.modal.height, truth.modal.width):
             return None
         verdict, reason, corrected = truth.verdict, truth.reason, None
         if verdict == "preserve" and s.mask.iou(truth.modal) < FINE:
             verdict, reason, corrected = "refine", "bad_mask", truth.modal
-        return Decision(truth.candidate_id, verdict, REVIEWER, reason, corrected)
+        return Decision(s.candidate.candidate_id, verdict, REVIEWER, reason, corrected)

@@ -24,6 +24,8 @@ from ahp_toolkit.storage import files, images, locations
 LICENCE = "annotations CC BY 4.0, non-commercial research purpose only; photos under their sources' terms"
 HOMEPAGE = "https://sydney0zq.github.io/ahp/"
 CARRIES = frozenset({"mask", "parsing"})
+RANK = 5
+HAS_PARSINGS = True
 
 _NAME = "ahp"
 _ORDER = ("train", "val", "test")
@@ -66,7 +68,7 @@ def total(root: Path) -> int:
     return sum(len(id_list(path)) for path in inputs(root))
 
 
-def scan(root: Path) -> Iterator[Entry]:
+def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
     """Every person in the order of the id lists.
 
     Raises:
@@ -76,7 +78,7 @@ def scan(root: Path) -> Iterator[Entry]:
     for folder, path in _splits(root):
         for stem in id_list(path):
             repeat = seen.get(stem, "")
-            yield Entry(f"{_NAME}/{stem}" + (f"@{path.stem}" if repeat else ""), _Human(folder, stem, repeat))
+            yield Entry(f"{name}/{stem}" + (f"@{path.stem}" if repeat else ""), _Human(folder, stem, repeat))
             seen.setdefault(stem, path.name)
 
 
@@ -87,17 +89,18 @@ def load(root: Path, entry: Entry) -> Loaded:
     try:
         if human.repeat:
             raise Bad("duplicate_id", f"{human.stem}: listed before in {human.repeat}")
-        image = ImageRef(entry.image_id, _NAME, relative, *stored_size(inside(root, relative)), _photo_key(human.stem))
+        size, key = stored_size(inside(root, relative)), _photo_key(human.stem) or entry.image_id
+        image = ImageRef(entry.image_id, entry.source, relative, *size, key)
         label_path = inside(root, labels)
         parsing_path = inside(root, f"{human.folder}PseudoParsingAnnotations/{human.stem}.png")
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(relative))
+        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(relative))
     instance_id = f"{entry.image_id}#1"
     try:
         mask = labels_of(label_path, image.width, image.height) > 0
         box = tight_box(mask)
     except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),), lacking=bad.lacks(labels))
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),), lacking=bad.lacks(labels))
     parsing, dropped = _parsing(parsing_path, image)
     return Loaded(SourceImage(image, (Instance(instance_id, PERSON, box, masks.encode(mask), parsing),)), dropped)
 
@@ -111,22 +114,23 @@ def _parsing(path: Path, image: ImageRef) -> tuple[LabelMap | None, tuple[Droppe
             raise Bad("bad_label", f"{path.name}: labels go from 0 to {len(PARTS) - 1}, got {labels.max()}")
         return masks.encode_labels(labels), ()
     except Bad as bad:
-        return None, (bad.dropped(f"{image.image_id}/parsing", _NAME),)
+        return None, (bad.dropped(f"{image.image_id}/parsing", image.source),)
 
 
 def _photo_key(stem: str) -> str:
+    """The photo's key in the dataset that it comes from; empty where its stem does not tell."""
     coco = _COCO_STEM.fullmatch(stem)
     if coco:
         return coco_key(coco[1] or coco[2])
     if _OPENIMAGES_STEM.fullmatch(stem):
         return f"openimages/{stem}"
     voc = _VOC_STEM.fullmatch(stem)
-    return f"voc/{voc[1]}" if voc else f"{_NAME}/{stem}"
+    return f"voc/{voc[1]}" if voc else ""
 
 
-def read(root: Path) -> Iterator[SourceImage]:
+def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
     """``scan`` and ``load`` in one."""
-    return read_all(root, scan, load)
+    return read_all(root, name, scan, load)
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:

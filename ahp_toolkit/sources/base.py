@@ -1,9 +1,15 @@
 """What every source file offers, and what they share.
 
-A source module has: ``LICENCE`` and ``HOMEPAGE`` (str); ``inputs(root)``, the annotation files it reads;
-``scan(root)``, a light, streaming index in a fixed order; ``load(root, entry)``, the photo with its instances, run in
-workers; ``read(root)``, both in one; and ``write(root, scenes)``, the inverse of ``read``, for examples and tests.
-Where the number of entries is known without a pass over the annotations, ``total(root)`` gives it (for progress).
+A source module is a format. It has: ``LICENCE`` and ``HOMEPAGE`` (str); ``inputs(root)``, the annotation files it
+reads; ``scan(root, name)``, a light, streaming index in a fixed order; ``load(root, entry)``, the photo with its
+instances, run in workers; ``read(root, name)``, both in one; and ``write(root, scenes)``, the inverse of ``read``, for
+examples and tests. Where the number of entries is known without a pass over the annotations, ``total(root)`` gives it
+(for progress). A build may have several roots of one format: ``name`` is the user's name of one root, which begins
+every id and is ``ImageRef.source``. Photo keys (``ImageRef.photo``) do not depend on it where the dataset has its own
+ids.
+
+Facts about a format, each optional: ``RANK`` (int), of two sources that annotate a photo equally well the lower one
+wins; ``IS_CROP``, its photos are crops, over which a whole photo wins; ``HAS_PARSINGS``, a parser can learn from it.
 """
 
 from __future__ import annotations
@@ -34,6 +40,11 @@ class Entry:
 
     image_id: str
     payload: Any
+
+    @property
+    def source(self) -> str:
+        """The name of the source, with which the id begins."""
+        return self.image_id.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +88,13 @@ class Source(Protocol):
     def inputs(self, root: Path) -> list[Path]:
         """The annotation files read; UserError (one line, naming the path) when ``root`` is no such dataset."""
 
-    def scan(self, root: Path) -> Iterator[Entry]:
+    def scan(self, root: Path, name: str) -> Iterator[Entry]:
         """Every photo with at least one instance, in a fixed order, streaming; UserError on a cut file."""
 
     def load(self, root: Path, entry: Entry) -> Loaded:
         """The whole photo; bad instances are in ``dropped``, nothing raises for bad data."""
 
-    def read(self, root: Path) -> Iterator[SourceImage]:
+    def read(self, root: Path, name: str) -> Iterator[SourceImage]:
         """``scan`` and ``load`` in one."""
 
     def write(self, root: Path, scenes: Iterable[Scene]) -> None:
@@ -91,10 +102,10 @@ class Source(Protocol):
 
 
 def read_all(
-    root: Path, scan: Callable[[Path], Iterator[Entry]], load: Callable[[Path, Entry], Loaded]
+    root: Path, name: str, scan: Callable[[Path, str], Iterator[Entry]], load: Callable[[Path, Entry], Loaded]
 ) -> Iterator[SourceImage]:
     """Every loadable photo of a source, in order."""
-    for entry in scan(root):
+    for entry in scan(root, name):
         loaded = load(root, entry)
         if loaded.image is not None:
             yield loaded.image

@@ -26,7 +26,6 @@ from ahp_toolkit.sources.reading import coco_json as js
 from ahp_toolkit.sources.reading.shared import (
     MAX_INSTANCES,
     Bad,
-    coco_key,
     first_there,
     inside,
     labelled,
@@ -40,6 +39,7 @@ from ahp_toolkit.storage import locations
 LICENCE = "annotations CC BY 4.0; photos under Flickr's terms and each photo's own licence"
 HOMEPAGE = "https://cocodataset.org"
 CARRIES = frozenset({"mask", "crowd", "label"})
+RANK = 0
 
 _NAME = "coco"
 _PATTERN = "annotations/instances_*.json"
@@ -88,7 +88,7 @@ def inputs(root: Path) -> list[Path]:
     return found
 
 
-def scan(root: Path) -> Iterator[Entry]:
+def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
     """Every annotated photo, file by file, in the order of the image records.
 
     A photo that an earlier file gave already is an entry without photo, loaded as ``duplicate_image``.
@@ -98,10 +98,10 @@ def scan(root: Path) -> Iterator[Entry]:
     """
     seen: dict[str, str] = {}
     for path in inputs(root):
-        yield from _scan_file(root, path, seen)
+        yield from _scan_file(root, name, path, seen)
 
 
-def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
+def _scan_file(root: Path, name: str, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
     index = js.read_index(path)
     split = path.stem.removeprefix("instances_")
     folders = _folders(root, split, index.images)
@@ -110,7 +110,7 @@ def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
     known: set[int] = set()
     twice: list[tuple[str, str, str]] = []
     for image in index.images:
-        image_id = _image_id(image, split)
+        image_id = _image_id(image, name, split)
         if image.id in known:
             twice.append((image_id, "duplicate_id", f"{path.name}: a second image record of id {image.id}"))
             continue
@@ -124,7 +124,7 @@ def _scan_file(root: Path, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
             continue
         seen[image_id] = path.name
         yield Entry(image_id, _photo(image, image_id, folders, group, index, repeats.get(image.id, ())))
-    yield from _rejects(path, groups, index, twice)
+    yield from _rejects(name, path, groups, index, twice)
 
 
 def _by_image(annotations: list[js.Annotation]) -> tuple[dict[int, list[js.Annotation]], dict[int, tuple[int, ...]]]:
@@ -154,6 +154,7 @@ def _photo(
 
 
 def _rejects(
+    source: str,
     path: Path,
     orphans: dict[int, list[js.Annotation]],
     index: js.Index,
@@ -161,41 +162,45 @@ def _rejects(
 ) -> Iterator[Entry]:
     """Entries for what belongs to no photo, so that it is counted and not lost."""
     for number, group in orphans.items():
-        name = coco_key(number)
+        name = f"{source}/{number:012d}"
         why = f"{path.name}: no image record of id {number}"
         labels = [index.labels.get(a.category_id, "?") for a in group]
         lost = ((f"{name}#{a.id}", "unknown_image", labelled(why, c)) for a, c in zip(group, labels, strict=True))
         yield Entry(f"{name}@{path.stem}", _Reject(tuple(lost)))
-    bad = tuple((_name_of(m), "malformed", f"{path.name}: {m.kind} record: {m.detail}") for m in index.malformed)
+    bad = tuple(
+        (_name_of(source, m), "malformed", f"{path.name}: {m.kind} record: {m.detail}") for m in index.malformed
+    )
     if bad or twice:
-        yield Entry(f"{_NAME}/@{path.stem}", _Reject((*bad, *twice)))
+        yield Entry(f"{source}/@{path.stem}", _Reject((*bad, *twice)))
 
 
-def _name_of(record: js.Malformed) -> str:
+def _name_of(source: str, record: js.Malformed) -> str:
     own, image = record.ids
     if record.kind == "annotation":
-        return f"{coco_key(image) if type(image) is int else f'{_NAME}/{image}'}#{own}"
-    return f"{_NAME}/{record.kind}/{own}"
+        return f"{source}/{f'{image:012d}' if type(image) is int else image}#{own}"
+    return f"{source}/{record.kind}/{own}"
 
 
-def _image_id(image: js.Image, split: str) -> str:
+def _image_id(image: js.Image, source: str, split: str) -> str:
     name = image.file_name
     if len(name) == 16 and name.endswith(".jpg") and name.isascii() and name[:12].isdecimal():  # nearly all of them
-        return f"{_NAME}/{name[:12]}"
+        return f"{source}/{name[:12]}"
     stem = PurePosixPath(name).stem
     official = _OFFICIAL.fullmatch(stem)
     if official:
-        return f"{_NAME}/{official[1]}"
-    return f"{_NAME}/{split}/{name.rpartition('.')[0] or image.id}"
+        return f"{source}/{official[1]}"
+    return f"{source}/{split}/{name.rpartition('.')[0] or image.id}"
 
 
 def _photo_key(image: js.Image, image_id: str) -> str:
+    own = image_id.partition("/")[2]
+    key = f"coco/{own}" if len(own) == 12 and own.isdecimal() else image_id  # COCO's id, whatever the source's name
     url = image.flickr_url
     if url and "flickr.com/" in url:
         number = url.rpartition("/")[2].partition("_")[0]
         if number.isdecimal():
-            return f"{image_id} flickr/{number}"
-    return image_id
+            return f"{key} flickr/{number}"
+    return key
 
 
 def _folders(root: Path, split: str, images: list[js.Image]) -> tuple[str, ...]:
@@ -256,7 +261,7 @@ def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its instances; outlines are rasterised here."""
     if isinstance(entry.payload, _Reject):
         return Loaded(
-            None, tuple(Dropped(i, "harvest", why, detail, _NAME) for i, why, detail in entry.payload.records)
+            None, tuple(Dropped(i, "harvest", why, detail, entry.source) for i, why, detail in entry.payload.records)
         )
     photo: _Photo = entry.payload
     try:
@@ -264,8 +269,8 @@ def load(root: Path, entry: Entry) -> Loaded:
             raise Bad("too_many", f"{len(photo.annotations)} annotations, at most {MAX_INSTANCES} are read")
         path, width, height = _frame(root, photo)
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(*photo.looked))
-    image = ImageRef(entry.image_id, _NAME, path, width, height, photo.photo, "", photo.licence)
+        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(*photo.looked))
+    image = ImageRef(entry.image_id, entry.source, path, width, height, photo.photo, "", photo.licence)
     instances: list[Instance] = []
     dropped: list[Dropped] = []
     for n, a in enumerate(photo.annotations):
@@ -275,7 +280,7 @@ def load(root: Path, entry: Entry) -> Loaded:
                 raise Bad("duplicate_id", f"a second annotation of id {a.id}")
             instances.append(_instance(instance_id, label, a, width, height))
         except Bad as bad:
-            dropped.append(bad.dropped(instance_id, _NAME, label or "?"))
+            dropped.append(bad.dropped(instance_id, entry.source, label or "?"))
     return Loaded(SourceImage(image, tuple(instances)), tuple(dropped), photo.looked)
 
 
@@ -356,9 +361,9 @@ def _polygons(polygons: list[list[float | None]], height: int, width: int) -> Ma
         raise Bad("short_polygon", str(e)) from e
 
 
-def read(root: Path) -> Iterator[SourceImage]:
+def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
     """``scan`` and ``load`` in one."""
-    return read_all(root, scan, load)
+    return read_all(root, name, scan, load)
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:

@@ -21,6 +21,9 @@ from ahp_toolkit.storage import files, images, locations
 LICENCE = "non-commercial research only; photos from COCO under Flickr's terms"
 HOMEPAGE = "https://lip.sysuhcp.com"
 CARRIES = frozenset({"mask", "parsing"})
+RANK = 4
+IS_CROP = True
+HAS_PARSINGS = True
 
 _NAME = "lip"
 _SPLITS = ("train", "val")
@@ -70,7 +73,7 @@ def total(root: Path) -> int:
     return sum(len(id_list(path)) for path in inputs(root))
 
 
-def scan(root: Path) -> Iterator[Entry]:
+def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
     """Every crop in the order of the id lists, train before val.
 
     Raises:
@@ -83,7 +86,7 @@ def scan(root: Path) -> Iterator[Entry]:
         photos = _folder(root, _IMAGES, f"{split}_images")
         for stem in id_list(path):
             crop = _Crop(f"{photos}/{stem}.jpg", f"{labels}/{stem}.png", seen.get(stem, ""))
-            yield Entry(f"{_NAME}/{stem}" + (f"@{path.stem}" if crop.repeat else ""), crop)
+            yield Entry(f"{name}/{stem}" + (f"@{path.stem}" if crop.repeat else ""), crop)
             seen.setdefault(stem, path.name)
 
 
@@ -95,20 +98,20 @@ def load(root: Path, entry: Entry) -> Loaded:
         if crop.repeat:
             raise Bad("duplicate_id", f"{stem}: listed before in {crop.repeat}")
         path, labels = inside(root, crop.image), inside(root, crop.labels)
-        image = ImageRef(entry.image_id, _NAME, crop.image, *stored_size(path), _photo_key(stem))
+        image = ImageRef(entry.image_id, entry.source, crop.image, *stored_size(path), _photo_key(entry))
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(crop.image))
+        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(crop.image))
     match = _STEM.fullmatch(stem)
     instance_id = f"{entry.image_id}#{match[2] if match else 1}"
     try:
         return Loaded(SourceImage(image, (_person(instance_id, labels, image),)))
     except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, _NAME),), lacking=bad.lacks(crop.labels))
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),), lacking=bad.lacks(crop.labels))
 
 
-def _photo_key(stem: str) -> str:
-    match = _STEM.fullmatch(stem)
-    return coco_key(match[1]) if match else f"{_NAME}/{stem}"
+def _photo_key(entry: Entry) -> str:
+    match = _STEM.fullmatch(entry.image_id.partition("/")[2])
+    return coco_key(match[1]) if match else entry.image_id
 
 
 def _person(instance_id: str, path: Path, image: ImageRef) -> Instance:
@@ -119,9 +122,9 @@ def _person(instance_id: str, path: Path, image: ImageRef) -> Instance:
     return Instance(instance_id, PERSON, tight_box(mask), masks.encode(mask), masks.encode_labels(labels))
 
 
-def read(root: Path) -> Iterator[SourceImage]:
+def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
     """``scan`` and ``load`` in one."""
-    return read_all(root, scan, load)
+    return read_all(root, name, scan, load)
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:

@@ -32,6 +32,7 @@ LICENCE = "annotations CC BY 4.0, academic purpose only; images: Flickr terms of
 HOMEPAGE = "https://www.objects365.org"
 #: What survives ``write`` and ``read``: no masks, no parsings; these flags.
 CARRIES = frozenset({"label", "crowd", "depiction", "reflection"})
+RANK = 3
 FILES = {
     "train": ("zhiyuan_objv2_train.json", "objects365_train.json"),
     "val": ("zhiyuan_objv2_val.json", "objects365_val.json"),
@@ -83,7 +84,7 @@ def inputs(root: Path) -> list[Path]:
     return [path for _, path in _found(root)]
 
 
-def scan(root: Path) -> Iterator[Entry]:
+def scan(root: Path, name: str = NAME) -> Iterator[Entry]:
     """Every photo with a human, by image number within a file, with all its boxes in the file's order.
 
     Raises:
@@ -95,21 +96,26 @@ def scan(root: Path) -> Iterator[Entry]:
                 Grouper(Path(temp), "images", IMAGE, texts=True), Grouper(Path(temp), "annotations", ANNOTATION)
             )
             for reject in pass_over(path, sink):
-                yield Entry(f"{NAME}/{split}#{short_line(reject[0])}", Bad(*reject))
-            yield from _entries(split, sink)
+                yield Entry(f"{name}/{split}#{short_line(reject[0])}", Bad(*reject))
+            yield from _entries(name, split, sink)
 
 
-def _entries(split: str, sink: Sink) -> Iterator[Entry]:
+def _entries(name: str, split: str, sink: Sink) -> Iterator[Entry]:
     categories = Categories(sink.categories)
     cuts = bounds([sink.images, sink.annotations])
     for pictures, boxes in zip(sink.images.read(cuts), sink.annotations.read(cuts), strict=True):
-        yield from _range(split, pictures, boxes.rows, categories, sink.licences)
+        yield from _range((name, split), pictures, boxes.rows, categories, sink.licences)
 
 
 def _range(
-    split: str, pictures: Range, boxes: NDArray[np.void], categories: Categories, licences: dict[int, str]
+    where: tuple[str, str],
+    pictures: Range,
+    boxes: NDArray[np.void],
+    categories: Categories,
+    licences: dict[int, str],
 ) -> Iterator[Entry]:
-    """The entries of one range of image numbers."""
+    """The entries of one range of image numbers; ``where`` is the names of the source and of its split."""
+    source, split = where
     first = starts(boxes["key"])
     if not len(first):
         return
@@ -120,17 +126,17 @@ def _range(
     rows = np.empty(len(boxes), ROW)
     for name in ROW.names or ():
         rows[name] = labels if name == "label" else boxes[name]
-    where = np.searchsorted(pictures.rows["key"], keys)
-    known = np.append(pictures.rows["key"], 0)[where] == keys
-    known &= where < len(pictures.rows)
+    record = np.searchsorted(pictures.rows["key"], keys)
+    known = np.append(pictures.rows["key"], 0)[record] == keys
+    known &= record < len(pictures.rows)
     data, size = rows.tobytes(), ROW.itemsize
     facts = pictures.rows[["width", "height", "licence"]].tolist()
     chosen = np.flatnonzero(human)
-    columns = [a[chosen].tolist() for a in (keys, first, last, where, known)]
+    columns = [a[chosen].tolist() for a in (keys, first, last, record, known)]
     for key, a, b, at, there in zip(*columns, strict=True):
         width, height, licence = facts[at] if there else (0, 0, 0)
         name = pictures.texts[at].decode() if there else ""
-        image_id = f"{NAME}/{_stem(name) if name else key}"
+        image_id = f"{source}/{_stem(name) if name else key}"
         cut = data[a * size : b * size]
         yield Entry(image_id, Payload(split, name, width, height, licences.get(licence, ""), cut, categories.names))
 
@@ -144,24 +150,28 @@ def _stem(name: str) -> str:
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its boxes, clipped to the annotated frame; bad boxes and unusable photos are in ``dropped``."""
     p: Payload | Bad = entry.payload
+    source = entry.source
     if isinstance(p, Bad):
-        return Loaded(None, (_drop(p.id, p.reason, p.detail),))
+        return Loaded(None, (_drop(source, p.id, p.reason, p.detail),))
     if not p.file_name:
         return Loaded(
-            None, (_drop(entry.image_id, "no_image_record", "boxes of an image that the file does not list"),)
+            None, (_drop(source, entry.image_id, "no_image_record", "boxes of an image that the file does not list"),)
         )
     count = len(p.rows) // ROW.itemsize
     if count > MAX_INSTANCES:
-        return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes, at most {MAX_INSTANCES} are read"),))
+        return Loaded(
+            None, (_drop(source, entry.image_id, "too_many", f"{count} boxes, at most {MAX_INSTANCES} are read"),)
+        )
     try:
         path = locations.first(root, looked := _looked(root, p.split, p.file_name))
         head = images.header(path)
         (width, height), _ = head.frame((p.width, p.height) if p.width > 0 and p.height > 0 else None)
     except images.ImageError as e:
-        return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ())
+        return Loaded(None, (_drop(source, entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ())
     except ValueError as e:
-        return Loaded(None, (_drop(entry.image_id, "unsafe_path", str(e)),))
-    ref = ImageRef(entry.image_id, NAME, path.relative_to(root).as_posix(), width, height, licence=p.licence or LICENCE)
+        return Loaded(None, (_drop(source, entry.image_id, "unsafe_path", str(e)),))
+    relative, licence = path.relative_to(root).as_posix(), p.licence or LICENCE
+    ref = ImageRef(entry.image_id, source, relative, width, height, licence=licence)
     instances, dropped = _instances(ref, np.frombuffer(p.rows, ROW), p.names)
     return Loaded(SourceImage(ref, tuple(instances)), tuple(dropped))
 
@@ -203,7 +213,7 @@ def _instances(ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]) -> t
         if not reason and (box.width <= 0 or box.height <= 0):
             reason, detail = "box_outside", f"{xywh} lies outside {ref.width}x{ref.height}"
         if reason:
-            dropped.append(_drop(instance_id, reason, detail, names[label] or "?"))
+            dropped.append(_drop(ref.source, instance_id, reason, detail, names[label] or "?"))
             continue
         seen_ids.add(number)
         seen_boxes.add(exact)
@@ -231,13 +241,13 @@ def _tri(value: int) -> bool | None:
     return None if value < 0 else value == 1
 
 
-def _drop(id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
-    return Dropped(id_ or "?", "harvest", reason, labelled(detail, label), NAME)
+def _drop(source: str, id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
+    return Dropped(id_ or "?", "harvest", reason, labelled(detail, label), source)
 
 
-def read(root: Path) -> Iterator[SourceImage]:
+def read(root: Path, name: str = NAME) -> Iterator[SourceImage]:
     """Every loadable photo with a human."""
-    return read_all(root, scan, load)
+    return read_all(root, name, scan, load)
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:

@@ -34,6 +34,7 @@ LICENCE = "annotations CC BY 4.0 by Google; images listed as CC BY 2.0, without 
 HOMEPAGE = "https://storage.googleapis.com/openimages/web/index.html"
 #: What survives ``write`` and ``read``.
 CARRIES = frozenset({"mask", "label", "occluded", "truncated", "group", "depiction", "inside"})
+RANK = 2
 SAME_HUMAN_IOU = 0.9
 _FARTHEST = 1000.0  # photos away from the photo: no box at all
 MASK_TOLERANCE = 1e-3  # a mask's box is its box when no side differs by more (the two files round differently)
@@ -79,7 +80,7 @@ def inputs(root: Path) -> list[Path]:
     return [path for path in found if path is not None]
 
 
-def scan(root: Path) -> Iterator[Entry]:
+def scan(root: Path, name: str = NAME) -> Iterator[Entry]:
     """Every photo with a human, by ImageID within a split, with all its boxes in the file's order.
 
     Raises:
@@ -89,12 +90,12 @@ def scan(root: Path) -> Iterator[Entry]:
         with tempfile.TemporaryDirectory(prefix="ahp-openimages-") as temp:
             sink = index.Sink(Path(temp))
             for bad in _fill(root, split, path, sink):
-                yield Entry(f"{NAME}/{split}#{short_line(bad.id)}", bad)
+                yield Entry(f"{name}/{split}#{short_line(bad.id)}", bad)
             groupers = (sink.boxes, sink.masks, sink.infos)
             cuts = bounds(groupers)
             labels = sink.labels(root)
             for boxes, found, infos in zip(*(g.read(cuts) for g in groupers), strict=True):
-                yield from _range(split, boxes, found, infos, labels)
+                yield from _range((name, split), boxes, found, infos, labels)
 
 
 def _fill(root: Path, split: str, boxes: Path, sink: index.Sink) -> Iterator[Bad]:
@@ -108,8 +109,11 @@ def _fill(root: Path, split: str, boxes: Path, sink: index.Sink) -> Iterator[Bad
         index.pass_infos(info_csv, sink)
 
 
-def _range(split: str, boxes: Range, mask_rows: Range, infos: Range, labels: tuple[Label, ...]) -> Iterator[Entry]:
-    """The entries of one range of ImageIDs."""
+def _range(
+    where: tuple[str, str], boxes: Range, mask_rows: Range, infos: Range, labels: tuple[Label, ...]
+) -> Iterator[Entry]:
+    """The entries of one range of ImageIDs; ``where`` is the names of the source and of its split."""
+    source, split = where
     rows = boxes.rows
     first = starts(rows["key"])
     if not len(first):
@@ -129,7 +133,7 @@ def _range(split: str, boxes: Range, mask_rows: Range, infos: Range, labels: tup
     for key, a, b, la, lb, at, there in zip(*columns, low, high, info_at.tolist(), known.tolist(), strict=True):
         info = infos.texts[at].decode("utf-8", "replace") if there else ""
         found = _mask_files(mask_rows, la, lb) if lb > la else ()
-        yield Entry(f"{NAME}/{key:016x}", Payload(split, data[a * size : b * size], found, info, labels))
+        yield Entry(f"{source}/{key:016x}", Payload(split, data[a * size : b * size], found, info, labels))
 
 
 def _mask_files(found: Range, start: int, stop: int) -> tuple[MaskFile, ...]:
@@ -152,27 +156,32 @@ def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its boxes in stored pixels, and masks where there are; bad records are in ``dropped``."""
     p: Payload | Bad = entry.payload
     if isinstance(p, Bad):
-        return Loaded(None, (_drop(p.id, p.reason, p.detail),))
+        return Loaded(None, (_drop(entry.source, p.id, p.reason, p.detail),))
     key = entry.image_id.split("/", 1)[1]
     count = len(p.rows) // _ROW.itemsize + len(p.masks)
     if count > MAX_INSTANCES:
-        return Loaded(None, (_drop(entry.image_id, "too_many", f"{count} boxes and masks, at most {MAX_INSTANCES}"),))
+        return Loaded(
+            None,
+            (_drop(entry.source, entry.image_id, "too_many", f"{count} boxes and masks, at most {MAX_INSTANCES}"),),
+        )
     looked = tuple(f"{folder}/{key}.jpg" for folder in _folders(p.split, key))
     try:
         path = locations.first(root, looked)
         head = images.header(path)
     except images.ImageError as e:
-        return Loaded(None, (_drop(entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ())
+        return Loaded(
+            None, (_drop(entry.source, entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ()
+        )
     except ValueError as e:
-        return Loaded(None, (_drop(entry.image_id, "unsafe_path", str(e)),))
+        return Loaded(None, (_drop(entry.source, entry.image_id, "unsafe_path", str(e)),))
     number, _, licence = p.info.partition("\t")
     photo = f"{NAME}/{key} flickr/{number}" if number else f"{NAME}/{key}"
     where = path.relative_to(root).as_posix()
-    ref = ImageRef(entry.image_id, NAME, where, head.width, head.height, photo, licence=licence or LICENCE)
+    ref = ImageRef(entry.image_id, entry.source, where, head.width, head.height, photo, licence=licence or LICENCE)
     dropped: list[Dropped] = []
     items = _items(ref, np.frombuffer(p.rows, _ROW), p.labels, dropped)
-    items = _match(items, p, entry.image_id, dropped)
-    items = _one_per_human(items, p.labels, dropped)
+    items = _match(items, p, ref, dropped)
+    items = _one_per_human(items, p.labels, ref.source, dropped)
     lacking: list[tuple[str, ...]] = []
     instances = tuple(_with_mask(root, p.split, item, ref, dropped, lacking) for item in items)
     return Loaded(SourceImage(ref, instances), tuple(dropped), lacking=tuple(lacking))
@@ -209,7 +218,7 @@ def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropp
         reason = _fault(bad, labels[label], Box(x0, y0, x1, y1), clipped) or ("duplicate" if id_ in items else "")
         if reason:
             detail = f"{labels[label].mid} XMin, XMax, YMin, YMax = {sides}, {flags}"
-            dropped.append(_drop(id_, reason, detail, labels[label].name))
+            dropped.append(_drop(ref.source, id_, reason, detail, labels[label].name))
             continue
         instance = Instance(id_, labels[label].name, clipped, flags=_flags(flags))
         items[id_] = _Item(instance, label, box)
@@ -235,7 +244,7 @@ def _flags(said: Sequence[int]) -> Flags:
     return Flags(occluded=occluded, truncated=truncated, group=group, depiction=depiction, inside=inside)
 
 
-def _match(items: list[_Item], p: Payload, image_id: str, dropped: list[Dropped]) -> list[_Item]:
+def _match(items: list[_Item], p: Payload, ref: ImageRef, dropped: list[Dropped]) -> list[_Item]:
     """Give each mask to the nearest box of its class that has none yet."""
     items = list(items)
     for mask in p.masks:
@@ -249,11 +258,11 @@ def _match(items: list[_Item], p: Payload, image_id: str, dropped: list[Dropped]
             items[n] = items[n]._replace(mask=mask.name or "?")
         else:
             detail = f"{p.labels[mask.label].mid} {list(mask.box)} has no box of this class at this place"
-            dropped.append(_drop(f"{image_id}/mask", "mask_without_box", f"{mask.name}: {detail}"))
+            dropped.append(_drop(ref.source, f"{ref.image_id}/mask", "mask_without_box", f"{mask.name}: {detail}"))
     return items
 
 
-def _one_per_human(items: list[_Item], labels: Sequence[Label], dropped: list[Dropped]) -> list[_Item]:
+def _one_per_human(items: list[_Item], labels: Sequence[Label], source: str, dropped: list[Dropped]) -> list[_Item]:
     """The same human under two classes once: the more specific class stays, with the other's mask if it has none."""
     order = sorted(
         (n for n, item in enumerate(items) if labels[item.label].depth >= 0),
@@ -271,7 +280,7 @@ def _one_per_human(items: list[_Item], labels: Sequence[Label], dropped: list[Dr
             items[same] = items[same]._replace(mask=items[n].mask)
         reason = "duplicate" if items[same].label == items[n].label else "duplicate_label"
         detail = f"the same human as {items[same].instance.instance_id}"
-        dropped.append(_drop(items[n].instance.instance_id, reason, detail))
+        dropped.append(_drop(source, items[n].instance.instance_id, reason, detail))
     return [item for n, item in enumerate(items) if n not in gone]
 
 
@@ -297,10 +306,10 @@ def _with_mask(
     except images.ImageError as e:
         reason = "mask_missing" if e.reason == "missing" else "mask_unreadable"
         lacking.extend([looked] if e.reason == "missing" else [])
-        dropped.append(_drop(note, reason, f"{i.instance_id}: {e}"))
+        dropped.append(_drop(ref.source, note, reason, f"{i.instance_id}: {e}"))
         return i
     except ValueError as e:
-        dropped.append(_drop(note, "unsafe_path", f"{i.instance_id}: {e}"))
+        dropped.append(_drop(ref.source, note, "unsafe_path", f"{i.instance_id}: {e}"))
         return i
     return Instance(i.instance_id, i.label, i.box, mask, None, i.flags)
 
@@ -332,13 +341,13 @@ def _mask(root: Path, looked: tuple[str, ...], name: str, ref: ImageRef) -> Mask
     return mask
 
 
-def _drop(id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
-    return Dropped(id_ or "?", "harvest", reason, labelled(detail, label or "?"), NAME)
+def _drop(source: str, id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
+    return Dropped(id_ or "?", "harvest", reason, labelled(detail, label or "?"), source)
 
 
-def read(root: Path) -> Iterator[SourceImage]:
+def read(root: Path, name: str = NAME) -> Iterator[SourceImage]:
     """Every loadable photo with a human."""
-    return read_all(root, scan, load)
+    return read_all(root, name, scan, load)
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:

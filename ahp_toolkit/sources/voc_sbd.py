@@ -22,6 +22,7 @@ from ahp_toolkit.sources.writing import voc_sbd
 LICENCE = "annotations free for research with citation; photos under Flickr's terms of use"
 HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 CARRIES = frozenset({"mask", "label", "occluded", "truncated", "difficult"})
+RANK = 1
 
 _NAME = "voc_sbd"
 _VOC = ("VOCdevkit/VOC2012/", "VOC2012/", "")
@@ -81,7 +82,7 @@ def total(root: Path) -> int:
     return len(_stems(root, voc, "Annotations", ".xml") | _stems(root, sbd, "inst", ".mat"))
 
 
-def scan(root: Path) -> Iterator[Entry]:
+def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
     """Every photo with an XML or an SBD outline, in the order of ids.
 
     Raises:
@@ -96,7 +97,7 @@ def scan(root: Path) -> Iterator[Entry]:
         at += [f"{sbd}img/{stem}.jpg"] if stem in mats else []
         image, other = (*(at if stem in photos else at[::-1]), "")[:2]
         yield Entry(
-            f"{_NAME}/{stem}",
+            f"{name}/{stem}",
             _Photo(
                 image,
                 other,
@@ -120,9 +121,9 @@ def load(root: Path, entry: Entry) -> Loaded:
         size = said.size if said and said.size else stored_size(files[photo.image])
         width, height = usable_size(*size)
     except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, _NAME),), bad.looked(*looked))
+        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(*looked))
     stem = entry.image_id.partition("/")[2]
-    image = ImageRef(entry.image_id, _NAME, photo.image, width, height, f"voc/{stem}")
+    image = ImageRef(entry.image_id, entry.source, photo.image, width, height, f"voc/{stem}")
     outlined, numbered = _outlines(files, photo, image, dropped)
     boxed = _boxes(said, image, dropped)
     pairs = _pairs(boxed, outlined, numbered)
@@ -147,7 +148,7 @@ def _boxes(said: Annotated | None, image: ImageRef, dropped: list[Dropped]) -> d
             found[k] = Instance(instance_id, thing.label, box, flags=Flags(**thing.flags))
         except Bad as bad:
             label = "" if isinstance(thing, Bad) else thing.label
-            dropped.append(bad.dropped(instance_id, _NAME, label or PERSON))
+            dropped.append(bad.dropped(instance_id, image.source, label or PERSON))
     return found
 
 
@@ -160,11 +161,11 @@ def _outlines(
         if photo.voc_mask:
             return voc_files.voc_outlines(files[photo.voc_mask], files[photo.voc_class], *size), True
     except Bad as bad:
-        dropped.append(bad.dropped(f"{image.image_id}/mask", _NAME))
+        dropped.append(bad.dropped(f"{image.image_id}/mask", image.source))
     try:
         return (voc_files.sbd_outlines(files[photo.sbd], *size) if photo.sbd else []), False
     except Bad as bad:
-        dropped.append(bad.dropped(f"{image.image_id}/sbd", _NAME))
+        dropped.append(bad.dropped(f"{image.image_id}/sbd", image.source))
         return [], False
 
 
@@ -209,14 +210,14 @@ def _add_alone(
         instance_id = f"{image.image_id}#mask{outline.number}"
     if not outline.label:
         bad = Bad("unknown_category", "the mask is of none of the 20 classes")
-        dropped.append(bad.dropped(instance_id, _NAME, "?"))
+        dropped.append(bad.dropped(instance_id, image.source, "?"))
         return
     instances.append(Instance(instance_id, outline.label, outline.mask.box, outline.mask))
 
 
-def read(root: Path) -> Iterator[SourceImage]:
+def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
     """``scan`` and ``load`` in one."""
-    return read_all(root, scan, load)
+    return read_all(root, name, scan, load)
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:

@@ -7,7 +7,8 @@ photo key, so that they never fall into two splits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ahp_toolkit.core.records import Candidate, Dropped, ImageRef, Occluder
 from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.sources.base import PERSON
 from ahp_toolkit.stages.harvest import STAGE, Photo
 from ahp_toolkit.stages.near import Int, near_pairs, roots, union
@@ -28,10 +30,6 @@ from ahp_toolkit.storage.parquet import schema_of
 THUMB_DIFFERENCE = 8.0  # mean absolute grey level; two JPEG qualities of one photo differ by 1 to 3
 _PAIRS = 100_000  # thumbnails compared at a time
 _TYPES = {field.name: field.type for field in schema_of(Photo)}
-#: Where two sources annotate a photo equally well, the earlier in this list wins.
-RANK = ("coco", "voc_sbd", "openimages", "objects365", "lip", "ahp")
-#: Sources of crops: a whole photo, with all that is in it, wins over them however it is annotated.
-CROPS = ("lip",)
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,13 @@ def _load(path: str, _size: int, _mtime_ns: int, _inode: int) -> Duplicates:
     return Duplicates(said["group"], said["lost"])
 
 
-def find_duplicates(photos: Path) -> Duplicates:
+def find_duplicates(photos: Path, formats: Mapping[str, str]) -> Duplicates:
     """Group the photos of a harvest (table of `harvest.Photo`) and choose the one to keep of each group.
 
     Memory: some 150 bytes a photo; names are read of photos that have a double only.
+
+    Args:
+        formats: the format of each source, whose facts ``RANK`` and ``IS_CROP`` help to choose.
     """
     paths = parquet.parts(photos)
     parent = _joined_by_keys(paths)
@@ -68,7 +69,7 @@ def find_duplicates(photos: Path) -> Duplicates:
     a, b = (index[side] for side in near_pairs(values))
     alike = _alike(paths, a, b)
     union(parent, a[alike], b[alike])
-    return _choose(paths, roots(parent))
+    return _choose(paths, roots(parent), formats)
 
 
 def _column(paths: Sequence[Path], name: str) -> pa.ChunkedArray:
@@ -141,7 +142,7 @@ def _alike(paths: Sequence[Path], a: Int, b: Int) -> NDArray[np.bool_]:
     return out
 
 
-def _choose(paths: Sequence[Path], root: Int) -> Duplicates:
+def _choose(paths: Sequence[Path], root: Int, formats: Mapping[str, str]) -> Duplicates:
     """The best photo of each group of several, and what it replaces."""
     sizes = np.bincount(root, minlength=root.size)
     rows = _rows(paths, np.flatnonzero(sizes[root] > 1))
@@ -151,7 +152,7 @@ def _choose(paths: Sequence[Path], root: Int) -> Duplicates:
     group: dict[str, str] = {}
     lost: dict[str, str] = {}
     for ids in members.values():
-        best = min(ids, key=lambda i: _preference(rows[i]))
+        best = min(ids, key=lambda i: _preference(rows[i], formats))
         for i in ids:
             image_id = str(rows[i]["image_id"])
             if i != best:
@@ -174,12 +175,13 @@ def _rows(paths: Sequence[Path], wanted: Int) -> dict[int, dict[str, object]]:
     return out
 
 
-def _preference(row: dict[str, object]) -> tuple[bool, bool, int, str]:
-    """The photo that sorts first is kept: whole, then with a mask for all its people, then by source."""
+def _preference(row: dict[str, object], formats: Mapping[str, str]) -> tuple[bool, bool, int, str]:
+    """The photo that sorts first is kept: whole, then with a mask for all its people, then by its format's rank."""
     people, masks, source = int(str(row["people"])), int(str(row["masks"])), str(row["source"])
     all_masked = people > 0 and masks == people
-    rank = RANK.index(source) if source in RANK else len(RANK)
-    return (source in CROPS, not all_masked, rank, str(row["image_id"]))
+    facts = SOURCES.get(formats.get(source, source))
+    rank = getattr(facts, "RANK", sys.maxsize)
+    return (getattr(facts, "IS_CROP", False), not all_masked, rank, str(row["image_id"]))
 
 
 @dataclass(frozen=True)

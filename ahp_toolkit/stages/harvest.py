@@ -7,8 +7,8 @@ the image borders, and people of photos that cannot be decoded. Each rule is a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -61,10 +61,11 @@ class Photo:
 
 @dataclass(frozen=True)
 class Harvest:
-    """The stage function; ``roots`` maps a source's name to its data root. Items are (source, Entry)."""
+    """The stage function over (source, Entry); ``roots`` and ``formats`` give each source's data root and format."""
 
     roots: dict[str, str]
     rules: Rules
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, items: Sequence[tuple[str, Entry]]) -> Output:
         """One shard of photos."""
@@ -75,7 +76,7 @@ class Harvest:
 
     def _photo(self, source: str, entry: Entry, out: Output) -> None:
         root = locations.place(self.roots[source])
-        loaded = SOURCES.get(source).load(root, entry)
+        loaded = SOURCES.get(self.formats.get(source, source)).load(root, entry)
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
         out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))

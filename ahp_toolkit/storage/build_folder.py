@@ -84,6 +84,11 @@ class Build:
         """Data root by source."""
         return {k: locations.place(v) for k, v in dict(self.about.get("roots", {})).items()}
 
+    @property
+    def formats(self) -> dict[str, str]:
+        """Format by source."""
+        return dict(self.about.get("formats", {}))
+
     def has(self, table: str) -> bool:
         """Whether the table's folder holds at least one part."""
         return any((self.root / table).glob("part-*.parquet"))

@@ -100,13 +100,13 @@ OPTIONS = (
     ),
     (
         ("--parser", "hrnet", "--train", "debug"),
-        "--parser hrnet --train: .*body parsings, which ahp and lip bring; add",
+        "--parser hrnet --train: .*body parsings, which ahp and lip have; add",
     ),
     (("--decisions", "nope.jsonl"), "--decisions nope.jsonl: expected a file"),
     (("--scenes", "nope.csv"), "--scenes nope.csv: expected a file"),
     (("--places365", "a.pth", "b.txt"), "--places365 a.pth: expected a file"),
     (("--occluder-source", "lip"), r"--occluder-source lip: expected a source of this build \(coco\) or all; add"),
-    (("--occluder-source", "all,cocoo"), "no source is named 'cocoo'; did you mean coco?"),
+    (("--occluder-source", "all,cocoo"), "--occluder-source cocoo: expected a source of this build"),
     (("--scale", 0, 0), "scale: expected 0 < low <= high, got 0 to 0"),
 )
 

@@ -86,6 +86,20 @@ def test_scanning_has_one_order_and_its_entries_travel(name: str, module: Module
     assert all(p.is_file() for p in module.inputs(tmp_path))
 
 
+def test_ids_begin_with_the_name_that_the_user_gave(name: str, module: ModuleType, tmp_path: Path) -> None:
+    world.write(name, module, tmp_path)
+    plain = list(module.read(tmp_path, name))
+    named = list(module.read(tmp_path, "my-own_1"))
+    assert len(named) == len(plain) > 0
+    for mine, usual in zip(named, plain, strict=True):
+        assert mine.image.source == "my-own_1"
+        assert mine.image.image_id == usual.image.image_id.replace(name, "my-own_1", 1)
+        assert [i.instance_id.partition("#")[2] for i in mine.instances] == [
+            i.instance_id.partition("#")[2] for i in usual.instances
+        ]
+        assert all(i.instance_id.startswith(f"{mine.image.image_id}#") for i in mine.instances)
+
+
 def test_a_total_is_the_number_of_entries(name: str, module: ModuleType, tmp_path: Path) -> None:
     total = getattr(module, "total", None)
     if total is None:

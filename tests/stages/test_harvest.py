@@ -335,7 +335,7 @@ def test_grouping_of_photos_is_that_of_comparing_all_pairs(tmp_path):
         made.append(Photo(f"{source}/{i}", source, key, said, thumb.tobytes(), 1, i % 2))
     for part, first in enumerate(range(0, 300, 100)):
         parquet.write_records(tmp_path / f"part-{part:05d}.parquet", made[first : first + 100], Photo)
-    found = deduplicate.find_duplicates(tmp_path)
+    found = deduplicate.find_duplicates(tmp_path, {})
     assert (found.group, found.lost) == _all_pairs(made)
     assert len(found.lost) > 20
 
@@ -353,7 +353,7 @@ def _all_pairs(photos):
     group, lost = {}, {}
     for g in set(group_of):
         ids = [i for i in range(len(photos)) if group_of[i] == g]
-        key = lambda i: (photos[i].masks < 1, deduplicate.RANK.index(photos[i].source), photos[i].image_id)  # noqa: E731
+        key = lambda i: (photos[i].masks < 1, SOURCES.get(photos[i].source).RANK, photos[i].image_id)  # noqa: E731
         best = photos[min(ids, key=key)]
         group |= {photos[i].image_id: best.image_id for i in ids if photos[i] is not best}
         lost |= {photos[i].image_id: best.image_id for i in ids if photos[i].source != best.source}

@@ -221,7 +221,7 @@ def _untrained(work: Path) -> str:
 def _duplicates(work: Path, p: Point) -> dict[str, Any]:
     from ahp_toolkit.stages.deduplicate import find_duplicates
 
-    found = find_duplicates(_photo_table(work, int(p.size)))
+    found = find_duplicates(_photo_table(work, int(p.size)), {})
     return {"photos": int(p.size), "groups": len(found.group), "lost": len(found.lost)}
 
 
