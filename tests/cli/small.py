@@ -18,7 +18,7 @@ ENV.pop("AHP_DEBUG", None)
 #: A child that is ``ahp`` with something changed first. Started from the background it would inherit an ignored SIGINT.
 AHP = """import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from ahp_toolkit import cli
+from ahp_toolkit.cli import main as cli
 sys.argv[0] = 'ahp'
 {before}
 cli.main()

@@ -188,7 +188,7 @@ def test_a_stopped_bar_says_so(capsys):
 
 
 def test_every_event_is_in_the_modules_table():
-    root = Path(cli.__file__).parent.parent
+    root = Path(__file__).parents[2]
     code = "".join(p.read_text() for p in (root / "ahp_toolkit").rglob("*.py"))
     made = set(re.findall(r"(?:\blog\.event|\bevent)\(\s*\"(\w+)\"", code))
     assert {"run_start", "damaged", "photos_back", "replaced"} <= made
