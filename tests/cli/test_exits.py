@@ -26,7 +26,7 @@ def slow(self, items):
 harvest.Harvest.__call__ = slow
 """
 BROKEN = (
-    "from ahp_toolkit import doctor\ndef examine():\n    raise RuntimeError('no such gear')\ndoctor.examine = examine"
+    "from ahp_toolkit.cli import doctor\ndef examine():\n    raise RuntimeError('no such gear')\ndoctor.examine = examine"
 )
 
 

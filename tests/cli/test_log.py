@@ -133,7 +133,7 @@ def test_a_log_that_cannot_be_written_is_said_before_anything_runs(tmp_path):
 
 BAR = """
 import time
-from ahp_toolkit.core import progress
+from ahp_toolkit.runtime import progress
 progress.Progress.EVERY_S = 0.15
 with progress.Progress("making", 6, "thing") as bar:
     bar.skip(1)

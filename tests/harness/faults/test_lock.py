@@ -69,7 +69,7 @@ def test_a_lock_file_with_anything_in_it_is_no_lock(tmp_path):
 
 POOL = """
 import os, sys, time
-from ahp_toolkit.core import engines
+from ahp_toolkit.runtime import engines
 
 def work(task):
     time.sleep(0.05)
