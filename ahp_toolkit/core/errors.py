@@ -1,4 +1,4 @@
-"""The error a user causes, and the check for heavy optional packages."""
+"""The error a user causes, and the extras that install heavy optional packages."""
 
 from __future__ import annotations
 
@@ -24,13 +24,35 @@ class StorageError(Exception):
     """
 
 
-def require(package: str, needed_for: str, install: str | None = None) -> None:
+#: Importable package -> the extra of ahp-toolkit that installs it.
+EXTRAS = {
+    **dict.fromkeys(("fiftyone", "markdown", "pymongo", "bson"), "review"),
+    **dict.fromkeys(("torch", "torchvision", "lightning", "timm", "transformers", "safetensors"), "train"),
+    **dict.fromkeys(("segmentation_models_pytorch", "pytorch_fid", "tensorboard", "huggingface_hub"), "train"),
+    **dict.fromkeys(("ray", "psutil"), "ray"),
+    **dict.fromkeys(("fsspec", "upath", "s3fs", "gcsfs", "adlfs"), "storage"),
+}
+
+
+def install_line(package: str) -> str:
+    """The pip line that installs an importable ``package``, by its extra where it has one."""
+    extra = EXTRAS.get(package)
+    return f"pip install 'ahp-toolkit[{extra}]'" if extra else f"pip install {package}"
+
+
+def require(package: str, needed_for: str) -> None:
     """Check that an importable ``package`` is installed.
 
     Raises:
         UserError: with the line that installs it.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"{needed_for} needs the package {package}, which is not installed: pip install {install or package}"
-        )
+        raise UserError(f"{needed_for} needs the package {package}, which is not installed: {install_line(package)}")
+
+
+def missing_extra(error: ModuleNotFoundError) -> UserError | None:
+    """The line for a user whose install lacks an extra; None for a module that no extra installs."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return UserError(f"this needs the package {package}, which is not installed: {install_line(package)}")

@@ -25,9 +25,7 @@ def slow(self, items):
     return out
 harvest.Harvest.__call__ = slow
 """
-BROKEN = (
-    "from ahp_toolkit.cli import doctor\ndef examine():\n    raise RuntimeError('no such gear')\ndoctor.examine = examine"
-)
+BROKEN = "from ahp_toolkit.cli import doctor\ndef examine():\n    raise RuntimeError('no such gear')\ndoctor.examine = examine"
 
 
 def test_a_users_error_is_one_line_and_status_2(tmp_path):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ahp_toolkit.cli import main as cli
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime import logging
 from ahp_toolkit.runtime.progress import Progress, draws
