@@ -201,7 +201,12 @@ def review(o: Options) -> tuple[Result, Thresholds]:
     parts = parts_of(o.out / "parse")
     ruled = [""] * len(parts)
     if rule is not None:
-        o.run(Job("decide", o.out / "decide", Decide(rule), {MAIN: Decision}, base, shard_size=1, unit="part"), parts)
+        learned = o.review == "provisional" and provisional.OPINION.exists()
+        things = str((o.out / "harvest" / "occluders").resolve()) if learned else ""
+        opinion = {"opinion": hashing.digest_file(provisional.OPINION)} if learned else {}
+        fn = Decide(rule, things)
+        job = Job("decide", o.out / "decide", fn, {MAIN: Decision}, base | opinion, shard_size=1, unit="part")
+        o.run(job, parts)
         ruled = parts_of(o.out / "decide")
     sorted_out = sorted((o.out / "triage").glob("part-*.parquet"))
     triage = str((o.out / "triage").resolve()) if sorted_out else ""
@@ -212,9 +217,9 @@ def review(o: Options) -> tuple[Result, Thresholds]:
     key = base | {"cut": asdict(cut), "logs": [hashing.digest_file(Path(p)) for p in logs]}
     key |= {"scenes": hashing.digest_file(Path(scenes)) if scenes else "", "merge": asdict(o.merge)}
     key |= {"refine": hashing.digest_files(proposed), "triage": hashing.digest_files(sorted_out)}
-    fn = Review(cut, logs, scenes, o.merge, refine, triage)
     tables = {MAIN: Human, "decisions": Decision}
-    job = Job("review", o.out / "review", fn, tables, key, shard_size=1, unit="part")
+    work = Review(cut, logs, scenes, o.merge, refine, triage)
+    job = Job("review", o.out / "review", work, tables, key, shard_size=1, unit="part")
     return o.run(job, list(zip(parts, ruled, strict=True))), cut
 
 

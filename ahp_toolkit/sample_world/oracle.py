@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Decision, Segmented
+from ahp_toolkit.core.records import Decision, Occluder, Segmented
 from ahp_toolkit.sample_world.truth import FOLDER, Truth, read_truth
 
 REVIEWER = "oracle"
@@ -39,7 +40,7 @@ class Oracle:
     roots: tuple[str, ...]
     formats: tuple[tuple[str, str], ...] = ()
 
-    def __call__(self, s: Segmented) -> Decision | None:
+    def __call__(self, s: Segmented, others: Sequence[Occluder] | None = None) -> Decision | None:
         """The decision on one segmented human, or None."""
         source, slash, rest = s.candidate.candidate_id.partition("/")
         known = f"{dict(self.formats).get(source, source)}{slash}{rest}"

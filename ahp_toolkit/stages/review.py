@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.masks import Mask
-from ahp_toolkit.core.records import Decision, Dropped, Human, Segmented
+from ahp_toolkit.core.records import Decision, Dropped, Human, Occluder, Segmented
 from ahp_toolkit.decisions.candidates import TRIAGE, auto_discarded
+from ahp_toolkit.decisions.features import things_by_photo
 from ahp_toolkit.decisions.mask_history import Case, cases, digest
 from ahp_toolkit.decisions.merge import Merge, outcome
 from ahp_toolkit.decisions.proposals import every
@@ -97,16 +98,22 @@ def _cut(ordered: list[float], start: int, per_hash: Counter[float], want: int) 
 
 @dataclass(frozen=True)
 class Decide:
-    """The stage function that applies a rule to each segmented human. Items: paths of Segmented parts."""
+    """The stage function that applies a rule to each segmented human. Items: paths of Segmented parts.
 
-    rule: Callable[[Segmented], Decision | None]
+    ``occluders`` is the harvest's folder of things by photo, which the rule may look at, or ''.
+    """
+
+    rule: Callable[[Segmented, Sequence[Occluder] | None], Decision | None]
+    occluders: str = ""
 
     def __call__(self, items: Sequence[str]) -> Output:
-        """One part: a Decision for each human the rule has a word on."""
+        """One part: a Decision for each human that the rule decides on."""
         out = Output({MAIN: []})
         for path in items:
+            things = things_by_photo(Path(self.occluders) / Path(path).name) if self.occluders else None
             for s in parquet.read_records(Path(path), Segmented):
-                decision = self.rule(s)
+                others = None if things is None else things.get(s.candidate.image.image_id, [])
+                decision = self.rule(s, others)
                 if decision is not None:
                     out.tables[MAIN].append(decision)
                     out.counts[decision.verdict] += 1

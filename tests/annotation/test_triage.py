@@ -14,6 +14,7 @@ from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode, encode_labels
 from ahp_toolkit.core.records import Decision, Flags, Neighbours
+from ahp_toolkit.decisions import features as shape
 from ahp_toolkit.decisions import log
 from ahp_toolkit.decisions.triage import features, models, triage
 from ahp_toolkit.decisions.triage.triage import Settings, Triage
@@ -200,7 +201,7 @@ def test_what_stands_lower_stands_nearer():
     assert math.isnan(get(features.row_of(one), "contact_nearer")) and get(alone, "solidity") == 1.0
     bitten = one.mask.decode()
     bitten[30:50, 14:] = False
-    assert features.solidity(encode(bitten)) < 0.9
+    assert shape.solidity(encode(bitten)) < 0.9
 
 
 def test_embeddings_become_components_and_bad_tables_are_refused(tmp_path):

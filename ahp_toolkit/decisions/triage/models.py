@@ -86,16 +86,17 @@ def _logistic() -> Any:
 def rule_scores(x: Floats) -> Floats:
     """The cold start [n]: the rule's verdict first, then how much touches the human and how good its mask looks.
 
-    In (0, 1), an order rather than a probability. ``x`` has the columns of `NAMES`.
+    In (0, 1), an order rather than a probability; the certainty of the classifier learned from people where there is
+    one. ``x`` has the columns of `NAMES`.
     """
     column = {name: np.nan_to_num(x[:, i], nan=0.0) for i, name in enumerate(NAMES)}
     touched = np.maximum(column["mask_contact"], 0.5 * column["box_cover"]).clip(0, 1)
     depth = np.isfinite(x[:, NAMES.index("contact_nearer")])  # touching what stands behind is no reason to discard
     touched = np.where(depth, column["contact_nearer"], touched)
     bad = 0.5 * touched + 0.2 * column["stray"].clip(0, 1) + 0.2 * (column["border_touch"] > 0)
-    return (
-        0.02 + np.where(depth, 0.2, 0.6) * column["rule"] + 0.3 * (1 - bad) * (0.5 + 0.5 * column["score"].clip(0, 1))
-    )
+    looks = 0.3 * (1 - bad) * (0.5 + 0.5 * column["score"].clip(0, 1))
+    plain = 0.02 + np.where(depth, 0.2, 0.6) * column["rule"] + looks
+    return np.where(np.isfinite(x[:, NAMES.index("certainty")]), column["certainty"], plain)
 
 
 def quality(scores: Floats, y: Bools) -> dict[str, Any]:
