@@ -31,7 +31,6 @@ from ahp_toolkit.stages.harvest import Rules
 from ahp_toolkit.stages.review import SplitSizes
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage.locations import place
-from ahp_toolkit.storage.missing import Away
 
 PACKAGES = ("ahp-toolkit", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pycocotools", "simplejpeg", "torch")
 
@@ -109,15 +108,12 @@ def build(o: Options, s: Synthesis, say: Say, stop_after: str | None = None) -> 
     r = flow.harvest(o)
     say(r, _harvest_words(r))
     if not dry.running():
+        if before.get("roots") != o.names:  # the annotations are the same ones elsewhere: the photos may not be there
+            o.mounted()()
         write_about(o, s)
     if stop_after == "harvest":
         return None
-    try:
-        return _from_people(o, s, say, stop_after)
-    except Away:
-        if before.get("roots") and not r.fresh:  # of the roots that the harvest was made from, one has them
-            disk.write_json(o.out / "build.json", disk.read_json(o.out / "build.json") | {"roots": before["roots"]})
-        raise
+    return _from_people(o, s, say, stop_after)
 
 
 def _from_people(o: Options, s: Synthesis, say: Say, stop_after: str | None) -> Path | None:

@@ -21,12 +21,12 @@ from ahp_toolkit.decisions.proposals import first_at
 from ahp_toolkit.runtime import dry
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import Engine
-from ahp_toolkit.runtime.stage import MAIN, Job, Result, finished, forget_stale, run, standing
+from ahp_toolkit.runtime.stage import MAIN, Job, Result, finished, forget_stale, run
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.stages.deduplicate import Unite, find_duplicates
-from ahp_toolkit.stages.harvest import Harvest, Photo, Rules
+from ahp_toolkit.stages.harvest import Harvest, Photo, Rules, entries_of
 from ahp_toolkit.stages.review import Decide, Review, SplitSizes, Thresholds, decisions_on, forget, thresholds
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage import files, missing, parquet
 
 #: Told after each stage: what it made, in words.
 Say = Callable[[Result, str], None]
@@ -65,6 +65,10 @@ class Options:
         """The format of a source."""
         return self.formats.get(name, name)
 
+    def mounted(self) -> Callable[[], None]:
+        """The check of a stage that reads photos: the data roots hold photos of the harvest."""
+        return missing.mounted(self.names, self.out / "harvest", self.out / "harvest" / "occluders")
+
     def run(self, job: Job, items: list[Any], carry: Result | None = None) -> Result:
         """Run a job over a list of items with this build's engine and progress."""
         return self.stream(job, lambda: items, len(items), carry)
@@ -98,17 +102,16 @@ def harvest(o: Options) -> Result:
     raw, found = o.out / ".harvest.raw", o.out / ".harvest.raw.json"
     tables = {MAIN: Candidate, "occluders": Occluder, "duplicates": Candidate}
     unite = Unite(str(raw), str(found))
-    job = Job("harvest", o.out / "harvest", unite, tables, key, shard_size=1, unit="part", roots=o.names)
-    done = standing(job)
+    job = Job("harvest", o.out / "harvest", unite, tables, key, shard_size=1, unit="part")
+    done = finished(job.folder, job.key_digest)
     if done is not None:
         if not dry.running():
             forget_stale(job)
             _forget(raw, found)
         return done
     raw_tables = {MAIN: Candidate, "occluders": Occluder, "photos": Photo}
-    first = Job(
-        "harvest", raw, Harvest(o.names, o.rules, formats), raw_tables, key, growing=True, unit="photo", by_source=True
-    )
+    fn = Harvest(o.names, o.rules, formats)
+    first = Job("harvest", raw, fn, raw_tables, key, growing=True, unit="photo")
     read = o.stream(first, lambda: _entries(o), _total(o))
     if read.fresh:
         files.remove_tree(job.partial)  # its shards are of a raw harvest that is gone
@@ -135,7 +138,7 @@ def _total(o: Options) -> int | None:
 
 def _entries(o: Options) -> Iterator[tuple[str, Any]]:
     for name, root in sorted(o.roots.items()):
-        for entry in SOURCES.get(o.format_of(name)).scan(root, name):
+        for entry in entries_of(SOURCES.get(o.format_of(name)), root, name):
             yield name, entry
 
 
@@ -145,7 +148,7 @@ def segment(o: Options) -> Result:
 
     weights = o.segmenter_weights or _trained(o, o.segmenter)
     made, parts = job(o.out / "segment", o.out / "harvest", Segment(o.segmenter, weights, o.device, o.names))
-    return o.run(replace(made, known=o.out / "harvest"), parts)
+    return o.run(replace(made, check=o.mounted()), parts)
 
 
 def parse(o: Options) -> Result:
@@ -154,7 +157,7 @@ def parse(o: Options) -> Result:
 
     weights = o.parser_weights or _trained(o, o.parser)
     made, parts = job(o.out / "parse", o.out / "segment", Parse(o.parser, weights, o.device, o.names))
-    return o.run(replace(made, known=o.out / "harvest"), parts)
+    return o.run(replace(made, check=o.mounted()), parts)
 
 
 def _trained(o: Options, name: str) -> str | None:
@@ -249,7 +252,7 @@ def classify_scenes(o: Options, places: tuple[Path, Path]) -> dict[str, str]:
     key |= {"code": code_digest("ahp_toolkit.stages.scene_labels")}
     fn = Classify(weights, categories, o.device, o.names)
     job = Job("scenes", o.out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part", network=True)
-    o.run(replace(job, known=o.out / "harvest"), parts_of(o.out / "parse"))
+    o.run(replace(job, check=o.mounted()), parts_of(o.out / "parse"))
     return {s.image_id: s.scene for s in parquet.read_records(job.folder, SceneLabel)}
 
 

@@ -24,7 +24,7 @@ from ahp_toolkit.runtime.stage import MAIN, Job, Result, finished, run
 from ahp_toolkit.stages.bank import Bank, shares
 from ahp_toolkit.stages.materialize import BESIDE, Materialize, WrittenSample, file_name, files_digest, forget
 from ahp_toolkit.stages.review import Thresholds
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage import files, missing, parquet
 from ahp_toolkit.storage.lock import lock
 
 #: The source of the paper's occluders (spec §2), and the word for all of a build's.
@@ -146,7 +146,7 @@ def split(o: Options, s: Synthesis, name: str) -> Result:
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
     network = s.initial != "simulated"
     job = Job(name, o.out / "splits" / name, fn, tables, key, 16, True, "human", network, beside=BESIDE)
-    job = replace(job, known=o.out / "harvest")
+    job = replace(job, check=o.mounted())
     items = lambda: synthesize.tasks(humans, ids, targets)  # noqa: E731
     return o.stream(job, items, ids.every)
 
@@ -234,13 +234,14 @@ def materialize(
         former = files.read_sealed(marks / "stage.json") or {}
         if former.get("key_digest") == job.key_digest:
             fn = replace(fn, before=str(marks))
-        job = replace(job, fn=fn, known=root / "harvest")
+        job = replace(job, fn=fn, check=missing.mounted(roots, root / "harvest", root / "harvest" / "occluders"))
         items = [p.name for p in parquet.parts(folder)]
         with lock(marks.parent):
             with suppress(UserError):  # no whole table stands: nothing is known of what was written
                 _forget(_made(marks) - _names(folder), to, what)  # the split no longer has them
             result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
-            if not _written(marks, to, what):  # a picture was lost or damaged since
+            again = not result.fresh and result.counts["dropped"] > 0  # a photo may be there now
+            if again or not _written(marks, to, what):  # or a picture was lost or damaged since
                 result = run(job, lambda items=items: items, engine=engine, total=len(items), anew=True)  # type: ignore[misc]
             _forget(_names(folder) - _made(marks), to, what)  # dropped now, and not whole since an earlier call
             files.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample

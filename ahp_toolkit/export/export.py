@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from ahp_toolkit.storage.lock import lock
 #: Formats that are made of pictures whatever ``images`` says.
 PICTURE_FORMATS = ("ahp", "webdataset")
 #: Photos of each source that are looked for before anything is written.
-PROBED = 20
 #: What an export says of itself; what the one before said, while the next is being made.
 ABOUT, FORMER = "export.json", ".export.former.json"
 
@@ -60,7 +59,7 @@ def export(
     if not any(totals.values()):
         raise UserError(f"{build.root}: no {what} in {', '.join(splits)} to export; run `ahp build` to its end first")
     if images:
-        _refuse_away(build, [s for s in splits if totals[s]], what)
+        _check_mounted(build, [s for s in splits if totals[s]], what)
     with lock(out):
         files.forget_unfinished(out, deep=True)
         return _write(build, plugin, out, fmt, totals, what, images, render, quiet)
@@ -165,32 +164,16 @@ def _check(splits: Sequence[str], what: str, images: bool, render: Render | None
         raise UserError("pictures of samples need a renderer; give one, or export without pictures")
 
 
-def _refuse_away(build: Build, splits: Sequence[str], what: str) -> None:
-    """Refuse where a source's disk is away: its pictures of a former export would go.
+def _check_mounted(build: Build, splits: Sequence[str], what: str) -> None:
+    """Refuse where a source's disk is not mounted: its pictures of a former export would be removed.
 
     Raises:
-        absent.Away: when none of a source's first `PROBED` photos is there, nor others that the harvest has had.
+        UserError: when not one of the photos of a source that are looked for is there.
     """
-    looked, found, lost = Counter[str](), set[str](), list[missing.Absent]()
-    for source, path in _photos(build, splits, what):
-        if source in found or looked[source] >= PROBED or source not in build.roots:
-            continue
-        looked[source] += 1
-        if missing.there(build.roots[source], path):
-            found.add(source)
-        else:
-            lost.append((source, path))
-    roots = {source: str(root) for source, root in build.roots.items()}
-    missing.refuse("export", roots, lost, found, by_source=True, known=build.root / "harvest")
-
-
-def _photos(build: Build, splits: Sequence[str], what: str) -> Iterator[tuple[str, str]]:
-    """(source, path) of the photos of the people, and of what occludes them."""
     tables = [f"splits/{s}/humans" for s in splits]
-    if what == SAMPLES:
+    if build.has("harvest"):  # its photos are many: a small split whose few photos are lost is no reason to refuse
+        tables = ["harvest", "harvest/occluders"]
+    elif what == SAMPLES:
         tables = [t for s in splits for t in (f"splits/{s}", f"splits/{s}/occluders")]
-    elif build.has("review"):
-        tables = ["review"]
-    for table in tables:
-        found = build.columns(table, "image.source", "image.path")
-        yield from zip(*(found[n].to_pylist() for n in ("image.source", "image.path")), strict=True)
+    roots = {source: str(root) for source, root in build.roots.items()}
+    missing.check_mounted(roots, *(build.root / table for table in tables))

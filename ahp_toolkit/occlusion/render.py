@@ -30,16 +30,6 @@ class Renderer:
         self._cutouts = lru_cache(maxsize=256)(partial(_cut, self._photos))
         self._bad: set[str] = set()
 
-    @property
-    def missing(self) -> set[tuple[str, ...]]:
-        """(source, path) of the photos that were asked for and are not there."""
-        return self._photos.missing
-
-    @property
-    def there(self) -> set[str]:
-        """Sources of which a photo that was asked for was there."""
-        return self._photos.there
-
     def photo(self, image: ImageRef) -> images.Rgb:
         """RGB uint8 [H, W, 3] of a photo in the frame of its annotations.
 

@@ -11,7 +11,6 @@ stage_result    stage, counts, dropped (reasons and numbers), fresh (false: it s
 message, output what the command says to the person on stderr, and on stdout: message
 replaced        split, stayed, were: a val or test made anew, and how many of its humans the new one has
 damaged         path: a file that is no longer what a stage left; the stage is made anew
-photos_back     path: a photo that was missing when a stage was made, and is there now; the stage is made anew
 warning         message, source (the library's logger, or the category)
 error           kind (user, machine, internal, interrupted), message; traceback where it is internal
 run_end         status (the exit status), seconds

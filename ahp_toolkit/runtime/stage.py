@@ -5,7 +5,7 @@ tables. Shards are cut by position, never by the number of workers, and random n
 bytes do not depend on who ran what. Work in progress lies in ``.<stage>-<key>`` beside the stage's folder; a shard is
 done when its ``shard-NNNNN.json`` stands there and the files that it names have the content it names; the finished
 folder replaces the old one by rename. Killed at any moment, the same call goes on from the last whole shard; a stage
-that was damaged after its end, or lacks photos that are there now, is made anew; one that finds no photo makes nothing.
+that was damaged after its end is made anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from ahp_toolkit.runtime import dry, logging, signals, timing
 from ahp_toolkit.runtime.engines import SEEN, Engine, Task, Work, using
 from ahp_toolkit.runtime.progress import Progress
 from ahp_toolkit.storage import files as disk
-from ahp_toolkit.storage import missing as absent
 from ahp_toolkit.storage import parquet
 from ahp_toolkit.storage.parquet import to_table
 
@@ -36,21 +35,11 @@ MAIN = ""  # the name of a stage's own table: its parts lie in the stage's folde
 
 @dataclass
 class Output:
-    """What a stage function makes of one shard: records by table name, rejects with reasons, counts.
-
-    ``missing``: photos that were asked for and are not there; ``there``: sources of which one was.
-    """
+    """What a stage function makes of one shard: records by table name, rejects with reasons, counts."""
 
     tables: dict[str, list[Any]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    missing: set[absent.Absent] = field(default_factory=set)
-    there: set[str] = field(default_factory=set)
-
-    def saw(self, missing: set[absent.Absent], there: set[str]) -> None:
-        """Take over what a reader of photos saw."""
-        self.missing |= missing
-        self.there |= there
 
 
 @dataclass(frozen=True)
@@ -59,9 +48,8 @@ class Job:
 
     ``growing`` shards double in size every eight, up to 32 times ``shard_size``: small inputs fill all workers, large
     ones do not make too many files. ``network``: the function runs a network, which an engine may give a GPU.
-    ``roots``: data roots of photos by source, where not ``fn.roots``. ``beside``: what others lay in the stage's
-    folder, which stays when it is made anew to the same digest. ``by_source``: a source none of whose photos is there
-    ends it; else it ends where no source has one; but not where the harvest that is ``known`` has some that are there.
+    ``beside``: what others lay in the stage's folder, which stays when it is made again with the same digest.
+    ``check``: called before the first shard; raises `UserError` where the stage cannot be made now.
     """
 
     name: str
@@ -73,15 +61,8 @@ class Job:
     growing: bool = False
     unit: str = "record"
     network: bool = False
-    roots: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
-    by_source: bool = False
-    known: Path | None = None
-
-    @property
-    def photos(self) -> Mapping[str, str]:
-        """Where the photos lie that the stage reads: data roots by source."""
-        return self.roots or getattr(self.fn, "roots", {})
+    check: Callable[[], None] | None = None
 
     def size_of(self, number: int) -> int:
         """Items in shard ``number``."""
@@ -131,16 +112,6 @@ def finished(folder: Path, key_digest: str | None = None) -> Result | None:
     return Result(said["name"], folder, said["counts"], said["dropped"], said["digest"], False)
 
 
-def standing(job: Job) -> Result | None:
-    """What `finished` finds of a job; None, too, where a photo that was missing then is there now."""
-    done = finished(job.folder, job.key_digest)
-    found = absent.back(job.photos, absent.missing_in(job.folder)) if done is not None else ""
-    if found:
-        logging.event("photos_back", "warning", path=found)
-        sys.stderr.write(f"{found}: was missing when {job.folder} was made; {dry.anew()}\n")
-    return None if found else done
-
-
 def _stands(folder: Path, files: Mapping[str, str]) -> bool:
     """Whether a stage's files are what it left; says which is not: the stage is then made anew."""
     for name, digest in files.items():
@@ -180,15 +151,17 @@ def run(
         anew: run even where a whole result stands.
 
     Raises:
-        UserError: what a stage function or an input says a user must mend; when none of the photos asked for is there.
+        UserError: what a stage function, an input or the job's check says a user must mend.
     """
-    done = None if anew else standing(job) or (standing(job) if _ended(job) else None)
+    done = None if anew else finished(job.folder, job.key_digest) or _ended(job)
     if done is not None:
         if not dry.running():
             forget_stale(job)
         _tell(done)
         return done
     dry.stop(job.name, job.folder, total, len(list(job.partial.glob("shard-*.json"))))
+    if job.check is not None:
+        job.check()
     start = time.monotonic()
     forget_stale(job)
     job.partial.mkdir(parents=True, exist_ok=True)
@@ -239,7 +212,6 @@ class _Shard:
         reasons = Counter(f"{d.source}/{d.reason}" if d.source else d.reason for d in out.dropped)
         digests = {n: hashlib.sha256(data).hexdigest() for n, data in files}
         mark = {"counts": counts, "dropped": reasons, "seconds": logging.seconds(start), "files": digests}
-        mark |= {"missing": absent.noted(out.missing), "there": sorted(out.there)}
         return _Made(len(items), [*files, (_mark(Path(), number).name, disk.sealed(mark))])
 
     def keep(self, made: _Made) -> int:
@@ -279,7 +251,7 @@ def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[in
         if not shard and number > 0:
             return
         said = _made(_mark(job.partial, number))
-        if said is not None and not absent.back(job.photos, said.get("missing", ())):
+        if said is not None:
             bar.skip(len(shard))
         else:
             yield number, shard
@@ -307,8 +279,6 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     reasons: Counter[str] = Counter()
     spent: list[float] = []
     files: dict[str, str] = {}
-    missing: list[absent.Absent] = []
-    there: set[str] = set()
     marks = sorted(job.partial.glob("shard-*.json"))
     for mark in marks:
         said = _made(mark)
@@ -318,14 +288,10 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
         reasons.update(said["dropped"])
         spent.append(said["seconds"])
         files.update(said["files"])
-        missing = absent.noted(missing, said["missing"])
-        there.update(said["there"])
-    absent.refuse(job.name, job.photos, missing, there, job.by_source, job.known)
     inherited = []
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
         reasons.update(carry.dropped)
-        missing = absent.noted(missing, absent.missing_in(carry.folder))
         inherited = [carry.folder / "dropped.parquet"]
     dropped = job.partial / "dropped.parquet"
     parquet.concat([*inherited, *parquet.parts(job.partial / "dropped")], dropped)
@@ -344,7 +310,6 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
         "digest": digest,
         "shards": len(marks),
         "files": kept,
-        "missing": missing,
     }
     before = carry.folder if carry else None
     timing.write(job.partial, counts["in"], spent, time.monotonic() - start, workers, before)

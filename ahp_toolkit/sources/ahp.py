@@ -100,7 +100,7 @@ def load(root: Path, entry: Entry) -> Loaded:
         mask = labels_of(label_path, image.width, image.height) > 0
         box = tight_box(mask)
     except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),), lacking=bad.lacks(labels))
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),))
     parsing, dropped = _parsing(parsing_path, image)
     return Loaded(SourceImage(image, (Instance(instance_id, PERSON, box, masks.encode(mask), parsing),)), dropped)
 

@@ -53,13 +53,12 @@ class Loaded:
 
     An instance's id has a ``#``; what is wrong with a file that an instance can do without is ``<image id>/mask``.
     ``looked``: where a photo that is not there was looked for, below the data root; with an image, which may be made
-    without a look at its photo, where that may lie. ``lacking``: the same of each label picture that is not there.
+    without a look at its photo, where that may lie.
     """
 
     image: SourceImage | None
     dropped: tuple[Dropped, ...] = ()
     looked: tuple[str, ...] = ()
-    lacking: tuple[tuple[str, ...], ...] = ()
 
 
 def was_human(dropped: Dropped) -> bool:

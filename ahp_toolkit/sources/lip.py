@@ -106,7 +106,7 @@ def load(root: Path, entry: Entry) -> Loaded:
     try:
         return Loaded(SourceImage(image, (_person(instance_id, labels, image),)))
     except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),), lacking=bad.lacks(crop.labels))
+        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),))
 
 
 def _photo_key(entry: Entry) -> str:

@@ -182,9 +182,8 @@ def load(root: Path, entry: Entry) -> Loaded:
     items = _items(ref, np.frombuffer(p.rows, _ROW), p.labels, dropped)
     items = _match(items, p, ref, dropped)
     items = _one_per_human(items, p.labels, ref.source, dropped)
-    lacking: list[tuple[str, ...]] = []
-    instances = tuple(_with_mask(root, p.split, item, ref, dropped, lacking) for item in items)
-    return Loaded(SourceImage(ref, instances), tuple(dropped), lacking=tuple(lacking))
+    instances = tuple(_with_mask(root, p.split, item, ref, dropped) for item in items)
+    return Loaded(SourceImage(ref, instances), tuple(dropped))
 
 
 def _folders(split: str, key: str) -> tuple[str, ...]:
@@ -290,22 +289,15 @@ def _same(a: _Item, b: _Item) -> bool:
     return not one_group and a.instance.box.iou(b.instance.box) >= SAME_HUMAN_IOU
 
 
-def _with_mask(
-    root: Path, split: str, item: _Item, ref: ImageRef, dropped: list[Dropped], lacking: list[tuple[str, ...]]
-) -> Instance:
-    """The instance with its mask; without it, and a note ``<image id>/mask``, where it is missing or unreadable.
-
-    Where it was looked for, and is not, goes to ``lacking``.
-    """
+def _with_mask(root: Path, split: str, item: _Item, ref: ImageRef, dropped: list[Dropped]) -> Instance:
+    """The instance with its mask; without it, and a note ``<image id>/mask``, where it is missing or unreadable."""
     i, note = item.instance, f"{ref.image_id}/mask"
     if not item.mask:
         return i
     try:
-        looked = _mask_places(split, item.mask)
-        mask = _mask(root, looked, item.mask, ref)
+        mask = _mask(root, _mask_places(split, item.mask), item.mask, ref)
     except images.ImageError as e:
         reason = "mask_missing" if e.reason == "missing" else "mask_unreadable"
-        lacking.extend([looked] if e.reason == "missing" else [])
         dropped.append(_drop(ref.source, note, reason, f"{i.instance_id}: {e}"))
         return i
     except ValueError as e:

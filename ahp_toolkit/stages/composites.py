@@ -18,7 +18,7 @@ from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, run
 from ahp_toolkit.stages.materialize import BESIDE
 from ahp_toolkit.stages.synthesize import Initial, Synth
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage import files, missing, parquet
 from ahp_toolkit.storage.images import ImageError
 
 
@@ -51,7 +51,6 @@ class Freeze:
             if c.human not in out.tables["humans"]:
                 out.tables["humans"].append(c.human)
             out.tables["occluders"].append(c.occluder)
-        out.saw(render.missing, render.there)
         return out
 
     def _sample(self, c: Composite, render: Renderer) -> Sample:
@@ -111,7 +110,8 @@ def write_test(
     }
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
     job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite", beside=BESIDE)
-    return run(replace(job, known=root / "harvest"), lambda: found, total=len(found), quiet=True)
+    job = replace(job, check=missing.mounted(fn.roots, root / "harvest"))
+    return run(job, lambda: found, total=len(found), quiet=True)
 
 
 def roots_of(root: Path) -> dict[str, str]:

@@ -7,7 +7,8 @@ the image borders, and people of photos that cannot be decoded. Each rule is a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,12 +22,10 @@ from ahp_toolkit.core.neighbours import neighbours_of
 from ahp_toolkit.core.records import Candidate, Dropped, ImageRef, Instance, Occluder
 from ahp_toolkit.runtime.stage import MAIN, Output
 from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.sources.base import PERSON, Entry, was_human
+from ahp_toolkit.sources.base import PERSON, Entry, Source, was_human
 from ahp_toolkit.storage import images, locations, missing
 
 STAGE = "harvest"
-#: Faults that a source finds in a photo that is there.
-OPENED = ("corrupt", "empty", "size_mismatch", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ class Harvest:
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
         out.counts[f"images/{source}"] += 1
         out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))
-        out.missing |= {(source, *looked) for looked in loaded.lacking}
-        if loaded.image is None and loaded.looked:
-            out.missing.add((source, *loaded.looked))
-        elif loaded.image is None and any(d.reason in OPENED for d in loaded.dropped):
-            out.there.add(source)
         if loaded.image is None:
             return
         image, instances = loaded.image.image, loaded.image.instances
@@ -94,22 +88,14 @@ class Harvest:
         out.dropped.extend(dropped)
         sources_of_occlusion = [i for i in instances if i.mask is not None and not (i.flags.crowd or i.flags.group)]
         if not kept and not sources_of_occlusion:
-            # asked of one photo a shard: it only tells whether the disk is there
-            if source not in out.there and missing.there(root, image.path):
-                out.there.add(source)
             return
         try:
             image, phash, thumb = self._verify(root, image)
         except (images.ImageError, ValueError) as e:
             reason = f"image_{e.reason}" if isinstance(e, images.ImageError) else "unsafe_path"
-            if reason == "image_missing":
-                out.missing.add((source, *(loaded.looked or (image.path,))))
-            elif reason != "unsafe_path":
-                out.there.add(source)
             out.dropped.extend(Dropped(i.instance_id, STAGE, reason, str(e), source) for i in kept)
             out.counts[f"occluders_lost/{source}"] += len(sources_of_occlusion)
             return
-        out.there.add(source)
         _emit(out, image, instances, kept, sources_of_occlusion)
         masks = sum(i.mask is not None for i in kept)
         out.tables["photos"].append(Photo(image.image_id, source, image.photo, phash, thumb, len(kept), masks))
@@ -148,6 +134,43 @@ class Harvest:
         except images.ImageError as e:
             raise images.ImageError(e.reason, f"{image.path}: {e}") from e
         return replace(image, digest=hashing.digest_bytes(data)), *fingerprint(pixels)
+
+
+def entries_of(reader: Source, root: Path, name: str) -> Iterator[Entry]:
+    """The photos of a source, after a look at its first ones: a disk that is not mounted is not harvested.
+
+    Where none of the first `missing.CHECKED` photos is there (a user may have fetched the last split alone), photos
+    all over the source are looked for, in a scan of their own.
+
+    Raises:
+        UserError: when not one photo that was looked for is there.
+        StorageError: when a store does not answer.
+    """
+    entries = reader.scan(root, name)
+    first = list(itertools.islice(entries, missing.CHECKED))
+    looked = itertools.chain(first, _spread(reader, root, name))
+    missing.check(name, str(root), _places(reader, root, looked))
+    yield from first
+    yield from entries
+
+
+def _spread(reader: Source, root: Path, name: str) -> Iterator[Entry]:
+    """A few hundred photos of a source, ever further apart."""
+    following = missing.CHECKED
+    for n, entry in enumerate(reader.scan(root, name)):
+        if n == following:
+            following += max(1, n // 50)
+            yield entry
+
+
+def _places(reader: Source, root: Path, entries: Iterable[Entry]) -> Iterator[Sequence[str]]:
+    """Where each photo lies or may lie below the root; nothing for entries without a photo."""
+    for entry in entries:
+        loaded = reader.load(root, entry)
+        if loaded.image is not None:
+            yield (loaded.image.image.path,)
+        elif loaded.looked:
+            yield loaded.looked
 
 
 def fingerprint(pixels: images.Rgb) -> tuple[bytes, bytes]:

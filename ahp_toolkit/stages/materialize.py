@@ -85,7 +85,6 @@ class Materialize:
                 files = files_digest(Path(self.to), name, self.what)
                 out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, files))
                 out.counts["written"] += 1
-            out.saw(render.missing, render.there)
         return out
 
     def _former(self, part: str) -> dict[str, WrittenSample]:

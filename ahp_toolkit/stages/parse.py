@@ -97,7 +97,6 @@ class Parse:
                 continue
             body, crop = body_of(photo, s.mask.decode(), s.mask.box, self.enlarge)
             yield _Asked(index, s, body, crop)
-        out.saw(photos.missing, photos.there)
 
     def key(self) -> dict[str, Any]:
         """All that the result depends on beside the parts: options, weights by content, code (for `pipeline.Job`)."""

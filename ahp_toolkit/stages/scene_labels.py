@@ -44,7 +44,6 @@ class Classify:
                 out.tables[MAIN].append(SceneLabel(image_id, classify(photos.read(image))))
             except ImageError as e:
                 out.dropped.append(Dropped(image_id, STAGE, f"image_{e.reason}", str(e), image.source))
-        out.saw(photos.missing, photos.there)
         return out
 
 

@@ -102,7 +102,6 @@ class Segment:
                 continue
             ask, crop = ask_of(photo, c.box, self.enlarge)
             yield _Asked(index, c, ask, crop, (photo.shape[0], photo.shape[1]))
-        out.saw(photos.missing, photos.there)
 
     def key(self) -> dict[str, Any]:
         """All that the result depends on beside the parts: options, weights by content, code (for `pipeline.Job`)."""

@@ -139,7 +139,6 @@ class Synth:
                 out.dropped.append(Dropped(task.human.human_id, STAGE, reason, str(e), task.human.image.source))
                 continue
             self._human(task, photo, renderer, out)
-        out.saw(renderer.missing, renderer.there)
         return out
 
     def _human(self, task: Task, photo: images.Rgb, renderer: Renderer, out: Output) -> None:

@@ -1,148 +1,81 @@
-"""Photos that were missing when a stage was made: noted with it, and looked for again.
+"""The check that data roots are mounted: before photos are read, a few of each source are looked for.
 
-A photo is (source, places below the source's data root where it was looked for); a label picture is noted alike. A
-stage notes at most `LIMIT` of a source and kind, the first by hash: the same ones whoever asks, and all of them where
-few are missing. Where not one photo was there, nor one of those that the harvest has had, nothing is made.
+A single missing photo costs its people alone (``image_missing``). A source of which not one photo is there is most
+likely a disk that is not mounted: the command ends, and what was made before stays.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from ahp_toolkit.core import hashing
-from ahp_toolkit.core.errors import StorageError, UserError
-from ahp_toolkit.storage import files, locations, parquet
+from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.storage import locations, parquet
 
-Absent = tuple[str, ...]
-_Folder = tuple[str, str | None]  # source, folder below its data root; None for all of them
-#: Photos (and label pictures) of a source that are noted; each is looked for (a stat) whenever its stage is asked for.
-LIMIT = 1000
-#: Of those of a source in an object store, how many are asked for, a request for each place.
-REMOTE_LIMIT = 20
-#: Photos of a folder that were there once, of which one tells that its disk is not away.
-PROBES = 32
+#: Photos of a source that are looked for.
+CHECKED = 20
 
 
-class Away(UserError):
-    """Not one photo was there: nothing was replaced."""
-
-
-def noted(*photos: Iterable[Sequence[str]]) -> list[Absent]:
-    """The photos to note, in their order."""
-    taken: Counter[tuple[str, bool]] = Counter()
-    kept = []
-    for photo in sorted({tuple(p) for some in photos for p in some}, key=_rank):
-        taken[_kind(photo)] += 1
-        if taken[_kind(photo)] <= LIMIT:
-            kept.append(photo)
-    return kept
-
-
-def _kind(photo: Sequence[str]) -> tuple[str, bool]:
-    """Source, and whether it is a label picture: thousands that nobody has fetched must not crowd out photos."""
-    return photo[0], photo[1].endswith(".png")
-
-
-def _rank(photo: Sequence[str]) -> tuple[float, Absent]:
-    return hashing.unit_hash(*photo), tuple(photo)
-
-
-def missing_in(folder: Path) -> list[Sequence[str]]:
-    """The photos that were missing when a stage was made, as far as they were noted."""
-    return (files.read_sealed(folder / "stage.json") or {}).get("missing", [])  # type: ignore[no-any-return]
-
-
-def back(roots: Mapping[str, str], photos: Iterable[Sequence[str]]) -> str:
-    """The first of the photos that is there now, as a path; '' where none is."""
-    asked: Counter[tuple[str, bool]] = Counter()
-    for source, *looked in photos:
-        root = locations.place(roots[source]) if source in roots else None
-        asked[kind := _kind((source, *looked))] += 1
-        if root is None or (isinstance(root, locations.Remote) and asked[kind] > REMOTE_LIMIT):
-            continue
-        found = next((p for p in looked if there(root, p)), None)
-        if found is not None:
-            return str(root / found)
-    return ""
-
-
-def there(root: Path, relative: str) -> bool:
-    """Whether a photo is known to be below a data root; a store that does not answer tells of none."""
-    try:
-        return locations.find(root, relative).is_file()
-    except (ValueError, OSError, StorageError):
-        return False
-
-
-def refuse(
-    name: str,
-    roots: Mapping[str, str],
-    missing: Iterable[Absent],
-    found: Collection[str],
-    by_source: bool,
-    known: Path | None = None,
-) -> None:
-    """Refuse what read photos of which not one was there: a disk that is away, or another data root, will pass.
-
-    Args:
-        name: of the stage.
-        missing: a note of the photos that were not there; ``found``: sources of which one was.
-        by_source: a source alone, of several, is refused too.
-        known: folder of the build's harvest: where photos of it are there, the few that are missing are really gone.
+def is_there(root: Path, *places: str) -> bool:
+    """Whether a photo lies at one of these places below a data root.
 
     Raises:
-        Away: with one place where a photo was looked for.
+        StorageError: when a store does not answer.
     """
-    lost = [p for p in missing if p[0] not in found]
-    if not lost or (found and not by_source) or _others_are_there(roots, lost, known):
-        return
-    lost = [p for p in lost if not by_source or p[0] == lost[0][0]]
-    (source, looked, *_), more = lost[0], "+" * (len(lost) >= LIMIT)
-    moved = f"; if they were moved within it, remove {known}, and ahp build finds them anew" if known else ""
-    raise Away(
-        f"{name}: none of the {len(lost)}{more} photos that were looked for is there, such as "
-        f"{roots.get(source, source)}/{looked}; what stood of {name} stays; look at the data roots (--source), mount "
-        f"or fetch the photos, and run the same command again{moved}"
-    )
+    for place in places:
+        try:
+            if locations.find(root, place).is_file():
+                return True
+        except (ValueError, OSError):
+            continue
+    return False
 
 
-def _others_are_there(roots: Mapping[str, str], lost: Collection[Absent], known: Path | None) -> bool:
-    """Whether each folder (a source where it has no other photo) of lost photos has one that the harvest has had."""
-    if known is None:
-        return False
-    folders = {_folder(p) for p in lost} | {(p[0], None) for p in lost}
-    had = _had(known, folders, {(p[0], p[1]) for p in lost})
+def check(source: str, root: str, photos: Iterable[Sequence[str]]) -> None:
+    """Refuse a source of which none of these photos (the places of each below ``root``) is there.
 
-    def has(folder: _Folder) -> bool:
-        root = locations.place(roots[folder[0]])
-        return any(there(root, path) for _, path in had[folder] or had[folder[0], None])
-
-    return all(folder[0] in roots and has(folder) for folder in sorted(folders, key=str))
-
-
-def _folder(photo: Absent) -> _Folder:
-    return photo[0], photo[1].rpartition("/")[0]
-
-
-def _had(known: Path, folders: Collection[_Folder], but: Collection[Absent]) -> dict[_Folder, list[Absent]]:
-    """A few photos of each folder that a harvest has had, by hash; none where it cannot be read."""
-    had: dict[_Folder, list[Absent]] = {f: [] for f in folders}
-    with suppress(UserError):
-        for part in (p for table in (known, known / "occluders") for p in parquet.parts(table)):
-            new: dict[_Folder, set[Absent]] = {f: set(photos) for f, photos in had.items()}
-            for photo in set(_images(part)).difference(but):
-                for folder in {_folder(photo), (photo[0], None)} & new.keys():
-                    new[folder].add(photo)
-            had = {f: heapq.nsmallest(PROBES, photos, key=_rank) for f, photos in new.items()}
-    return had
+    Raises:
+        UserError: with one place where a photo was looked for.
+        StorageError: when a store does not answer.
+    """
+    folder, first, count = locations.place(root), "", 0
+    for places in photos:
+        if is_there(folder, *places):
+            return
+        first, count = first or places[0], count + 1
+    if count:
+        raise UserError(
+            f"{source}: none of {count} photos that were looked for is there, such as {root}/{first}; mount or fetch "
+            f"the photos, or look at the data root (--source); where they were moved within it, add --rebuild harvest"
+        )
 
 
-def _images(part: Path) -> Iterator[Absent]:
-    """(source, path) of the photo of every record of a table."""
-    for batch in parquet.read_table(part, ["image.source", "image.path"]).to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            yield row["image"]["source"], row["image"]["path"]
+def mounted(roots: Mapping[str, str], *tables: Path) -> Callable[[], None]:
+    """`check_mounted` of these tables, as the check of a `runtime.stage.Job`."""
+    return lambda: check_mounted(roots, *tables)
+
+
+def check_mounted(roots: Mapping[str, str], *tables: Path) -> None:
+    """Look for `CHECKED` photos of each source, chosen by hash from tables of records that have an ``image``.
+
+    Tables that do not exist are passed over.
+
+    Raises:
+        UserError: when a source has no data root, or not one of its photos is there.
+        StorageError: when a store does not answer.
+    """
+    chosen: dict[str, list[str]] = {}
+    for part in (p for table in tables if table.is_dir() for p in sorted(table.glob("part-*.parquet"))):
+        rows = parquet.read_table(part, ["image.source", "image.path"]).flatten()
+        for source in pc.unique(rows["image.source"]).to_pylist():
+            paths = rows.filter(pc.equal(rows["image.source"], source))["image.path"]
+            some = paths[:: max(1, len(paths) // CHECKED)] if len(paths) > CHECKED else paths
+            every = {*some.to_pylist(), *chosen.get(source, ())}
+            chosen[source] = heapq.nsmallest(CHECKED, every, key=lambda path: hashing.unit_hash(source, path))
+    for source, photos in sorted(chosen.items()):
+        if source in roots:
+            check(source, roots[source], ([p] for p in photos))

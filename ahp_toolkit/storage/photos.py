@@ -16,8 +16,6 @@ class Photos:
 
     def __init__(self, roots: Mapping[str, str]) -> None:
         self._roots = roots
-        self.missing: set[tuple[str, ...]] = set()  # (source, path) of those that were asked for and are not there
-        self.there: set[str] = set()  # sources of which a photo was there
         self._last: tuple[str, Rgb | ImageError] | None = None
 
     def read(self, image: ImageRef) -> Rgb:
@@ -26,17 +24,13 @@ class Photos:
         Raises:
             ImageError: when the photo cannot be used; ``unsafe_path`` when its path leaves the data root.
             UserError: when its source has no data root.
+        StorageError: when a store does not answer.
         """
         if image.source not in self._roots:
             raise UserError(f"{image.image_id}: no data root is given for the source {image.source!r}")
         key = f"{image.source}\n{image.path}"
         if self._last is None or self._last[0] != key:
             self._last = key, _load(locations.place(self._roots[image.source]), image)
-        reason = self._last[1].reason if isinstance(self._last[1], ImageError) else ""
-        if reason == "missing":
-            self.missing.add((image.source, image.path))
-        elif reason != "unsafe_path":  # that one was not looked for
-            self.there.add(image.source)
         if isinstance(self._last[1], ImageError):
             raise self._last[1]
         return self._last[1]

@@ -25,8 +25,7 @@ from ahp_toolkit.decisions.votes import standing, turn
 from ahp_toolkit.occlusion.place import counts_of, occluder_at
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.code import code_digest
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, run
-from ahp_toolkit.runtime.stage import standing as finished
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, finished, run
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.images import ImageError, Rgb
 from ahp_toolkit.storage.parquet import to_table
@@ -306,7 +305,7 @@ def propose(
 
 def _made(job: Job, asks: list[Ask], workers: int, quiet: bool) -> Result:
     """The table beside the one that it is to replace; or that one, where it is what is wished for."""
-    if finished(job) is None:
+    if finished(job.folder, job.key_digest) is None:
         job = replace(job, folder=_next(job.folder))
     return run(job, lambda: asks, workers=workers, total=len(asks), quiet=quiet)
 

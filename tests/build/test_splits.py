@@ -238,7 +238,7 @@ def test_a_frozen_split_stays_while_its_photos_are_away_and_crops_of_the_same_sp
     crops = sorted(p.name for p in (copy / "splits/val/crops").iterdir())
     before = {p.name: hashing.digest_file(p) for p in (copy / "splits/val").rglob("part-*.parquet")}
     (data_ / "train2017").rename(tmp_path / "away")
-    with pytest.raises(UserError, match=r"(val|test|train): none of the \d+ photos .*/coco/train2017/.*data roots"):
+    with pytest.raises(UserError, match=r"coco: none of \d+ photos .*/coco/train2017/.*data root"):
         run(*args, "--seed", 1)
     assert before == {p.name: hashing.digest_file(p) for p in (copy / "splits/val").rglob("part-*.parquet")}
     assert crops == sorted(p.name for p in (copy / "splits/val/crops").iterdir())
@@ -262,7 +262,7 @@ def test_whole_pictures_stay_while_their_photo_is_away_and_damaged_ones_are_mend
     every = {p.relative_to(to) for p in to.rglob("*.png")}
     (root / "train2017").rename(tmp_path / "away")
     next(to.rglob("occluded.png")).unlink()
-    with pytest.raises(UserError, match=r"write val: none of the \d+ photos .*/coco/train2017/.*data roots"):
+    with pytest.raises(UserError, match=r"coco: none of \d+ photos .*/coco/train2017/.*data root"):
         run(*args)
     assert len(every) - 1 == len(list(to.rglob("*.png")))
     (tmp_path / "away").rename(root / "train2017")

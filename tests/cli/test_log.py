@@ -190,5 +190,5 @@ def test_every_event_is_in_the_modules_table():
     root = Path(__file__).parents[2]
     code = "".join(p.read_text() for p in (root / "ahp_toolkit").rglob("*.py"))
     made = set(re.findall(r"(?:\blog\.event|\bevent)\(\s*\"(\w+)\"", code))
-    assert {"run_start", "damaged", "photos_back", "replaced"} <= made
+    assert {"run_start", "damaged", "replaced"} <= made
     assert not {e for e in made if not re.search(rf"^(\w+, )?{e}\b", logging.__doc__ or "", re.M)}

@@ -267,9 +267,7 @@ def test_pictures_whose_photo_is_missing_stay_and_a_disk_that_is_away_is_refused
     said = disk.read_json(tmp_path / "o/export.json")["splits"]["val"]
     assert files(tmp_path / "o") == whole and said["dropped"]["coco/image_missing"] > 0
     photos.rename(tmp_path / "away")
-    with pytest.raises(
-        UserError, match="none of the .* photos that were looked for is there, such as .*mount or fetch"
-    ):
+    with pytest.raises(UserError, match="none of .* photos that were looked for is there, such as .*mount or fetch"):
         run(mine, tmp_path / "o", fmt, "humans")
     assert files(tmp_path / "o") == whole and len(there) > 1
 
@@ -282,7 +280,7 @@ def test_photos_that_are_gone_for_good_stop_no_export(build, tmp_path):
     humans = list(parquet.read_records(mine / "splits/val/humans", Human))
     for photo in [p for p in photos.rglob("*") if p.is_file()]:
         photo.unlink()
-    with pytest.raises(UserError, match="if they were moved within it, remove"):
+    with pytest.raises(UserError, match="moved within it, add --rebuild harvest"):
         run(mine, tmp_path / "o", "ahp", "humans")
     other = str(Path(humans[0].image.path).with_name("other.jpg"))  # the harvest has had it, and it is there
     (photos / other).write_bytes(b"")

@@ -5,17 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from ahp_toolkit.core.errors import StorageError, UserError
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped
 from ahp_toolkit.runtime.stage import MAIN, Job, Output, run
-from ahp_toolkit.storage import missing as absent
 from ahp_toolkit.storage import parquet
 from ahp_toolkit.storage.lock import lock
 
@@ -84,57 +82,6 @@ def test_what_others_laid_beside_a_stage_stays_while_its_digest_does(tmp_path, s
     (tmp_path / "double/crops/a.png").write_bytes(b"a")
     r = run(replace(first, key={"v": 2}), lambda: range(10 if same else 8), quiet=True)
     assert r.fresh and (tmp_path / "double/crops/a.png").exists() == same
-
-
-def test_a_note_of_missing_photos_has_the_same_ones_however_it_grew_and_leaves_no_source_out():
-    many = [("coco", f"{i}.jpg") for i in range(3 * absent.LIMIT)]
-    every = absent.noted(many, [("lip", "a.jpg")])
-    assert len(every) == absent.LIMIT + 1 and ("lip", "a.jpg") in every
-    assert every == absent.noted(absent.noted(many[:1500]), absent.noted([("lip", "a.jpg")], many[1500:]))
-
-
-@pytest.mark.parametrize(
-    ("there", "by_source", "refused"),
-    [(set(), False, "2 photos"), ({"b"}, False, ""), ({"b"}, True, "1 photos"), ({"a", "b"}, True, "")],
-)
-def test_what_found_not_one_of_its_photos_is_refused(there, by_source, refused):
-    missing = [("a", "x/1.jpg"), ("b", "2.jpg")]
-    if not refused:
-        absent.refuse("val", {}, missing, there, by_source)
-        return
-    with pytest.raises(UserError, match=f"val: none of the {refused} .* /data/a/x/1.jpg; .*data roots"):
-        absent.refuse("val", {"a": "/data/a"}, missing, there, by_source)
-
-
-def test_a_stage_that_read_no_photo_is_not_refused():
-    absent.refuse("val", {}, [], set(), True)
-
-
-def test_a_store_that_does_not_answer_gives_no_photo_back(monkeypatch):
-    def refuses(root, relative):
-        raise StorageError("no route to the store")
-
-    monkeypatch.setattr(absent.locations, "find", refuses)
-    assert not absent.back({"coco": "/tmp"}, [("coco", "a.jpg")])
-
-
-def test_of_each_source_in_a_store_and_each_kind_as_many_are_asked_for(monkeypatch):
-    asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(absent, "there", lambda root, path: asked.append((root.name, path)))
-    roots = {"coco": "s3://data/coco", "lip": "s3://data/lip", "voc_sbd": "/data/voc"}
-    missing = [(s, f"{i}.{e}") for s in roots for e in ("jpg", "png") for i in range(3 * absent.REMOTE_LIMIT)]
-    assert not absent.back(roots, absent.noted(missing))
-    counts = Counter((name, path[-3:]) for name, path in asked)
-    few, all_ = absent.REMOTE_LIMIT, 3 * absent.REMOTE_LIMIT
-    of = {"coco": few, "lip": few, "voc": all_}
-    assert counts == {(name, e): n for name, n in of.items() for e in ("jpg", "png")}
-
-
-def test_label_pictures_that_nobody_has_fetched_do_not_crowd_out_photos():
-    labels = [("openimages", f"masks/{i}.png") for i in range(5 * absent.LIMIT)]
-    photos = [("openimages", f"train/{i}.jpg") for i in range(3)]
-    every = absent.noted(labels, photos)
-    assert set(photos) <= set(every) and len(every) == absent.LIMIT + 3
 
 
 def test_workers_do_not_change_a_byte(tmp_path):

@@ -1,16 +1,19 @@
-"""Photos that are away, gone, moved or back: what stands stays while a disk is away, and no photo stops a build."""
+"""Missing photos cost their people; a disk that is not mounted ends the command and replaces nothing."""
 
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ahp_toolkit.core import hashing
-from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Candidate, Dropped, Human, Sample
+from ahp_toolkit.core.errors import StorageError, UserError
+from ahp_toolkit.core.masks import Box, encode
+from ahp_toolkit.core.records import Dropped, Human, ImageRef, Occluder, Sample
 from ahp_toolkit.storage import files, missing, parquet
 from tests.build.test_splits import built, run  # noqa: F401 a fixture
 
@@ -48,43 +51,46 @@ def test_the_few_photos_of_a_small_split_that_are_gone_cost_its_people_and_not_t
     assert list(parquet.read_records(out / "splits/val", Sample))
     for p, d in data.items():
         (root / p).write_bytes(d)
+    shutil.rmtree(out / "splits/test")
     run(*args, "--seed", 5)
     assert photos_of(out, "test") == gone
 
 
-def test_a_disk_that_is_away_replaces_nothing_and_photos_moved_within_it_are_found_as_the_line_says(own):
+def test_a_disk_that_is_not_mounted_replaces_nothing(own):
     args, out, root = own
     before = tables(out / "splits")
     (root / "train2017").rename(root.parent / "away")
-    with pytest.raises(UserError, match=r"none of the \d+ photos .*; what stood of (\w+) stays; .*remove .*/o/harvest"):
+    run(*args)  # nothing is to be made: no photo is needed
+    with pytest.raises(UserError, match=r"coco: none of 20 photos .*; mount or fetch the photos, .* --rebuild harvest"):
         run(*args, "--seed", 5)
     assert before == tables(out / "splits")
-    (root / "images").mkdir()
-    (root.parent / "away").rename(root / "images/train2017")
-    with pytest.raises(UserError, match="remove"):
-        run(*args, "--seed", 5)
-    shutil.rmtree(out / "harvest")
-    run(*args, "--seed", 5)
-    assert photos_of(out, "val") and all(p.startswith("images/train2017/") for p in photos_of(out, "val"))
 
 
-def test_a_folder_on_another_disk_tells_nothing_of_the_one_that_is_away(own):
-    _, out, root = own
-    rows = list(parquet.read_records(out / "harvest", Candidate))
-    image = replace(rows[0].image, path="val2017/a.jpg")
-    known = out / "known"
-    other = replace(rows[0], candidate_id="coco/x#1", image=image)
-    parquet.write_records(known / "part-00000.parquet", [*rows, other], Candidate)
-    (root / "val2017").mkdir()
-    shutil.copy(root / rows[0].image.path, root / image.path)
-    lost = [("coco", p) for p in sorted(photos_of(out, "val"))]
-    missing.refuse("val", {"coco": str(root)}, lost, set(), False, known)  # others of their folder are there
-    (root / "train2017").rename(root.parent / "away")
-    with pytest.raises(UserError, match="val: none of the"):
-        missing.refuse("val", {"coco": str(root)}, lost, set(), False, known)
-    # no other photo of the folder is known
-    parquet.write_records(known / "part-00000.parquet", [other], Candidate)
-    missing.refuse("val", {"coco": str(root)}, lost, set(), False, known)
+@pytest.mark.parametrize("lost", [1, 10, 30])
+def test_a_source_is_refused_when_none_of_its_photos_is_there(tmp_path, lost):
+    image = ImageRef("coco/1", "coco", "", 160, 120)
+    rows = [replace(image, path=f"train2017/{i}.jpg") for i in range(30)]
+    table = [
+        Occluder(f"coco/{i}#1", r, "dog", Box(0, 0, 9, 9), encode(np.ones((9, 9), bool)), 1) for i, r in enumerate(rows)
+    ]
+    parquet.write_records(tmp_path / "harvest/part-00000.parquet", table, Occluder)
+    (tmp_path / "train2017").mkdir()
+    for i in range(lost, 30):
+        (tmp_path / f"train2017/{i}.jpg").touch()
+    roots = {"coco": str(tmp_path)}
+    with pytest.raises(UserError) if lost == 30 else nullcontext():
+        missing.check("coco", str(tmp_path), [[r.path] for r in rows])
+    with pytest.raises(UserError) if lost == 30 else nullcontext():  # 20 of them are looked for
+        missing.check_mounted(roots, tmp_path / "harvest", tmp_path / "no-such-table")
+
+
+def test_a_store_that_does_not_answer_is_never_counted_as_missing_photos(monkeypatch):
+    def refuses(root, relative):
+        raise StorageError("no route to the store")
+
+    monkeypatch.setattr(missing.locations, "find", refuses)
+    with pytest.raises(StorageError, match="no route"):
+        missing.check("coco", "s3://data/coco", [["a.jpg"]])
 
 
 @pytest.mark.parametrize("stamps", ["kept", "new"])
@@ -96,7 +102,7 @@ def test_data_without_photos_that_were_refused_leave_the_build_at_its_own(own, s
     shutil.copytree(root / "annotations", empty / "annotations", copy_function=copy)
     wrong = [a.replace(str(root), str(empty)) for a in args]
     assert str(empty) in " ".join(wrong)
-    with pytest.raises(UserError, match="none of the"):
+    with pytest.raises(UserError, match="none of"):
         run(*wrong, "--seed", 3)
     assert files.read_json(out / "build.json")["roots"] == {"coco": str(root)}
     run("build", "materialize", "--root", out, "--split", "val", "--workers", 1)
@@ -108,18 +114,3 @@ def test_a_damaged_build_json_is_written_anew_by_a_build(own, said):
     (out / "build.json").write_text(said)
     run(*args)
     assert files.read_json(out / "build.json")["roots"] == {"coco": str(root)}
-
-
-def test_a_plan_says_that_a_stage_would_be_made_anew_and_makes_nothing(own):
-    args, out, root = own
-    away = sorted((root / "train2017").iterdir())[0]
-    data = away.read_bytes()
-    away.unlink()
-    shutil.rmtree(out / "harvest")
-    run(*args)
-    before = {str(p): p.stat().st_mtime_ns for p in out.rglob("*")}
-    away.write_bytes(data)
-    said = run("build", "plan", *args[1:])
-    assert f"{away}: was missing when {out / 'harvest'} was made; would be made anew\n" in said
-    assert before == {str(p): p.stat().st_mtime_ns for p in out.rglob("*")}
-    assert "was made; made anew\n" in run(*args)

@@ -31,10 +31,6 @@ class Bad(ValueError):
         """The places of a photo where this says that it is missing: see `Loaded`."""
         return places if self.reason == "missing" else ()
 
-    def lacks(self, *places: str) -> tuple[tuple[str, ...], ...]:
-        """The places of a label picture where this says that it is missing: see `Loaded`."""
-        return (places,) if self.reason == "mask_missing" else ()
-
     def dropped(self, record_id: str, source: str, label: str = PERSON) -> Dropped:
         """The same as the record the harvest keeps; its detail starts with the label where that is no person's."""
         return Dropped(record_id, "harvest", self.reason, labelled(str(self), label), source)
