@@ -157,7 +157,6 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         to = local if out else base / "predictions" / (folder.name + ("-cascade" if masks else ""))
         alone = options["engine"] == "local" and pick_device(options["device"]).type != "cpu"
         with engine_of(options, workers=1 if alone else None) as engine:
-            options.pop("workers")
             predict_run(run, folder, to, masks, engine=engine, **options)
         said = json.loads((to / "run.json").read_bytes())
     for note in said["training_people"]:

@@ -14,7 +14,7 @@ _NO_BYTES = frozenset(
     f"ahp_toolkit.runtime.{m}"
     for m in (
         "code", "dry", "engines", "engine_options", "logging", "options", "progress", "ray_engine", "ray_start",
-        "ray_worker", "signals", "timing",
+        "settings", "signals", "timing",
     )
 )  # fmt: skip
 

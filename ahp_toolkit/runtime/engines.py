@@ -1,11 +1,11 @@
 """Engines: do a piece of work on every shard, in this process, in a pool of processes (``local``) or on ``ray``.
 
-An engine is chosen once (`make_engine`) and handed down. Whatever it is, shards are the same, and so are the bytes.
+A command makes its engine once (`engine_options.make_engine`). Shards, and so the bytes, do not
+depend on it.
 """
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import multiprocessing
 import os
@@ -28,7 +28,6 @@ Task = tuple[int, Any]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 #: Files that begin so in a working folder are marks for workers to see; they mean nothing once their command has ended.
 SEEN = ".seen-"
-ENGINES = {"local": f"{__name__}:local", "ray": "ahp_toolkit.runtime.ray_engine:connect"}
 
 
 def same(result: Any) -> Any:
@@ -83,33 +82,6 @@ class Engine(Protocol):
 
     def __exit__(self, *_: object) -> None:
         """See `close`."""
-
-
-def make_engine(
-    name: str = "local", workers: int | None = None, address: str | None = None, gpus_per_actor: float | None = None
-) -> Engine:
-    """The engine of a command; close it at the end (``with make_engine(...) as engine``).
-
-    Args:
-        workers: None: all cores of this machine, or all CPUs of the Ray cluster.
-        address: of a running Ray cluster, ``auto`` or ``host:port``; None: one is started on this machine.
-        gpus_per_actor: share of a GPU for each worker that runs a network; None: one where the cluster has GPUs.
-
-    Raises:
-        UserError: for an unknown engine, options that are not its own, or a cluster that cannot be reached.
-    """
-    if name not in ENGINES:
-        raise UserError(f"no engine is named {name!r}; known: {', '.join(ENGINES)}")
-    if name == "local" and (address is not None or gpus_per_actor is not None):
-        raise UserError("--ray-address and --gpus-per-actor go with --engine ray")
-    module, function = ENGINES[name].split(":")
-    made: Engine = getattr(importlib.import_module(module), function)(workers, address, gpus_per_actor)
-    return made
-
-
-def local(workers: int | None = None, *_: object) -> LocalEngine:
-    """The local engine, on all cores unless said otherwise."""
-    return LocalEngine(workers or os.cpu_count() or 1)
 
 
 @contextmanager

@@ -1,79 +1,94 @@
-"""The engine ``ray``: shards on a Ray cluster, worked on by actors that keep their networks, kept by one writer.
+"""The engine ``ray``: shards on a Ray cluster, made by actors that keep their networks, written by one process.
 
-* A task carries its items; its answer (a shard as bytes) comes back, and this process alone writes the build folder.
-  Photos, tables, weights and pictures that a stage writes itself do not travel: every node must see data roots and
-  build folder under the same path. Each worker checks that, and that its code is ours, before it begins.
-* At most two tasks a worker are drawn and not done, so memory does not grow with the data.
-* A worker that dies, alone or with its node, costs the shard it was at: that is given to another, `ATTEMPTS` times in
-  all; what was queued behind it is given away without a charge. Retries are ours, not Ray's: they are bounded and the
-  error names the shard.
-* A cluster started here listens on the loopback address alone, asks for a token, has no dashboard and sends no usage
-  statistics; its logs lie in a temporary folder that is removed at the end.
+* A task carries its items and its answer comes back as bytes; this process alone writes the build folder. Photos,
+  tables and weights do not travel: every node must see data roots and build folder under the same path. Each worker
+  checks that, and that its code is the same, before its first shard.
+* Each worker has one task, so memory does not grow with the data.
+* A worker that dies, alone or with its node, costs the shard it was making: another worker gets it, `ATTEMPTS` times
+  in all. `ray.util.ActorPool` does not say which worker or task died, so this module waits for the tasks itself.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
+import platform
+import secrets
+import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError, require
-from ahp_toolkit.runtime.engines import ONE_THREAD, Task, Work
+from ahp_toolkit.runtime.engines import ONE_THREAD, SEEN, Task, Work
 from ahp_toolkit.runtime.ray_start import joined, line
-from ahp_toolkit.runtime.ray_worker import Check, Worker, check_of
+from ahp_toolkit.storage import files as disk
 
 R = TypeVar("R")
 S = TypeVar("S")
-#: Times that a shard is begun before its workers' deaths are taken for its own fault.
+#: Times that a shard is begun before the deaths of its workers count as its own fault.
 ATTEMPTS = 4
-#: Seconds without a single worker before the command gives up; clusters that grow on demand need minutes.
+#: Seconds without a single worker before the command ends; clusters that grow on demand need minutes.
 PATIENCE = 600.0
+#: Packages whose version may change a byte.
+DECIDE = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "torch", "torchvision")
 
 
 def connect(workers: int | None, address: str | None, gpus_per_actor: float | None) -> RayEngine:
     """The engine on the Ray cluster at ``address`` (else $RAY_ADDRESS, else one of this machine's own).
 
-    The cluster is joined or started when there is something to do.
+    The cluster is joined or started with the first shard.
 
     Raises:
         UserError: when Ray is not installed, or does not give out such a share of GPUs.
     """
-    if gpus_per_actor is not None and not _given_out(gpus_per_actor):
-        raise UserError(f"--gpus-per-actor {gpus_per_actor:g}: expected 0 to 1, or a whole number")
+    gpus = gpus_per_actor
+    if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
+        raise UserError(f"--gpus-per-actor {gpus:g}: expected 0 to 1, or a whole number")
     for package in ("ray", "psutil"):
         require(package, "--engine ray")
     if address in (None, "", "auto"):
         address = os.environ.get("RAY_ADDRESS") or address
-    return RayEngine(workers, None if address in ("", "local") else address, gpus_per_actor)
+    return RayEngine(workers, None if address in ("", "local") else address, gpus)
 
 
-def _given_out(gpus: float) -> bool:
-    """Whether Ray gives out so many GPUs: a share of one, or whole ones."""
-    return 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())
+@dataclass(frozen=True)
+class _Flight:
+    """A task that a worker is at. ``deaths``: how many workers have died at it before."""
+
+    task: Task
+    deaths: int
+    actor: Any
 
 
 class RayEngine:
-    """See the module's first lines."""
+    """See the module."""
 
     def __init__(self, workers: int | None, address: str | None, gpus_per_actor: float | None) -> None:
-        self._given, self._address, self._gpus_per_actor = workers, address, gpus_per_actor
+        self._workers, self._address, self._gpus_per_actor = workers, address, gpus_per_actor
         self._closing = ExitStack()
-        self._known: Any = None
-        self._crew: list[Any] = []
-        self._kind = 0.0
+        self._joined: Any = None
+        self._gpus = 0.0
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+        self._lost = 0
 
     @property
     def _ray(self) -> Any:
-        self._known = self._known or joined(self._closing, self._address, self._given)
-        return self._known
+        self._joined = self._joined or joined(self._closing, self._address, self._workers)
+        return self._joined
 
     @property
     def workers(self) -> int:
-        """As many as were asked for, else the CPUs that the cluster has now."""
-        return self._given or max(1, int(self._has("CPU")))
+        """The number that the user gave, else of the CPUs that the cluster has now."""
+        return self._workers or max(1, int(self._has("CPU")))
 
     def _has(self, resource: str) -> float:
         return float(self._ray.cluster_resources().get(resource, 0.0))
@@ -81,40 +96,99 @@ class RayEngine:
     def imap(self, work: Work[R, S], tasks: Iterable[Task]) -> Iterator[S]:
         """See `Engine.imap`."""
         gpus, count = self._shape(work)
-        if gpus != self._kind:
-            self._dismiss()  # two crews at once would wait for each other's CPUs
-            self._kind = gpus
-        runtime = {"env_vars": ONE_THREAD} if self._address else {}  # our own cluster was born with it
-        actor = self._ray.remote(Worker).options(
-            num_cpus=1, num_gpus=gpus, runtime_env=runtime, scheduling_strategy="SPREAD", max_restarts=0
-        )
-        with check_of(work) as check:
-            stage: _Stage[R, S] = _Stage(self._ray, work, actor, self._crew, count, check)
-            try:
-                yield from stage.run(iter(tasks))
-            finally:
-                self._crew = stage.leave()
+        if gpus != self._gpus:
+            self._dismiss()  # workers of both kinds would wait for each other's CPUs
+            self._gpus = gpus
+        with _check_of(work) as check:
+            for made in self._made(work.label, self._ray.put((work.fn, check)), iter(tasks), count):
+                yield work.keep(made)
 
     def _shape(self, work: Work[Any, Any]) -> tuple[float, int]:
         """(GPUs a worker, number of workers) for a piece of work."""
-        have, asked = self._has("GPU") if work.network else 0.0, self._gpus_per_actor
-        gpus = (min(1.0, have) if asked is None else asked) if work.network else 0.0
+        have, wanted = self._has("GPU") if work.network else 0.0, self._gpus_per_actor
+        gpus = (min(1.0, have) if wanted is None else wanted) if work.network else 0.0
         if gpus == 0:
             return 0.0, self.workers
         if have < gpus:
             raise UserError(f"--gpus-per-actor {gpus:g}: the Ray cluster has {have:g} GPUs; give 0 to work without")
         return gpus, min(self.workers, int(have / gpus + 1e-9))
 
+    def _made(self, label: str, begun: Any, tasks: Iterator[Task], count: int) -> Iterator[Any]:
+        """What the workers make, in the order in which it is ready."""
+        flying: dict[Any, _Flight] = {}
+        again: deque[tuple[Task, int]] = deque()
+        try:
+            while True:
+                while self._idle and len(flying) < count:
+                    task, deaths = again.popleft() if again else (next(tasks, None), 0)
+                    if task is None:
+                        break
+                    actor = self._idle.pop()
+                    flying[actor.do.remote(begun, task)] = _Flight(task, deaths, actor)
+                if self._idle and not flying:
+                    return
+                for _ in range(count - len(flying) - len(self._idle) - len(self._starting)):
+                    self._hire()
+                for ref in self._ready([*flying, *self._starting], label, bool(flying)):
+                    if ref in self._starting:
+                        self._welcome(ref, label, count)
+                        continue
+                    flight = flying.pop(ref)
+                    try:
+                        result = self._get(ref)
+                    except self._ray.exceptions.RayError as e:
+                        again.append((flight.task, _charged(flight, label, e)))
+                    else:
+                        self._idle.append(flight.actor)
+                        yield result
+        finally:
+            for flight in flying.values():  # after an error
+                self._ray.kill(flight.actor)
+
+    def _ready(self, refs: list[Any], label: str, busy: bool) -> list[Any]:
+        done, rest = self._ray.wait(refs, num_returns=1, timeout=None if busy else PATIENCE)
+        if not done:
+            raise UserError(
+                f"{label}: no worker of the Ray cluster was ready within {PATIENCE:.0f} s; see why with: ray status"
+            )
+        more, _ = self._ray.wait(rest, num_returns=len(rest), timeout=0) if rest else ([], [])
+        return [*done, *more]
+
+    def _hire(self) -> None:
+        runtime = {"env_vars": ONE_THREAD} if self._address else {}  # a cluster of our own has that environment
+        options = {"num_cpus": 1, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD", "max_restarts": 0}
+        actor = self._ray.remote(Worker).options(runtime_env=runtime, **options).remote()
+        self._starting[actor.ready.remote()] = actor
+
+    def _welcome(self, ref: Any, label: str, count: int) -> None:
+        """Take in a worker that has started, or count one that died."""
+        actor = self._starting.pop(ref)
+        try:
+            self._get(ref)
+        except self._ray.exceptions.RayError as e:
+            self._lost += 1
+            if self._lost > 2 * count + ATTEMPTS:
+                raise UserError(f"{label}: workers die as they start ({line(e)}); see Ray's logs") from e
+        else:
+            self._idle.append(actor)
+
+    def _get(self, ref: Any) -> Any:
+        """A result; the exception that a stage raised is raised here as it was. Deaths are RayErrors."""
+        try:
+            return self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as e:
+            raise (e.cause if isinstance(e.cause, Exception) else e) from e
+
     def _dismiss(self) -> None:
-        for handle in self._crew:
-            self._ray.kill(handle)
-        self._crew = []
+        for actor in (*self._idle, *self._starting.values()):
+            self._ray.kill(actor)
+        self._idle, self._starting = [], {}
 
     def close(self) -> None:
-        """Let the workers go; end the cluster, if it was started here."""
-        if self._known is not None and self._known.is_initialized():
+        """End the workers, and the cluster if it was started here."""
+        if self._joined is not None and self._joined.is_initialized():
             self._dismiss()
-        self._known = None
+        self._joined = None
         self._closing.close()
 
     def __enter__(self) -> Self:
@@ -124,131 +198,106 @@ class RayEngine:
         self.close()
 
 
-@dataclass(eq=False)
-class _Member:
-    """A worker that has begun, with what it was given, oldest first."""
+def _charged(flight: _Flight, label: str, e: Exception) -> int:
+    """The deaths at a task with this one.
 
-    handle: Any
-    queue: deque[_Given] = field(default_factory=deque)
-
-
-@dataclass(eq=False)
-class _Given:
-    """A task in flight. ``deaths``: how many workers have died at it."""
-
-    task: Task
-    deaths: int
-    member: _Member
-    ref: Any
+    Raises:
+        UserError: when there are too many.
+    """
+    deaths = flight.deaths + 1
+    if deaths >= ATTEMPTS:
+        raise UserError(
+            f"{label}: shard {flight.task[0]:05d}: {deaths} workers died at it, the last of {line(e)}; too little "
+            "memory, or a fault in its data; the same command goes on from here"
+        ) from e
+    return deaths
 
 
-class _Stage(Generic[R, S]):
-    """One piece of work on a crew of actors."""
+class Worker:
+    """The actor: one process, one shard at a time; a network that a stage function builds stays in memory."""
 
-    def __init__(self, ray: Any, work: Work[R, S], actor: Any, crew: list[Any], count: int, check: Check) -> None:
-        self._ray, self._work, self._actor, self._count = ray, work, actor, count
-        self._begin = ray.put(work.fn), check
-        self._starting: dict[Any, Any] = {}
-        self._ready: list[_Member] = []
-        self._flying: dict[Any, _Given] = {}
-        self._again: deque[tuple[Task, int]] = deque()
-        self._lost = 0
-        for handle in crew:
-            self._hire(handle)
-        for _ in range(count - len(crew)):
-            self._hire(actor.remote())
+    def __init__(self) -> None:
+        self._checked: Check | None = None
 
-    def run(self, stream: Iterator[Task]) -> Iterator[S]:
-        """Everything that was kept."""
-        while self._fill(stream) or self._flying:
-            for result in self._collect():
-                yield self._work.keep(result)
+    def ready(self) -> None:
+        """Nothing: it returns when the process has started."""
 
-    def _fill(self, stream: Iterator[Task]) -> bool:
-        """Give out tasks while a worker has fewer than two; False when there is none left to give."""
-        while True:
-            member = min(self._ready, key=lambda m: len(m.queue), default=None)
-            if member is None or len(member.queue) >= 2 or len(self._flying) >= 2 * self._count:
-                return True
-            task, deaths = self._again.popleft() if self._again else (next(stream, None), 0)
-            if task is None:
-                return False
-            given = _Given(task, deaths, member, member.handle.do.remote(task))
-            member.queue.append(given)
-            self._flying[given.ref] = given
+    def do(self, begun: tuple[Callable[[Task], Any], Check], task: Task) -> Any:
+        """One shard; the check of a stage comes before its first."""
+        fn, check = begun
+        if check != self._checked:
+            check()
+            self._checked = check
+        return fn(task)
 
-    def _collect(self) -> Iterator[R]:
-        """Wait for something to happen; yield what was made."""
-        refs = [*self._starting, *self._flying]
-        done, _ = self._ray.wait(refs, num_returns=1, timeout=PATIENCE)
-        if not done and not self._ready:
-            raise UserError(
-                f"{self._work.label}: no worker of the Ray cluster was ready within {PATIENCE:.0f} s; "
-                "see what it is busy with: ray status"
-            )
-        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0) if done else ([], refs)
-        for ref in done:
-            if ref in self._starting:
-                self._welcome(self._starting.pop(ref), ref)
-            elif ref in self._flying:  # else its worker's death was seen to already
-                yield from self._take(self._flying[ref])
 
-    def _hire(self, handle: Any) -> None:
-        self._starting[handle.begin.remote(*self._begin)] = handle
+@cache
+def code_of() -> dict[str, str]:
+    """Digest of the toolkit's source files and the versions of what decides bytes, as this process finds them."""
+    packages = ("ahp_toolkit", "annotation", "baselines", "benchmark")
+    folders = [Path(p) for name in packages if (s := find_spec(name)) for p in s.submodule_search_locations or ()]
+    files = [p for folder in folders for p in sorted(folder.rglob("*.py"))]
+    found = {"the code of ahp-toolkit": hashing.digest_files(files)[:12], "python": platform.python_version()}
+    for name in DECIDE:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
-    def _welcome(self, handle: Any, ref: Any) -> None:
-        """A worker has begun, or refused, or died over it."""
-        try:
-            refusal = self._get(ref)
-        except self._ray.exceptions.RayError as e:
-            self._lost += 1
-            if self._lost > 2 * self._count + ATTEMPTS:
-                raise UserError(f"{self._work.label}: workers die as they start ({line(e)}); see Ray's logs") from e
-            self._hire(self._actor.remote())
-        else:
-            if refusal:
-                raise UserError(refusal)
-            self._ready.append(_Member(handle))
 
-    def _take(self, given: _Given) -> Iterator[R]:
-        try:
-            result: R = self._get(given.ref)
-        except self._ray.exceptions.RayError:
-            yield from self._bury(given.member)
-            return
-        given.member.queue.remove(given)
-        del self._flying[given.ref]
-        yield result
+@dataclass(frozen=True)
+class Check:
+    """What the command's machine sees: code, working folder, and of each path the name of something in it.
 
-    def _get(self, ref: Any) -> Any:
-        """A result; what a stage raised is raised here as it was. Deaths are RayErrors."""
-        try:
-            return self._ray.get(ref)
-        except self._ray.exceptions.RayTaskError as e:
-            raise (e.cause if isinstance(e.cause, Exception) else e) from e
+    A worker that saw an empty folder in the place of the photos would drop every person as missing; one with another
+    decoder would make other pixels.
+    """
 
-    def _bury(self, member: _Member) -> Iterator[R]:
-        """A worker is dead: what it had finished counts, the oldest of the rest is charged, all of it is given anew."""
-        self._ray.kill(member.handle)
-        self._ready.remove(member)
-        self._hire(self._actor.remote())
-        charge = 1
-        for given in member.queue:
-            del self._flying[given.ref]
-            try:
-                yield self._get(given.ref)
-            except self._ray.exceptions.RayError as e:
-                deaths, charge = given.deaths + charge, 0
-                if deaths >= ATTEMPTS:
-                    raise UserError(
-                        f"{self._work.label}: shard {given.task[0]:05d}: {deaths} workers died at it, the last of "
-                        f"{line(e)}; too little memory, or a fault in its data; the same command goes on from here"
-                    ) from e
-                self._again.append((given.task, deaths))
+    host: str
+    code: dict[str, str]
+    cwd: str
+    seen: tuple[tuple[str, str], ...]
 
-    def leave(self) -> list[Any]:
-        """The workers that go on to the next stage; those in the middle of something (after an error) are ended."""
-        for member in self._ready:
-            if member.queue:
-                self._ray.kill(member.handle)
-        return [*(m.handle for m in self._ready if not m.queue), *self._starting.values()]
+    def __call__(self) -> None:
+        """Compare with this machine; go to the command's working folder, where relative paths begin.
+
+        Raises:
+            UserError: naming the machine and what differs.
+        """
+        here, mine = socket.gethostname(), code_of()
+        for name, version in self.code.items():
+            if mine.get(name) != version:
+                raise UserError(
+                    f"{here}: {name} is {mine.get(name, 'missing')} there and {version} on {self.host}; "
+                    "install the same on every node of the Ray cluster"
+                )
+        for path, inside in self.seen:
+            if not os.path.lexists(Path(path) / inside if inside else path):
+                raise UserError(
+                    f"{here}: does not see {path} as {self.host} does; data roots, the build folder and weights must "
+                    "lie under the same path on every node (a shared disk)"
+                )
+        with contextlib.suppress(OSError):  # absolute paths need none
+            os.chdir(self.cwd)
+
+
+@contextmanager
+def _check_of(work: Work[Any, Any]) -> Iterator[Check]:
+    """The check of a piece of work; meanwhile the folder that it writes to holds a file that only this run has."""
+    seen = [(str(Path(p).absolute()), _inside(p)) for p in work.sees if "://" not in p]
+    mark = Path(work.folder).absolute() / f"{SEEN}{secrets.token_hex(8)}" if work.folder else None
+    if mark is not None:
+        disk.write_bytes(mark, b"")
+        seen.append((str(mark.parent), mark.name))
+    try:
+        yield Check(socket.gethostname(), code_of(), str(Path.cwd()), tuple(seen))
+    finally:
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+
+
+def _inside(path: str) -> str:
+    """The name of something in a folder; empty for a file and for an empty folder."""
+    if not Path(path).is_dir():
+        return ""
+    with os.scandir(path) as entries:
+        return next((e.name for e in entries), "")

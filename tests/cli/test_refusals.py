@@ -12,7 +12,7 @@ from ahp_toolkit.build.flow import Options
 from ahp_toolkit.cli import main
 from ahp_toolkit.cli.next_step import next_step
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.runtime.engines import make_engine
+from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
 from ahp_toolkit.runtime.options import Share
 from ahp_toolkit.runtime.stage import Result
 from ahp_toolkit.storage.locations import place
@@ -169,7 +169,7 @@ def test_shares_of_a_gpu_and_whole_ones_are_taken(gpus):
 @pytest.mark.parametrize("gpus", [float("nan"), float("inf"), 1.5, -1.0])
 def test_the_engine_takes_no_other_share(gpus):
     with pytest.raises(UserError, match="gpus-per-actor"):
-        make_engine("ray", gpus_per_actor=gpus)
+        make_engine(EngineSettings(engine="ray", gpus_per_actor=gpus))
 
 
 def test_a_reviewer_whom_the_shards_leave_out_is_refused(tmp_path):

@@ -25,7 +25,8 @@ from ahp_toolkit.build import build, splits
 from ahp_toolkit.build.flow import Options
 from ahp_toolkit.build.splits import Synthesis
 from ahp_toolkit.runtime import stage
-from ahp_toolkit.runtime.engines import Engine, LocalEngine, make_engine
+from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
+from ahp_toolkit.runtime.engines import Engine, LocalEngine
 from ahp_toolkit.sample_world import write_world
 
 SOURCES, WORKERS = ("coco", "voc_sbd"), 2
@@ -97,7 +98,9 @@ def main() -> None:
         made = {}
         for name in ("local", "ray"):
             to = Path(scratch) / name
-            made[name] = _measure(make_engine(name, WORKERS), root, to / "pixels", Path(scratch) / f"{name}.times")
+            made[name] = _measure(
+                make_engine(EngineSettings(WORKERS, name)), root, to / "pixels", Path(scratch) / f"{name}.times"
+            )
             print(f"{name:6s} CPU {made[name][0]:7.1f} s  wall {made[name][1]:7.1f} s", flush=True)
         share = _share(Path(scratch) / "local.times")
     cpu, wall = (made["ray"][i] / made["local"][i] for i in (0, 1))

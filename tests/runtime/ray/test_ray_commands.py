@@ -12,7 +12,8 @@ pytest.importorskip("ray")
 
 from ahp_toolkit.core.records import Prediction
 from ahp_toolkit.runtime import ray_start
-from ahp_toolkit.runtime.engines import ONE_THREAD, make_engine
+from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
+from ahp_toolkit.runtime.engines import ONE_THREAD
 from ahp_toolkit.sample_world import write_world
 from ahp_toolkit.storage import parquet
 from tests.build.test_build import ahp
@@ -32,7 +33,7 @@ def cluster() -> Iterator[None]:
 
     Without a token: it goes by the environment that Ray was imported in, and other tests have imported it.
     """
-    with pytest.MonkeyPatch.context() as patch, make_engine("ray", 2) as engine:
+    with pytest.MonkeyPatch.context() as patch, make_engine(EngineSettings(2, "ray")) as engine:
         patch.setattr(ray_start, "_private", lambda: ray_start.PATIENT | ONE_THREAD)
         assert engine._ray.is_initialized()
         yield

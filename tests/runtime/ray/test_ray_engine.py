@@ -19,8 +19,9 @@ ray = pytest.importorskip("ray")
 
 from ahp_toolkit.core.errors import UserError  # noqa: E402
 from ahp_toolkit.runtime import ray_engine, ray_start  # noqa: E402
-from ahp_toolkit.runtime.engines import LocalEngine, Work, make_engine  # noqa: E402
-from ahp_toolkit.runtime.ray_worker import Check, code_of  # noqa: E402
+from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine  # noqa: E402
+from ahp_toolkit.runtime.engines import LocalEngine, Work  # noqa: E402
+from ahp_toolkit.runtime.ray_engine import Check, code_of  # noqa: E402
 from ahp_toolkit.runtime.stage import run  # noqa: E402
 from benchmark.grading import score as judge  # noqa: E402
 from tests.benchmark.world import make_split, noisy, submit  # noqa: E402
@@ -72,7 +73,7 @@ def cluster() -> Iterator[object]:
 
 @pytest.fixture(scope="module")
 def engine(cluster) -> Iterator[ray_engine.RayEngine]:
-    with make_engine("ray", None, cluster.address) as made:
+    with make_engine(EngineSettings(engine="ray", ray_address=cluster.address)) as made:
         yield made
 
 
@@ -143,11 +144,14 @@ def test_what_a_stage_says_a_user_must_mend_arrives_as_it_was_said(engine, tmp_p
 
 def test_gpus_are_shared_out_and_asked_for_in_vain(cluster, engine):
     engine._dismiss()  # its workers hold all CPUs
-    with make_engine("ray", None, cluster.address, 0.5) as shared:
+    with make_engine(EngineSettings(None, "ray", cluster.address, 0.5)) as shared:
         seen = list(shared.imap(Work("net", where, network=True), enumerate(range(6))))
         assert {gpus for gpus, _ in seen} == {"0"} and 1 <= len({pid for _, pid in seen}) <= 2
         assert {gpus for gpus, _ in shared.imap(Work("plain", where), enumerate(range(3)))} == {""}
-    with make_engine("ray", None, cluster.address, 2.0) as greedy, pytest.raises(UserError, match="has 1 GPUs"):
+    with (
+        make_engine(EngineSettings(None, "ray", cluster.address, 2.0)) as greedy,
+        pytest.raises(UserError, match="has 1 GPUs"),
+    ):
         list(greedy.imap(Work("net", where, network=True), enumerate(range(2))))
 
 
@@ -200,14 +204,12 @@ def test_a_worker_that_sees_another_disk_or_other_code_refuses(tmp_path, monkeyp
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
     found = ray_engine.require.__globals__["importlib"].util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "ray" else found(name, *a))
-    with pytest.raises(UserError, match=r"--engine ray needs the package ray.*pip install ray"):
-        make_engine("ray")
+    with pytest.raises(UserError, match=r"--engine ray needs the package ray.*pip install .ahp-toolkit\[ray\]"):
+        make_engine(EngineSettings(engine="ray"))
 
 
-def test_options_of_ray_need_ray_and_engines_have_names():
-    for options in ({"address": "auto"}, {"gpus_per_actor": 0.5}):
+def test_options_of_ray_need_ray():
+    for options in ({"ray_address": "auto"}, {"gpus_per_actor": 0.5}):
         with pytest.raises(UserError, match="go with --engine ray"):
-            make_engine("local", **options)
-    with pytest.raises(UserError, match="no engine is named 'spark'; known: local, ray"):
-        make_engine("spark")
-    assert isinstance(make_engine("local", 2), LocalEngine)
+            make_engine(EngineSettings(**options))
+    assert isinstance(make_engine(EngineSettings(2)), LocalEngine)

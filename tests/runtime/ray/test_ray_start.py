@@ -19,7 +19,8 @@ pytest.importorskip("ray")
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime import ray_start
-from ahp_toolkit.runtime.engines import Work, make_engine
+from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
+from ahp_toolkit.runtime.engines import Work
 from tests.cli.small import ENV, data, start, words
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -77,10 +78,11 @@ cli.ahp = ahp
 
 def test_sigterm_ends_a_command_on_its_own_cluster_in_one_line(tmp_path):
     before = f"""
-from ahp_toolkit.runtime.engines import Work, make_engine
+from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
+from ahp_toolkit.runtime.engines import Work
 from tests.cli.small import nap
 def ahp(**_):
-    with make_engine("ray", 1) as engine:
+    with make_engine(EngineSettings(1, "ray")) as engine:
         list(engine.imap(Work("nap", nap), [(k, {str(tmp_path)!r}) for k in range(4)]))
 cli.ahp = ahp
 """
@@ -89,7 +91,7 @@ cli.ahp = ahp
 
 
 def refusal(address: str) -> str:
-    with make_engine("ray", 1, address) as engine, pytest.raises(UserError) as said:
+    with make_engine(EngineSettings(1, "ray", address)) as engine, pytest.raises(UserError) as said:
         list(engine.imap(Work("abs", abs), enumerate(range(2))))
     return str(said.value)
 
