@@ -12,7 +12,7 @@ import pytest
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import StorageError, UserError
-from ahp_toolkit.core.masks import encode
+from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Dropped, Human, ImageRef, Occluder, Sample
 from ahp_toolkit.storage import files, missing, parquet
 from tests.build.test_splits import built, run  # noqa: F401 a fixture
