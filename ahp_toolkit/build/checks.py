@@ -8,17 +8,13 @@ from pathlib import Path
 from ahp_toolkit.build.flow import Options
 from ahp_toolkit.build.splits import EVERY, Synthesis
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.parsers import PARSERS
+from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.storage.locations import Remote
 
 #: Checkpoints end so; other words for weights are names on a hub.
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
-#: Networks that are trained here alone, and how.
-TRAINED_HERE = {
-    "deeplab": "train it with ahp build segmenter",
-    "centermask": "train it with ahp build segmenter --name centermask",
-    "hrnet": "train it with ahp build parser",
-}
 
 
 def check_place(folder: Path, roots: Mapping[str, Path], option: str = "--out") -> None:
@@ -39,21 +35,23 @@ def check_place(folder: Path, roots: Mapping[str, Path], option: str = "--out") 
 
 
 def check_network(option: str, name: str, weights: str | None, trained: bool) -> None:
-    """A network that is trained here needs a checkpoint, or ``--train`` makes one: nobody publishes any.
+    """A plug-in that is trained here needs a checkpoint, or ``--train`` makes one: nobody publishes any.
 
     Raises:
         UserError: when it has neither, or the checkpoint does not exist.
     """
-    if name not in TRAINED_HERE or weights == "random":
+    registry = PARSERS if option == "parser" else SEGMENTERS
+    plugin = registry.get(name) if name in registry.names() else None
+    if plugin is None or not plugin.TRAINABLE or weights == "random":
         path = Path(weights or "random")
         if (path.is_absolute() or path.suffix in CHECKPOINTS) and not path.exists():
             raise UserError(f"--{option}-weights {weights}: expected a checkpoint, there is none")
         return
     if weights is None and not trained:
         way = f"--{option}-weights or --train" if option in ("segmenter", "parser") else f"--{option}-weights"
-        raise UserError(f"--{option} {name}: has no published weights: expected {way}; {TRAINED_HERE[name]}")
+        raise UserError(f"--{option} {name}: has no published weights: expected {way}; {plugin.WEIGHTS}")
     if weights is not None and not Path(weights).exists():
-        raise UserError(f"--{option}-weights {weights}: expected a checkpoint, there is none; {TRAINED_HERE[name]}")
+        raise UserError(f"--{option}-weights {weights}: expected a checkpoint, there is none; {plugin.WEIGHTS}")
 
 
 def _parsed(kind: str) -> bool:
@@ -68,7 +66,7 @@ def check_networks(o: Options, s: Synthesis, stop_after: str | None) -> None:
         check_network("segmenter", o.segmenter, o.segmenter_weights, train)
     if stop_after not in ("harvest", "segment"):
         check_network("parser", o.parser, o.parser_weights, train)
-        learns = train and o.parser in TRAINED_HERE and o.parser_weights is None
+        learns = train and PARSERS.get(o.parser).TRAINABLE and o.parser_weights is None
         if learns and not any(_parsed(o.format_of(name)) for name in o.roots):
             raise UserError(
                 f"--parser {o.parser} --train: it learns from body parsings, which "

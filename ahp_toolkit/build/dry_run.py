@@ -31,7 +31,6 @@ PRESERVED = {"objects365": 0.0493, "openimages": 0.0562}
 PRESERVED_ELSE = 0.239
 #: Candidates without a mask of the source.
 BOXES_ONLY = {"objects365": 1.0, "openimages": 0.9}
-TRAINED = ("deeplab", "centermask", "hrnet")
 UNITS = {"harvest": "photos", "bank": "occluders", "report": "page"} | dict.fromkeys(SPLITS, "samples")
 ALONE = ("report", "train segmenter", "train parser")  # not spread over workers
 
@@ -90,8 +89,8 @@ def plan(o: Options, s: Synthesis, stop_after: str | None = None, like: Sequence
 
 def stages(o: Options, stop_after: str | None = None) -> list[str]:
     """The names of what a build does, in order."""
-    segmenter = ["train segmenter"] if _trains(o, o.segmenter, o.segmenter_weights) else []
-    parser = ["train parser"] if _trains(o, o.parser, o.parser_weights) else []
+    segmenter = ["train segmenter"] if _trains(o, SEGMENTERS.get(o.segmenter), o.segmenter_weights) else []
+    parser = ["train parser"] if _trains(o, PARSERS.get(o.parser), o.parser_weights) else []
     decide = ["decide"] if o.review != "none" else []
     groups = {
         "harvest": ["harvest"],
@@ -105,8 +104,8 @@ def stages(o: Options, stop_after: str | None = None) -> list[str]:
     return [name for group in list(groups.values())[: last + 1] for name in group]
 
 
-def _trains(o: Options, name: str, weights: str | None) -> bool:
-    return o.train != "none" and not weights and name in TRAINED
+def _trains(o: Options, plugin: Any, weights: str | None) -> bool:
+    return o.train != "none" and not weights and plugin.TRAINABLE
 
 
 def _look(o: Options, s: Synthesis, names: Sequence[str]) -> tuple[dict[str, Result | None], dry.Would | None]:
@@ -242,14 +241,11 @@ def _step(
 
 
 def _training(o: Options, name: str, state: str, pace: Rate) -> Step:
-    from ahp_toolkit.stages.train_networks import PARSER, TRAINERS
-
-    steps = (PARSER if "parser" in name else TRAINERS[o.segmenter][0])[o.train].steps
+    registry, network = (PARSERS, o.parser) if "parser" in name else (SEGMENTERS, o.segmenter)
+    steps = registry.get(network).PRESETS[o.train].steps
     seconds = None if pace.seconds is None else round(steps * pace.seconds, 1)
     size = None if pace.bytes is None else round(pace.bytes)
-    return Step(
-        name, state, steps, "steps", False, seconds, pace.known_by, size, o.segmenter if "seg" in name else o.parser
-    )
+    return Step(name, state, steps, "steps", False, seconds, pace.known_by, size, network)
 
 
 def _variant(o: Options, name: str) -> str:
@@ -258,16 +254,19 @@ def _variant(o: Options, name: str) -> str:
     preset = "debug" if o.train == "debug" else "full"
     if name.startswith("train "):
         return f"{name} {_network(o, name)} {o.train}"
-    return f"{name} {plug_in} {preset}" if plug_in in TRAINED else f"{name} {plug_in}" if plug_in else name
+    if plug_in is None:
+        return name
+    trained = (SEGMENTERS if name == "segment" else PARSERS).get(plug_in).TRAINABLE
+    return f"{name} {plug_in} {preset}" if trained else f"{name} {plug_in}"
 
 
 def _network(o: Options, name: str) -> str:
     """The network that a stage runs or trains; '' for none."""
     if name.startswith("train "):
         return o.segmenter if "segmenter" in name else o.parser
-    if name == "segment" and getattr(SEGMENTERS.get(o.segmenter), "NEEDS_PIXELS", True):
+    if name == "segment" and SEGMENTERS.get(o.segmenter).NEEDS_PIXELS:
         return o.segmenter
-    if name == "parse" and getattr(PARSERS.get(o.parser), "NEEDS_PIXELS", o.parser != "source_parsing"):
+    if name == "parse" and PARSERS.get(o.parser).NEEDS_PIXELS:
         return o.parser
     return ""
 

@@ -15,13 +15,16 @@ from typing import Any
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Candidate, Decision, Human, Occluder
+from ahp_toolkit.core.registry import Registry
 from ahp_toolkit.decisions import rule as provisional
 from ahp_toolkit.decisions.merge import Merge, logs_of, outcome
 from ahp_toolkit.decisions.proposals import first_at
+from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.runtime import dry
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import Engine
 from ahp_toolkit.runtime.stage import MAIN, Job, Result, finished, forget_stale, run
+from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.stages.deduplicate import Unite, find_duplicates
 from ahp_toolkit.stages.harvest import Harvest, Photo, Rules, entries_of
@@ -146,7 +149,7 @@ def segment(o: Options) -> Result:
     """Human segmentation (paper §4.1 (2)): a mask for every candidate that has only a box."""
     from ahp_toolkit.stages.segment import Segment, job
 
-    weights = o.segmenter_weights or _trained(o, o.segmenter)
+    weights = o.segmenter_weights or _trained(o, SEGMENTERS, o.segmenter)
     made, parts = job(o.out / "segment", o.out / "harvest", Segment(o.segmenter, weights, o.device, o.names))
     return o.run(replace(made, check=o.mounted()), parts)
 
@@ -155,21 +158,19 @@ def parse(o: Options) -> Result:
     """Body-part pseudo labels (paper §3.2): the 20 LIP classes."""
     from ahp_toolkit.stages.parse import Parse, job
 
-    weights = o.parser_weights or _trained(o, o.parser)
+    weights = o.parser_weights or _trained(o, PARSERS, o.parser)
     made, parts = job(o.out / "parse", o.out / "segment", Parse(o.parser, weights, o.device, o.names))
     return o.run(replace(made, check=o.mounted()), parts)
 
 
-def _trained(o: Options, name: str) -> str | None:
-    """The checkpoint that ``--train`` makes of this very harvest, for a plug-in that is trained here."""
-    if o.train == "none" or name not in ("deeplab", "centermask", "hrnet"):
+def _trained(o: Options, registry: Registry, name: str) -> str | None:
+    """The checkpoint that ``--train`` makes of this very harvest, for a plug-in that can be trained."""
+    if o.train == "none" or not registry.get(name).TRAINABLE:
         return None
     from ahp_toolkit.build import training
 
-    path = o.out / "weights" / f"{name}.pt"
-    if name == "hrnet":
-        return str(training.train_parser(o.out, path, o.names, o.train, o.device, 0, o.quiet, sizes=o.sizes))
-    return str(training.train_segmenter(o.out, path, o.names, o.train, o.device, 0, o.quiet, name, o.sizes))
+    how = {"settings": o.train, "device": o.device, "quiet": o.quiet, "roots": o.names}
+    return str(training.train(registry, o.out, name, o.out / "weights" / f"{name}.pt", how, o.sizes))
 
 
 def digest_of(folder: Path) -> str:

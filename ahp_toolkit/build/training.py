@@ -1,95 +1,59 @@
-"""Training the build's own networks on its own harvest: the box-only humans' segmenter and the body-part parser.
+"""Training the build's own networks on its own harvest: the segmenter of box-only humans and the body-part parser.
 
-The segmenter may also be asked for initial masks of val and test (N_i), and must then not have seen their people whole.
+A segmenter may also make the initial masks of val and test (N_i), and must then not have been trained on their people.
 It is trained before the review, which alone says where val and test end: they take the photos of the lowest hashes,
 some (val + test) / preserved of them. So photos of low hashes are kept from training, twice as many as val and test
 would take if one candidate in a hundred were preserved (the paper: one in twenty), at most half. A fold's range is
-known beforehand. `check_initial` refuses a network where the review's cut reaches further. What draws masks or parts of
-people who had none has seen none of theirs, and is not asked.
+known beforehand. `check_initial` refuses a network where the review's cut reaches further.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.registry import Registry
+from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.runtime import dry
+from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.stages.review import SplitSizes, Thresholds
 from ahp_toolkit.storage import parquet
 from ahp_toolkit.storage.held_out import HeldOut, held_of
 
-if TYPE_CHECKING:
-    from ahp_toolkit.stages.train_networks import Trained
-
-NETWORKS = ("deeplab", "centermask")  # the segmenters that are trained here
-MOST, OF_A_HUNDRED = 0.5, 200  # hashes kept at most; and per wanted human, times 1 / candidates
+MOST, OF_A_HUNDRED = 0.5, 200  # hashes kept at most; and per human of val and test, times 1 / candidates
 
 
-def train_segmenter(
-    root: Path,
-    out: Path,
-    roots: dict[str, str],
-    preset: str,
-    device: str,
-    seed: int = 0,
-    quiet: bool = False,
-    name: str = "deeplab",
-    sizes: SplitSizes | None = None,
+def train(
+    registry: Registry, root: Path, name: str, out: Path, how: dict[str, Any], sizes: SplitSizes | None = None
 ) -> Path:
-    """Train a segmenter on the harvested humans that have masks; nothing is done when the checkpoint stands already.
+    """Train a plug-in on the build's harvest; nothing is done when the checkpoint is up to date.
+
+    A segmenter learns from the humans that have masks, a parser from those that have a parsing, crops of photos that
+    another source holds included.
 
     Args:
-        name: ``deeplab`` (the paper's segmenter) or ``centermask`` (the paper's N_i, for initial masks).
-        sizes: of val and test; None: as ``build.json`` says.
+        how: arguments of `stages.train_networks.How`; ``roots`` beside them, data root by source.
+        sizes: of val and test; None: those of ``build.json``.
 
     Raises:
-        UserError: when there is no harvest, or too few humans with masks.
+        UserError: when the plug-in cannot be trained, there is no harvest, or it has too few such humans.
     """
     if not out.exists():
-        dry.stop("segmenter", out)
-    from ahp_toolkit.stages.train_networks import TRAINERS
+        dry.stop(registry.kind, out)
+    from ahp_toolkit.stages.train_networks import Data, How
+    from ahp_toolkit.stages.train_networks import train as fit
 
-    presets, train = TRAINERS[name]
-    return _said(train(_parts(root), roots, out, presets[preset], seed, device, quiet, held_out(root, sizes)), quiet)
-
-
-def train_parser(
-    root: Path,
-    out: Path,
-    roots: dict[str, str],
-    preset: str,
-    device: str,
-    seed: int = 0,
-    quiet: bool = False,
-    sizes: SplitSizes | None = None,
-) -> Path:
-    """Train HRNet on the harvested humans that have a parsing, LIP's crops of photos that stand elsewhere included.
-
-    Args:
-        sizes: of val and test; None: as ``build.json`` says.
-
-    Raises:
-        UserError: when there is no harvest, or too few humans with parsings.
-    """
-    if not out.exists():
-        dry.stop("parser", out)
-    from ahp_toolkit.stages.train_networks import PARSER, train_parser
-
-    parts = [*_parts(root), *parquet.parts(root / "harvest" / "duplicates")]
-    return _said(train_parser(parts, roots, out, PARSER[preset], seed, device, quiet, held_out(root, sizes)), quiet)
-
-
-def _parts(root: Path) -> list[Path]:
     if not (root / "harvest" / "stage.json").exists():
         raise UserError(f"{root}: expected a finished harvest, found none; run ahp build --stop-after harvest first")
-    return parquet.parts(root / "harvest")
-
-
-def _said(made: Trained, quiet: bool) -> Path:
-    if not quiet:
+    parts = parquet.parts(root / "harvest")
+    if registry is PARSERS:
+        parts = [*parts, *parquet.parts(root / "harvest" / "duplicates")]
+    roots = how.pop("roots")
+    made = fit(registry, name, Data(parts, roots, held_out(root, sizes)), out, How(**how))
+    if not how.get("quiet"):
         click.echo(made, err=True)
     return made.path
 
@@ -98,7 +62,7 @@ def held_out(root: Path, sizes: SplitSizes | None = None) -> HeldOut:
     """The photos that a build's networks are not trained on: the fold's, else those of low hashes (see the module).
 
     Args:
-        sizes: of val and test; None: as ``build.json`` says.
+        sizes: of val and test; None: those of ``build.json``.
 
     Raises:
         UserError: when there is no harvest to count.
@@ -106,9 +70,9 @@ def held_out(root: Path, sizes: SplitSizes | None = None) -> HeldOut:
     if sizes is None:
         from ahp_toolkit.storage.build_folder import Build
 
-        said: dict[str, Any] = Build(root).about.get("options", {}).get("sizes", {})
-        fold = said.get("fold")
-        sizes = SplitSizes(**said | {"fold": (fold[0], fold[1]) if fold else None})
+        options: dict[str, Any] = Build(root).about.get("options", {}).get("sizes", {})
+        fold = options.get("fold")
+        sizes = SplitSizes(**options | {"fold": (fold[0], fold[1]) if fold else None})
     if sizes.fold is not None:
         k, n = sizes.fold
         return HeldOut((k - 1) / n, k / n)
@@ -120,17 +84,19 @@ def check_initial(name: str, weights: str | Path | None, cut: Thresholds) -> Non
     """The network that makes the initial masks of val and test may not have been trained on people of their photos.
 
     Args:
-        name: of the segmenter; one that is not of `NETWORKS` cannot tell, and is not asked.
+        name: of the segmenter; one that is not trained here is not checked.
 
     Raises:
         UserError: when it was, or does not say on whom it was not.
     """
-    if name not in NETWORKS or not weights or not Path(weights).is_file():
+    if name not in SEGMENTERS.names() or not weights or not Path(weights).is_file():
+        return
+    plugin = SEGMENTERS.get(name)
+    if not plugin.TRAINABLE:
         return
     from ahp_toolkit.nets import torch_io
-    from ahp_toolkit.segmenters import SEGMENTERS
 
-    held = held_of(torch_io.load_checkpoint(Path(weights), SEGMENTERS.get(name).KIND).meta.get("held_out"))
+    held = held_of(torch_io.load_checkpoint(Path(weights), plugin.KIND).meta.get("held_out"))
     if held is None:
         raise UserError(f"{weights}: it does not say which photos it was not trained on; train it again")
     if not held.holds(cut.start, cut.test):

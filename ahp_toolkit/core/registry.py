@@ -1,4 +1,4 @@
-"""Plug-ins: one file each; listing reads the folder, getting imports the file (design, rule 3)."""
+"""Plug-ins: one file each. Listing reads the folder, getting imports the file (design, rule 3)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,26 @@ class Registry:
 
     A package outside the toolkit announces a module as a Python entry point of the registry's group, for example
     ``[project.entry-points."ahp_toolkit.sources"]`` with ``kitti = "my_package.kitti"``. A built-in name wins.
+
+    Args:
+        kind: what messages call a plug-in ("source").
+        package: the package whose modules are plug-ins, all but ``base`` and ``helpers``.
+        group: of the entry points; None: the package's name.
+        facts: names that every plug-in module must hold.
     """
 
-    def __init__(self, kind: str, package: str, helpers: Iterable[str] = (), group: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        helpers: Iterable[str] = (),
+        group: str | None = None,
+        facts: Iterable[str] = (),
+    ) -> None:
         self.kind = kind
         self.package = package
         self.group = group or package
+        self.facts = tuple(facts)
         self._helpers = {"base", *helpers}
 
     def names(self) -> list[str]:
@@ -51,17 +65,22 @@ class Registry:
         """Import and return the plug-in.
 
         Raises:
-            UserError: for an unknown name, with the nearest known one; for an announced module that cannot be imported.
+            UserError: for an unknown name, with the nearest known one; for an announced module that cannot be imported
+                or lacks a fact.
         """
         module = self.module(name)
         if module == f"{self.package}.{name}":
             return importlib.import_module(module)
         try:
-            return importlib.import_module(module)
+            found = importlib.import_module(module)
         except ImportError as e:
             raise UserError(
                 f"{self.kind} {name!r}: {module} cannot be imported ({e}); mend or remove its package"
             ) from e
+        missing = [fact for fact in self.facts if not hasattr(found, fact)]
+        if missing:
+            raise UserError(f"{self.kind} {name!r}: {module} does not define {', '.join(missing)}; mend its package")
+        return found
 
     def _own(self) -> set[str]:
         spec = importlib.util.find_spec(self.package)

@@ -2,7 +2,7 @@
 
 timm's HRNet gives four maps at strides 4 to 32; the head is HRNetV2's: all four at stride 4 side by side, 1x1
 convolution, batch norm, ReLU, 1x1 convolution to the 20 classes of LIP. The mask is a fourth input plane (default on):
-it says whose parts are asked for. Left and right are the person's own, so a mirrored picture's labels change sides.
+it says whose parts to label. Left and right are the person's own, so a mirrored picture's labels change sides.
 """
 
 from __future__ import annotations
@@ -17,17 +17,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ahp_toolkit.core.crops import crop_image, crop_labels
+from ahp_toolkit.core.crops import around, crop_image, crop_labels
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, Label2D
+from ahp_toolkit.core.records import Candidate
 from ahp_toolkit.nets import torch_io
-from ahp_toolkit.parsers.base import Body
+from ahp_toolkit.nets.recipe import Recipe, Settings, tinted
+from ahp_toolkit.parsers.base import ENLARGE, Body
 from ahp_toolkit.sources.base import PART_PAIRS, PARTS
 from ahp_toolkit.storage.images import Rgb
 
 KIND = "ahp-parser-1"
 NEEDS_PIXELS = True
-WAY_OUT = "train it with `ahp build parser`, or give a checkpoint with --parser-weights"
+TRAINABLE = True
+WEIGHTS = "train it with `ahp build parser --name hrnet`, or give a checkpoint with --parser-weights"
+LICENCE = "code Apache-2.0 (timm); weights those of the photos it is trained on"
+#: ``debug`` takes about a minute on two CPU cores, ``full`` wants a GPU.
+PRESETS = {
+    "debug": Settings("hrnet_w18_small", 96, 250, 8, lr=2e-3),
+    "full": Settings(
+        "hrnet_w48", 473, 110_000, 16, lr=3e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
+    ),
+}
 
 
 def _mirror_table() -> list[int]:
@@ -177,13 +188,51 @@ def build(
     """
     where = torch_io.pick_device(device)
     if weights is None:
-        raise UserError(f"hrnet has no published weights for the parts of LIP; {WAY_OUT}")
+        raise UserError(f"hrnet has no published weights for the parts of LIP; {WEIGHTS}")
     if weights == "random":
         arch = Arch("hrnet_w18_small", 64)
         with torch_io.seeded(0):
             net, _ = net_of(arch)
         return HrNet(net, arch, "hrnet@random", where, batch_size, precision, flip)
-    said = torch_io.load_checkpoint(Path(weights), KIND)
-    arch = torch_io.arch_of(Arch, said, weights)
-    net = torch_io.build_to_fit(lambda: net_of(arch)[0], said.state, weights)
-    return HrNet(net, arch, torch_io.short_name("hrnet", said.digest), where, batch_size, precision, flip)
+    made = torch_io.load_checkpoint(Path(weights), KIND)
+    arch = torch_io.arch_of(Arch, made, weights)
+    net = torch_io.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
+    return HrNet(net, arch, torch_io.short_name("hrnet", made.digest), where, batch_size, precision, flip)
+
+
+def recipe(settings: Settings) -> Recipe:
+    """How an HRNet is trained on humans with masks and parsings."""
+    arch = Arch(settings.encoder, settings.size, settings.plane)
+    net, imagenet = net_of(arch, settings.pretrained)
+
+    def ready(trained: nn.Module, device: torch.device) -> HrNet:
+        return HrNet(trained, arch, "", device, settings.batch, settings.precision, flip=False)
+
+    return Recipe(KIND, arch, net, imagenet, lambda _: PartCut(arch), part_loss, ready, parsed=True)
+
+
+@dataclass(frozen=True)
+class PartCut:
+    """A training sample: the body's crop (0.9 to 1.2 of it), LIP labels as target; mirrored ones change sides."""
+
+    arch: Arch
+
+    def __call__(
+        self, photo: Rgb, human: Candidate, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Planes [S, S, 3 or 4] and labels 0..19."""
+        assert human.mask is not None and human.parsing is not None
+        height, width = photo.shape[:2]
+        crop = around(human.mask.box, width, height, ENLARGE * rng.uniform(0.9, 1.2))
+        mask = human.mask.decode()
+        planes = planes_of(photo, mask, crop, self.arch)
+        labels = crop_labels(np.where(mask, human.parsing.decode(), np.uint8(0)), crop, self.arch.size)
+        if rng.random() < 0.5:
+            planes, labels = planes[:, ::-1].copy(), mirrored(labels)
+        tinted(planes, rng)
+        return planes, labels
+
+
+def part_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy over the 20 classes; planes uint8 [B, C, S, S], target labels [B, S, S]."""
+    return functional.cross_entropy(logits_of(net, planes).float(), target.long())

@@ -1,4 +1,4 @@
-"""The source's own parsings (LIP's), as they are: a human of another source has none."""
+"""The source's own parsings (LIP's), as they are: a human of another source gets none."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from ahp_toolkit.core.masks import Label2D
 from ahp_toolkit.parsers.base import Body
 
 NAME = "source_parsing@source"
-#: No photo is opened for this one: there is nothing it could see.
 NEEDS_PIXELS = False
+TRAINABLE = False
+WEIGHTS = ""
+LICENCE = "the source's own"
 
 
 class SourceParsing:
-    """Finds nothing by itself: parsings come with the records."""
+    """Finds no parts by itself: parsings come with the records."""
 
     name = NAME
 

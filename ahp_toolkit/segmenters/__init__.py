@@ -1,5 +1,7 @@
-"""Human segmenters, one file each: they turn a box into a mask (paper §4.1, human segmentation)."""
+"""Human segmenters, one file each: from a box to a mask (paper §4.1, human segmentation)."""
 
 from ahp_toolkit.core.registry import Registry
 
-SEGMENTERS = Registry("segmenter", __name__, helpers=("crop", "instances"))
+#: What every plug-in module defines (see `base`).
+FACTS = ("build", "NEEDS_PIXELS", "TRAINABLE", "WEIGHTS", "LICENCE")
+SEGMENTERS = Registry("segmenter", __name__, facts=FACTS)

@@ -12,12 +12,14 @@ layers are four times the pyramid's width (the published 1024 at its 256); AdamW
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection import FCOS
@@ -26,18 +28,32 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image, project
 from torchvision.ops import FeaturePyramidNetwork, box_iou, masks_to_boxes, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from ahp_toolkit.core.crops import around, crop_mask, cut
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Box
+from ahp_toolkit.core.records import Candidate
 from ahp_toolkit.nets import torch_io
-from ahp_toolkit.segmenters.base import Ask
-from ahp_toolkit.segmenters.instances import PERSON, InstanceSegmenter, shape_on
+from ahp_toolkit.nets.recipe import Recipe, Settings, by_photo, jittered, photo_of, tinted
+from ahp_toolkit.segmenters.base import ENLARGE, Prompt
+from ahp_toolkit.segmenters.mask_rcnn import PERSON, InstanceSegmenter, on_canvas, shape_on
+from ahp_toolkit.storage.images import Rgb
 
 KIND = "ahp-centermask-2"  # 1 had no head for the masks' IoU
 NEEDS_PIXELS = True
-WAY_OUT = "train it with `ahp build segmenter --name centermask`, or give a checkpoint with --segmenter-weights"
+TRAINABLE = True
+WEIGHTS = "train it with `ahp build segmenter --name centermask`, or give a checkpoint with --segmenter-weights"
+LICENCE = "code BSD-3-Clause (torchvision), Apache-2.0 (timm); weights those of the photos it is trained on"
+#: ``debug`` takes about a minute on two CPU cores, ``full`` wants a GPU.
+PRESETS = {
+    "debug": Settings("ese_vovnet19b_slim_dw", 128, 200, 8, lr=1e-3, width=64),
+    "full": Settings(
+        "ese_vovnet39b", 800, 90_000, 16, 2e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
+    ),
+}
 LEVELS = (3, 4, 5)  # of the pyramid, at strides 8, 16 and 32, that boxes are pooled from
 POOLED = 14  # side of a pooled box, cells; its mask has twice as many
 PROPOSALS = 32  # boxes of one picture that get a mask
-BEYOND = 255  # in a plane of people's numbers: no px of the picture
+OUTSIDE = 255  # in a plane of people's numbers: no px of the picture
 POSITIVE = 0.5  # a detection whose IoU with a person is at least this trains that person's mask
 
 
@@ -137,16 +153,16 @@ def _areas(boxes: Tensor) -> Tensor:
 
 
 def mask_ious(logits: Tensor, wanted: Tensor, whole: Tensor) -> Tensor:
-    """IoU of the masks [N, h, w] that logits say with people of ``whole`` [N] cells, of whom ``wanted`` are here."""
+    """IoU of the masks [N, h, w] that logits make with people of ``whole`` [N] cells, of whom ``wanted`` are here."""
     made = (logits > 0).float()
     both = (made * wanted).sum((1, 2))
     return (both / (made.sum((1, 2)) + whole - both).clamp(min=1.0)).clamp(max=1.0)
 
 
-def iou_loss(said: Tensor, true: Tensor) -> Tensor:
+def iou_loss(estimate: Tensor, true: Tensor) -> Tensor:
     """Half the squared error of IoUs [N], a mean over the masks that touch their person at all."""
-    touch = (true > 0).to(said.dtype)
-    return 0.5 * ((said - true).square() * touch).sum() / touch.sum().clamp(min=1.0)
+    touch = (true > 0).to(estimate.dtype)
+    return 0.5 * ((estimate - true).square() * touch).sum() / touch.sum().clamp(min=1.0)
 
 
 class CenterMask(nn.Module):
@@ -173,16 +189,16 @@ class CenterMask(nn.Module):
         """With targets (see `targets_of`) the five named losses; else what `InstanceSegmenter` takes."""
         x = torch.stack([self._canvas(p) for p in pictures])
         maps = list(self.fcos.backbone(x).values())
-        said = {k: v.float() for k, v in self.fcos.head(maps).items()}
+        heads = {k: v.float() for k, v in self.fcos.head(maps).items()}
         images = ImageList(x, [(self.size, self.size)] * len(x))
         inputs = torch.tensor([float(p.shape[1] * p.shape[2]) for p in pictures], device=x.device)
         anchors = self.fcos.anchor_generator(images, maps)
         counts = [m.shape[2] * m.shape[3] for m in maps]
         with torch.no_grad():
-            found = self._found(said, anchors, counts, images)
+            found = self._found(heads, anchors, counts, images)
         if targets is None:
             return [self._masked(f, maps, i, inputs) for i, f in enumerate(found)]
-        losses = self.fcos.compute_loss(list(targets), said, anchors, counts)
+        losses = self.fcos.compute_loss(list(targets), heads, anchors, counts)
         return losses | self._mask_losses(found, targets, maps, inputs)
 
     def _canvas(self, picture: Tensor) -> Tensor:
@@ -191,10 +207,10 @@ class CenterMask(nn.Module):
         return functional.pad((picture - mean) / std, (0, self.size - w, 0, self.size - h))
 
     def _found(
-        self, said: dict[str, Tensor], anchors: list[Tensor], counts: list[int], images: ImageList
+        self, heads: dict[str, Tensor], anchors: list[Tensor], counts: list[int], images: ImageList
     ) -> list[dict[str, Tensor]]:
         """FCOS's people: boxes, scores, labels of each picture."""
-        split = {k: list(v.split(counts, dim=1)) for k, v in said.items()}
+        split = {k: list(v.split(counts, dim=1)) for k, v in heads.items()}
         by_level = [list(a.split(counts)) for a in anchors]
         return self.fcos.postprocess_detections(split, by_level, images.image_sizes)
 
@@ -248,30 +264,11 @@ class CenterMask(nn.Module):
         pooled = self._pooled(maps, every, torch.cat(picture), inputs)
         logits = self.mask(pooled).float()
         cells = torch.cat(areas) * (2 * POOLED) ** 2 / _areas(every)
-        said = self.mask_iou(pooled, logits.sigmoid()).float()
+        estimate = self.mask_iou(pooled, logits.sigmoid()).float()
         return {
             "mask": functional.binary_cross_entropy_with_logits(logits[:, 0], truth),
-            "mask_iou": iou_loss(said, mask_ious(logits[:, 0].detach(), truth, cells)),
+            "mask_iou": iou_loss(estimate, mask_ious(logits[:, 0].detach(), truth, cells)),
         }
-
-
-def sizes_of(people: Tensor) -> list[tuple[int, int]]:
-    """Height and width of the pictures at the top left of canvases uint8 [B, S, S], which are BEYOND elsewhere."""
-    inside = people != BEYOND
-    return [(h, w) for h, w in torch.stack([inside[:, :, 0].sum(1), inside[:, 0].sum(1)], 1).tolist()]
-
-
-def targets_of(people: Tensor) -> list[dict[str, Tensor]]:
-    """FCOS's targets of uint8 [B, S, S]: 0 where nobody is, else the number of the person of its picture, or BEYOND."""
-    out = []
-    for plane in people:
-        masks = torch.stack([plane == n for n in plane.unique() if 0 < n < BEYOND] or [plane < 0])
-        masks = masks[masks.flatten(1).any(1)]
-        boxes = masks_to_boxes(masks) if len(masks) else torch.zeros(0, 4, device=plane.device)
-        boxes[:, 2:] += 1  # half open, as everywhere here
-        labels = torch.full((len(masks),), PERSON, device=plane.device)
-        out.append({"boxes": boxes, "labels": labels, "masks": masks.float()})
-    return out
 
 
 def net_of(arch: Arch, pretrained: str = "no") -> tuple[CenterMask, bool]:
@@ -310,28 +307,100 @@ def build(
     """
     where = torch_io.pick_device(device)
     if weights is None:
-        raise UserError(f"centermask has no published weights of this form; {WAY_OUT}")
+        raise UserError(f"centermask has no published weights of this form; {WEIGHTS}")
     if weights == "random":
         arch = Arch(encoder or "ese_vovnet19b_slim_dw", 64, 64)
         with torch_io.seeded(0):
             net, _ = net_of(arch)
-        return ready(net, arch, "centermask@random", where, batch_size, precision)
-    said = torch_io.load_checkpoint(Path(weights), KIND)
-    arch = torch_io.arch_of(Arch, said, weights)
-    net = torch_io.build_to_fit(lambda: net_of(arch)[0], said.state, weights)
-    return ready(net, arch, torch_io.short_name("centermask", said.digest), where, batch_size, precision)
-
-
-def ready(
-    net: nn.Module, arch: Arch, name: str, device: torch.device, batch_size: int = 8, precision: str = "fp32"
-) -> InstanceSegmenter:
-    """The segmenter around a network."""
-    return Ready(net, name, device, batch_size, arch.size, precision)
+        return Ready(net, "centermask@random", where, batch_size, arch.size, precision)
+    made = torch_io.load_checkpoint(Path(weights), KIND)
+    arch = torch_io.arch_of(Arch, made, weights)
+    net = torch_io.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
+    return Ready(net, torch_io.short_name("centermask", made.digest), where, batch_size, arch.size, precision)
 
 
 class Ready(InstanceSegmenter):
-    """A ready CenterMask. The network is shown the crop alone: eq. 2 asks for its area, not the canvas's."""
+    """A ready CenterMask. The network gets the crop alone: eq. 2 uses its area, not the canvas's."""
 
-    def _canvas(self, ask: Ask) -> Tensor:
-        h, w = shape_on(ask.pixels.shape, self._size)
-        return super()._canvas(ask)[:, :h, :w]
+    def _canvas(self, prompt: Prompt) -> Tensor:
+        h, w = shape_on(prompt.pixels.shape, self._size)
+        return super()._canvas(prompt)[:, :h, :w]
+
+
+def recipe(settings: Settings) -> Recipe:
+    """How a CenterMask is trained on humans with masks."""
+    arch = Arch(settings.encoder, settings.size, settings.width)
+    net, imagenet = net_of(arch, settings.pretrained)
+
+    def ready(trained: nn.Module, device: torch.device) -> Ready:
+        return Ready(trained, "", device, settings.batch, arch.size, settings.precision)
+
+    return Recipe(KIND, arch, net, imagenet, lambda humans: PeopleCut(arch, by_photo(humans)), people_loss, ready)
+
+
+@dataclass(frozen=True)
+class PeopleCut:
+    """A training sample: the 3x crop (2.4 to 3.6 times) on its canvas, and the photo's people as numbered px.
+
+    ``people``: all humans by photo (`photo_of`), so that somebody beside the person is not learnt as background. Humans
+    of other files of the photograph, such as LIP's crops, have another frame and are left out.
+    """
+
+    arch: Arch
+    people: Mapping[str, Sequence[Candidate]]
+
+    def __call__(
+        self, photo: Rgb, human: Candidate, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Planes [S, S, 3] and numbers [S, S]: 1 the person, 2 and up the others, 0 nobody, OUTSIDE the crop."""
+        height, width = photo.shape[:2]
+        crop = around(jittered(human.box, rng), width, height, ENLARGE * rng.uniform(0.8, 1.2))
+        planes = on_canvas(cut(photo, crop), self.arch.size)
+        target = self._numbers(human, crop)
+        h, w = shape_on((int(crop.height), int(crop.width)), self.arch.size)
+        if rng.random() < 0.5:
+            planes[:h, :w], target[:h, :w] = planes[:h, :w][:, ::-1].copy(), target[:h, :w][:, ::-1].copy()
+        tinted(planes, rng)
+        target[h:], target[:, w:] = OUTSIDE, OUTSIDE
+        return planes, target
+
+    def _numbers(self, human: Candidate, crop: Box) -> NDArray[np.uint8]:
+        side = max(crop.width, crop.height)
+        square = Box(crop.x0, crop.y0, crop.x0 + side, crop.y0 + side)
+        same = [c for c in self.people.get(photo_of(human), ()) if c.image.image_id == human.image.image_id]
+        others = [c for c in same if c.candidate_id != human.candidate_id]
+        near = [c for c in others if c.mask is not None and c.mask.box.intersection(crop) > 0][:200]
+        out = np.zeros((self.arch.size, self.arch.size), np.uint8)
+        for number, person in reversed([*enumerate([human, *near], 1)]):  # the person itself is drawn last
+            assert person.mask is not None
+            out[crop_mask(person.mask, square, self.arch.size)] = number
+        return out
+
+
+def people_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
+    """The sum of FCOS's three losses, the mask's and its IoU's.
+
+    Planes uint8 [B, 3, S, S]; target uint8 [B, S, S], the numbers of people (see `targets_of`).
+    """
+    pictures = [p[:, :h, :w] for p, (h, w) in zip(planes.float() / 255, sizes_of(target), strict=True)]
+    terms = net(pictures, targets_of(target))
+    return torch.stack([v.float() for v in terms.values()]).sum()
+
+
+def sizes_of(people: Tensor) -> list[tuple[int, int]]:
+    """Height and width of the pictures at the top left of canvases uint8 [B, S, S], which are OUTSIDE elsewhere."""
+    inside = people != OUTSIDE
+    return [(h, w) for h, w in torch.stack([inside[:, :, 0].sum(1), inside[:, 0].sum(1)], 1).tolist()]
+
+
+def targets_of(people: Tensor) -> list[dict[str, Tensor]]:
+    """FCOS's targets of uint8 [B, S, S]: 0 where nobody is, else the person's number, or OUTSIDE."""
+    out = []
+    for plane in people:
+        masks = torch.stack([plane == n for n in plane.unique() if 0 < n < OUTSIDE] or [plane < 0])
+        masks = masks[masks.flatten(1).any(1)]
+        boxes = masks_to_boxes(masks) if len(masks) else torch.zeros(0, 4, device=plane.device)
+        boxes[:, 2:] += 1  # half open, as everywhere here
+        labels = torch.full((len(masks),), PERSON, device=plane.device)
+        out.append({"boxes": boxes, "labels": labels, "masks": masks.float()})
+    return out

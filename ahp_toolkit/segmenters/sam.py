@@ -10,10 +10,13 @@ import torch
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.nets import torch_io
-from ahp_toolkit.segmenters.base import Ask, Found
+from ahp_toolkit.segmenters.base import Prompt, Segmentation
 
 NEEDS_PIXELS = True
+TRAINABLE = False
 DEFAULT = "facebook/sam-vit-base"
+WEIGHTS = f"{DEFAULT} from the Hugging Face hub, or a model's folder with --segmenter-weights"
+LICENCE = "code and weights Apache-2.0 (Meta; transformers)"
 
 
 class Sam:
@@ -25,22 +28,22 @@ class Sam:
         self._processor, self._device, self._batch = processor, device, batch_size
         self._dtype = torch_io.compute_dtype(device, precision)
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Found]:
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """The object of each box; the score is the network's own prediction of its IoU."""
-        return [f for part in torch_io.batches(asks, self._batch) for f in self._batch_of(part)]
+        return [f for part in torch_io.batches(prompts, self._batch) for f in self._batch_of(part)]
 
-    def _batch_of(self, asks: Sequence[Ask]) -> list[Found]:
-        prompts = [[[float(v) for v in a.box]] for a in asks]
-        given = self._processor(images=[a.pixels for a in asks], input_boxes=prompts, return_tensors="pt")
-        sizes = {k: given[k] for k in ("original_sizes", "reshaped_input_sizes") if k in given}
+    def _batch_of(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
+        boxes = [[[float(v) for v in a.box]] for a in prompts]
+        inputs = self._processor(images=[a.pixels for a in prompts], input_boxes=boxes, return_tensors="pt")
+        sizes = {k: inputs[k] for k in ("original_sizes", "reshaped_input_sizes") if k in inputs}
         with torch_io.steady(self._device, self._dtype):
-            pixels, boxes = (given[k].to(self._device).float() for k in ("pixel_values", "input_boxes"))
-            out = self.net(pixel_values=pixels, input_boxes=boxes, multimask_output=True)
+            pixels, corners = (inputs[k].to(self._device).float() for k in ("pixel_values", "input_boxes"))
+            out = self.net(pixel_values=pixels, input_boxes=corners, multimask_output=True)
             logits = self._processor.post_process_masks(out.pred_masks.float().cpu(), binarize=False, **sizes)
         iou = out.iou_scores.float().cpu()[:, 0]
         best = iou.argmax(dim=1).tolist()
         return [
-            Found((m[0, b] > 0).numpy(), round(min(1.0, max(0.0, float(iou[i, b]))), 4))
+            Segmentation((m[0, b] > 0).numpy(), round(min(1.0, max(0.0, float(iou[i, b]))), 4))
             for i, (m, b) in enumerate(zip(logits, best, strict=True))
         ]
 

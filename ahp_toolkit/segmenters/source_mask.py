@@ -1,4 +1,4 @@
-"""The source's own masks, as they are: a human that comes with a box only has none."""
+"""The source's own masks, as they are: a human that comes with a box only gets none."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import cv2
 import numpy as np
 
 from ahp_toolkit.core.masks import Box, Mask
-from ahp_toolkit.segmenters.base import Ask, Found
+from ahp_toolkit.segmenters.base import Prompt, Segmentation
 
 NAME = "source_mask@source"
-#: No photo is opened for this one: there is nothing it could see.
 NEEDS_PIXELS = False
+TRAINABLE = False
+WEIGHTS = ""
+LICENCE = "the source's own"
 
 
 class SourceMask:
-    """Finds nothing by itself: masks come with the records (see `quality`)."""
+    """Finds no mask by itself: masks come with the records (see `quality`)."""
 
     name = NAME
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Found]:
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """An empty mask of score 0 for each."""
-        return [Found(np.zeros(a.pixels.shape[:2], np.bool_), 0.0) for a in asks]
+        return [Segmentation(np.zeros(a.pixels.shape[:2], np.bool_), 0.0) for a in prompts]
 
 
 def build(weights: str | None = None, device: str = "auto", batch_size: int = 8) -> SourceMask:

@@ -1,4 +1,4 @@
-"""Parse: every segmented human gets body-part labels (paper §3.2), from its source or as a network's pseudo labels.
+"""STAGE parse: every segmented human gets body-part labels (paper §3.2), its source's or a network's pseudo labels.
 
 Labels are full frame, the 20 of LIP, 0 outside the mask.
 """
@@ -19,8 +19,7 @@ from ahp_toolkit.core.masks import Box, Label2D, LabelMap, Mask, encode_labels
 from ahp_toolkit.core.records import Dropped, Segmented
 from ahp_toolkit.nets.weights import weights_key, weights_stamp
 from ahp_toolkit.parsers import PARSERS
-from ahp_toolkit.parsers.base import Body, Parser
-from ahp_toolkit.parsers.crop import ENLARGE, body_of
+from ahp_toolkit.parsers.base import ENLARGE, Body, Parser, body_of
 from ahp_toolkit.parsers.source_parsing import NAME as SOURCE
 from ahp_toolkit.runtime import stage as pipeline
 from ahp_toolkit.runtime.code import code_digest
@@ -29,10 +28,11 @@ from ahp_toolkit.storage.images import ImageError
 from ahp_toolkit.storage.photos import Photos
 
 STAGE = "parse"
+Options = tuple[tuple[str, Any], ...]
 
 
-class _Asked(NamedTuple):
-    """One human on the way to the network: its place in the shard, the body, and where its crop lies."""
+class _Item(NamedTuple):
+    """One human for the network: its place in the shard, its body, and the crop's box."""
 
     place: int
     human: Segmented
@@ -46,9 +46,9 @@ class Parse:
 
     Args:
         parser: a name of PARSERS; ``source_parsing`` leaves humans without a parsing as they are.
-        weights: what its ``build`` takes.
+        weights: of its ``build``.
         roots: data root by source name.
-        enlarge: how much larger than the mask's box the crop is, each way.
+        enlarge: the crop is so many times as high and wide as the mask's box.
         options: further keyword arguments of its ``build`` (precision, flip, ...), as pairs.
     """
 
@@ -58,7 +58,7 @@ class Parse:
     roots: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 8
     enlarge: float = ENLARGE
-    options: tuple[tuple[str, Any], ...] = ()
+    options: Options = ()
 
     def __call__(self, items: Sequence[str]) -> pipeline.Output:
         """Parse all humans of the parts, in their order."""
@@ -67,7 +67,7 @@ class Parse:
         done = {i: keep(s, s.candidate.parsing) for i, s in enumerate(humans) if _usable(s)}
         out.counts.update(source_parsing=len(done), without=len(humans) - len(done))
         rest = [(i, s) for i, s in enumerate(humans) if i not in done]
-        if getattr(PARSERS.get(self.parser), "NEEDS_PIXELS", True):
+        if PARSERS.get(self.parser).NEEDS_PIXELS:
             done.update(self._parsed(rest, out))
         else:
             done.update((i, replace(s, parsing=None, parser="")) for i, s in rest)
@@ -75,16 +75,16 @@ class Parse:
         return out
 
     def _parsed(self, humans: Sequence[tuple[int, Segmented]], out: pipeline.Output) -> Iterator[tuple[int, Segmented]]:
-        asked = self._asks(humans, out)
-        while batch := list(itertools.islice(asked, self.batch_size)):
-            net = built(
+        items = self._items(humans, out)
+        while batch := list(itertools.islice(items, self.batch_size)):
+            net = _built(
                 self.parser, self.weights, self.device, self.batch_size, self.options, weights_stamp(self.weights)
             )
-            for a, labels in zip(batch, net([a.body for a in batch]), strict=True):
-                full = encode_labels(paste(labels, a.crop, a.human.mask))
-                yield a.place, replace(a.human, parsing=full, parser=net.name)
+            for item, labels in zip(batch, net([i.body for i in batch]), strict=True):
+                full = encode_labels(paste(labels, item.crop, item.human.mask))
+                yield item.place, replace(item.human, parsing=full, parser=net.name)
 
-    def _asks(self, humans: Iterable[tuple[int, Segmented]], out: pipeline.Output) -> Iterator[_Asked]:
+    def _items(self, humans: Iterable[tuple[int, Segmented]], out: pipeline.Output) -> Iterator[_Item]:
         photos = Photos(self.roots)
         for index, s in humans:
             image = s.candidate.image
@@ -96,16 +96,17 @@ class Parse:
                 out.dropped.append(Dropped(s.candidate.candidate_id, STAGE, e.reason, str(e), image.source))
                 continue
             body, crop = body_of(photo, s.mask.decode(), s.mask.box, self.enlarge)
-            yield _Asked(index, s, body, crop)
+            yield _Item(index, s, body, crop)
 
     def key(self) -> dict[str, Any]:
         """All that the result depends on beside the parts: options, weights by content, code (for `pipeline.Job`)."""
-        said = {"parser": self.parser, "batch_size": self.batch_size, "enlarge": self.enlarge}
-        module = f"{PARSERS.package}.{self.parser}"
-        return said | {
+        return {
+            "parser": self.parser,
+            "batch_size": self.batch_size,
+            "enlarge": self.enlarge,
             "options": dict(self.options),
             "weights": weights_key(self.weights),
-            "code": code_digest(__name__, module),
+            "code": code_digest(__name__, PARSERS.module(self.parser)),
         }
 
 
@@ -131,10 +132,8 @@ def paste(labels: Label2D, crop: Box, mask: Mask) -> Label2D:
 
 
 @functools.cache
-def built(
-    name: str, weights: str | None, device: str, batch_size: int, options: tuple[tuple[str, Any], ...], _stamp: str
-) -> Parser:
-    """The parser of this process, built once."""
+def _built(name: str, weights: str | None, device: str, batch_size: int, options: Options, _stamp: str) -> Parser:
+    """The parser of this process, built once; ``_stamp`` tells weights of the same name apart."""
     return PARSERS.get(name).build(weights, device=device, batch_size=batch_size, **dict(options))  # type: ignore[no-any-return]
 
 
@@ -147,6 +146,6 @@ def job(folder: Path, segment: Path, stage: Parse) -> tuple[pipeline.Job, list[s
     parts = parquet.parts(segment)
     key = stage.key() | {"parts": hashing.digest_files(parts)}
     tables = {pipeline.MAIN: Segmented}
-    network = getattr(PARSERS.get(stage.parser), "NEEDS_PIXELS", True)
+    network = PARSERS.get(stage.parser).NEEDS_PIXELS
     made = pipeline.Job(STAGE, folder, stage, tables, key, shard_size=1, unit="part", network=network)
     return made, [str(p) for p in parts]

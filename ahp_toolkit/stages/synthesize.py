@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ahp_toolkit.core import hashing
-from ahp_toolkit.core.crops import square_around
+from ahp_toolkit.core.crops import kept_inside, square_around
 from ahp_toolkit.core.masks import Box, Mask, encode
 from ahp_toolkit.core.records import Dropped, Given, Human, Sample
 from ahp_toolkit.nets.weights import weights_key, weights_stamp
@@ -29,11 +29,9 @@ from ahp_toolkit.occlusion.initial_mask import simulate
 from ahp_toolkit.occlusion.paste import Pasted, sample_digest
 from ahp_toolkit.occlusion.place import Placed, Settings, place_target
 from ahp_toolkit.occlusion.render import Renderer
-from ahp_toolkit.runtime.context import kept_inside
 from ahp_toolkit.runtime.stage import MAIN, Output
 from ahp_toolkit.segmenters import SEGMENTERS
-from ahp_toolkit.segmenters.base import Segmenter
-from ahp_toolkit.segmenters.crop import ENLARGE, ask_of
+from ahp_toolkit.segmenters.base import built, prompt_of
 from ahp_toolkit.stages.bank import occluder_by_id, read_bank
 from ahp_toolkit.stages.shuffle import shuffled
 from ahp_toolkit.storage import images, parquet
@@ -191,17 +189,12 @@ class Synth:
         if self.initial.maker == SIMULATED:
             mask = simulate(pasted.modal, hashing.seed_of(seed, "given"), self.initial.iou)
             return Given(encode(mask), f"simulated@{self.initial.iou:g}")
-        net = _network(self.initial, weights_stamp(self.initial.weights))
-        ask, crop = ask_of(pasted.image, modal.box, ENLARGE)
-        found = net([ask])[0]
+        initial = self.initial
+        net = built(initial.maker, initial.weights, initial.device, stamp=weights_stamp(initial.weights))
+        prompt, crop = prompt_of(pasted.image, modal.box)
+        found = net([prompt])[0]
         shape = (pasted.modal.shape[0], pasted.modal.shape[1])
         return Given(encode(kept_inside(found.mask, crop, modal.box, shape)), net.name)
-
-
-@cache
-def _network(initial: Initial, _stamp: str) -> Segmenter:
-    """The network N_i of this process, built once (paper §3.2: an instance segmentation network)."""
-    return SEGMENTERS.get(initial.maker).build(initial.weights, device=initial.device)  # type: ignore[no-any-return]
 
 
 def protocol_crop(box: Box, seed: int) -> Box:

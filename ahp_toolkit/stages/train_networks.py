@@ -1,76 +1,55 @@
-"""Train the paper's helpers on the harvest itself: DeepLab and CenterMask on masks, HRNet on body parsings."""
+"""Train the plug-ins that can be trained on the harvest itself: segmenters on masks, parsers on body parsings."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.hashing import digest_files, digest_value, seed_of
 from ahp_toolkit.core.records import Candidate
+from ahp_toolkit.core.registry import Registry
 from ahp_toolkit.nets import torch_io
 from ahp_toolkit.nets.fit import Run, Settings, fit
-from ahp_toolkit.parsers import hrnet
-from ahp_toolkit.parsers.crop import body_of
+from ahp_toolkit.nets.recipe import Recipe
+from ahp_toolkit.parsers.base import Parser, body_of
 from ahp_toolkit.runtime import dry, timing
-from ahp_toolkit.segmenters import centermask, deeplab
-from ahp_toolkit.segmenters.base import Segmenter
-from ahp_toolkit.segmenters.crop import ask_of
+from ahp_toolkit.segmenters.base import Segmenter, prompt_of
 from ahp_toolkit.sources.base import PARTS
-from ahp_toolkit.stages.train_data import (
-    CenterMaskCut,
-    Cut,
-    ParserCut,
-    Samples,
-    SegmenterCut,
-    by_photo,
-    humans_of,
-    split,
-    without,
-)
+from ahp_toolkit.stages.train_data import Samples, humans_of, split, without
 from ahp_toolkit.storage.files import forget_dead, write_json
 from ahp_toolkit.storage.held_out import HeldOut, held_of
 from ahp_toolkit.storage.images import ImageError
 from ahp_toolkit.storage.photos import Photos
 
-NOBODY = HeldOut()
-#: ``debug`` runs on two CPU cores in about a minute, ``full`` wants a GPU.
-SEGMENTER = {
-    "debug": Settings("resnet18", 96, 150, 8, lr=2e-3),
-    "full": Settings(
-        "resnet101", 512, 60_000, 16, lr=2e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
-    ),
-}
-CENTERMASK = {
-    "debug": Settings("ese_vovnet19b_slim_dw", 128, 200, 8, lr=1e-3, width=64),
-    "full": Settings(
-        "ese_vovnet39b",
-        800,
-        90_000,
-        16,
-        lr=2e-4,
-        precision="auto",
-        loaders=8,
-        save_every=1000,
-        judge=2000,
-        holdout=0.02,
-    ),
-}
-PARSER = {
-    "debug": Settings("hrnet_w18_small", 96, 250, 8, lr=2e-3),
-    "full": Settings(
-        "hrnet_w48", 473, 110_000, 16, lr=3e-4, precision="auto", loaders=8, save_every=1000, judge=2000, holdout=0.02
-    ),
-}
+
+@dataclass(frozen=True)
+class Data:
+    """What a network is trained on: candidates of the harvest ``parts``, their photos below ``roots`` (by source).
+
+    Nobody in a photo of ``held`` is trained on or judged by: those are kept for val and test.
+    """
+
+    parts: Sequence[Path | str]
+    roots: Mapping[str, str]
+    held: HeldOut = field(default_factory=HeldOut)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a network is trained; ``settings`` is a preset's name or one's own."""
+
+    settings: Settings | str = "debug"
+    seed: int = 0
+    device: str = "auto"
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,202 +66,75 @@ class Trained:
     held: str = ""
 
     def __str__(self) -> str:
-        said = f"{self.name}: {self.metric} {self.value:.3f} on {self.judged} held-out humans, trained on {self.humans}"
-        return f"{said}; {self.left_out} left out, their photos are kept for val and test (hash in {self.held})"
+        line = f"{self.name}: {self.metric} {self.value:.3f} on {self.judged} held-out humans, trained on {self.humans}"
+        return f"{line}; {self.left_out} left out, their photos are kept for val and test (hash in {self.held})"
 
 
-def train_segmenter(
-    parts: Sequence[Path | str],
-    roots: Mapping[str, str],
-    out: Path,
-    settings: Settings = SEGMENTER["debug"],
-    seed: int = 0,
-    device: str = "auto",
-    quiet: bool = False,
-    held: HeldOut = NOBODY,
-) -> Trained:
-    """Train DeepLab on the candidates with masks in harvest ``parts``; write the checkpoint ``out``.
-
-    Stopped, the same call goes on; finished, it does nothing. Judged by mean IoU inside the box on held-out photos.
-
-    Args:
-        held: photos kept for val and test; nobody in them is trained on or judged by.
+def trainable(registry: Registry, name: str) -> Any:
+    """The plug-in of that name.
 
     Raises:
-        UserError: too few humans, unreadable photos, a loss that is no number.
+        UserError: when it is unknown or cannot be trained here.
     """
-    arch = deeplab.Arch(settings.encoder, settings.size, settings.plane)
-    task = _Task("segmenter", "deeplab", deeplab.KIND, asdict(arch), "mean IoU", False)
-    where = torch_io.pick_device(device)
-
-    def judge(net: nn.Module, humans: Sequence[Candidate]) -> tuple[float, int]:
-        return _mean_iou(deeplab.DeepLab(net, arch, "", where, settings.batch, settings.precision), humans, roots)
-
-    with torch_io.seeded(seed_of(seed, "segmenter")):
-        net, imagenet = deeplab.net_of(arch, settings.pretrained)
-    job = _Job(task, net, imagenet, lambda _: SegmenterCut(arch), segmenter_loss, judge)
-    return _train(job, parts, roots, out, settings, seed, where, quiet, held)
+    found = registry.get(name)
+    if not getattr(found, "TRAINABLE", False):
+        can = [n for n in registry.names() if getattr(registry.get(n), "TRAINABLE", False)]
+        raise UserError(f"--name {name}: this {registry.kind} is not trained here; expected one of {', '.join(can)}")
+    return found
 
 
-def train_centermask(
-    parts: Sequence[Path | str],
-    roots: Mapping[str, str],
-    out: Path,
-    settings: Settings = CENTERMASK["debug"],
-    seed: int = 0,
-    device: str = "auto",
-    quiet: bool = False,
-    held: HeldOut = NOBODY,
-) -> Trained:
-    """Train CenterMask on the candidates with masks in harvest ``parts``, as `train_segmenter` does DeepLab.
+def train(registry: Registry, name: str, data: Data, out: Path, how: How) -> Trained:
+    """Train a plug-in on the harvest and write the checkpoint ``out``.
 
-    Args:
-        held: photos kept for val and test; nobody in them is trained on or judged by.
+    A stopped training goes on, a finished one is left as it is. Segmenters are judged on held-out photos by the mean
+    IoU inside the box, parsers by the mean IoU over the parts that occur inside the masks.
 
     Raises:
-        UserError: too few humans, unreadable photos, a loss that is no number.
+        UserError: when the plug-in cannot be trained, there are too few humans, photos cannot be read, or the loss is
+            no number.
     """
-    arch = centermask.Arch(settings.encoder, settings.size, settings.width)
-    task = _Task("segmenter", "centermask", centermask.KIND, asdict(arch), "mean IoU", False)
-    where = torch_io.pick_device(device)
-
-    def judge(net: nn.Module, humans: Sequence[Candidate]) -> tuple[float, int]:
-        return _mean_iou(centermask.ready(net, arch, "", where, settings.batch, settings.precision), humans, roots)
-
-    with torch_io.seeded(seed_of(seed, "segmenter")):
-        net, imagenet = centermask.net_of(arch, settings.pretrained)
-    job = _Job(task, net, imagenet, lambda h: CenterMaskCut(arch, by_photo(h)), centermask_loss, judge)
-    return _train(job, parts, roots, out, settings, seed, where, quiet, held)
-
-
-#: The trainable segmenters: name to (presets, trainer), all called alike.
-TRAINERS = {"deeplab": (SEGMENTER, train_segmenter), "centermask": (CENTERMASK, train_centermask)}
-
-
-def train_parser(
-    parts: Sequence[Path | str],
-    roots: Mapping[str, str],
-    out: Path,
-    settings: Settings = PARSER["debug"],
-    seed: int = 0,
-    device: str = "auto",
-    quiet: bool = False,
-    held: HeldOut = NOBODY,
-) -> Trained:
-    """Train HRNet on the candidates with parsings in harvest ``parts`` (LIP); write the checkpoint ``out``.
-
-    Stopped, the same call goes on; finished, it does nothing. Judged by the mean over the parts that occur of their IoU
-    inside the masks of held-out photos.
-
-    Args:
-        held: photos kept for val and test; nobody in them is trained on or judged by.
-
-    Raises:
-        UserError: too few humans, unreadable photos, a loss that is no number.
-    """
-    arch = hrnet.Arch(settings.encoder, settings.size, settings.plane)
-    task = _Task("parser", "hrnet", hrnet.KIND, asdict(arch), "mean part IoU", True)
-    where = torch_io.pick_device(device)
-
-    def judge(net: nn.Module, humans: Sequence[Candidate]) -> tuple[float, int]:
-        ready = hrnet.HrNet(net, arch, "", where, settings.batch, settings.precision, flip=False)
-        return _part_iou(ready, humans, roots)
-
-    with torch_io.seeded(seed_of(seed, "parser")):
-        net, imagenet = hrnet.net_of(arch, settings.pretrained)
-    job = _Job(task, net, imagenet, lambda _: ParserCut(arch), parser_loss, judge)
-    return _train(job, parts, roots, out, settings, seed, where, quiet, held)
-
-
-@dataclass(frozen=True)
-class _Task:
-    label: str
-    plugin: str
-    kind: str
-    arch: dict[str, Any]
-    metric: str
-    parsed: bool
-
-
-@dataclass(frozen=True)
-class _Job:
-    task: _Task
-    net: nn.Module
-    imagenet: bool
-    cut: Callable[[Sequence[Candidate]], Cut]  # of the humans to train on
-    loss: Any
-    judge: Any
-
-
-def _train(
-    job: _Job,
-    parts: Sequence[Path | str],
-    roots: Mapping[str, str],
-    out: Path,
-    settings: Settings,
-    seed: int,
-    device: torch.device,
-    quiet: bool,
-    kept: HeldOut,
-) -> Trained:
-    task = job.task
-    every = humans_of(parts, task.parsed)
-    humans = without(every, kept)
+    plugin = trainable(registry, name)
+    settings = plugin.PRESETS[how.settings] if isinstance(how.settings, str) else how.settings
+    device = torch_io.pick_device(how.device)
+    with torch_io.seeded(seed_of(how.seed, registry.kind)):
+        recipe: Recipe = plugin.recipe(settings)
+    every = humans_of(data.parts, recipe.parsed)
+    humans = without(every, data.held)
     training, held = split(humans, settings.holdout)
     # loaders, saving and the device do not change what is learnt (beyond rounding)
-    said = {k: v for k, v in asdict(settings).items() if k not in ("loaders", "save_every")}
-    key = digest_value([task.kind, said, seed, digest_files([Path(p) for p in parts]), job.imagenet, kept.said()])
+    learnt = {k: v for k, v in asdict(settings).items() if k not in ("loaders", "save_every")}
+    parts = digest_files([Path(p) for p in data.parts])
+    key = digest_value([recipe.kind, learnt, how.seed, parts, recipe.imagenet, data.held.said()])
     partial, took = out.with_name(f".{out.name}.partial"), out.with_suffix(".timing.json")
     if not dry.running():
         forget_dead(out, partial, took)
-    if out.exists() and (done := torch_io.load_checkpoint(out, task.kind)).meta.get("key") == key:
+    if out.exists() and (done := torch_io.load_checkpoint(out, recipe.kind)).meta.get("key") == key:
         if not dry.running():
             partial.unlink(missing_ok=True)  # killed between its end and this
-        return _trained(out, task, done)
-    run = Run(task.label, partial, key, seed, device, quiet)
-    dry.stop(task.label, out, settings.steps)
-    start, before = time.monotonic(), partial.exists()
-    fit(job.net, Samples(training, roots, job.cut(training), seed), job.loss, settings, run)
-    if not before:  # gone on with, the time of the steps made before is not known
-        about = {"steps": settings.steps, "seconds": time.monotonic() - start, "settings": said}
-        write_json(took, about | {"device": device.type, "machine": timing.machine()})
-    value, judged = job.judge(job.net, held[: settings.judge])
-    meta = {"key": key, "settings": said, "seed": seed, "imagenet": job.imagenet, "humans": len(training)}
-    meta |= {"metric": task.metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
-    meta |= {"held_out": kept.said(), "left_out": len(every) - len(humans)}
-    made = torch_io.Checkpoint(task.arch, job.net.state_dict(), meta)
-    torch_io.save_checkpoint(out, task.kind, made)
+        return _trained(out, name, done)
+    run = Run(registry.kind, partial, key, how.seed, device, how.quiet)
+    dry.stop(registry.kind, out, settings.steps)
+    start, whole = time.monotonic(), not partial.exists()
+    fit(recipe.net, Samples(training, data.roots, recipe.cut(training), how.seed), recipe.loss, settings, run)
+    if whole:  # of a training that went on, the time of the earlier steps is not known
+        timed = {"steps": settings.steps, "seconds": time.monotonic() - start, "settings": learnt}
+        write_json(took, timed | {"device": device.type, "machine": timing.machine()})
+    judge, metric = (_part_iou, "mean part IoU") if recipe.parsed else (_mean_iou, "mean IoU")
+    value, judged = judge(recipe.ready(recipe.net, device), held[: settings.judge], data.roots)
+    meta = {"key": key, "settings": learnt, "seed": how.seed, "imagenet": recipe.imagenet, "humans": len(training)}
+    meta |= {"metric": metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
+    meta |= {"held_out": data.held.said(), "left_out": len(every) - len(humans)}
+    made = torch_io.Checkpoint(asdict(recipe.arch), recipe.net.state_dict(), meta)
+    torch_io.save_checkpoint(out, recipe.kind, made)
     partial.unlink(missing_ok=True)
-    return _trained(out, task, made)
+    return _trained(out, name, made)
 
 
-def _trained(out: Path, task: _Task, made: torch_io.Checkpoint) -> Trained:
-    name, meta = torch_io.short_name(task.plugin, made.digest), made.meta
-    held = str(held_of(meta["held_out"]))
-    return Trained(out, name, task.metric, meta["value"], meta["judged"], meta["humans"], meta["left_out"], held)
-
-
-def segmenter_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice of the person's mask; planes uint8 [B, C, S, S], target 0 or 1 [B, S, S]."""
-    logits, wanted = deeplab.logits_of(net, planes).float()[:, 0], target.float()
-    p = logits.sigmoid()
-    dice = 1 - (2 * (p * wanted).sum((1, 2)) + 1) / (p.sum((1, 2)) + wanted.sum((1, 2)) + 1)
-    return functional.binary_cross_entropy_with_logits(logits, wanted) + dice.mean()
-
-
-def centermask_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
-    """The sum of FCOS's three losses, the mask's and its IoU's.
-
-    Planes uint8 [B, 3, S, S]; target uint8 [B, S, S], the numbers of people (see `centermask.targets_of`).
-    """
-    shown = [p[:, :h, :w] for p, (h, w) in zip(planes.float() / 255, centermask.sizes_of(target), strict=True)]
-    terms = net(shown, centermask.targets_of(target))
-    return torch.stack([v.float() for v in terms.values()]).sum()
-
-
-def parser_loss(net: nn.Module, planes: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy over the 20 classes; planes uint8 [B, C, S, S], target labels [B, S, S]."""
-    return functional.cross_entropy(hrnet.logits_of(net, planes).float(), target.long())
+def _trained(out: Path, name: str, made: torch_io.Checkpoint) -> Trained:
+    m = made.meta
+    held = str(held_of(m["held_out"]))
+    short = torch_io.short_name(name, made.digest)
+    return Trained(out, short, m["metric"], m["value"], m["judged"], m["humans"], m["left_out"], held)
 
 
 def _mean_iou(ready: Segmenter, humans: Sequence[Candidate], roots: Mapping[str, str]) -> tuple[float, int]:
@@ -293,18 +145,18 @@ def _mean_iou(ready: Segmenter, humans: Sequence[Candidate], roots: Mapping[str,
             photo = photos.read(h.image)
         except ImageError:
             continue  # counted by the number judged
-        ask, crop = ask_of(photo, h.box)
-        x0, y0, x1, y1 = ask.box.pixels()
+        prompt, crop = prompt_of(photo, h.box)
+        x0, y0, x1, y1 = prompt.box.pixels()
         cx, cy, cx1, cy1 = crop.pixels()
         assert h.mask is not None
         truth = h.mask.decode()[cy:cy1, cx:cx1][y0:y1, x0:x1]
-        found = ready([ask])[0].mask[y0:y1, x0:x1]
+        found = ready([prompt])[0].mask[y0:y1, x0:x1]
         union = int(np.count_nonzero(truth | found))
         scores.append(np.count_nonzero(truth & found) / union if union else 1.0)
     return _judged(scores)
 
 
-def _part_iou(ready: hrnet.HrNet, humans: Sequence[Candidate], roots: Mapping[str, str]) -> tuple[float, int]:
+def _part_iou(ready: Parser, humans: Sequence[Candidate], roots: Mapping[str, str]) -> tuple[float, int]:
     photos, table, judged = Photos(roots), np.zeros((len(PARTS), len(PARTS)), np.int64), 0
     for h in humans:
         try:
@@ -322,11 +174,11 @@ def _part_iou(ready: hrnet.HrNet, humans: Sequence[Candidate], roots: Mapping[st
 
 
 def part_ious(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """IoU of each body part (background left out) that occurs in the truth; table[truth, said] counts px."""
+    """IoU of each body part (background left out) that occurs in the truth; table[truth, found] counts px."""
     hits = np.diag(table)[1:]
-    truth, said = table.sum(1)[1:], table.sum(0)[1:]
+    truth, found = table.sum(1)[1:], table.sum(0)[1:]
     occurs = truth > 0
-    return np.asarray(hits[occurs] / (truth + said - hits)[occurs], np.float64)
+    return np.asarray(hits[occurs] / (truth + found - hits)[occurs], np.float64)
 
 
 def _judged(scores: Sequence[float]) -> tuple[float, int]:

@@ -8,17 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ahp_toolkit.core.crops import kept_inside
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, encode
 from ahp_toolkit.core.records import Dropped, Segmented
 from ahp_toolkit.decisions.merge import Merge, outcome, settle, words_of
 from ahp_toolkit.decisions.proposals import current, propose
 from ahp_toolkit.nets.weights import weights_stamp
-from ahp_toolkit.runtime.context import kept_inside
 from ahp_toolkit.segmenters import SEGMENTERS
-from ahp_toolkit.segmenters.base import Ask
-from ahp_toolkit.segmenters.crop import ENLARGE, ask_of
-from ahp_toolkit.stages.segment import border_pixels, built
+from ahp_toolkit.segmenters.base import ENLARGE, Prompt, built, prompt_of
+from ahp_toolkit.stages.segment import border_pixels
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.images import ImageError
 from ahp_toolkit.storage.photos import Photos
@@ -71,8 +70,8 @@ def resegment(root: Path, tool: Tool, roots: Mapping[str, str], merge: Merge | N
     Raises:
         UserError: when the segmenter is unknown, cannot see photos, or lacks its weights.
     """
-    if not getattr(SEGMENTERS.get(tool.segmenter), "NEEDS_PIXELS", True):
-        others = [n for n in SEGMENTERS.names() if getattr(SEGMENTERS.get(n), "NEEDS_PIXELS", True)]
+    if not SEGMENTERS.get(tool.segmenter).NEEDS_PIXELS:
+        others = [n for n in SEGMENTERS.names() if SEGMENTERS.get(n).NEEDS_PIXELS]
         raise UserError(f"--segmenter {tool.segmenter} sees no photo; choose one of {', '.join(others)}")
     out = Resegmented()
     new: list[Segmented] = []
@@ -94,8 +93,8 @@ def _segmented(
     people: Iterable[Segmented], tool: Tool, roots: Mapping[str, str], out: Resegmented
 ) -> Iterator[tuple[Segmented, Segmented]]:
     """(as it was, as the tool sees it), batch by batch; who cannot be read or is not found is dropped."""
-    asks = _asks(people, roots, out)
-    while batch := list(itertools.islice(asks, tool.batch_size)):
+    prompts = _prompts(people, roots, out)
+    while batch := list(itertools.islice(prompts, tool.batch_size)):
         net = built(tool.segmenter, tool.weights, tool.device, tool.batch_size, (), weights_stamp(tool.weights))
         for (s, _, crop), found in zip(batch, net([ask for _, ask, _ in batch]), strict=True):
             mask = kept_inside(found.mask, crop, _whole(s), (s.mask.height, s.mask.width))
@@ -115,9 +114,9 @@ def _whole(s: Segmented) -> Box:
     return Box(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))
 
 
-def _asks(
+def _prompts(
     people: Iterable[Segmented], roots: Mapping[str, str], out: Resegmented
-) -> Iterator[tuple[Segmented, Ask, Box]]:
+) -> Iterator[tuple[Segmented, Prompt, Box]]:
     photos = Photos(roots)
     for s in people:
         try:
@@ -125,7 +124,7 @@ def _asks(
         except ImageError as e:
             _drop(out, s, e.reason, str(e))
             continue
-        yield s, *ask_of(photo, _whole(s), ENLARGE)
+        yield s, *prompt_of(photo, _whole(s), ENLARGE)
 
 
 def _drop(out: Resegmented, s: Segmented, reason: str, detail: str) -> None:

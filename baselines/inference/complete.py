@@ -17,7 +17,7 @@ from ahp_toolkit.core.masks import Bool2D, Box, encode
 from ahp_toolkit.nets.torch_io import pick_device, resize_map
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.segmenters import SEGMENTERS
-from ahp_toolkit.segmenters.crop import ask_of
+from ahp_toolkit.segmenters.base import prompt_of
 from ahp_toolkit.storage import images
 from ahp_toolkit.storage.files import forget_dead
 from ahp_toolkit.storage.images import Rgb
@@ -122,7 +122,7 @@ class Completer:
         if box.clip(width, height).area < 4:
             raise UserError(f"box {tuple(box)}: it holds nothing of the photo, which is {width}x{height} px")
         self.load_segmenter()
-        ask, crop = ask_of(photo, box)
+        ask, crop = prompt_of(photo, box)
         found = self._net([ask])[0]  # type: ignore[misc]
         mask = np.zeros((height, width), np.bool_)
         x0, y0, x1, y1 = crop.pixels()

@@ -11,7 +11,7 @@ import pytest
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.decisions import proposals
-from ahp_toolkit.segmenters.base import Found
+from ahp_toolkit.segmenters.base import Segmentation
 from ahp_toolkit.storage import images
 from annotation.exchange import resegment
 from annotation.exchange.resegment import Tool
@@ -27,17 +27,19 @@ class Red:
     name = "red@1"
     batches: list[int] = []  # noqa: RUF012
 
-    def __call__(self, asks):
-        self.batches.append(len(asks))
-        masks = [a.pixels[:, :, 0] == 200 for a in asks]
-        return [Found(m if m.sum() != 14 * 47 else np.zeros_like(m), 0.75) for m in masks]
+    def __call__(self, prompts):
+        self.batches.append(len(prompts))
+        masks = [a.pixels[:, :, 0] == 200 for a in prompts]
+        return [Segmentation(m if m.sum() != 14 * 47 else np.zeros_like(m), 0.75) for m in masks]
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(resegment, "built", lambda *_: Red())
+    monkeypatch.setattr(resegment, "built", lambda *_, **__: Red())
     real = resegment.SEGMENTERS.get
-    monkeypatch.setattr(resegment.SEGMENTERS, "get", lambda n: SimpleNamespace() if n == "red" else real(n))
+    monkeypatch.setattr(
+        resegment.SEGMENTERS, "get", lambda n: SimpleNamespace(NEEDS_PIXELS=True) if n == "red" else real(n)
+    )
     thin = [person(i) for i in range(6)]
     m = thin[0].mask.decode()
     m[:30] = False

@@ -12,13 +12,13 @@ import torch
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets.recipe import by_photo
 from ahp_toolkit.runtime import stage
-from ahp_toolkit.segmenters import centermask
-from ahp_toolkit.segmenters.base import Ask
-from ahp_toolkit.segmenters.crop import ask_of
+from ahp_toolkit.segmenters import SEGMENTERS, centermask
+from ahp_toolkit.segmenters.base import Prompt, prompt_of
+from ahp_toolkit.segmenters.centermask import PRESETS, PeopleCut, people_loss
 from ahp_toolkit.stages.segment import Segment
-from ahp_toolkit.stages.train_data import CenterMaskCut, by_photo
-from ahp_toolkit.stages.train_networks import CENTERMASK, centermask_loss, train_centermask
+from ahp_toolkit.stages.train_networks import Data, How, train
 from tests.stages.test_segment_parse import Detector, harvest, person, run_one, world
 
 TINY = centermask.Arch("ese_vovnet19b_slim_dw", 64, 64)
@@ -42,9 +42,9 @@ def test_a_box_is_a_share_of_the_crop_and_not_of_the_canvas(monkeypatch: pytest.
     monkeypatch.setattr(net, "_found", lambda *_: [found])
     levels = centermask.levels_of
     monkeypatch.setattr(centermask, "levels_of", lambda *given: seen.append(levels(*given).item()) or levels(*given))
-    ready = centermask.ready(net, TINY, "centermask@x", torch.device("cpu"))
+    ready = centermask.Ready(net, "centermask@x", torch.device("cpu"), 8, TINY.size, "fp32")
     for width in (20, 64):
-        ready([Ask(np.zeros((64, width, 3), np.uint8), Box(1, 1, 19, 60))])
+        ready([Prompt(np.zeros((64, width, 3), np.uint8), Box(1, 1, 19, 60))])
     assert seen == [5, 4]
 
 
@@ -56,7 +56,7 @@ def test_what_the_crop_does_not_fill_is_the_mean_colour() -> None:
     torch.testing.assert_close(net._canvas(tall), net._canvas(filled))
     assert not net._canvas(tall)[:, :, 20:].any()
     numbers = torch.zeros(2, 8, 8, dtype=torch.uint8)
-    numbers[1, 5:], numbers[1, :, 3:] = centermask.BEYOND, centermask.BEYOND
+    numbers[1, 5:], numbers[1, :, 3:] = centermask.OUTSIDE, centermask.OUTSIDE
     assert centermask.sizes_of(numbers) == [(8, 8), (5, 3)]
     assert len(centermask.targets_of(numbers)[1]["boxes"]) == 0
 
@@ -126,7 +126,7 @@ def test_targets_are_boxes_and_masks_of_the_numbered_people() -> None:
 
 def test_a_batch_with_nobody_in_it_has_a_loss_with_gradients() -> None:
     net = tiny().train()
-    value = centermask_loss(net, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64))
+    value = people_loss(net, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64))
     value.backward()
     heads = [*net.mask.parameters(), *net.mask_iou.parameters()]
     assert torch.isfinite(value) and all(p.grad is not None for p in heads)
@@ -137,7 +137,7 @@ def test_every_parameter_learns() -> None:
     target = torch.zeros(2, 64, 64, dtype=torch.uint8)
     target[:, 20:44, 16:40] = 1
     pictures = torch.randint(0, 255, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
-    centermask_loss(net, pictures, target).backward()
+    people_loss(net, pictures, target).backward()
     dead = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # boxes larger than the picture's half, and cells of the coarse levels, are not in this batch
     assert not [n for n in dead if n.startswith(("mask", "fcos.backbone.encoder"))], dead
@@ -146,16 +146,16 @@ def test_every_parameter_learns() -> None:
 def test_samples_lie_as_the_asks_do_and_number_the_neighbours(tmp_path: Path) -> None:
     (one,) = world(tmp_path, 1, "masks")
     other = replace(one, candidate_id="toy/000#2", mask=encode(np.eye(96, dtype=bool)), box=Box(0, 0, 96, 96))
-    cut = CenterMaskCut(centermask.Arch(TINY.encoder, 128, 64), by_photo([one, other]))
+    cut = PeopleCut(centermask.Arch(TINY.encoder, 128, 64), by_photo([one, other]))
     photo, mask, _ = person(0)
     planes, numbers = cut(photo, one, np.random.default_rng(0))
     assert planes.shape == (128, 128, 3) and planes.dtype == np.uint8
-    assert set(np.unique(numbers)) <= {0, 1, 2, centermask.BEYOND} and {1, 2} <= set(np.unique(numbers))
-    alone = CenterMaskCut(cut.arch, {})(photo, one, np.random.default_rng(0))[1]
+    assert set(np.unique(numbers)) <= {0, 1, 2, centermask.OUTSIDE} and {1, 2} <= set(np.unique(numbers))
+    alone = PeopleCut(cut.arch, {})(photo, one, np.random.default_rng(0))[1]
     np.testing.assert_array_equal(alone == 1, numbers == 1)  # the person asked for is never covered
-    np.testing.assert_array_equal(alone == centermask.BEYOND, numbers == centermask.BEYOND)
-    ask, _ = ask_of(photo, one.box)
-    scale = 128 / max(ask.pixels.shape[:2])
+    np.testing.assert_array_equal(alone == centermask.OUTSIDE, numbers == centermask.OUTSIDE)
+    prompt, _ = prompt_of(photo, one.box)
+    scale = 128 / max(prompt.pixels.shape[:2])
     assert (alone == 1).sum() == pytest.approx(mask.sum() * scale**2, rel=0.5)  # 2.4 to 3.6 times the box
     flipped = [cut(photo, one, np.random.default_rng(s))[1] for s in range(8)]
     assert any((f[:, ::-1] == 1).sum() == (f == 1).sum() for f in flipped)
@@ -167,10 +167,10 @@ def test_people_of_another_file_of_the_photo_are_not_drawn_in_this_ones_frame(tm
     crop = replace(one, candidate_id="lip/7#1", image=replace(one.image, image_id="lip/7"), mask=mask)
     people = by_photo([replace(p, image=replace(p.image, photo="coco/7")) for p in (one, crop)])
     (alike,) = people.values()
-    cut = CenterMaskCut(centermask.Arch(TINY.encoder, 128, 64), people)
+    cut = PeopleCut(centermask.Arch(TINY.encoder, 128, 64), people)
     photo = person(0)[0]
     numbers = cut(photo, alike[0], np.random.default_rng(0))[1]
-    alone = CenterMaskCut(cut.arch, {})(photo, alike[0], np.random.default_rng(0))[1]
+    alone = PeopleCut(cut.arch, {})(photo, alike[0], np.random.default_rng(0))[1]
     np.testing.assert_array_equal(numbers, alone)
 
 
@@ -179,10 +179,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CenterMask trained for some steps at 64 px on 40 toy people."""
     toy = tmp_path_factory.mktemp("toy")
     parts = harvest(toy / "train", world(toy / "photos", 40, "masks"))
-    small = replace(CENTERMASK["debug"], size=64, steps=60, batch=8, lr=2e-3, pretrained="no")
-    made = train_centermask(parts, {"toy": str(toy / "photos")}, toy / "c.pt", small, device="cpu", quiet=True)
+    small = replace(PRESETS["debug"], size=64, steps=60, batch=8, lr=2e-3, pretrained="no")
+    data, how = Data(parts, {"toy": str(toy / "photos")}), How(small, device="cpu", quiet=True)
+    made = train(SEGMENTERS, "centermask", data, toy / "c.pt", how)
     assert made.name.startswith("centermask@") and made.value > 0.5, made
-    again = train_centermask(parts, {"toy": str(toy / "photos")}, toy / "c.pt", small, device="cpu", quiet=True)
+    again = train(SEGMENTERS, "centermask", data, toy / "c.pt", how)
     assert again == made  # finished: nothing to do
     return toy / "c.pt"
 
@@ -199,12 +200,12 @@ def test_a_trained_one_finds_new_people_in_the_stage(trained: Path, tmp_path: Pa
 
 
 def test_of_two_people_the_one_whose_box_is_asked_is_taken() -> None:
-    ready = centermask.ready(Detector(), centermask.Arch(size=128), "centermask@x", torch.device("cpu"))
+    ready = centermask.Ready(Detector(), "centermask@x", torch.device("cpu"), 8, 128, "fp32")
     pixels = np.zeros((128, 128, 3), np.uint8)
     for box in (Box(22, 20, 60, 78), Box(70, 10, 90, 60)):
-        (found,) = ready([Ask(pixels, box)])
+        (found,) = ready([Prompt(pixels, box)])
         assert encode(found.mask).iou(encode(_filled(box))) > 0.95 and found.score > 0.7
-    (nobody,) = ready([Ask(pixels, Box(0, 100, 20, 120))])
+    (nobody,) = ready([Prompt(pixels, Box(0, 100, 20, 120))])
     assert not nobody.mask.any() and nobody.score == 0.0
 
 
@@ -221,8 +222,8 @@ def test_saved_is_loaded_and_wrong_files_are_one_line(trained: Path, tmp_path: P
     assert ready.name == torch_io.short_name("centermask", said.digest)
     torch_io.save_checkpoint(tmp_path / "copy.pt", centermask.KIND, said)
     twin = centermask.build(str(tmp_path / "copy.pt"), device="cpu", batch_size=2)
-    asks = [ask_of(person(i)[0], encode(person(i)[1]).box)[0] for i in range(44, 47)]
-    for f, g in zip(ready(asks), twin(asks), strict=True):
+    prompts = [prompt_of(person(i)[0], encode(person(i)[1]).box)[0] for i in range(44, 47)]
+    for f, g in zip(ready(prompts), twin(prompts), strict=True):
         np.testing.assert_array_equal(f.mask, g.mask)
         assert f.score == g.score
     (tmp_path / "cut.pt").write_bytes(trained.read_bytes()[:4000])

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ahp_toolkit.core.crops import around, kept_inside, within
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode, encode_labels
 from ahp_toolkit.core.records import Candidate, Flags, ImageRef, Neighbours, Segmented
@@ -19,15 +20,14 @@ from ahp_toolkit.nets import torch_io
 from ahp_toolkit.parsers import PARSERS, hrnet
 from ahp_toolkit.parsers.base import Body
 from ahp_toolkit.runtime import stage as pipeline
-from ahp_toolkit.runtime.context import around, kept_inside, within
 from ahp_toolkit.segmenters import SEGMENTERS, deeplab, mask_rcnn, sam, source_mask
-from ahp_toolkit.segmenters.base import Ask, Found
+from ahp_toolkit.segmenters.base import Prompt, Segmentation
 from ahp_toolkit.stages import segment as segment_stage
 from ahp_toolkit.stages.parse import Parse
 from ahp_toolkit.stages.parse import job as parse_job
 from ahp_toolkit.stages.segment import Segment, border_pixels
 from ahp_toolkit.stages.segment import job as segment_job
-from ahp_toolkit.stages.train_networks import SEGMENTER, part_ious, train_parser, train_segmenter
+from ahp_toolkit.stages.train_networks import Data, How, part_ious, train
 from ahp_toolkit.storage import images, parquet
 
 SIDE = 96
@@ -89,15 +89,16 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(toy: Path) -> str:
     """A DeepLab trained for some steps at 64 px on 40 toy people."""
     parts = harvest(toy / "train", world(toy / "photos", 40, "masks"))
-    small = replace(SEGMENTER["debug"], size=64, steps=32, batch=8, pretrained="no")
-    made = train_segmenter(parts, {"toy": str(toy / "photos")}, toy / "deeplab.pt", small, device="cpu", quiet=True)
+    small = replace(deeplab.PRESETS["debug"], size=64, steps=32, batch=8, pretrained="no")
+    data, how = Data(parts, {"toy": str(toy / "photos")}), How(small, device="cpu", quiet=True)
+    made = train(SEGMENTERS, "deeplab", data, toy / "deeplab.pt", how)
     assert made.value > 0.7 and made.judged > 0
     return str(toy / "deeplab.pt")
 
 
 # --- contracts ----------------------------------------------------------------------------------------------------
 
-ASKS = [Ask(person(i)[0][:, : SIDE - 7 * i], Box(30, 20, 60, 70)) for i in range(3)]
+ASKS = [Prompt(person(i)[0][:, : SIDE - 7 * i], Box(30, 20, 60, 70)) for i in range(3)]
 
 
 @pytest.mark.parametrize("name", SEGMENTERS.names())
@@ -168,12 +169,12 @@ def test_empty_masks_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     class Blind:
         name = "blind@0"
 
-        def __call__(self, asks: list[Ask]) -> list[Found]:
-            found = [np.ones(a.pixels.shape[:2], bool) for a in asks]
-            for m, a in zip(found, asks, strict=True):
+        def __call__(self, prompts: list[Prompt]) -> list[Segmentation]:
+            found = [np.ones(a.pixels.shape[:2], bool) for a in prompts]
+            for m, a in zip(found, prompts, strict=True):
                 x0, y0, x1, y1 = a.box.pixels()
                 m[y0:y1, x0:x1] = False  # everything but the box
-            return [Found(m, 0.5) for m in found]
+            return [Segmentation(m, 0.5) for m in found]
 
     monkeypatch.setattr(segment_stage, "built", lambda *a: Blind())
     part = harvest(tmp_path / "h", world(tmp_path, 3, "boxes"))[0]
@@ -284,10 +285,9 @@ def test_training_resumes_repeats_and_its_name_is_the_digest(toy: Path, tmp_path
     parts = harvest(toy / "hparse", world(toy / "photos3", 6, "parsings"))
     roots = {"toy": str(toy / "photos3")}
     small = replace(hrnet_settings(), steps=4, save_every=2)
-    once = train_parser(parts, roots, tmp_path / "a.pt", small, device="cpu", quiet=True)
-    assert (
-        train_parser(parts, roots, tmp_path / "a.pt", small, device="cpu", quiet=True) == once
-    )  # finished: nothing to do
+    data, how = Data(parts, roots), How(small, device="cpu", quiet=True)
+    once = train(PARSERS, "hrnet", data, tmp_path / "a.pt", how)
+    assert train(PARSERS, "hrnet", data, tmp_path / "a.pt", how) == once  # finished: nothing to do
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         calls = iter([None, None, None])
 
@@ -296,25 +296,21 @@ def test_training_resumes_repeats_and_its_name_is_the_digest(toy: Path, tmp_path
                 raise KeyboardInterrupt
             return loss(*a)
 
-        from ahp_toolkit.stages import train_networks
-
-        loss = train_networks.parser_loss
-        patch.setattr(train_networks, "parser_loss", stops)
-        train_parser(parts, roots, tmp_path / "b.pt", small, device="cpu", quiet=True)
+        loss = hrnet.part_loss
+        patch.setattr(hrnet, "part_loss", stops)
+        train(PARSERS, "hrnet", data, tmp_path / "b.pt", how)
     assert not (tmp_path / "b.pt").exists()
-    resumed = train_parser(parts, roots, tmp_path / "b.pt", small, device="cpu", quiet=True)
+    resumed = train(PARSERS, "hrnet", data, tmp_path / "b.pt", how)
     assert (resumed.name, resumed.value) == (once.name, once.value)
     assert hrnet.build(str(tmp_path / "b.pt"), device="cpu").name == once.name
     for left in (".b.pt.partial", ".b.pt.01234567.tmp", "..b.pt.partial.01234567.tmp"):  # killed as it ended
         (tmp_path / left).write_bytes(b"left")
-    assert train_parser(parts, roots, tmp_path / "b.pt", small, device="cpu", quiet=True) == resumed
+    assert train(PARSERS, "hrnet", data, tmp_path / "b.pt", how) == resumed
     assert sorted(p.name for p in tmp_path.iterdir() if ".timing." not in p.name) == ["a.pt", "b.pt"]
 
 
 def hrnet_settings():  # type: ignore[no-untyped-def]
-    from ahp_toolkit.stages.train_networks import PARSER
-
-    return replace(PARSER["debug"], size=32, batch=2, pretrained="no")
+    return replace(hrnet.PRESETS["debug"], size=32, batch=2, pretrained="no")
 
 
 def test_wrong_checkpoints_are_one_clear_line(tmp_path: Path, trained: str) -> None:
@@ -393,9 +389,9 @@ class Detector(torch.nn.Module):
 
 
 def test_mask_rcnn_takes_the_person_that_matches_the_box() -> None:
-    ready = mask_rcnn.MaskRcnn(Detector(), "mask_rcnn@x", torch.device("cpu"), 2, 100, "fp32")
+    ready = mask_rcnn.InstanceSegmenter(Detector(), "mask_rcnn@x", torch.device("cpu"), 2, 100, "fp32")
     pixels = np.zeros((200, 160, 3), np.uint8)  # half size on the canvas
-    asked, nobody = ready([Ask(pixels, Box(40, 40, 120, 160)), Ask(pixels, Box(0, 150, 30, 200))])
+    asked, nobody = ready([Prompt(pixels, Box(40, 40, 120, 160)), Prompt(pixels, Box(0, 150, 30, 200))])
     want = np.zeros((200, 160), bool)
     want[40:156, 44:120] = True
     assert (asked.mask & want).sum() / (asked.mask | want).sum() > 0.95 and 0.7 < asked.score < 0.8

@@ -10,10 +10,10 @@ import pytest
 from ahp_toolkit.build import training
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.nets import torch_io
-from ahp_toolkit.segmenters import deeplab
+from ahp_toolkit.nets.recipe import photo_of
+from ahp_toolkit.segmenters import SEGMENTERS, deeplab
 from ahp_toolkit.stages import train_networks
 from ahp_toolkit.stages.review import SplitSizes, Thresholds, photo_hash
-from ahp_toolkit.stages.train_data import photo_of
 from ahp_toolkit.storage import files, held_out, parquet
 from ahp_toolkit.storage.held_out import HeldOut
 from tests.stages.test_segment_parse import harvest, world
@@ -44,10 +44,11 @@ def test_people_of_photos_for_val_and_test_are_left_out_and_the_checkpoint_says_
     monkeypatch.setattr(
         train_networks, "Samples", lambda humans, *a: shown.extend(map(photo_of, humans)) or samples(humans, *a)
     )
-    tiny = replace(train_networks.SEGMENTER["debug"], size=32, steps=2, batch=2, pretrained="no")
-    monkeypatch.setitem(train_networks.SEGMENTER, "debug", tiny)
+    tiny = replace(deeplab.PRESETS["debug"], size=32, steps=2, batch=2, pretrained="no")
+    monkeypatch.setitem(deeplab.PRESETS, "debug", tiny)
     out = tmp_path / "weights" / "deeplab.pt"
-    training.train_segmenter(tmp_path, out, {"toy": str(tmp_path / "photos")}, "debug", "cpu", quiet=True)
+    how = {"device": "cpu", "quiet": True, "roots": {"toy": str(tmp_path / "photos")}}
+    training.train(SEGMENTERS, tmp_path, "deeplab", out, how)
     kept = [p for p in map(photo_of, people) if photo_hash(p) < training.MOST]
     assert kept and shown and not set(shown) & set(kept)
     meta = torch_io.load_checkpoint(out, deeplab.KIND).meta
@@ -67,4 +68,7 @@ def test_people_of_photos_for_val_and_test_are_left_out_and_the_checkpoint_says_
 def test_too_few_people_beside_the_kept_ones_is_one_line(tmp_path: Path) -> None:
     parts = harvest(tmp_path / "h", world(tmp_path / "photos", 6, "masks"))
     with pytest.raises(UserError, match="kept for val and test"):
-        train_networks.train_segmenter(parts, {}, tmp_path / "a.pt", device="cpu", quiet=True, held=HeldOut(0.0, 1.0))
+        data = train_networks.Data(parts, {}, HeldOut(0.0, 1.0))
+        train_networks.train(
+            SEGMENTERS, "deeplab", data, tmp_path / "a.pt", train_networks.How(device="cpu", quiet=True)
+        )

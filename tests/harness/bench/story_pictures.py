@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from ahp_toolkit.build.build import renderer_of, roots_of
 from ahp_toolkit.core import crops
+from ahp_toolkit.core.crops import around
 from ahp_toolkit.core.masks import Bool2D, Box
 from ahp_toolkit.core.records import Candidate, Decision, Human, Occluder, Prediction, Sample, Segmented
 from ahp_toolkit.occlusion.paste import Pasted
-from ahp_toolkit.runtime.context import around
 from ahp_toolkit.sources.base import PARTS
 from ahp_toolkit.storage import files, images, parquet
 from ahp_toolkit.storage.images import Rgb

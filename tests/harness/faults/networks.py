@@ -32,21 +32,21 @@ def shrink() -> None:
     from segmentation_models_pytorch.encoders import encoders
     from timm.models import hrnet, vovnet
 
+    from ahp_toolkit import parsers
     from ahp_toolkit.nets.fit import Settings
-    from ahp_toolkit.segmenters import deeplab
-    from ahp_toolkit.stages import train_networks
+    from ahp_toolkit.segmenters import centermask, deeplab
 
     few: dict[str, Any] = {"lr": 1e-3, "pretrained": "no", "save_every": 2, "judge": 2}
     encoders.setdefault("tu-test_efficientnet", {"pretrained_settings": {}})
-    train_networks.SEGMENTER["debug"] = Settings("tu-test_efficientnet", 32, 4, 2, **few)
+    deeplab.PRESETS["debug"] = Settings("tu-test_efficientnet", 32, 4, 2, **few)
     slim = {"stem_chs": [8, 8, 8], "stage_conv_chs": [8] * 4, "stage_out_chs": [16, 16, 16, 16]}
     vovnet.model_cfgs["ese_vovnet19b_slim_dw"].update(slim)
-    train_networks.CENTERMASK["debug"] = Settings("ese_vovnet19b_slim_dw", 64, 4, 2, width=64, **few)
+    centermask.PRESETS["debug"] = Settings("ese_vovnet19b_slim_dw", 64, 4, 2, width=64, **few)
     small = hrnet.cfg_cls["hrnet_w18_small"]
     small["stem_width"] = 8
     for stage, channels in (("stage1", (8,)), ("stage2", (4, 8)), ("stage3", (4, 8, 8)), ("stage4", (4, 8, 8, 8))):
         small[stage]["num_channels"] = channels
-    train_networks.PARSER["debug"] = Settings("hrnet_w18_small", 64, 4, 2, **few)
+    parsers.PARSERS.get("hrnet").PRESETS["debug"] = Settings("hrnet_w18_small", 64, 4, 2, **few)
     real = deeplab.build
 
     def finds(*args: Any, **more: Any) -> Any:

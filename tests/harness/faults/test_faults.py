@@ -13,9 +13,9 @@ from segmentation_models_pytorch.encoders import encoders
 from timm.models import hrnet, vovnet
 
 from ahp_toolkit.cli.bench import paper_tables
+from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.runtime.stage import Job
-from ahp_toolkit.segmenters import deeplab
-from ahp_toolkit.stages import train_networks
+from ahp_toolkit.segmenters import centermask, deeplab
 from tests.harness.faults.cells import Work
 from tests.harness.faults.run import Bench, small_disk
 from tests.harness.faults.strikes import FAILED, FAULTS, strike
@@ -56,7 +56,7 @@ def _keep(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deeplab, "build", deeplab.build)
     for name in ("TABLE2", "Setup"):
         patch.setattr(paper_tables, name, getattr(paper_tables, name))
-    for presets in (train_networks.SEGMENTER, train_networks.CENTERMASK, train_networks.PARSER):
+    for presets in (deeplab.PRESETS, centermask.PRESETS, PARSERS.get("hrnet").PRESETS):
         patch.setitem(presets, "debug", presets["debug"])
     for known, name in ((vovnet.model_cfgs, "ese_vovnet19b_slim_dw"), (hrnet.cfg_cls, "hrnet_w18_small")):
         patch.setitem(known, name, deepcopy(known[name]))
