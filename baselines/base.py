@@ -1,27 +1,29 @@
 """What every model takes, gives and promises: Batch, Output, Result, Baseline, and the registry of models.
 
-A model is one file of `baselines.models` with PAPER (str), TASKS (tuple), VERSION (int) and
-``build(task, **settings) -> Baseline``. VERSION is one more with every change of what it learns or of what its weights
-mean: runs from before are not taken for it. It knows nets and losses; it knows nothing of files, optimisers, devices or
-metrics. What the contract test guards for all models: each named loss moves its own player and only it, a saved model
-loads to the same outputs, and one seed gives one set of weights.
+A model is one file of `baselines.models` with PAPER (str), IN_PAPER (bool: the paper compares it), TASKS (tuple),
+VERSION (int) and ``build(task, **settings) -> Baseline``. VERSION is one more with every change of what it learns or of
+what its weights mean: runs from before are not taken for it. It knows nets and losses; it knows nothing of files,
+optimisers, devices or metrics. What the contract test guards for all models: each named loss moves its own player and
+only it, a saved model loads to the same outputs, and one seed gives one set of weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import Registry
-from baselines.training.settings import Settings
+from baselines.layers import losses as L
+from baselines.layers.aids import Carried, decide
+from baselines.training.settings import Settings, SharedContentSettings, SharedMaskSettings
 
 Task = Literal["mask", "content"]
 TASKS: tuple[Task, ...] = ("mask", "content")
@@ -219,10 +221,13 @@ class Baseline(nn.Module):
         raise RuntimeError("a model defines its inference rule")
 
     def turns(self) -> dict[str, list[nn.Parameter]]:
-        """Players in order of play, each with its parameters: critics are the modules whose name starts with it."""
+        """Players in order of play, each with its parameters: critics are the modules whose name starts with it.
+
+        Empty for a model without parameters, which needs no training.
+        """
         critic = [p for n, p in self.named_parameters() if n.startswith(CRITIC)]
         maker = [p for n, p in self.named_parameters() if not n.startswith(CRITIC)]
-        return {CRITIC: critic, GENERATOR: maker} if critic else {GENERATOR: maker}
+        return {name: own for name, own in ((CRITIC, critic), (GENERATOR, maker)) if own}
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The paper's optimiser of each player; overridden where the model's own paper has another."""
@@ -244,6 +249,59 @@ class Baseline(nn.Module):
         shape = tuple(batch.image.shape)
         if len(shape) != 4 or shape[1] != 3 or shape[2] % self.SPATIAL or shape[3] % self.SPATIAL:
             raise UserError(f"expected images [B, 3, H, W] with sides divisible by {self.SPATIAL}, got {list(shape)}")
+
+
+class MaskBaseline(Baseline):
+    """A mask model: the aids of `SharedMaskSettings`, and one rule of inference.
+
+    ``forward`` passes its logits through `masks`; ``losses`` adds `modal_term`. A setting ``threshold`` is that of
+    both probabilities; else it is a half.
+    """
+
+    settings: SharedMaskSettings
+
+    def __init__(self, settings: SharedMaskSettings, weights: Mapping[str, float], modal: float = 1.0) -> None:
+        """``modal``: weight of the second head's loss."""
+        super().__init__("mask", settings, {**weights, "modal": modal})
+        self.heads = 2 if settings.two else 1
+        self.carried = Carried(self.heads) if settings.carried else None
+
+    def masks(self, logits: Tensor, initial: Tensor, **extra: Tensor) -> Output:
+        """The output of logits [B, heads, H, W] (amodal, then modal) for the initial mask that the model was shown."""
+        if self.carried is not None:
+            logits = self.carried(logits, initial)
+        return Output(amodal=logits[:, :1], modal=logits[:, 1:] if self.heads == 2 else None, extra=extra)
+
+    def modal_term(self, output: Output, truth: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+        """The second head's cross-entropy; empty without that head."""
+        return {} if output.modal is None else {"modal": L.mask_ce(output.modal, truth, weight)}
+
+    def predict(self, batch: Batch) -> Result:
+        """Both masks by `aids.decide`, with the parsings where the model has some."""
+        out = self(batch)
+        threshold = getattr(self.settings, "threshold", 0.5)
+        masks = decide(out.modal, out.need("amodal"), batch.given, threshold, self.settings.hidden)
+        labels = [None if p is None else p.argmax(1) for p in (out.modal_parsing, out.parsing)]
+        return Result(*masks, *labels)
+
+
+class ContentBaseline(Baseline):
+    """A content model: where its l1 is taken (`SharedContentSettings`), and one rule of inference."""
+
+    settings: SharedContentSettings
+
+    def __init__(self, settings: SharedContentSettings, weights: Mapping[str, float]) -> None:
+        super().__init__("content", settings, weights)
+
+    def l1(self, made: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+        """Mean |made - truth| over the invisible pixels, or over the whole crop."""
+        if self.settings.loss == "hole":
+            return L.inside_l1(made, truth, batch.invisible, batch.count("invisible"))
+        return F.l1_loss(made, truth)
+
+    def predict(self, batch: Batch) -> Result:
+        """The raw prediction, cut to the range of pictures."""
+        return Result(batch.modal, batch.amodal, image=self(batch).need("image").clamp(-1, 1))
 
 
 @contextmanager
@@ -273,11 +331,6 @@ def build_model(name: str, task: str, seed: int = 0, **settings: Any) -> Baselin
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return module.build(task, **settings)
-
-
-def soft_mask(logits: Tensor, threshold: float = 0.5) -> Tensor:
-    """Float32 [B, 1, H, W] in [0, 1], over a half where the probability is over the threshold; at 0.5 it is that."""
-    return (logits.float() - math.log(threshold / (1 - threshold))).sigmoid()
 
 
 def composite(image: Tensor, painted: Tensor, invisible: Tensor) -> Tensor:

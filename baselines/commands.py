@@ -29,6 +29,10 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="auto,
 
 
 def _value(text: str) -> Any:
+    """JSON, a fraction such as 1/3, or else the text itself."""
+    above, slash, below = text.partition("/")
+    if slash and above.isdecimal() and below.isdecimal() and int(below):
+        return int(above) / int(below)
     try:
         return json.loads(text)
     except ValueError:

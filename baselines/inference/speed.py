@@ -62,7 +62,7 @@ def measure(model: Loaded, feeder: Loaded | None, device: torch.device, precisio
     """
     one = call_of(model, feeder, 1, device, precision)
     nets = [m.net for m in (model, feeder) if m is not None]
-    own = {id(p): p.numel() for net in nets for p in net.turns()[GENERATOR]}
+    own = {id(p): p.numel() for net in nets for p in net.turns().get(GENERATOR, [])}
     with FlopCounterMode(display=False) as counter:
         one()
     peak = _peak(one, nets, device)

@@ -7,23 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.base import PARTS, Batch, Output
+from baselines.layers.aids import Carried
 from baselines.layers.networks import UNet, residual_block, squeeze_excite, two_convs
 from baselines.layers.templates import template_weights
 
-#: What an untrained branch knows, as logits: the initial mask, .88 sure of it, and that most of a crop is background in
-#: the parsings (the prior of Lin et al. 2017, §4.1). Learning this first takes hundreds of steps.
-CARRIED, BACKGROUND = 2.0, 5.0
+BACKGROUND = 5.0  # logit of background in an untrained parsing, the prior of Lin et al. 2017, §4.1
 
 
 class Branch(nn.Module):
     """A modal or amodal branch: parsing logits from a residual block; mask logits from the feature beside it.
 
-    Without parsing the residual block is left out, and the mask comes from the feature alone. With ``initial`` the mask
-    is a change of the initial one: 2 * initial - 1, times a learnt number, comes to the logits.
+    Without parsing the residual block is left out, and the mask comes from the feature alone. ``carried``: see
+    `aids.Carried`.
     """
 
     def __init__(
-        self, channels: int, extra: int = 0, parsing: bool = True, mask: bool = True, initial: bool = True
+        self, channels: int, extra: int = 0, parsing: bool = True, mask: bool = True, carried: bool = False
     ) -> None:
         super().__init__()
         self.residual = residual_block(channels, channels) if parsing else None
@@ -34,7 +33,7 @@ class Branch(nn.Module):
         both = parsing and mask
         self.squeeze = squeeze_excite(channels) if both else None
         self.mask = two_convs(channels * (2 if both else 1) + extra, channels, 1) if mask else None
-        self.carried = nn.Parameter(torch.tensor(CARRIED)) if mask and initial else None
+        self.carried = Carried() if mask and carried else None
 
     def forward(self, feature: Tensor, given: Tensor, *extra: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Feature [B, C, H, W], initial mask [B, 1, H, W] and further features of the mask.
@@ -48,7 +47,7 @@ class Branch(nn.Module):
             if self.squeeze is not None:
                 joined.append(self.squeeze(aid))
         mask = None if self.mask is None else self.mask(torch.cat([*joined, *extra], 1))
-        return mask if self.carried is None else mask + self.carried * (2 * given - 1), parts
+        return mask if self.carried is None else self.carried(mask, given), parts
 
 
 class Templates(nn.Module):
@@ -81,21 +80,21 @@ class MaskCompletion(nn.Module):
     """N_m and N_a, stacked. Every switch of Table 4 that concerns the network is an argument.
 
     N_m sees image and initial mask. N_a sees the image, N_m's last feature, the refined modal mask (without a modal
-    branch: the initial mask) and the template feature. ``initial``: N_a sees the initial mask beside the refined one
-    too, and both masks are changes of it (see `Branch`).
+    branch: the initial mask) and the template feature. ``carried``: both masks are changes of the initial one, which
+    N_a then sees beside the refined one.
     """
 
     def __init__(
-        self, width: int, modal: bool, parsing: bool, templates: int, rule: str, initial: bool, soft: int = 16
+        self, width: int, modal: bool, parsing: bool, templates: int, rule: str, carried: bool, soft: int = 16
     ) -> None:
         super().__init__()
         aids = soft if templates else 0
-        self.beside = initial and modal
+        self.beside = carried and modal
         self.first = UNet(4, width)
-        self.modal = Branch(width, parsing=parsing, mask=modal, initial=initial) if modal or parsing else None
+        self.modal = Branch(width, parsing=parsing, mask=modal, carried=carried) if modal or parsing else None
         self.templates = Templates(templates, soft, rule=rule) if templates else None
         self.second = UNet(4 + self.beside + width + aids, width)
-        self.amodal = Branch(width, aids, parsing, initial=initial)
+        self.amodal = Branch(width, aids, parsing, carried=carried)
 
     def forward(self, batch: Batch) -> Output:
         """Logits of both masks and, where there are branches for them, of both parsings."""

@@ -16,19 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import CRITIC, Baseline, Batch, Optimizer, Output, Result, composite
+from baselines.base import CRITIC, Baseline, Batch, ContentBaseline, Optimizer, Output, composite
 from baselines.layers import losses as L
 from baselines.layers.attention import ContextualAttention
 from baselines.layers.networks import GatedConv2d, SNPatchCritic
-from baselines.training.settings import Settings, Width, make_settings
+from baselines.training.settings import SharedContentSettings, Width, make_settings
 
 PAPER = "Yu et al., Free-Form Image Inpainting with Gated Convolution, ICCV 2019"
 TASKS = ("content",)
+IN_PAPER = True
 VERSION = 3
 
 
 @dataclass(frozen=True)
-class DeepfillSettings(Settings):
+class DeepfillSettings(SharedContentSettings):
     """``width``: features of the first layer after gating (the published 48 before it)."""
 
     width: Width = 24
@@ -99,13 +100,13 @@ class Refinement(nn.Module):
         return self.decoder(torch.cat([self.plain(x), copied], 1))
 
 
-class Deepfill(Baseline):
+class Deepfill(ContentBaseline):
     """Coarse and refined pictures in [-1, 1]; the refined one is the answer."""
 
     settings: DeepfillSettings
 
     def __init__(self, s: DeepfillSettings) -> None:
-        super().__init__("content", s, {"adversarial": 1.0, "l1_coarse": 1.0, "l1": 1.0, "critic": 1.0})
+        super().__init__(s, {"adversarial": 1.0, "l1_coarse": 1.0, "l1": 1.0, "critic": 1.0})
         c = s.width
         self.coarse = nn.Sequential(*_encoder(5, c, 2 * c, 4 * c), *_dilated(c), *_decoder(4 * c, c))
         self.fine = Refinement(5, s.width)
@@ -136,10 +137,6 @@ class Deepfill(Baseline):
             return {"critic": self.gan.critic(real, fake)}
         return {
             "adversarial": self.gan.maker(self.critic(torch.cat([shown, masks], 1))),
-            "l1_coarse": F.l1_loss(output.extra["coarse"], truth),
-            "l1": F.l1_loss(fine, truth),
+            "l1_coarse": self.l1(output.extra["coarse"], truth, batch),
+            "l1": self.l1(fine, truth, batch),
         }
-
-    def predict(self, batch: Batch) -> Result:
-        """The refined prediction."""
-        return Result(batch.modal, batch.amodal, image=self(batch).need("image"))

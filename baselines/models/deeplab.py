@@ -1,7 +1,7 @@
 """DeepLab v3+ (Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018), from image and mask.
 
 segmentation-models-pytorch's DeepLabV3Plus with the initial mask as a fourth input channel and one output class, the
-whole person. The answer is the network's own, not joined with the initial mask. Ours differs: ResNet-50 instead of
+whole person. Ours differs: ResNet-50 instead of
 Xception (``encoder``), random weights unless ``encoder_weights`` names some that the library can fetch; the rate is
 the recipe's, constant or a cosine, in place of the published polynomial decay; the library's decoder has one 3x3
 convolution after joining the low features, the paper's best one two (table 2). Atrous rates are the published 6, 12, 18
@@ -20,17 +20,18 @@ from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.segmenters.deeplab import RATES
-from baselines.base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
+from baselines.base import GENERATOR, Baseline, Batch, MaskBaseline, Optimizer, Output
 from baselines.layers import losses as L
-from baselines.training.settings import Settings, Width, make_settings, refuse_name
+from baselines.training.settings import SharedMaskSettings, Width, make_settings, refuse_name
 
 PAPER = "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018"
 TASKS = ("mask",)
+IN_PAPER = True
 VERSION = 2
 
 
 @dataclass(frozen=True)
-class DeeplabSettings(Settings):
+class DeeplabSettings(SharedMaskSettings):
     """``encoder``: a segmentation-models-pytorch encoder; ``encoder_weights``: "imagenet", or "" for none.
 
     ``width`` is the decoder's channels.
@@ -62,13 +63,13 @@ def build(task: str, **settings: Any) -> Baseline:
     return Deeplab(make_settings(DeeplabSettings, settings))
 
 
-class Deeplab(Baseline):
+class Deeplab(MaskBaseline):
     """Semantic segmentation of the whole person."""
 
     settings: DeeplabSettings
 
     def __init__(self, s: DeeplabSettings) -> None:
-        super().__init__("mask", s, {"mask": 1.0})
+        super().__init__(s, {"mask": 1.0})
         try:
             self.net = smp.DeepLabV3Plus(
                 s.encoder,
@@ -76,7 +77,7 @@ class Deeplab(Baseline):
                 decoder_atrous_rates=RATES,
                 decoder_channels=s.width,
                 in_channels=4,
-                classes=1,
+                classes=self.heads,
             )
         except (ValueError, NotImplementedError) as e:  # not every encoder can be dilated
             raise UserError(f"encoder {s.encoder} cannot serve DeepLab v3+ ({e}); resnet50 can") from e
@@ -88,12 +89,9 @@ class Deeplab(Baseline):
     def forward(self, batch: Batch) -> Output:
         """Mask logits."""
         self.check_input(batch)
-        return Output(amodal=self.net(torch.cat([batch.image, batch.given], 1)))
+        return self.masks(self.net(torch.cat([batch.image, batch.given], 1)), batch.given)
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
         """Cross-entropy of the whole mask."""
-        return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"))}
-
-    def predict(self, batch: Batch) -> Result:
-        """The network's own mask."""
-        return Result(batch.given, soft_mask(self(batch).need("amodal")))
+        mask = L.mask_ce(output.need("amodal"), batch.need("amodal"))
+        return {"mask": mask, **self.modal_term(output, batch.need("modal"))}

@@ -12,35 +12,49 @@ means over those drawn, a process at a time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import roi_align
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from ahp_toolkit.core.errors import UserError
-from baselines.base import GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
-from baselines.training.settings import MAX_NUMBER, Between, Count, Settings, Share, Width, make_settings, refuse_name
+from baselines.base import GENERATOR, Baseline, Batch, MaskBaseline, Optimizer, Output
+from baselines.layers.aids import Carried
+from baselines.training.settings import (
+    MAX_NUMBER,
+    Between,
+    Count,
+    Share,
+    SharedMaskSettings,
+    Width,
+    make_settings,
+    refuse_name,
+)
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017"
 TASKS = ("mask",)
+IN_PAPER = True
 VERSION = 1
-CLASSES, BOX_PX = 2, 7  # background and person; side of the pooled box
+BOX_PX = 7  # side of the pooled box
 _TERMS = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 
 
 @dataclass(frozen=True)
-class MaskRcnnSettings(Settings):
+class MaskRcnnSettings(SharedMaskSettings):
     """``backbone``: a torchvision ResNet; ``min_size``: shorter side that the network sees, px.
 
-    ``width``: channels of the feature pyramid and of both heads; the published 256 is the default.
+    ``width``: channels of the feature pyramid and of both heads; the published 256 is the default. ``two``: the visible
+    part of a person is a second class; ``carried``: an instance's mask logits begin at the initial mask inside its box.
     """
 
     width: Width = 256
@@ -62,13 +76,14 @@ def build(task: str, **settings: Any) -> Baseline:
     return MaskRcnn(make_settings(MaskRcnnSettings, settings))
 
 
-class MaskRcnn(Baseline):
+class MaskRcnn(MaskBaseline):
     """Amodal instance segmentation; the losses are torchvision's five."""
 
     settings: MaskRcnnSettings
 
     def __init__(self, s: MaskRcnnSettings) -> None:
-        super().__init__("mask", s, dict.fromkeys(_TERMS, 1.0))
+        super().__init__(s, dict.fromkeys(_TERMS, 1.0))
+        classes = 1 + self.heads  # background, the whole person, its visible part
         # every layer trains and none is frozen: random weights need all of them, and batch norm needs its statistics
         backbone = resnet_fpn_backbone(
             backbone_name=s.backbone,
@@ -87,10 +102,16 @@ class MaskRcnn(Baseline):
             rpn_post_nms_top_n_test=s.proposals,
             box_detections_per_img=10,
             box_head=TwoMLPHead(s.width * BOX_PX**2, 4 * s.width),
-            box_predictor=FastRCNNPredictor(4 * s.width, CLASSES),
+            box_predictor=FastRCNNPredictor(4 * s.width, classes),
             mask_head=MaskRCNNHeads(s.width, (s.width,) * 4, 1),
-            mask_predictor=MaskRCNNPredictor(s.width, s.width, CLASSES),
+            mask_predictor=MaskRCNNPredictor(s.width, s.width, classes),
         )
+        self.beside = Beside()
+        if self.carried is not None:
+            self.carried = None  # inside the predictor of masks
+            roi = self.net.roi_heads
+            roi.mask_roi_pool = Pool(roi.mask_roi_pool, self.beside)
+            roi.mask_predictor = Predictor(roi.mask_predictor, classes, self.beside)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """SGD with momentum, weight decay 1e-4; a quarter of §3.1's 0.02, or 1e-3 from random weights.
@@ -103,14 +124,21 @@ class MaskRcnn(Baseline):
         """In training the five loss terms in ``extra``; else the matching instance's probability as logits."""
         self.check_input(batch)
         images = list((batch.image + 1) / 2)
-        if self.training:
-            return Output(extra=self.net(images, _targets(batch.need("amodal"))))
-        found = [self._match(f, g) for f, g in zip(self.net(images), batch.given, strict=True)]
-        return Output(amodal=torch.logit(torch.stack(found), eps=1e-4))
+        self.beside.initial = batch.given
+        try:
+            if self.training:
+                truth = [batch.need("amodal"), batch.need("modal")][: self.heads]
+                return Output(extra=self.net(images, _targets(torch.cat(truth, 1))))
+            people = list(zip(self.net(images), batch.given, strict=True))
+        finally:
+            self.beside.clear()
+        found = [torch.stack([self._match(f, g, label) for f, g in people]) for label in range(1, self.heads + 1)]
+        logits = [torch.logit(f, eps=1e-4) for f in found]
+        return Output(amodal=logits[0], modal=logits[1] if self.heads == 2 else None)
 
-    def _match(self, found: dict[str, Tensor], given: Tensor) -> Tensor:
-        """[1, H, W] probability of the instance whose mask covers the given one best; the given mask if none does."""
-        masks = found["masks"]
+    def _match(self, found: dict[str, Tensor], given: Tensor, label: int) -> Tensor:
+        """[1, H, W] probability of the label's instance that covers the given mask best; that mask if none does."""
+        masks = found["masks"][found["labels"] == label]
         if len(masks) == 0:
             return given
         hard = (masks > 0.5).to(given.dtype)
@@ -125,20 +153,57 @@ class MaskRcnn(Baseline):
             raise UserError("mask_rcnn has loss terms only for a forward pass in training mode")
         return {name: output.extra[name] for name in _TERMS}
 
-    def predict(self, batch: Batch) -> Result:
-        """The matching instance, as it is; the given mask where none matches."""
-        return Result(batch.given, soft_mask(self(batch).need("amodal")))
 
-
-def _targets(amodal: Tensor) -> list[dict[str, Tensor]]:
-    """One person a crop: its box from its amodal mask. A crop without a person has no box."""
+def _targets(masks: Tensor) -> list[dict[str, Tensor]]:
+    """One person a crop, float 0/1 [B, labels, H, W]: a box around each of its masks. An empty mask has no box."""
     targets = []
-    for mask in amodal[:, 0] > 0.5:
-        ys, xs = mask.nonzero(as_tuple=True)
-        if len(ys) == 0:
-            boxes = mask.new_zeros((0, 4), dtype=torch.float32)
-        else:
-            boxes = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()[None]
-        labels = torch.ones(len(boxes), dtype=torch.int64, device=mask.device)
-        targets.append({"boxes": boxes, "labels": labels, "masks": mask[None][: len(boxes)].to(torch.uint8)})
+    for person in masks > 0.5:
+        kept = [k for k, mask in enumerate(person) if mask.any()]
+        boxes = person.new_zeros((len(kept), 4), dtype=torch.float32)
+        for box, k in zip(boxes, kept, strict=True):
+            ys, xs = person[k].nonzero(as_tuple=True)
+            box.copy_(torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]))
+        labels = torch.tensor([k + 1 for k in kept], dtype=torch.int64, device=masks.device)
+        targets.append({"boxes": boxes, "labels": labels, "masks": person[kept].to(torch.uint8)})
     return targets
+
+
+@dataclass
+class Beside:
+    """What the mask head is shown beside features: initial masks [B, 1, S, S], the boxes and side of their pictures."""
+
+    initial: Tensor | None = None
+    boxes: Sequence[Tensor] = ()
+    side: int = 0
+
+    def clear(self) -> None:
+        """Let go of a batch."""
+        self.initial, self.boxes = None, ()
+
+
+class Pool(nn.Module):
+    """torchvision's pooling of features, which notes the boxes."""
+
+    def __init__(self, pool: nn.Module, beside: Beside) -> None:
+        super().__init__()
+        self.pool, self.beside = pool, beside
+
+    def forward(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor], shapes: Sequence[Any]) -> Tensor:
+        """As `MultiScaleRoIAlign`."""
+        self.beside.boxes, self.beside.side = boxes, shapes[0][0]
+        return self.pool(features, boxes, shapes)
+
+
+class Predictor(nn.Module):
+    """torchvision's predictor of masks, whose logits begin at the initial mask inside each box."""
+
+    def __init__(self, predictor: nn.Module, classes: int, beside: Beside) -> None:
+        super().__init__()
+        self.predictor, self.beside, self.carried = predictor, beside, Carried(classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [N, C, s, s] of all boxes to logits [N, classes, 2 s, 2 s]."""
+        logits, initial = self.predictor(x), self.beside.initial
+        assert initial is not None
+        scale = initial.shape[-1] / self.beside.side
+        return self.carried(logits, roi_align(initial, list(self.beside.boxes), logits.shape[-1], scale, aligned=True))

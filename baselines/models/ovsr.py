@@ -13,7 +13,7 @@ given ones).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,37 +21,66 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
-from baselines.base import ADAM_GAN, CRITIC, Baseline, Batch, Optimizer, Output, Result, composite, soft_mask
+from baselines.base import (
+    ADAM_GAN,
+    CRITIC,
+    Baseline,
+    Batch,
+    ContentBaseline,
+    MaskBaseline,
+    Optimizer,
+    Output,
+    composite,
+)
 from baselines.layers import losses as L
 from baselines.layers.networks import PatchCritic, SkipUNet, halvings
 from baselines.layers.synced import drawn
-from baselines.training.settings import Count, Settings, Weight, Width, make_settings
+from baselines.training.settings import (
+    Count,
+    Settings,
+    SharedContentSettings,
+    SharedMaskSettings,
+    Weight,
+    Width,
+    make_settings,
+)
 
 PAPER = "Yan et al., Visualizing the Invisible: Occluded Vehicle Segmentation and Recovery, ICCV 2019"
 TASKS = ("mask", "content")
+IN_PAPER = True
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class OvsrSettings(Settings):
-    """``iterations``: rounds of both tasks; ``pool``: silhouettes kept of the training people.
-
-    Weights: ``coupled`` of the two mask critics' terms, ``adversarial`` of the painting's.
-    """
+    """``iterations``: rounds of both tasks."""
 
     critic_width: Width = 64
     iterations: Count = 2
-    pool: Count = 512
     l1: Weight = 10.0
-    coupled: Weight = 0.001
-    adversarial: Weight = 0.1
     perceptual: Weight = 0.1
+
+
+@dataclass(frozen=True)
+class MaskSettings(OvsrSettings, SharedMaskSettings):
+    """``pool``: silhouettes kept of the training people; ``coupled``: weight of both mask critics' terms."""
+
+    pool: Count = 512
+    coupled: Weight = 0.001
+
+
+@dataclass(frozen=True)
+class ContentSettings(OvsrSettings, SharedContentSettings):
+    """``adversarial``: its weight."""
+
+    adversarial: Weight = 0.1
 
 
 def build(task: str, **settings: Any) -> Baseline:
     """Both networks for "mask", the painting alone for "content"."""
-    chosen = make_settings(OvsrSettings, settings)
-    return OvsrMask(chosen) if task == "mask" else OvsrContent(chosen)
+    if task == "mask":
+        return OvsrMask(make_settings(MaskSettings, settings))
+    return OvsrContent(make_settings(ContentSettings, settings))
 
 
 class Recovery(torch.nn.Module):
@@ -90,20 +119,20 @@ def _l1_pair(object_: Tensor, whole: Tensor, batch: Batch) -> dict[str, Tensor]:
     return {"l1_object": inside, "l1_whole": F.l1_loss(whole, truth)}
 
 
-class OvsrMask(Baseline):
+class OvsrMask(MaskBaseline):
     """Segmentation completion, iterating with appearance recovery."""
 
-    settings: OvsrSettings
+    settings: MaskSettings
     silhouettes: Tensor
     filled: Tensor
     wants_masks = True
 
-    def __init__(self, s: OvsrSettings) -> None:
+    def __init__(self, s: MaskSettings) -> None:
         weights = {"mask": 1.0, "shape": s.coupled, "object": s.coupled, "perceptual": s.perceptual}
         weights |= {"l1_object": s.l1, "l1_whole": s.l1, "critic_shape": 1.0, "critic_object": 1.0}
-        super().__init__("mask", s, weights)
+        super().__init__(s, weights)
         levels = halvings(s.size)
-        self.net = SkipUNet(7, 1, s.width, levels, dropout=False)
+        self.net = SkipUNet(7, self.heads, s.width, levels, dropout=False)
         self.recovery = Recovery(s.width, levels)
         self.critic_shape = PatchCritic(1, s.critic_width)
         self.critic_object = PatchCritic(4, s.critic_width)
@@ -142,12 +171,13 @@ class OvsrMask(Baseline):
         picture = batch.image
         extra: dict[str, Tensor] = {}
         for i in range(self.settings.iterations):
-            logits = self.net(torch.cat([batch.image, batch.given, picture], 1))
+            made = self.masks(self.net(torch.cat([batch.image, batch.given, picture], 1)), batch.given)
+            logits = made.need("amodal")
             soft = logits.sigmoid().detach()
             object_, whole = self.recovery(picture, batch.given, soft)
             picture = composite(batch.image, _painted(object_, whole), soft * (1 - batch.given))
             extra |= {f"mask{i}": logits}
-        return Output(amodal=logits, extra=extra | {"object": object_, "whole": whole})
+        return replace(made, extra=extra | {"object": object_, "whole": whole})
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
         """Cross-entropy of every round, both adversarial terms and perceptual of the last, l1 of both paths."""
@@ -167,6 +197,7 @@ class OvsrMask(Baseline):
             "object": self.gan.maker(self.critic_object(torch.cat([soft, batch.image], 1))),
             "perceptual": L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth),
             **painted,
+            **self.modal_term(output, batch.need("modal")),
         }
 
     def _drawn(self, like: Tensor) -> Tensor:
@@ -177,19 +208,15 @@ class OvsrMask(Baseline):
         index = drawn(len(like), lambda n: torch.randint(count, (n,))).to(like.device)
         return self.shapes(index).to(like.dtype)
 
-    def predict(self, batch: Batch) -> Result:
-        """The last round's mask, as it is."""
-        return Result(batch.given, soft_mask(self(batch).need("amodal")))
 
-
-class OvsrContent(Baseline):
+class OvsrContent(ContentBaseline):
     """Appearance recovery with given masks, iterated on its own picture."""
 
-    settings: OvsrSettings
+    settings: ContentSettings
 
-    def __init__(self, s: OvsrSettings) -> None:
+    def __init__(self, s: ContentSettings) -> None:
         weights = {"l1_object": s.l1, "l1_whole": s.l1, "perceptual": s.perceptual, "adversarial": s.adversarial}
-        super().__init__("content", s, weights | {"critic": 1.0})
+        super().__init__(s, weights | {"critic": 1.0})
         self.recovery = Recovery(s.width, halvings(s.size))
         self.critic = PatchCritic(4, s.critic_width)
         self.gan = L.Adversarial("bce")
@@ -220,11 +247,14 @@ class OvsrContent(Baseline):
             real, fake = (self.critic(torch.cat([p * amodal, amodal], 1)) for p in (truth, shown.detach()))
             return {"critic": self.gan.critic(real, fake)}
         return {
-            **_l1_pair(output.extra["object"], output.extra["whole"], batch),
+            **self._pair(output.extra["object"], output.extra["whole"], batch),
             "perceptual": L.perceptual(L.vgg16(self.settings.vgg), shown, truth)[0],
             "adversarial": self.gan.maker(self.critic(torch.cat([shown * amodal, amodal], 1))),
         }
 
-    def predict(self, batch: Batch) -> Result:
-        """The raw prediction."""
-        return Result(batch.modal, batch.amodal, image=self(batch).need("image"))
+    def _pair(self, object_: Tensor, whole: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """l1 of both paths: of the object and of the image, or of both over the hole."""
+        if self.settings.loss == "whole":
+            return _l1_pair(object_, whole, batch)
+        truth = batch.need("target")
+        return {"l1_object": self.l1(object_, truth, batch), "l1_whole": self.l1(whole, truth, batch)}

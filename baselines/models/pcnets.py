@@ -28,21 +28,41 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from baselines.base import CRITIC, GENERATOR, Baseline, Batch, Optimizer, Output, Result, composite, soft_mask
+from baselines.base import (
+    CRITIC,
+    GENERATOR,
+    Baseline,
+    Batch,
+    ContentBaseline,
+    MaskBaseline,
+    Optimizer,
+    Output,
+    composite,
+)
 from baselines.layers import losses as L
 from baselines.layers.networks import PatchCritic, UNet
 from baselines.layers.pconv import PartialUNet, partial_levels
 from baselines.layers.synced import drawn
-from baselines.training.settings import OneOf, Settings, Share, Threshold, Weight, Width, make_settings
+from baselines.training.settings import (
+    OneOf,
+    Share,
+    SharedContentSettings,
+    SharedMaskSettings,
+    Threshold,
+    Weight,
+    Width,
+    make_settings,
+)
 
 PAPER = "Zhan et al., Self-Supervised Scene De-occlusion, CVPR 2020"
 TASKS = ("mask", "content")
+IN_PAPER = True
 VERSION = 2
 UNIT = 0.5 / 0.225  # ours is half of [0, 1], theirs ImageNet's deviation, the mean of its three
 
 
 @dataclass(frozen=True)
-class MaskSettings(Settings):
+class MaskSettings(SharedMaskSettings):
     """PCNet-M. ``front``: share of case 1; ``threshold``: the published one, inside the eraser."""
 
     width: Width = 32
@@ -53,8 +73,11 @@ class MaskSettings(Settings):
 
 
 @dataclass(frozen=True)
-class ContentSettings(Settings):
-    """PCNet-C, with the published loss weights, in the published units (see `UNIT`)."""
+class ContentSettings(SharedContentSettings):
+    """PCNet-C, with the published loss weights, in the published units (see `UNIT`).
+
+    ``loss="hole"`` takes l1 as a mean over the invisible pixels and leaves out the term of the valid ones.
+    """
 
     critic_width: Width = 64
     hole: Weight = 6.0
@@ -72,15 +95,15 @@ def build(task: str, **settings: Any) -> Baseline:
     return PCNetC(make_settings(ContentSettings, settings))
 
 
-class PCNetM(Baseline):
+class PCNetM(MaskBaseline):
     """Partial completion of masks."""
 
     settings: MaskSettings
 
     def __init__(self, s: MaskSettings) -> None:
-        super().__init__("mask", s, {"mask": 1.0})
+        super().__init__(s, {"mask": 1.0})
         self.net = UNet(5, s.width)
-        self.head = nn.Conv2d(s.width, 1, 1)
+        self.head = nn.Conv2d(s.width, self.heads, 1)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """SGD with momentum, 1e-3, weight decay 1e-4 (published)."""
@@ -89,27 +112,26 @@ class PCNetM(Baseline):
     def forward(self, batch: Batch) -> Output:
         """In training each person is one of the two cases, drawn from torch's generator; else always case 1."""
         self.check_input(batch)
-        image, mask = batch.image, batch.given
+        image, mask, seen = batch.image, batch.given, batch.modal
         if self.training:
             mask = mask if self.settings.learn_from == "given" else batch.need("modal")
             chance = drawn(len(image), lambda n: torch.rand(n, device=image.device))
             behind = chance[:, None, None, None] >= self.settings.front
             image = torch.where(behind, batch.need("target"), image)
             mask = torch.where(behind, batch.need("amodal"), mask)
+            seen = torch.where(behind, batch.need("amodal"), batch.need("modal"))
         eraser = 1 - mask
-        return Output(amodal=self.head(self.net(torch.cat([mask, eraser, image], 1))), extra={"eraser": eraser})
+        logits = self.head(self.net(torch.cat([mask, eraser, image], 1)))
+        return self.masks(logits, mask, eraser=eraser, **({} if seen is None else {"seen": seen}))
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
         """Cross-entropy with the whole person as truth in both cases, heavier inside the eraser."""
         weight = 1 + (self.settings.inside - 1) * output.extra["eraser"]
-        return {"mask": L.mask_ce(output.need("amodal"), batch.need("amodal"), weight)}
-
-    def predict(self, batch: Batch) -> Result:
-        """What passes the threshold, as published: neither joined with the given mask nor kept inside the eraser."""
-        return Result(batch.given, soft_mask(self(batch).need("amodal"), self.settings.threshold))
+        mask = L.mask_ce(output.need("amodal"), batch.need("amodal"), weight)
+        return {"mask": mask} | (self.modal_term(output, output.extra["seen"], weight) if self.heads == 2 else {})
 
 
-class PCNetC(Baseline):
+class PCNetC(ContentBaseline):
     """Partial completion of content."""
 
     settings: ContentSettings
@@ -117,7 +139,7 @@ class PCNetC(Baseline):
     def __init__(self, s: ContentSettings) -> None:
         weights = {k: getattr(s, k) for k in ("perceptual", "style", "adversarial")}
         weights |= {k: getattr(s, k) * UNIT for k in ("hole", "valid", "tv")}
-        super().__init__("content", s, weights | {"critic": 1.0})
+        super().__init__(s, weights | {"critic": 1.0})
         self.net = PartialUNet(4, 3, s.width, partial_levels(s.size))
         self.critic = PatchCritic(4, s.critic_width, norm="spectral")
         self.gan = L.Adversarial("bce")
@@ -146,15 +168,12 @@ class PCNetC(Baseline):
             return {"critic": self.gan.critic(real, fake)}
         vgg = L.vgg16(self.settings.vgg)
         pair = [L.perceptual(vgg, picture, truth) for picture in (raw, shown)]
+        whole = self.settings.loss == "whole"
         return {
-            "hole": L.masked_l1(raw, truth, hole),
-            "valid": L.masked_l1(raw, truth, 1 - hole),
+            "hole": L.masked_l1(raw, truth, hole) if whole else self.l1(raw, truth, batch),
+            **({"valid": L.masked_l1(raw, truth, 1 - hole)} if whole else {}),
             "tv": L.total_variation(shown, hole),
             "perceptual": pair[0][0] + pair[1][0],
             "style": pair[0][1] + pair[1][1],
             "adversarial": self.gan.maker(self.critic(torch.cat([shown, modal], 1))),
         }
-
-    def predict(self, batch: Batch) -> Result:
-        """The raw prediction, cut to the range of pictures."""
-        return Result(batch.modal, batch.amodal, image=self(batch).need("image").clamp(-1, 1))

@@ -15,13 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.base import ADAM_GAN, CRITIC, Baseline, Batch, Optimizer, Output, Result, soft_mask
+from baselines.base import ADAM_GAN, CRITIC, Baseline, Batch, ContentBaseline, MaskBaseline, Optimizer, Output
 from baselines.layers import losses as L
 from baselines.layers.networks import PatchCritic, SkipUNet, halvings
-from baselines.training.settings import Settings, Weight, Width, make_settings
+from baselines.training.settings import (
+    Settings,
+    SharedContentSettings,
+    SharedMaskSettings,
+    Weight,
+    Width,
+    make_settings,
+)
 
 PAPER = "Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017"
 TASKS = ("mask", "content")
+IN_PAPER = True
 VERSION = 3
 
 
@@ -34,9 +42,21 @@ class Pix2PixSettings(Settings):
     l1: Weight = 100.0
 
 
+@dataclass(frozen=True)
+class MaskSettings(Pix2PixSettings, SharedMaskSettings):
+    """From (image, initial mask) to masks."""
+
+
+@dataclass(frozen=True)
+class ContentSettings(Pix2PixSettings, SharedContentSettings):
+    """From (image, both masks) to the picture."""
+
+
 def build(task: str, **settings: Any) -> Baseline:
     """The same network for both tasks; only what goes in and out differs."""
-    return Pix2Pix("mask" if task == "mask" else "content", make_settings(Pix2PixSettings, settings))
+    if task == "mask":
+        return MaskModel(make_settings(MaskSettings, settings))
+    return ContentModel(make_settings(ContentSettings, settings))
 
 
 def gaussian_init(module: nn.Module) -> None:
@@ -51,18 +71,57 @@ def gaussian_init(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class Pix2Pix(Baseline):
-    """Conditional GAN from (image, mask) to the amodal mask, or from (image, both masks) to the picture."""
+GAN = L.Adversarial("bce")
 
-    settings: Pix2PixSettings
 
-    def __init__(self, task: Any, s: Pix2PixSettings) -> None:
-        super().__init__(task, s, {"adversarial": 1.0, "l1": s.l1, "critic": 1.0})
-        inputs, outputs = (4, 1) if task == "mask" else (5, 3)
-        self.net = SkipUNet(inputs, outputs, s.width, halvings(s.size), s.dropout)
-        self.critic = PatchCritic(inputs + outputs, s.critic_width)
-        self.apply(gaussian_init)
-        self.gan = L.Adversarial("bce")
+def players(s: Pix2PixSettings, inputs: int, outputs: int, judged: int) -> tuple[SkipUNet, PatchCritic]:
+    """Generator and critic, which judges ``judged`` channels beside the inputs."""
+    net = SkipUNet(inputs, outputs, s.width, halvings(s.size), s.dropout)
+    return net.apply(gaussian_init), PatchCritic(inputs + judged, s.critic_width).apply(gaussian_init)
+
+
+class MaskModel(MaskBaseline):
+    """Conditional GAN from (image, initial mask) to the amodal mask; the critic judges that mask."""
+
+    settings: MaskSettings
+
+    def __init__(self, s: MaskSettings) -> None:
+        super().__init__(s, {"adversarial": 1.0, "l1": s.l1, "critic": 1.0}, s.l1)
+        self.net, self.critic = players(s, 4, self.heads, 1)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Adam, 2e-4, beta1 = 0.5 (§3.3)."""
+        return dict.fromkeys(self.turns(), ADAM_GAN)
+
+    def forward(self, batch: Batch) -> Output:
+        """Mask logits."""
+        self.check_input(batch)
+        return self.masks(self.net(torch.cat([batch.image, batch.given], 1)), batch.given)
+
+    def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
+        """Adversarial on the condition and the mask; l1 of soft masks."""
+        made, truth = output.need("amodal").sigmoid(), batch.need("amodal")
+        condition = torch.cat([batch.image, batch.given], 1)
+        if turn == CRITIC:
+            real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
+            return {"critic": GAN.critic(real, fake)}
+        fake = self.critic(torch.cat([condition, made], 1))
+        terms = {"adversarial": GAN.maker(fake), "l1": F.l1_loss(made, truth)}
+        return terms | self.modal_term(output, batch.need("modal"))
+
+    def modal_term(self, output: Output, truth: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+        """l1, as of the amodal mask."""
+        return {} if output.modal is None else {"modal": F.l1_loss(output.modal.sigmoid(), truth)}
+
+
+class ContentModel(ContentBaseline):
+    """Conditional GAN from (image, both masks) to the picture."""
+
+    settings: ContentSettings
+
+    def __init__(self, s: ContentSettings) -> None:
+        super().__init__(s, {"adversarial": 1.0, "l1": s.l1, "critic": 1.0})
+        self.net, self.critic = players(s, 5, 3, 3)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Adam, 2e-4, beta1 = 0.5 (§3.3)."""
@@ -70,31 +129,18 @@ class Pix2Pix(Baseline):
 
     def condition(self, batch: Batch) -> Tensor:
         """What the generator and the critic are given."""
-        masks = [batch.given] if self.task == "mask" else [batch.need("modal"), batch.need("amodal")]
-        return torch.cat([batch.image, *masks], 1)
+        return torch.cat([batch.image, batch.need("modal"), batch.need("amodal")], 1)
 
     def forward(self, batch: Batch) -> Output:
-        """Mask logits, or a picture in [-1, 1]."""
+        """A picture in [-1, 1]."""
         self.check_input(batch)
-        made = self.net(self.condition(batch))
-        return Output(amodal=made) if self.task == "mask" else Output(image=made.tanh())
+        return Output(image=self.net(self.condition(batch)).tanh())
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
-        """Adversarial on the condition and the result; l1."""
-        if self.task == "mask":
-            made, truth = output.need("amodal").sigmoid(), batch.need("amodal")
-        else:
-            made, truth = output.need("image"), batch.need("target")
-        condition = self.condition(batch)
+        """Adversarial on the condition and the picture; l1."""
+        made, truth, condition = output.need("image"), batch.need("target"), self.condition(batch)
         if turn == CRITIC:
             real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
-            return {"critic": self.gan.critic(real, fake)}
+            return {"critic": GAN.critic(real, fake)}
         fake = self.critic(torch.cat([condition, made], 1))
-        return {"adversarial": self.gan.maker(fake), "l1": F.l1_loss(made, truth)}
-
-    def predict(self, batch: Batch) -> Result:
-        """The generator's own masks or picture."""
-        out = self(batch)
-        if self.task == "mask":
-            return Result(batch.given, soft_mask(out.need("amodal")))
-        return Result(batch.modal, batch.amodal, image=out.need("image"))
+        return {"adversarial": GAN.maker(fake), "l1": self.l1(made, truth, batch)}

@@ -25,29 +25,37 @@ import torchvision
 from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
-from baselines.base import ADAM_GAN, CRITIC, GENERATOR, Baseline, Batch, Optimizer, Output, Result, soft_mask
+from baselines.base import (
+    ADAM_GAN,
+    CRITIC,
+    GENERATOR,
+    Baseline,
+    Batch,
+    ContentBaseline,
+    MaskBaseline,
+    Optimizer,
+    Output,
+)
 from baselines.layers import losses as L
 from baselines.layers.networks import PatchCritic, SkipUNet, halvings
-from baselines.training.settings import Settings, Weight, Width, make_settings
+from baselines.training.settings import SharedContentSettings, SharedMaskSettings, Weight, Width, make_settings
 
 PAPER = "Ehsani et al., SeGAN: Segmenting and Generating the Invisible, CVPR 2018"
 TASKS = ("mask", "content")
+IN_PAPER = True
 VERSION = 3
 REGION_PX = (37_000, 27_000, 12_000)  # mean pixel counts of background, visible, invisible, published (norm2D_cvpr)
 PUBLISHED = {"background": 1 / REGION_PX[0], "visible": 5 / REGION_PX[1], "invisible": 3 / REGION_PX[2]}
 
 
 @dataclass(frozen=True)
-class SeganSettings(Settings):
-    """``width`` is the painter's; the segmentor is a ResNet-18. ``l1``: its weight, of a mean over the crop.
+class SegmentorSettings(SharedMaskSettings):
+    """The ResNet-18 segmentor. ``background``, ``visible``, ``invisible``: its weight of one pixel of a region.
 
-    ``background``, ``visible``, ``invisible``: the segmentor's weight of one pixel of a region. Only their ratios count
-    (see `region_weights`); equal ones, the default, give the plain cross-entropy. `PUBLISHED` are the published ones.
-    ``pretrained``: the segmentor starts from torchvision's ImageNet weights.
+    Only their ratios count (see `region_weights`); equal ones, the default, give the plain cross-entropy. `PUBLISHED`
+    are the published ones. ``pretrained``: it starts from torchvision's ImageNet weights.
     """
 
-    critic_width: Width = 64
-    l1: Weight = 100.0
     background: Weight = 1.0
     visible: Weight = 1.0
     invisible: Weight = 1.0
@@ -60,24 +68,35 @@ class SeganSettings(Settings):
             raise UserError(f"background, visible and invisible must not all be 0, got {weights}")
 
 
+@dataclass(frozen=True)
+class PainterSettings(SharedContentSettings):
+    """``l1``: its weight, of a mean over the crop."""
+
+    critic_width: Width = 64
+    l1: Weight = 100.0
+
+
 def build(task: str, **settings: Any) -> Baseline:
     """The segmentor for "mask", the painter for "content"."""
-    chosen = make_settings(SeganSettings, settings)
-    return Segmentor(chosen) if task == "mask" else Painter(chosen)
+    if task == "mask":
+        return Segmentor(make_settings(SegmentorSettings, settings))
+    return Painter(make_settings(PainterSettings, settings))
 
 
-def region_weights(s: SeganSettings) -> tuple[float, float, float]:
+def region_weights(s: SegmentorSettings) -> tuple[float, float, float]:
     """Weights of a background, a visible and an invisible pixel, their mean 1 over the published pixel counts."""
     given = (s.background, s.visible, s.invisible)
     scale = sum(REGION_PX) / sum(n * w for n, w in zip(REGION_PX, given, strict=True))
     return given[0] * scale, given[1] * scale, given[2] * scale
 
 
-class Segmentor(Baseline):
+class Segmentor(MaskBaseline):
     """Full mask from image and visible mask."""
 
-    def __init__(self, s: SeganSettings) -> None:
-        super().__init__("mask", s, {"mask": 1.0})
+    settings: SegmentorSettings
+
+    def __init__(self, s: SegmentorSettings) -> None:
+        super().__init__(s, {"mask": 1.0})
         self.regions = region_weights(s)
         self.net = torchvision.models.resnet18(weights="DEFAULT" if s.pretrained else None)
         first, self.net.conv1 = self.net.conv1, nn.Conv2d(4, 64, 7, 2, 3, bias=False)
@@ -85,7 +104,7 @@ class Segmentor(Baseline):
             with torch.no_grad():
                 self.net.conv1.weight.copy_(torch.cat([first.weight, first.weight[:, :1]], 1))
         self.net.avgpool, self.net.fc = nn.Identity(), nn.Identity()
-        self.head = nn.Conv2d(512, 64, 1)
+        self.head = nn.Conv2d(512, 64 * self.heads, 1)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """SGD with momentum 0.9, constant 1e-2: the network is alone and batch-normalised."""
@@ -97,27 +116,24 @@ class Segmentor(Baseline):
         r = self.net
         x = r.maxpool(r.relu(r.bn1(r.conv1(torch.cat([batch.image, batch.given], 1)))))
         x = F.pixel_shuffle(self.head(r.layer4(r.layer3(r.layer2(r.layer1(x))))), 8)
-        return Output(amodal=F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False))
+        logits = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
+        return self.masks(logits, batch.given)
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
         """Cross-entropy of the full mask, weighted by region."""
         around, seen, hidden = self.regions
         truth, modal = batch.need("amodal"), batch.need("modal")
         weight = torch.where(modal > 0, seen, torch.where(truth > 0, hidden, around))
-        return {"mask": L.mask_ce(output.need("amodal"), truth, weight)}
-
-    def predict(self, batch: Batch) -> Result:
-        """The full mask, the segmentor's own (§3.1)."""
-        return Result(batch.given, soft_mask(self(batch).need("amodal")))
+        return {"mask": L.mask_ce(output.need("amodal"), truth, weight), **self.modal_term(output, modal, weight)}
 
 
-class Painter(Baseline):
+class Painter(ContentBaseline):
     """The object's hidden appearance, by a conditional GAN."""
 
-    settings: SeganSettings
+    settings: PainterSettings
 
-    def __init__(self, s: SeganSettings) -> None:
-        super().__init__("content", s, {"adversarial": 1.0, "l1": s.l1, "critic": 1.0})
+    def __init__(self, s: PainterSettings) -> None:
+        super().__init__(s, {"adversarial": 1.0, "l1": s.l1, "critic": 1.0})
         self.net = SkipUNet(5, 3, s.width, halvings(s.size))
         self.critic = PatchCritic(8, s.critic_width)
         self.gan = L.Adversarial("bce")
@@ -136,7 +152,7 @@ class Painter(Baseline):
         return Output(image=self.net(self.condition(batch)).tanh())
 
     def losses(self, batch: Batch, output: Output, turn: str) -> dict[str, Tensor]:
-        """Adversarial on the object alone; l1 inside the object, averaged over the whole crop."""
+        """Adversarial on the object alone; l1 of the object alone."""
         amodal = batch.need("amodal")
         truth, made = batch.need("target") * amodal, output.need("image") * amodal
         condition = self.condition(batch)
@@ -144,8 +160,4 @@ class Painter(Baseline):
             real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
             return {"critic": self.gan.critic(real, fake)}
         fake = self.critic(torch.cat([condition, made], 1))
-        return {"adversarial": self.gan.maker(fake), "l1": F.l1_loss(made, truth)}
-
-    def predict(self, batch: Batch) -> Result:
-        """The raw prediction."""
-        return Result(batch.modal, batch.amodal, image=self(batch).need("image"))
+        return {"adversarial": self.gan.maker(fake), "l1": self.l1(made, truth, batch)}

@@ -87,6 +87,16 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def own_model(model: str, task: str) -> Baseline:
+    """A model with the settings it has by itself, without memory of its own (on the meta device).
+
+    Raises:
+        UserError: for an unknown model or task.
+    """
+    with torch.device("meta"):  # shapes only: nothing is allocated
+        return build_model(model, task)
+
+
 def model_settings(model: str, task: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """All settings a model is built with: its own, scaled by the recipe, then what the user has ``given``.
 
@@ -95,8 +105,7 @@ def model_settings(model: str, task: str, recipe: Recipe, given: Mapping[str, An
     Raises:
         UserError: for an unknown model, task or setting.
     """
-    with torch.device("meta"):  # shapes only: nothing is allocated
-        own = build_model(model, task).settings
+    own = own_model(model, task).settings
     out = {"size": recipe.size} | {k: v for k, v in recipe.settings.items() if hasattr(own, k)}
     for name in ("width", "critic_width"):
         if hasattr(own, name):

@@ -15,7 +15,8 @@ from baselines.data.initial import initial_iou
 from baselines.layers.losses import found_here
 from baselines.training import runs
 from baselines.training.job import Training
-from baselines.training.recipes import Recipe
+from baselines.training.recipes import Recipe, own_model
+from baselines.training.settings import aids_of
 
 Json = dict[str, Any]
 
@@ -23,19 +24,25 @@ Json = dict[str, Any]
 def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: Fabric) -> Json:
     """What goes into run.json; ``key`` holds all that the weights depend on.
 
+    ``aids`` lists the shared settings that are not as the model's paper has them, ``in_paper`` whether the paper
+    compares the model, ``trained`` whether it has parameters.
+
     Raises:
         UserError: when the build has no train split, or ``job.init`` no weights.
     """
     digests = runs.splits_digests(job.root)
     init, own = init_digest(job), options(job)
     recipe_said = asdict(replace(recipe, save_every=0))
-    version = MODELS.get(job.model).VERSION
+    plugin, made = MODELS.get(job.model), own_model(job.model, job.task)
+    version = plugin.VERSION
     what = [job.model, version, job.task, settings, recipe_said, job.seed, cache.digest]
     key = hashing.digest_value([*what, digests.get("train"), init, own])
     name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
     return {
         "run_id": name, "model": job.model, "model_version": version, "task": job.task,
-        "settings": settings, "recipe": job.recipe, "recipe_values": asdict(recipe),
+        "paper": plugin.PAPER, "in_paper": getattr(plugin, "IN_PAPER", False), "trained": bool(made.turns()),
+        "settings": settings, "aids": aids_of(made.settings, settings),
+        "recipe": job.recipe, "recipe_values": asdict(recipe),
         "training": own, "iou_from": _iou(job)[1], "seed": job.seed,
         "init": str(job.init or ""), "init_digest": init, "key": key,
         "git": runs.git_revision(), "splits": digests, "cache": cache.digest, "versions": runs.versions(),

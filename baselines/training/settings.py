@@ -143,6 +143,41 @@ class Settings:
         check_fields(self)
 
 
+@dataclass(frozen=True)
+class SharedMaskSettings(Settings):
+    """What every mask model can be given beyond its own paper (the aids); the defaults are the paper's form.
+
+    ``carried``: both masks are changes of the initial mask; ``two``: a second head gives the modal mask; ``hidden``: a
+    pixel is invisible where P(amodal) - P(modal) is over it, in place of each mask by itself (0). The cut of most
+    expected IoU is IoU / (1 + IoU): a third where a half is to be had.
+    """
+
+    carried: bool = False
+    two: bool = False
+    hidden: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+
+
+@dataclass(frozen=True)
+class SharedContentSettings(Settings):
+    """``loss``: whether l1 is a mean over the invisible pixels ("hole") or the "whole" crop; the default is the paper's
+    form.
+    """
+
+    loss: Annotated[str, OneOf(("hole", "whole"))] = "whole"
+
+
+SHARED = ("carried", "two", "hidden", "loss")
+
+
+def aids_of(own: Settings, chosen: Mapping[str, Any]) -> list[str]:
+    """The shared settings of ``chosen`` that are not the model's ``own``, as ``name=value``; empty: as published."""
+    return [f"{n}={_plain(chosen[n])}" for n in SHARED if n in chosen and chosen[n] != getattr(own, n)]
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 S = TypeVar("S", bound=Settings)
 
 

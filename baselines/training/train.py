@@ -106,7 +106,7 @@ class _Loop:
     ) -> None:
         self.job, self.recipe, self.about, self.folder, self.fabric = job, recipe, about, folder, fabric
         self.first = fabric.is_global_zero
-        self.steps, self.batch = recipe.steps[job.task], recipe.batch[job.task]
+        self.steps, self.batch = recipe.steps[job.task] if about["trained"] else 0, recipe.batch[job.task]
         draw = Draw(parse(recipe.density), recipe.size, about["training"]["iou"], True, job.seed)
         self.data = TrainData(cache, draw)
         self.arch = {k: about[k] for k in ("model", "model_version", "task", "settings")}
@@ -221,6 +221,9 @@ class _Loop:
         )
 
     def _steps(self, start: int, bar: Progress) -> None:
+        if not self.steps:  # no parameters, nothing to learn
+            self._judge(0)
+            self._save(0)
         loader = self._loader(start)
         every = 1 if self.fabric.device.type == "cpu" else self.recipe.log_every
         for step in range(start, self.steps):

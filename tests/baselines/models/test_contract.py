@@ -12,7 +12,7 @@ import torch
 from ahp_toolkit.core.errors import UserError
 from baselines.base import MODELS, Baseline, Batch, Output, build_model, playing
 from tests.baselines.models.overfit import overfit
-from tests.baselines.models.world import batch, small
+from tests.baselines.models.world import UNTRAINED, batch, small
 
 CASES = [(name, task) for name in MODELS.names() for task in MODELS.get(name).TASKS]
 JOINED = ("human_deocclusion",)  # whose own paper joins the modal mask to the amodal one
@@ -20,6 +20,16 @@ JOINED = ("human_deocclusion",)  # whose own paper joins the modal mask to the a
 #: IoU of 0.26 and less, or an l1 of 0.17 and more in the hole.
 HALFWAY = {"mask": 0.5, "content": 0.09}
 PARAMETRIZE = pytest.mark.parametrize(("name", "task"), CASES, ids=["-".join(c) for c in CASES])
+TRAINED = [c for c in CASES if c[0] not in UNTRAINED]
+LEARNING = pytest.mark.parametrize(("name", "task"), TRAINED, ids=["-".join(c) for c in TRAINED])
+AIDS = {"carried": True, "two": True, "hidden": 1 / 3}
+#: Every aid alone and all together, over all mask models; both places of l1, over all content models.
+FORMS = [("mask", form) for form in ({"carried": True}, {"two": True}, {"hidden": 1 / 3}, AIDS)]
+FORMS += [("content", {"loss": where}) for where in ("hole", "whole")]
+SHARED = [(name, task, form) for task, form in FORMS for name, own in TRAINED if own == task]
+FORMED = pytest.mark.parametrize(
+    ("name", "task", "form"), SHARED, ids=["-".join([n, *f, str(f.get("loss", ""))]) for n, _, f in SHARED]
+)
 
 
 @lru_cache(maxsize=1)
@@ -27,8 +37,8 @@ def data() -> Batch:
     return batch()
 
 
-def built(name: str, task: str, seed: int = 0) -> Baseline:
-    model = build_model(name, task, seed, **small(name, task))
+def built(name: str, task: str, seed: int = 0, **form: object) -> Baseline:
+    model = build_model(name, task, seed, **{**small(name, task), **form})
     model.prepare(data().need("amodal")[:, 0], seed)
     return model
 
@@ -45,6 +55,7 @@ def test_says_what_it_is(name: str, task: str) -> None:
     module = MODELS.get(name)
     assert type(module.VERSION) is int and module.VERSION >= 1
     assert len(module.PAPER) > 20 and module.__doc__ and set(module.TASKS) <= {"mask", "content"}
+    assert module.IN_PAPER is (name not in ("unet", *UNTRAINED))
     with pytest.raises(UserError, match="no setting 'widht'"):
         build_model(name, task, widht=3)
 
@@ -64,6 +75,9 @@ def test_predicts_from_what_inference_has(name: str, task: str) -> None:
         assert found.image is not None and found.image.shape == (4, 3, 64, 64)
         assert found.image.abs().max() <= 1
         outside = (1 - data().invisible).expand_as(found.image) > 0
+        if name in UNTRAINED:
+            assert torch.equal(found.image, data().image)
+            return
         assert not torch.isclose(found.image[outside], data().image[outside], atol=1e-6).any()  # raw: nothing put back
     with torch.no_grad():
         again = model.predict(given)
@@ -83,7 +97,7 @@ def test_channels_last_gives_the_same_answer(name: str, task: str) -> None:
     torch.testing.assert_close(answers[0], answers[1], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", [n for n, task in CASES if task == "mask" and n not in JOINED])
+@pytest.mark.parametrize("name", [n for n, task in TRAINED if task == "mask" and n not in JOINED])
 def test_a_wrong_initial_mask_is_not_forced_into_the_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, b = built(name, "mask").eval(), data()
     said = torch.full_like(b.given, -3.0)
@@ -95,7 +109,7 @@ def test_a_wrong_initial_mask_is_not_forced_into_the_answer(name: str, monkeypat
     assert found.modal is not None and torch.equal(found.modal, b.given)
 
 
-@PARAMETRIZE
+@LEARNING
 def test_two_steps_stay_finite(name: str, task: str) -> None:
     model = built(name, task).train()
     torch.manual_seed(0)
@@ -117,9 +131,49 @@ def test_two_steps_stay_finite(name: str, task: str) -> None:
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-@PARAMETRIZE
+@LEARNING
 def test_each_loss_moves_its_own_player_and_only_it(name: str, task: str) -> None:
-    model = built(name, task).train()
+    moves_its_own(built(name, task))
+
+
+@FORMED
+def test_so_it_does_in_every_shared_form(name: str, task: str, form: dict[str, object]) -> None:
+    moves_its_own(built(name, task, **form))
+
+
+@FORMED
+def test_every_shared_form_predicts(name: str, task: str, form: dict[str, object]) -> None:
+    model = built(name, task, **form).eval()
+    with torch.no_grad():
+        found = model.predict(inference_only(data(), task))
+    if task == "content":
+        assert found.image is not None and torch.isfinite(found.image).all()
+        return
+    assert found.modal is not None and found.amodal is not None
+    for mask in (found.modal, found.amodal):
+        assert mask.shape == (4, 1, 64, 64) and mask.min() >= 0 and mask.max() <= 1
+    two = model.settings.two  # type: ignore[attr-defined]
+    assert (found.modal is not data().given) == two
+    if two:
+        assert (found.amodal >= found.modal).all()
+
+
+@pytest.mark.parametrize("name", [n for n, task in TRAINED if task == "mask" and n != "mask_rcnn"])
+def test_carried_it_begins_at_the_initial_mask(name: str) -> None:
+    model, b = built(name, "mask", **AIDS).eval(), data()
+    for part in model.modules():  # heads that have learnt nothing yet
+        if isinstance(part, torch.nn.Conv2d | torch.nn.ConvTranspose2d) and part.out_channels in (1, 2, 128):
+            torch.nn.init.zeros_(part.weight)
+            if part.bias is not None:
+                torch.nn.init.zeros_(part.bias)
+    with torch.no_grad():
+        found = model.predict(Batch(b.image, b.given)).cut()
+    assert found.modal is not None and torch.equal(found.modal, b.given)
+    assert found.amodal is not None and torch.equal(found.amodal, b.given)
+
+
+def moves_its_own(model: Baseline) -> None:
+    model.train()
     turns = model.turns()
     everyone = [id(p) for p in model.parameters()]
     assert sorted(id(p) for own in turns.values() for p in own) == sorted(everyone)
@@ -150,7 +204,7 @@ def test_saved_is_loaded_and_a_seed_is_a_model(name: str, task: str) -> None:
     model, twin, other = built(name, task), built(name, task), build_model(name, task, 1, **small(name, task))
     states = model.state_dict(), twin.state_dict(), other.state_dict()
     assert all(torch.equal(a, states[1][k]) for k, a in states[0].items())
-    assert any(not torch.equal(a, states[2][k]) for k, a in states[0].items())
+    assert name in UNTRAINED or any(not torch.equal(a, states[2][k]) for k, a in states[0].items())
     file = io.BytesIO()
     torch.save(states[0], file)
     file.seek(0)
@@ -162,13 +216,12 @@ def test_saved_is_loaded_and_a_seed_is_a_model(name: str, task: str) -> None:
         assert (x is None and y is None) or torch.equal(x, y)
 
 
-@PARAMETRIZE
+@LEARNING
 def test_learns_four_people(name: str, task: str) -> None:
     narrow = {"width": 16} if name == "mask_rcnn" else {}
-    ahead = (name, task) == ("human_deocclusion", "mask")  # it begins at the initial mask, .55
-    fit = overfit(name, task, most=120, goal=0.8 if ahead else HALFWAY[task], every=10, **narrow)
+    fit = overfit(name, task, most=120, goal=HALFWAY[task], every=10, **narrow)
     assert fit.reached, fit
-    assert fit.before < (0.56 if ahead else 0.3) if task == "mask" else fit.before > 0.16, fit
+    assert fit.before < 0.3 if task == "mask" else fit.before > 0.16, fit
 
 
 def test_builds_are_alone_with_their_seed() -> None:
@@ -203,3 +256,23 @@ def test_errors_say_the_way_out() -> None:
         model(Batch(torch.zeros(1, 3, 60, 60), torch.zeros(1, 1, 60, 60)))
     with pytest.raises(UserError, match="'amodal'"):
         model.losses(Batch(data().image, data().given), model(data()), "generator")
+
+
+def test_the_mean_template_is_the_mean_person_on_the_initial_masks_box() -> None:
+    people = torch.zeros(4, 32, 32)
+    people[0, 4:20, 8:16] = people[1, 0:32, 2:30] = people[2, 16:32, 16:32] = 1  # full boxes, wherever they stand
+    people[3, 0:8, 0:4] = 1
+    people[3, 0:4, 0:2] = 0  # one of four has no upper left quarter
+    model = build_model("mean_template", "mask", size=64)
+    model.prepare(people)
+    assert model.template[8, 8] == 0.75 and model.template[40, 40] == 1
+    initial = torch.zeros(1, 1, 64, 64)
+    initial[0, 0, 10:40, 20] = initial[0, 0, 12, 20:31] = 1
+    found = model.predict(Batch(torch.zeros(1, 3, 64, 64), initial)).cut()
+    expected = torch.zeros_like(initial)
+    expected[0, 0, 10:40, 20:31] = 1
+    assert found.amodal is not None and torch.equal(found.amodal, expected)
+    empty = model.predict(Batch(torch.zeros(1, 3, 64, 64), torch.zeros_like(initial))).cut().amodal
+    assert empty is not None and not empty.any()
+    with pytest.raises(UserError, match="training people"):
+        model.prepare(torch.zeros(2, 8, 8))

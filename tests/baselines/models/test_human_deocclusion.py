@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ahp_toolkit.core.errors import UserError
 from baselines.base import Batch, Output, build_model
-from baselines.models.human_deocclusion import TABLE4, TABLE5, TABLE6, decided
+from baselines.layers.aids import decide
+from baselines.models.human_deocclusion import TABLE4, TABLE5, TABLE6
 from tests.baselines.models.world import batch, small
 
 MASK, CONTENT = small("human_deocclusion", "mask"), small("human_deocclusion", "content")
@@ -37,7 +38,7 @@ def test_rows_of_table_4(row: str) -> None:
 def test_without_a_modal_branch_the_initial_mask_is_what_is_seen(
     hidden: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, data = build_model("human_deocclusion", "mask", **MASK, modal=False, hidden=hidden).eval(), batch()
+    model, data = build_model("human_deocclusion", "mask", **MASK, two=False, hidden=hidden).eval(), batch()
     logits = torch.linspace(-3, 3, data.given.numel()).view(data.given.shape)
     monkeypatch.setattr(model.net, "forward", lambda _: Output(amodal=logits))
     found, chance = model.predict(data).cut(), logits.sigmoid()
@@ -58,26 +59,26 @@ def test_rows_of_tables_5_and_6(row: str) -> None:
         assert model.settings.attention_b == (row[0] in "356") and model.settings.attention_t == (row[0] in "456")
 
 
-@pytest.mark.parametrize("initial", [True, False])
-def test_the_initial_mask_reaches_the_amodal_network_by_itself_or_by_eq_2(initial: bool) -> None:
-    model = build_model("human_deocclusion", "mask", **MASK, initial=initial).eval()
+@pytest.mark.parametrize("carried", [True, False])
+def test_the_initial_mask_reaches_the_amodal_network_by_itself_or_by_eq_2(carried: bool) -> None:
+    model = build_model("human_deocclusion", "mask", **MASK, carried=carried).eval()
     model.net.first.register_forward_hook(lambda _, __, feature: torch.zeros_like(feature))  # N_m tells nothing
     data = batch()
     with torch.no_grad():
         a, b = (model(dataclasses.replace(data, given=given)).amodal for given in (data.given, 1 - data.given))
-    assert a is not None and b is not None and torch.equal(a, b) == (not initial)
+    assert a is not None and b is not None and torch.equal(a, b) == (not carried)
 
 
-@pytest.mark.parametrize("initial", [True, False])
-def test_untrained_it_answers_with_the_initial_mask_and_with_background(initial: bool) -> None:
+@pytest.mark.parametrize("carried", [True, False])
+def test_untrained_it_answers_with_the_initial_mask_and_with_background(carried: bool) -> None:
     torch.manual_seed(0)
-    model, data = build_model("human_deocclusion", "mask", **MASK, initial=initial).eval(), batch()
+    model, data = build_model("human_deocclusion", "mask", **MASK, carried=carried).eval(), batch()
     with torch.no_grad():
         found = model.predict(data).cut()
     assert found.modal is not None and found.amodal is not None
     assert found.parsing is not None and not found.parsing.any()
     alike = [bool(torch.equal(m, data.given)) for m in (found.modal, found.amodal)]
-    assert alike == [initial] * 2
+    assert alike == [carried] * 2
 
 
 def pixels(*chances: float) -> torch.Tensor:
@@ -88,10 +89,10 @@ def pixels(*chances: float) -> torch.Tensor:
 def test_masks_are_decided_at_once() -> None:
     # seen; hidden; unsure of both, hidden with .15; hidden with .4 though .45 the person's; background; modal alone
     modal, amodal = pixels(0.9, 0.1, 0.45, 0.05, 0.1, 0.6), pixels(0.95, 0.9, 0.6, 0.45, 0.2, 0.4)
-    masks = [m.flatten() > 0.5 for m in decided(modal, amodal, 0.5, 1 / 3)]
+    masks = [m.flatten() > 0.5 for m in decide(modal, amodal, modal, 0.5, 1 / 3)]
     assert masks[0].tolist() == [True, False, True, False, False, True]
     assert masks[1].tolist() == [True, True, True, True, False, True]
-    apart = [m.flatten() > 0.5 for m in decided(modal, amodal, 0.5, 0)]
+    apart = [m.flatten() > 0.5 for m in decide(modal, amodal, modal, 0.5, 0)]
     assert apart[0].tolist() == [True, False, False, False, False, True]
     assert apart[1].tolist() == [True, True, True, False, False, True]
 
@@ -101,7 +102,7 @@ CHANCE = st.floats(0.001, 0.999)
 
 @given(CHANCE, CHANCE, st.floats(0.01, 0.99), st.floats(0.0, 0.99))
 def test_decided_masks_nest_and_hide_what_is_likely_hidden(m: float, a: float, threshold: float, hidden: float) -> None:
-    seen, whole = (x.item() for x in decided(pixels(m), pixels(a), threshold, hidden))
+    seen, whole = (x.item() for x in decide(pixels(m), pixels(a), pixels(m), threshold, hidden))
     assert 0 <= seen <= whole <= 1
     if hidden > 0 and abs(a - m - hidden) > 1e-3:
         assert (whole > 0.5 >= seen) == (a - m > hidden)

@@ -9,7 +9,7 @@ import torchvision
 
 from ahp_toolkit.core.errors import UserError
 from baselines.base import GENERATOR, Output, build_model
-from baselines.models.segan import PUBLISHED, REGION_PX, SeganSettings, region_weights
+from baselines.models.segan import PUBLISHED, REGION_PX, SegmentorSettings, region_weights
 from tests.baselines.models.world import batch, small
 
 
@@ -25,7 +25,7 @@ def test_a_pixel_counts_as_its_region_does_in_the_published_code() -> None:
 
 
 def test_the_scale_is_that_of_a_mean_and_equal_weights_are_the_plain_cross_entropy() -> None:
-    mean = sum(n * w for n, w in zip(REGION_PX, region_weights(SeganSettings(**PUBLISHED)), strict=True)) / sum(
+    mean = sum(n * w for n, w in zip(REGION_PX, region_weights(SegmentorSettings(**PUBLISHED)), strict=True)) / sum(
         REGION_PX
     )
     assert mean == pytest.approx(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from baselines import commands
 from baselines.base import MODELS, build_model
 from baselines.training.job import Training
 from baselines.training.recipes import RECIPES, model_settings
-from baselines.training.settings import Between, check_fields
+from baselines.training.settings import Between, aids_of, check_fields
 
 NAN, HUGE = float("nan"), 10**400
 TRAINING = [
@@ -40,6 +40,9 @@ MODEL = [
     ("human_deocclusion", "mask", "adversarial", "gan", "one of bce, log, hinge, lsgan"),
     ("human_deocclusion", "content", "w", -1, "a finite number of 0 or more, at most 1"),
     ("human_deocclusion", "content", "pga_kernel", 2, "an int that is one of 1, 3"),
+    ("pcnets", "mask", "two", 2, "a bool"),
+    ("deeplab", "mask", "hidden", 1, "of 0 or more and below 1"),
+    ("segan", "content", "loss", "rim", "one of hole, whole"),
     ("pcnets", "mask", "front", 2, "a finite number of 0 or more, at most 1"),
     ("pix2pix", "mask", "l1", NAN, "a finite number of 0 or more"),
     ("pix2pix", "mask", "l1", HUGE, "a finite number of 0 or more"),
@@ -106,7 +109,11 @@ def test_every_number_of_a_model_has_a_range() -> None:
 
     for name in MODELS.names():
         MODELS.get(name)
-    for cls in [Settings, *Settings.__subclasses__(), Training]:
+    classes, waiting = [Training], [Settings]
+    while waiting:
+        classes.append(cls := waiting.pop())
+        waiting += cls.__subclasses__()
+    for cls in classes:
         for f in fields(cls):
             kinds, ranges = _rules(cls)[f.name]
             if f.name != "seed" and {int, float} & set(kinds):
@@ -120,3 +127,18 @@ def test_a_range_in_words() -> None:
     ]  # fmt: skip
     assert Between(0, 1).allows(1) and not Between(0, 1, open_high=True).allows(1)
     assert Between(0).allows(0) and not Between(0, open_low=True).allows(0) and not Between(64, step=64).allows(100)
+
+
+def test_a_run_says_its_aids() -> None:
+    own = build_model("pix2pix", "mask").settings
+    chosen = {"carried": True, "two": False, "hidden": 1 / 3, "l1": 10.0}
+    assert aids_of(own, chosen) == ["carried=true", "hidden=0.333"] and not aids_of(own, asdict(own))
+    paper = build_model("human_deocclusion", "mask").settings
+    assert not aids_of(paper, asdict(paper)) and asdict(paper) | {"two": True, "carried": False} == asdict(paper)
+    content = build_model("pcnets", "content").settings
+    assert aids_of(content, {**asdict(content), "loss": "hole"}) == ["loss=hole"]
+
+
+def test_the_command_line_takes_fractions() -> None:
+    model, training = commands.settings_of(("hidden=1/3", "carried=true", "vgg=random/8", "train.ema=1/2"))
+    assert model == {"hidden": 1 / 3, "carried": True, "vgg": "random/8"} and training == {"ema": 0.5}

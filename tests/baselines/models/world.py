@@ -16,16 +16,18 @@ SMALL: dict[str, dict[str, object]] = {
     "ovsr": {"width": 8, "critic_width": 4},
     "pcnets": {"width": 8},
     "pix2pix": {"width": 8, "critic_width": 4},
-    "segan": {"width": 8, "critic_width": 4},
+    "segan": {"width": 8},
+    "unet": {"width": 16},
 }
+UNTRAINED = ("initial", "mean_template", "nothing")
 
 
 def small(name: str, task: str) -> dict[str, object]:
     """Settings that make a model small enough for the suite."""
-    found: dict[str, object] = {"size": 64, "vgg": "random/8", **SMALL[name]}
+    found: dict[str, object] = {"size": 64, "vgg": "random/8", **SMALL.get(name, {})}
     if (name, task) == ("human_deocclusion", "mask"):
         found |= {"templates": 4, "clusters": 4}
-    if (name, task) == ("pcnets", "content"):
+    if (name, task) in (("pcnets", "content"), ("segan", "content")):
         found |= {"critic_width": 4}
     return found
 

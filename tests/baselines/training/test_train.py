@@ -16,8 +16,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Sample
+from ahp_toolkit.core.records import Prediction, Sample
 from ahp_toolkit.nets.torch_io import load_torch
 from ahp_toolkit.storage import parquet
 from baselines.base import MODELS, build_model
@@ -95,6 +96,28 @@ def test_accumulated_micro_batches_and_content_train(build: Path, tmp_path: Path
         train(job(build, tmp_path, accumulate=3))
 
 
+@pytest.mark.parametrize(("model", "task"), [("initial", "mask"), ("mean_template", "mask"), ("nothing", "content")])
+def test_a_model_without_parameters_is_a_run_at_once(build: Path, tmp_path: Path, model: str, task: str):
+    run = train(job(build, tmp_path, model=model, task=task, settings={}))
+    said = json.loads((run / "run.json").read_text())
+    assert (said["status"], said["step"], said["in_paper"], said["trained"]) == ("done", 0, False, False)
+    assert train(job(build, tmp_path, model=model, task=task, settings={})) == run
+    out = predict_run(run, build / "splits" / "val", tmp_path / "p", device="cpu", quiet=True)
+    rows = list(parquet.read_records(out, Prediction))
+    assert len(rows) == 6
+    if task == "content":
+        return
+    for row, s in zip(rows, parquet.read_records(build / "splits" / "val", Sample), strict=True):
+        initial, amodal = crop_mask(s.given.mask, s.crop, 256), row.amodal.decode()
+        assert row.modal is None and (amodal >= initial).all() and ((amodal == initial).all() == (model == "initial"))
+
+
+def test_a_run_says_which_aids_it_has(build: Path, tmp_path: Path):
+    run = train(job(build, tmp_path, steps=1, settings={**SMALL, "carried": True, "hidden": 1 / 3}))
+    said = json.loads((run / "run.json").read_text())
+    assert said["aids"] == ["carried=true", "hidden=0.333"] and said["in_paper"] and "Isola" in said["paper"]
+
+
 def test_the_pool_lies_in_the_frame_of_the_training_crops(build: Path, tmp_path: Path):
     run = train(job(build, tmp_path, model="ovsr", settings={**SMALL, "vgg": "random/8", "size": 128}, steps=1))
     net = runs.load_model(run, which="last").net
@@ -107,7 +130,7 @@ def test_the_pool_lies_in_the_frame_of_the_training_crops(build: Path, tmp_path:
 
 
 def test_a_loss_that_is_no_number_is_named(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    model = MODELS.get("pix2pix").Pix2Pix
+    model = MODELS.get("pix2pix").MaskModel
     honest = model.losses
 
     def broken(self, batch, output, turn):
@@ -128,8 +151,8 @@ def test_weights_of_others_are_refused(build: Path, tmp_path: Path, whole: Path)
     with pytest.raises(UserError, match="expected a model for content, it is pix2pix for mask"):
         runs.load_model(whole, "content")
     with pytest.raises(UserError, match="expected weights of segan for mask, got those of pix2pix for mask"):
-        train(job(build, tmp_path, model="segan", init=whole))
-    with pytest.raises(UserError, match="the weights do not fit Pix2Pix"):
+        train(job(build, tmp_path, model="segan", settings={}, init=whole))
+    with pytest.raises(UserError, match="the weights do not fit MaskModel"):
         train(job(build, tmp_path, settings={"width": 8, "critic_width": 4}, init=whole))
     with pytest.raises(UserError, match="expected a run folder with best.pt"):
         runs.load_model(tmp_path)
@@ -198,7 +221,7 @@ TWO = """
 import json, sys, torch
 from pathlib import Path
 import baselines.training.train as loop
-from baselines import judge
+from baselines.training import judge
 from baselines.data.samples import to_batch
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -225,7 +248,7 @@ AS_ONE: list[tuple[str, str, dict[str, object]]] = [
 def test_two_processes_train_as_one(build: Path, tmp_path: Path):
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    ours = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1])}  # this checkout, not the installed one
+    ours = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[2])}  # this checkout, not the installed one
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     for start, out in (([sys.executable], "one"), (launch, "two")):
         call = [*start, str(script), str(build), str(tmp_path / out), json.dumps(AS_ONE)]
