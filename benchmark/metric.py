@@ -20,7 +20,6 @@ from benchmark.features.context import Context
 from benchmark.features.counts import Areas, Counts, areas
 
 METRICS = Registry("metric", "benchmark.metrics", group="ahp_toolkit.metrics")
-SIDE = 256  # px: the human's square crop (spec §7)
 Board = Literal["mask", "content"]
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]

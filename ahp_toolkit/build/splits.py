@@ -15,6 +15,7 @@ from ahp_toolkit.build.flow import Options, digest_of, parts_of
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS, Human, Occluder, Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.occlusion.densities import assign, parse
 from ahp_toolkit.occlusion.place import Settings
 from ahp_toolkit.runtime import logging
@@ -22,7 +23,7 @@ from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import Engine
 from ahp_toolkit.runtime.stage import MAIN, Job, Result, finished, run
 from ahp_toolkit.stages.bank import Bank, shares
-from ahp_toolkit.stages.materialize import BESIDE, Materialize, WrittenSample, file_name, files_digest, forget
+from ahp_toolkit.stages.materialize import BESIDE, Materialize, WrittenSample, files_digest, forget
 from ahp_toolkit.stages.review import Thresholds
 from ahp_toolkit.storage import files, missing, parquet
 from ahp_toolkit.storage.lock import lock
@@ -191,7 +192,7 @@ def _written(marks: Path, to: Path, what: str) -> bool:
 def _names(split: Path) -> set[str]:
     """The file names of a split's samples."""
     return {
-        file_name(i)
+        file_stem(i)
         for p in parquet.parts(split)
         for i in parquet.read_table(p, ["sample_id"])["sample_id"].to_pylist()
     }
@@ -205,7 +206,7 @@ def _made(marks: Path) -> set[str]:
 def _forget(names: Iterable[str], to: Path, what: str) -> None:
     """Remove the pictures of samples by their file names, and nothing else."""
     for name in names:
-        if name == file_name(name):  # a name of ours: no path
+        if name == file_stem(name):  # a name of ours: no path
             forget(to, name, what)
 
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from ahp_toolkit.core.masks import Bool2D, Box, Label2D, Mask
 
+#: Side of the protocol's square crop of a human, px (spec §7).
+SIDE = 256
+
 
 def around(box: Box, width: int, height: int, factor: float) -> Box:
     """The integer box, inside the frame and at least 1x1 px, that holds ``box`` enlarged about its centre."""

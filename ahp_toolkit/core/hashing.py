@@ -45,6 +45,11 @@ def unit_hash(*keys: object) -> float:
     return int.from_bytes(h[:8], "big") / 2**64
 
 
+def photo_hash(photo: str) -> float:
+    """The place of a photo key in [0, 1): photos are cut into val, test and train by it, on every machine alike."""
+    return unit_hash("split", photo)
+
+
 def seed_of(*keys: object) -> int:
     """A 63-bit seed that depends on the keys alone: the same on every machine and in every process."""
     h = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()

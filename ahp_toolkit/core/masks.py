@@ -139,6 +139,11 @@ class Mask:
         return {"size": [self.height, self.width], "counts": self.counts}
 
     @property
+    def rle_json(self) -> dict[str, Any]:
+        """COCO's compressed RLE for JSON: ``{"size": [h, w], "counts": text}``."""
+        return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
+
+    @property
     def area(self) -> int:
         """Number of true pixels."""
         return int(coco.area(self.rle))

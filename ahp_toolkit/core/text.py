@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ahp_toolkit.core import hashing
+
 #: Controls, invisible and direction-changing characters, lone surrogates, line and paragraph separators.
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`|"} | {"<": "&lt;", ">": "&gt;"})
@@ -18,6 +20,9 @@ _AFTER_BRACKET = re.compile(r"\](?=[(\[:])")
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _QUOTE = "'"
 LONGEST_LINE = 2000
+_ID_MARKS = str.maketrans("/#~", "___")
+#: Characters of a file name made of an id, without its ending: some systems take 255 bytes in all.
+LONGEST_STEM = 120
 
 
 def one_line(text: object) -> str:
@@ -70,3 +75,16 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return text == text.strip()
+
+
+def file_stem(record_id: str) -> str:
+    """An id as a file name without its ending, on any system: ``val/coco/1#2~0`` becomes ``val_coco_1_2_0``.
+
+    Other characters than letters, digits, ``-`` and ``_`` become ``_`` too, and a hash keeps two such ids apart. A
+    stem's own stem is itself.
+    """
+    plain = record_id.translate(_ID_MARKS)
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", plain)
+    if safe == plain and len(safe) <= LONGEST_STEM:
+        return safe
+    return f"{safe[: LONGEST_STEM - 9]}_{hashing.digest_value(record_id)[:8]}"

@@ -62,8 +62,7 @@ def to_json(entry: Entry) -> str:
     else:
         d = {name: getattr(entry, name) for name in _FIELDS - {"corrected"}}
         if entry.corrected is not None:
-            m = entry.corrected
-            d["corrected"] = {"size": [m.height, m.width], "counts": m.counts.decode("ascii")}
+            d["corrected"] = entry.corrected.rle_json
     return json.dumps(d, sort_keys=True, ensure_ascii=False)
 
 

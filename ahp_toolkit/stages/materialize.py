@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from ahp_toolkit.core import hashing
-from ahp_toolkit.core.crops import crop_image, crop_mask
+from ahp_toolkit.core.crops import SIDE, crop_image, crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped, Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.stage import MAIN, Output
 from ahp_toolkit.storage import images, parquet
 
 STAGE = "materialize"
-CROP_SIZE = 256
 CROPS = ("occluded", "recovered", "given", "amodal", "modal")
 FULL = (*CROPS, "invisible")
 #: What is laid beside a split's tables: the crops, and the record of what was written.
@@ -39,11 +39,6 @@ class WrittenSample:
     name: str
     digest: str
     files: str
-
-
-def file_name(sample_id: str) -> str:
-    """The sample id as a file name."""
-    return sample_id.replace("/", "_").replace("#", "_")
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class Materialize:
                     continue
                 write = _write_full if self.what == "full" else _write_crops
                 write(Path(self.to), sample, pasted)
-                name = file_name(sample.sample_id)
+                name = file_stem(sample.sample_id)
                 files = files_digest(Path(self.to), name, self.what)
                 out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, files))
                 out.counts["written"] += 1
@@ -119,7 +114,7 @@ def files_digest(to: Path, name: str, what: str) -> str:
 
 
 def _write_full(to: Path, sample: Sample, pasted: Pasted) -> None:
-    folder = to / file_name(sample.sample_id)
+    folder = to / file_stem(sample.sample_id)
     images.write_png(folder / "occluded.png", pasted.image)
     images.write_png(folder / "recovered.png", pasted.recovered)
     masks = {"amodal": pasted.amodal, "modal": pasted.modal, "invisible": pasted.amodal & ~pasted.modal}
@@ -129,8 +124,8 @@ def _write_full(to: Path, sample: Sample, pasted: Pasted) -> None:
 
 def _write_crops(to: Path, sample: Sample, pasted: Pasted) -> None:
     for name, pixels in (("occluded", pasted.image), ("recovered", pasted.recovered)):
-        crop = crop_image(pixels, sample.crop, CROP_SIZE)
-        images.write_png(to / f"{file_name(sample.sample_id)}.{name}.png", crop)
+        crop = crop_image(pixels, sample.crop, SIDE)
+        images.write_png(to / f"{file_stem(sample.sample_id)}.{name}.png", crop)
     for name, mask in (("given", sample.given.mask), ("amodal", sample.amodal), ("modal", sample.modal)):
-        grey = np.where(crop_mask(mask, sample.crop, CROP_SIZE), np.uint8(255), np.uint8(0))
-        images.write_png(to / f"{file_name(sample.sample_id)}.{name}.png", grey)
+        grey = np.where(crop_mask(mask, sample.crop, SIDE), np.uint8(255), np.uint8(0))
+        images.write_png(to / f"{file_stem(sample.sample_id)}.{name}.png", grey)

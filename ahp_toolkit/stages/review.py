@@ -50,15 +50,10 @@ class Thresholds:
 
     def split(self, photo: str) -> str:
         """The split of a photo key: the same on every machine, for humans and occluders alike."""
-        u = photo_hash(photo)
+        u = hashing.photo_hash(photo)
         if not self.start <= u < self.test:
             return "train"
         return "val" if u < self.val else "test"
-
-
-def photo_hash(photo: str) -> float:
-    """A photo key's place in [0, 1)."""
-    return hashing.unit_hash("split", photo)
 
 
 def thresholds(photos: Iterable[str], sizes: SplitSizes) -> Thresholds:
@@ -72,7 +67,7 @@ def thresholds(photos: Iterable[str], sizes: SplitSizes) -> Thresholds:
     enough = sizes.val + sizes.test + 2
     per_hash: Counter[float] = Counter()
     total, bound = 0, 1.0
-    for u in map(photo_hash, photos):
+    for u in map(hashing.photo_hash, photos):
         total += 1
         if u <= bound:
             per_hash[u] += 1

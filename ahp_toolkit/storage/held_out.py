@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ahp_toolkit.core.hashing import unit_hash
-
-
-def photo_hash(photo: str) -> float:
-    """A photo key's place in [0, 1): the one that `ahp_toolkit.stages.review` cuts into val, test and train."""
-    return unit_hash("split", photo)
+from ahp_toolkit.core.hashing import photo_hash
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahp_toolkit.core import hashing
-from ahp_toolkit.core.crops import crop_mask
+from ahp_toolkit.core.crops import SIDE, crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask, intersection_union
 from ahp_toolkit.core.records import Prediction, Sample
-from ahp_toolkit.stages.materialize import file_name
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage import parquet
 from annotation.app import server
 from annotation.app.server import Say
 
-SIDE = 256
 BATCH = 64  # samples a write
 VISIBLE, INVISIBLE = 1, 2
 TARGETS = {VISIBLE: "visible", INVISIBLE: "invisible"}
@@ -194,9 +193,9 @@ def _filled(fo: Any, dataset: Any, runs: Sequence[Shown], folder: Path) -> Any:
 def _samples(fo: Any, s: Sample, runs: Sequence[Shown], painters: Sequence[Shown], crops: Path) -> Iterator[Any]:
     """The sample, or with painters the group of its pictures."""
     facts, masks = fields_of(s, runs), _masks(s, runs)
-    pictures: dict[str, Path] = {"occluded": crops / f"{file_name(s.sample_id)}.occluded.png"}
+    pictures: dict[str, Path] = {"occluded": crops / f"{file_stem(s.sample_id)}.occluded.png"}
     if painters:
-        pictures["recovered"] = crops / f"{file_name(s.sample_id)}.recovered.png"
+        pictures["recovered"] = crops / f"{file_stem(s.sample_id)}.recovered.png"
         for r in painters:
             p = r.predictions.get(s.sample_id)
             if p is not None and p.image is not None:

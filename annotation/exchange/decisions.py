@@ -109,7 +109,7 @@ def _csv(words: Iterable[Decision]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, Mask):
-        return json.dumps({"size": [value.height, value.width], "counts": value.counts.decode("ascii")})
+        return json.dumps(value.rle_json)
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else repr(value) if isinstance(value, float) else str(value)

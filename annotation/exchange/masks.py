@@ -18,6 +18,7 @@ import numpy as np
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask, encode, from_polygons, from_rle, xywh_from_box
 from ahp_toolkit.core.records import Decision, ImageRef, Segmented
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.decisions.mask_history import Case
 from ahp_toolkit.decisions.merge import Merge, outcome, settle
 from ahp_toolkit.decisions.proposals import current, known, propose, with_mask
@@ -29,11 +30,6 @@ from annotation.exchange.decisions import Bad, Imported, log_rows
 #: An unnamed mask belongs to a candidate that it overlaps by at least this IoU.
 LEAST_IOU = 0.3
 Use = Literal["proposal", "preserve", "refine"]
-
-
-def file_name(candidate_id: str) -> str:
-    """The candidate's PNG."""
-    return candidate_id.replace("/", "_").replace("#", "_") + ".png"
 
 
 def chosen(root: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> Iterator[tuple[Segmented, str]]:
@@ -91,7 +87,7 @@ def _annotation(number: int, photo: int, s: Segmented, verdict: str) -> dict[str
         "iscrowd": 1,  # COCO's sign for RLE
         "area": mask.area,
         "bbox": list(xywh_from_box(mask.box)),
-        "segmentation": {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")},
+        "segmentation": mask.rle_json,
         "candidate_id": s.candidate.candidate_id,
         "attributes": {"candidate_id": s.candidate.candidate_id, "verdict": verdict},
         "score": s.score,
@@ -102,7 +98,7 @@ def export_pngs(root: Path, folder: Path, verdicts: Collection[str] = (), merge:
     """Write masks as full-frame PNGs (0 and 255), one a candidate; returns how many."""
     made = []
     for s, _ in chosen(root, verdicts, merge):
-        made.append(folder / file_name(s.candidate.candidate_id))
+        made.append(folder / f"{file_stem(s.candidate.candidate_id)}.png")
         images.write_png(made[-1], np.where(s.mask.decode(), 255, 0).astype(np.uint8))
     files.forget_dead(*made)
     return len(made)
@@ -243,7 +239,7 @@ def _read_note(
 def _pngs(folder: Path, known: _Known) -> Iterator[tuple[str, Any]]:
     names: dict[str, list[str]] = {}
     for cid in known.by_id:
-        names.setdefault(file_name(cid), []).append(cid)
+        names.setdefault(f"{file_stem(cid)}.png", []).append(cid)
     for path in sorted(folder.glob("*.png")):
         yield path.name, lambda path=path: _read_png(path, names.get(path.name, []))
 

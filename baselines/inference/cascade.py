@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ahp_toolkit.core.crops import SIDE
 from ahp_toolkit.nets.torch_io import compute_dtype
 from baselines.base import Batch, Result
 from baselines.inference.graphs import Graphs
 from baselines.training.runs import Loaded
-
-SIDE = 256  # the protocol's crop (spec §7)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ahp_toolkit.core.crops import crop_image, crop_labels, square_around
+from ahp_toolkit.core.crops import SIDE, crop_image, crop_labels, square_around
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, encode
 from ahp_toolkit.nets.torch_io import pick_device, resize_map
@@ -23,7 +23,7 @@ from ahp_toolkit.storage.files import forget_dead
 from ahp_toolkit.storage.images import Rgb
 from baselines.base import Batch
 from baselines.data.samples import collate, planes_of, to_batch
-from baselines.inference.cascade import SIDE, Masks, complete_masks, fed_by, painting
+from baselines.inference.cascade import Masks, complete_masks, fed_by, painting
 from baselines.training.runs import load_model
 
 PART, WHOLE = 1.5, 1.325  # crop sides in longer sides: of a part of a person; of the whole one (spec §7's mean)

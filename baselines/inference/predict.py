@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.crops import SIDE
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Dropped, Prediction, Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.nets.torch_io import batches, compute_dtype, keep_memory, pick_device, steady
 from ahp_toolkit.runtime.engines import Engine, Task, Work, using
 from ahp_toolkit.runtime.progress import Progress
-from ahp_toolkit.stages.materialize import file_name
 from ahp_toolkit.storage import files, images, parquet
 from ahp_toolkit.storage.lock import lock
 from baselines.data.samples import Bytes, EvalData, collate, to_batch
-from baselines.inference.cascade import SIDE, Masks, complete_masks, fed_by, paint
+from baselines.inference.cascade import Masks, complete_masks, fed_by, paint
 from baselines.inference.speed import BATCH, measure
 from baselines.training.runs import Loaded, device_name, load_model, split_digest, weights_file
 from baselines.training.trained import check_unseen
@@ -214,7 +215,7 @@ def _predicted(job: Job, chunk: _Chunk, out: Path) -> Iterator[Prediction]:
         fed, invisible, seconds = fed_by(batch, masks_of), masks_of.invisible, masks_of.seconds
     crops = torch.from_numpy(np.stack([p[0][:3] for p in chunk.planes])).to(job.device)
     pictures, took = paint(job.model, fed or replace(batch, target=None), crops, invisible, job.precision)
-    names = [f"images/{file_name(s.sample_id)}.png" for s in chunk.samples]
+    names = [f"images/{file_stem(s.sample_id)}.png" for s in chunk.samples]
     for name, pixels in zip(names, pictures.cpu().numpy(), strict=True):
         images.write_png(out / name, pixels)
     yield from _records(job.model, chunk, masks_of, names, seconds + took)

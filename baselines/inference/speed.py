@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from ahp_toolkit.core.crops import SIDE
 from baselines.base import GENERATOR, Batch
-from baselines.inference.cascade import SIDE, answer, complete_masks, fed_by, resized_image, resized_mask
+from baselines.inference.cascade import answer, complete_masks, fed_by, resized_image, resized_mask
 from baselines.training.runs import Loaded
 
 BATCH = 16  # people at once, for people a second

@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.crops import SIDE
 from ahp_toolkit.core.records import Sample
 from ahp_toolkit.storage import files, images, parquet
 from benchmark.boards.ranking import Board, Run
 from benchmark.grading.pictures import read_picture
 from benchmark.grading.submission import Submission, parse
 from benchmark.grading.truth import crop_of, picture_path
-from benchmark.metric import SIDE, Bools, Bytes, Metric
+from benchmark.metric import Bools, Bytes, Metric
 
 #: Okabe and Ito's colours, which colour-blind readers can tell apart, then two darker ones.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A", "#4D4D4D")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ahp_toolkit.core.crops import SIDE
 from ahp_toolkit.storage import files, images
-from benchmark.metric import SIDE, Bytes
+from benchmark.metric import Bytes
 
 
 def read_picture(path: Path) -> Bytes:

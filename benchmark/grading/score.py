@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.crops import SIDE
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample, Score
 from ahp_toolkit.runtime.engines import Engine, Task, Work, using
@@ -40,7 +41,7 @@ from benchmark.grading.truth import (
     split_digest,
 )
 from benchmark.grading.truth import truth_pictures as truth_pictures
-from benchmark.metric import METRICS, SIDE, Absent, Bools, Bytes, MaskBatch, Metric, PictureBatch, Rows
+from benchmark.metric import METRICS, Absent, Bools, Bytes, MaskBatch, Metric, PictureBatch, Rows
 
 PICTURES = 32  # pictures in memory at a time
 

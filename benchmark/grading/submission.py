@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.crops import SIDE
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.limits import MAX_GROUP_BYTES, MAX_JSON_BYTES, MAX_TABLE_ROWS
 from ahp_toolkit.core.masks import Mask, from_rle
 from ahp_toolkit.core.text import one_line
 from ahp_toolkit.storage import files
 from benchmark.grading.pictures import picture_problem
-from benchmark.metric import SIDE
 
 Row = dict[str, Any]
 T = TypeVar("T")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ahp_toolkit.core.crops import crop_mask
+from ahp_toolkit.core.crops import SIDE, crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.splits import sample_pairs as pairs_of
 from ahp_toolkit.storage.splits import split_digest as split_digest
-from benchmark.metric import SIDE, Bools
+from benchmark.metric import Bools
 
 CHUNK = 256  # samples in memory at a time
 #: Height / width of the amodal box; the paper's figure 5 has almost half of all people in 1.5 to 3.5.
@@ -87,14 +88,9 @@ def slices(facts: list[Facts]) -> dict[str, Bools]:
     return out
 
 
-def safe_name(sample_id: str) -> str:
-    """The file name stem of a sample: its id with ``/`` and ``#`` replaced."""
-    return sample_id.replace("/", "_").replace("#", "_")
-
-
 def picture_path(split: Path, sample_id: str, which: str) -> Path:
     """Where a sample's ``occluded`` or ``recovered`` 256x256 crop lies."""
-    return split / "crops" / f"{safe_name(sample_id)}.{which}.png"
+    return split / "crops" / f"{file_stem(sample_id)}.{which}.png"
 
 
 def truth_pictures(split: Path) -> Mapping[str, str] | None:

@@ -16,7 +16,7 @@ from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Prediction, Sample
-from ahp_toolkit.stages.materialize import file_name
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.storage import files, images
 from annotation.app import bench_app
 from benchmark.features.context import Context
@@ -64,7 +64,7 @@ def make(root: Path, painter: bool) -> list[Sample]:
     world.submit(root / "truth", world.by_rule(samples, "truth"), split)
     given = world.by_rule(samples, "given")
     if painter:
-        given = [Prediction(p.sample_id, p.model, p.amodal, image=f"{file_name(p.sample_id)}.png") for p in given]
+        given = [Prediction(p.sample_id, p.model, p.amodal, image=f"{file_stem(p.sample_id)}.png") for p in given]
         for s, p in zip(samples, given, strict=True):
             assert p.image
             images.write_png(root / "given" / p.image, world.paint(s)[1])

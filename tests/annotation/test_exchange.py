@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import REASONS, VERDICTS, Decision
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.decisions import log as decisions
 from ahp_toolkit.decisions import merge, proposals
 from ahp_toolkit.decisions.mask_history import digest
@@ -36,7 +37,7 @@ def root(tmp_path):
 
 def test_what_a_killed_export_left_goes_with_the_next(root, tmp_path):
     csv_, coco, pngs = tmp_path / "d.csv", tmp_path / "m.json", tmp_path / "masks"
-    name = masks.file_name(IDS[0])
+    name = f"{file_stem(IDS[0])}.png"
     pngs.mkdir()
     left = [tmp_path / ".d.csv.01234567.tmp", tmp_path / ".m.json.01234567.tmp", pngs / f".{name}.01234567.tmp"]
     other = tmp_path / ".e.csv.01234567.tmp"
@@ -342,8 +343,8 @@ def test_every_bad_mask_is_named(root, tmp_path):
     assert [b.where for b in done.bad] == [f"annotation {i}" for i in (1, 2, 3, 5, 6)]
     folder = tmp_path / "pngs"
     images.write_png(folder / "stranger.png", np.zeros((H, W), np.uint8))
-    images.write_png(folder / masks.file_name(IDS[0]), np.full((5, 5), 255, np.uint8))
-    (folder / masks.file_name(IDS[1])).write_bytes(b"no picture")
+    images.write_png(folder / f"{file_stem(IDS[0])}.png", np.full((5, 5), 255, np.uint8))
+    (folder / f"{file_stem(IDS[1])}.png").write_bytes(b"no picture")
     done = masks.import_masks(root, folder, "ann")
     assert (done.taken, len(done.bad)) == (0, 3)
     with pytest.raises(UserError, match="there is none"):

@@ -16,6 +16,7 @@ from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Given, ImageRef, Placement, Prediction, Sample, Score
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.runtime.engines import LocalEngine
 from ahp_toolkit.storage import files, images, parquet
 from benchmark import commands
@@ -23,7 +24,7 @@ from benchmark.boards.ranking import boards_of, load_runs
 from benchmark.grading.identity import run_id_of
 from benchmark.grading.score import score, split_digest
 from benchmark.grading.submission import Submission, parse, validate
-from benchmark.grading.truth import crop_of, safe_name, sample_pairs, slices
+from benchmark.grading.truth import crop_of, sample_pairs, slices
 from tests.benchmark.world import by_rule, make_split, noisy, paint, submit
 
 
@@ -95,7 +96,7 @@ def test_truth_gets_every_bound(world) -> None:  # type: ignore[no-untyped-def]
 
     made = by_rule(samples, "truth")
     for k, (s, p) in enumerate(zip(samples, made, strict=True)):
-        rel = f"images/{safe_name(s.sample_id)}.png"
+        rel = f"images/{file_stem(s.sample_id)}.png"
         images.write_png(root / "truth" / rel, paint(s)[0])
         made[k] = Prediction(p.sample_id, p.model, p.amodal, p.modal, rel, p.seconds)
     scored = score(submit(root / "truth", made, split), split, root / "boards")
@@ -370,7 +371,7 @@ def test_bad_pictures_score_as_black(world, tmp_path, kind: str) -> None:  # typ
     _, split, samples = world
     made = []
     for s in samples:
-        rel = f"images/{safe_name(s.sample_id)}.png"
+        rel = f"images/{file_stem(s.sample_id)}.png"
         images.write_png(tmp_path / "m" / rel, paint(s)[0])
         made.append(Prediction(s.sample_id, "m", None, None, rel))
     victim = tmp_path / "m" / str(made[0].image)
@@ -378,7 +379,7 @@ def test_bad_pictures_score_as_black(world, tmp_path, kind: str) -> None:  # typ
     if kind == "outside":  # the truth itself, by a path out of the folder
         made[0] = Prediction(made[0].sample_id, "m", None, None, f"../../{split}/crops/x.recovered.png")
     elif kind == "link":
-        victim.symlink_to(split / "crops" / f"{safe_name(samples[0].sample_id)}.recovered.png")
+        victim.symlink_to(split / "crops" / f"{file_stem(samples[0].sample_id)}.recovered.png")
     else:
         _bad_picture(kind, victim)
     scored = score(submit(tmp_path / "m", made, split), split, tmp_path / "b")
@@ -395,7 +396,7 @@ def test_changed_truth_is_noticed(tmp_path) -> None:  # type: ignore[no-untyped-
     files.write_json(split / "crops" / "digests.json", {p.name: hashing.digest_file(p) for p in names})
     made = []
     for s in samples:
-        rel = f"{safe_name(s.sample_id)}.png"
+        rel = f"{file_stem(s.sample_id)}.png"
         images.write_png(tmp_path / "m" / rel, paint(s)[0])
         made.append(Prediction(s.sample_id, "m", None, None, rel))
     folder = submit(tmp_path / "m", made, split)

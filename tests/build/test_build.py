@@ -19,6 +19,7 @@ from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Human, Occluder, Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.occlusion.place import ratio_of
 from ahp_toolkit.storage import images, parquet
 from tests.stages.test_harvest import coco, photo
@@ -214,7 +215,7 @@ def test_materialize_writes_checked_pixels(built, tmp_path):
     crops = built / "splits" / "val" / "crops"
     assert len(list(crops.glob("*.png"))) == 5 * 36
     for sample in samples(built, "val"):
-        name = sample.sample_id.replace("/", "_").replace("#", "_")
+        name = file_stem(sample.sample_id)
         for what, mask in (("given", sample.given.mask), ("amodal", sample.amodal), ("modal", sample.modal)):
             written = images.read(crops / f"{name}.{what}.png")[..., 0] == 255
             assert (written == crop_mask(mask, sample.crop, 256)).all()

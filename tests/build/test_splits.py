@@ -19,6 +19,7 @@ from ahp_toolkit.cli import main
 from ahp_toolkit.core import hashing, masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS, Dropped, ImageRef, Occluder, Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.decisions import votes
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.report import statistics
@@ -270,7 +271,7 @@ def test_whole_pictures_stay_while_their_photo_is_away_and_damaged_ones_are_mend
     gone = root / samples[0].image.path
     data_ = gone.read_bytes()
     gone.unlink()
-    names = [s.sample_id.replace("/", "_").replace("#", "_") for s in samples]
+    names = [file_stem(s.sample_id) for s in samples]
     damaged = to / "val" / names[0] / "given.png"
     damaged.unlink()
     for _ in range(2):
@@ -299,7 +300,7 @@ def test_pictures_of_a_former_split_whose_photo_is_away_go(built, tmp_path):
     sample = next(iter(parquet.read_records(copy / "splits/val", Sample)))
     (root / sample.image.path).unlink()
     assert "image_missing" in run(*args)
-    assert not (to / "val" / sample.sample_id.replace("/", "_").replace("#", "_")).exists()
+    assert not (to / "val" / file_stem(sample.sample_id)).exists()
 
 
 def test_materialized_pictures_of_a_former_split_go_and_a_users_files_stay(built, tmp_path):
@@ -320,6 +321,6 @@ def test_materialized_pictures_of_a_former_split_go_and_a_users_files_stay(built
     (copy / "splits/val/stage.json").write_bytes(files.sealed(said | {"digest": "another"}))
     run(*args)
     left = {p.name for p in (to / "val").iterdir() if p.is_dir() and p != note.parent}
-    now = {s.sample_id.replace("/", "_").replace("#", "_") for s in parquet.read_records(copy / "splits/val", Sample)}
+    now = {file_stem(s.sample_id) for s in parquet.read_records(copy / "splits/val", Sample)}
     assert left == now - {note.parent.name} and len(first - now) == 3
     assert note.exists() and (to / "val/mine.txt").exists()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ahp_toolkit.build import build
 from ahp_toolkit.core import hashing
-from ahp_toolkit.core.crops import crop_mask
+from ahp_toolkit.core.crops import SIDE, crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Prediction, Sample, Score
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from baselines.training.train import Training
     from benchmark.features.context import Context
 
-SIDE = 256  # the protocol's crop (spec §7)
 MEASURED = 3  # steps of a measurement
 Json = dict[str, Any]
 
@@ -174,7 +173,7 @@ def submit_given(split: Path, out: Path) -> Path:
 
 def submit_occluded(split: Path, out: Path) -> Path:
     """The trivial picture: the occluded crop, nothing painted."""
-    from ahp_toolkit.stages.materialize import file_name
+    from ahp_toolkit.core.text import file_stem
     from baselines.training.runs import split_digest
 
     digest = split_digest(split)
@@ -182,8 +181,8 @@ def submit_occluded(split: Path, out: Path) -> Path:
         return out
     rows = []
     for s in parquet.read_records(split, Sample):
-        name = f"{file_name(s.sample_id)}.png"
-        source = split / "crops" / f"{file_name(s.sample_id)}.occluded.png"
+        name = f"{file_stem(s.sample_id)}.png"
+        source = split / "crops" / f"{file_stem(s.sample_id)}.occluded.png"
         if not source.exists():
             continue  # a photo that could not be read; the judge names the missing sample
         with files.atomic(out / "images" / name) as f:

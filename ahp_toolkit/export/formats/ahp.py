@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ahp_toolkit.export.formats.base import HUMANS, Item, Job, grey, stem_of
+from ahp_toolkit.core.text import file_stem
+from ahp_toolkit.export.formats.base import HUMANS, Item, Job, grey
 
 
 def write(job: Job) -> list[Path]:
     """One split; returns its list of stems."""
     folder = job.out / "AHP" / job.split
     one = _human if job.what == HUMANS else _sample
-    stems = [stem_of(item.item_id) for item in job.items() if one(job, folder, item)]
+    stems = [file_stem(item.item_id) for item in job.items() if one(job, folder, item)]
     job.counts["written"] = len(stems)
     name = job.split if job.what == HUMANS else f"{job.split}_samples"
     made = [job.file(folder / "ImageSets" / f"{name}.txt", "".join(f"{s}\n" for s in stems).encode())]
@@ -30,7 +31,7 @@ def _human(job: Job, folder: Path, item: Item) -> bool:
     data = job.jpeg(item)
     if data is None:
         return False
-    stem = stem_of(item.item_id)
+    stem = file_stem(item.item_id)
     job.file(folder / "JPEGImages" / f"{stem}.jpg", data)
     job.png(folder / "Annotations" / f"{stem}.png", grey(item.amodal.decode()))
     if item.parsing is not None:
@@ -42,7 +43,7 @@ def _sample(job: Job, folder: Path, item: Item) -> bool:
     made = job.pasted(item)
     if made is None:
         return False
-    name = f"{stem_of(item.item_id)}.png"
+    name = f"{file_stem(item.item_id)}.png"
     job.png(folder / "OccludedImages" / name, made.image)
     job.png(folder / "RecoveredImages" / name, made.recovered)
     job.png(folder / "AmodalMasks" / name, grey(made.amodal))

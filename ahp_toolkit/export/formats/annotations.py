@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ahp_toolkit.core.masks import Mask, encode, xywh_from_box
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.export.formats import base
 from ahp_toolkit.export.formats.base import Item, Job
 from ahp_toolkit.export.formats.polygons import loops, polygons
@@ -35,7 +36,7 @@ class Pictures:
         if key in self._ids:
             return self._ids[key]
         number = len(self.rows) + 1
-        name = self.pattern % number if self.pattern else f"{base.stem_of(key)}.png"
+        name = self.pattern % number if self.pattern else f"{file_stem(key)}.png"
         if self.job.images:
             pixels = self.job.picture(item)
             if pixels is None:
@@ -68,7 +69,7 @@ def box_of(mask: Mask) -> list[int]:
 def segmentation(mask: Mask) -> Any:
     """A polygon where the mask is one piece without holes, else compressed RLE; both give the mask back exactly."""
     found = loops(mask)
-    return [[int(v) for v in found[0].ravel()]] if len(found) == 1 else base.rle_json(mask)
+    return [[int(v) for v in found[0].ravel()]] if len(found) == 1 else mask.rle_json
 
 
 def annotation(number: int, image: int, item: Item) -> dict[str, Any]:
@@ -79,9 +80,9 @@ def annotation(number: int, image: int, item: Item) -> dict[str, Any]:
     return {
         "id": number, "image_id": image, "category_id": 1, "iscrowd": 0,
         "segmentation": segmentation(item.amodal), "bbox": box_of(item.amodal), "area": item.amodal.area,
-        "visible_mask": base.rle_json(item.modal), "invisible_mask": base.rle_json(hidden),
+        "visible_mask": item.modal.rle_json, "invisible_mask": hidden.rle_json,
         "occlude_rate": item.occlude_rate, "order": 1,
-        "inmodal_seg": base.rle_json(item.modal), "inmodal_bbox": box_of(item.modal),
+        "inmodal_seg": item.modal.rle_json, "inmodal_bbox": box_of(item.modal),
         "a_bbox": box_of(item.amodal), "a_segm": polygons(item.amodal), "a_area": item.amodal.area,
         "i_bbox": box_of(item.modal), "i_segm": polygons(item.modal), "i_area": item.modal.area,
         "oco_id": number if occluded else 0, "ico_id": 1 + layers if occluded else 0,

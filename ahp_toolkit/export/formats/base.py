@@ -6,7 +6,6 @@ A format module has ``write(job: Job) -> list[Path]``.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ahp_toolkit.core import hashing
 from ahp_toolkit.core.masks import LabelMap, Mask
 from ahp_toolkit.core.records import Dropped, Human, ImageRef, Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.storage import files, images
 from ahp_toolkit.storage.build_folder import Build, Pasted, Render, frame_of
 from ahp_toolkit.storage.images import ImageError, Rgb
@@ -139,7 +138,7 @@ class Job:
         """Note that an item could not be exported."""
         self.dropped.append(Dropped(item.item_id, STAGE, f"image_{e.reason}", str(e), item.image.source))
         if e.reason == "missing":
-            self.absent |= {stem_of(item.item_id), stem_of(item.image_id)}
+            self.absent |= {file_stem(item.item_id), file_stem(item.image_id)}
 
 
 def human_item(human: Human) -> Item:
@@ -158,18 +157,6 @@ def invisible(item: Item) -> NDArray[np.bool_]:
 def grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """bool [H, W] to uint8 0 and 255."""
     return np.where(mask, np.uint8(255), np.uint8(0))
-
-
-def stem_of(record_id: str) -> str:
-    """An id as a file name on any system: other characters become '_', and a hash keeps two such ids apart."""
-    plain = record_id.replace("/", "_").replace("#", "_").replace("~", "_")
-    safe = re.sub(r"[^A-Za-z0-9_-]", "_", plain)[:120]
-    return safe if safe == plain else f"{safe}_{hashing.digest_value(record_id)[:8]}"
-
-
-def rle_json(mask: Mask) -> dict[str, Any]:
-    """Compressed RLE with ``counts`` as a string."""
-    return {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
 
 
 class JsonStream:

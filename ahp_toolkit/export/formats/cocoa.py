@@ -48,5 +48,5 @@ def _region(item: Item, order: int) -> dict[str, Any]:
     }  # fmt: skip
     hidden = base.invisible(item)
     if hidden.any():
-        region |= {"visible_mask": base.rle_json(item.modal), "invisible_mask": base.rle_json(encode(hidden))}
+        region |= {"visible_mask": item.modal.rle_json, "invisible_mask": encode(hidden).rle_json}
     return region

@@ -14,7 +14,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from ahp_toolkit.export.formats.base import Item, Job, grey, stem_of
+from ahp_toolkit.core.text import file_stem
+from ahp_toolkit.export.formats.base import Item, Job, grey
 from ahp_toolkit.storage import images
 
 SHARD = 1000
@@ -41,7 +42,7 @@ def _members(job: Job) -> Iterator[tuple[str, dict[str, bytes]]]:
         files = _human(job, item) if item.sample is None else _sample(job, item)
         if files is not None:
             job.counts["written"] += 1
-            yield stem_of(item.item_id), files | {"json": _json(item)}
+            yield file_stem(item.item_id), files | {"json": _json(item)}
 
 
 def _human(job: Job, item: Item) -> dict[str, bytes] | None:

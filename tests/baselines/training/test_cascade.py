@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from ahp_toolkit.core.crops import SIDE
 from baselines.base import Batch, Result
 from baselines.data.samples import collate, to_batch
 from baselines.inference import cascade
-from baselines.inference.cascade import SIDE, beside_given, paint, resized_image, resized_mask
+from baselines.inference.cascade import beside_given, paint, resized_image, resized_mask
 from baselines.training.judge import Judge
 from baselines.training.recipes import RECIPES
 from baselines.training.runs import Loaded

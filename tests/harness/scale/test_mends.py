@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ahp_toolkit.core import hashing, masks
+from ahp_toolkit.core.hashing import photo_hash
 from ahp_toolkit.core.records import Human, ImageRef, Occluder
 from ahp_toolkit.occlusion.densities import PRESETS, Target, assign, quota
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.stages import synthesize
-from ahp_toolkit.stages.review import SplitSizes, Thresholds, _cut, photo_hash, thresholds
+from ahp_toolkit.stages.review import SplitSizes, Thresholds, _cut, thresholds
 from ahp_toolkit.stages.shuffle import shuffled
 from ahp_toolkit.storage import parquet
 from tests import fake_build
