@@ -25,7 +25,12 @@ def slow(self, items):
     return out
 harvest.Harvest.__call__ = slow
 """
-BROKEN = "from ahp_toolkit.cli import doctor\ndef examine():\n    raise RuntimeError('no such gear')\ndoctor.examine = examine"
+BROKEN = """
+from ahp_toolkit.cli import doctor
+def examine():
+    raise RuntimeError('no such gear')
+doctor.examine = examine
+"""
 
 
 def test_a_users_error_is_one_line_and_status_2(tmp_path):

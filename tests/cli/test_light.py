@@ -1,4 +1,4 @@
-"""The light install: no torch, FiftyOne, transformers, Ray. Builds, exports and scores work; the rest says its pip line."""
+"""The light install, without torch, FiftyOne or Ray: builds, exports and scores work; the rest says its pip line."""
 
 from __future__ import annotations
 
