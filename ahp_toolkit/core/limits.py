@@ -22,3 +22,5 @@ MAX_TABLE_ROWS, MAX_GROUP_BYTES = 5_000_000, 2**32
 MAX_MAT_BYTES = 256 * 2**20
 #: Bytes of a zip's list of members, of which zipfile makes ten times as much; of memory for an archive's index.
 MAX_LIST_BYTES, MAX_INDEX_BYTES = 160 * 2**20, 1536 * 2**20
+#: How often its own size a compressed tar of pictures may take once decompressed.
+MAX_UNPACKED = 20

@@ -1,18 +1,23 @@
 """Pictures inside tar and zip archives, read in place: an index of names and offsets, built once and kept in the cache.
 
-Nothing is ever unpacked to disk. Members that are no plain files (links, devices), that are encrypted, or whose names
-are absolute or hold ``..`` are not in the index. A compressed tar has no places to enter at: it is refused by name.
+No member is unpacked to disk. Members that are no plain files (links, devices), that are encrypted, or whose names
+are absolute or hold ``..`` are not in the index. A compressed tar cannot be entered in the middle: it is decompressed
+once into the cache, as one tar.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import stat
 import struct
 import zipfile
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
@@ -21,22 +26,23 @@ import pyarrow as pa
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import StorageError
-from ahp_toolkit.core.limits import MAX_INDEX_BYTES, MAX_LIST_BYTES, MAX_PICTURE_BYTES
+from ahp_toolkit.core.limits import MAX_INDEX_BYTES, MAX_LIST_BYTES, MAX_PICTURE_BYTES, MAX_UNPACKED
 from ahp_toolkit.storage import files, remote, tar_index
 from ahp_toolkit.storage.lock import waiting
 
-#: What stands for a folder, in the order of the search; the last four only to say why they cannot.
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_SEEKABLE = (".zip", ".tar")
+#: How a compressed tar is opened.
+_COMPRESSED = {".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar.xz": lzma.open}
+#: The endings of an archive that stands for a folder, in the order of the search.
+SUFFIXES = (".zip", ".tar", *_COMPRESSED)
 _VERSION = 1
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, lengths of name and extra field
 _EXTRA = 256  # bytes of extra field read on speculation, so that a member is one request
 _PIECE = 8 * 2**20  # bytes of a member read, or inflated, at a time
 _MAX_NAME, _INT64 = 4096, 2**63 - 1
 _ENTRY_BYTES = 512  # of memory that a member takes while the index is built, besides its name
-#: What zipfile and `tar_index` raise over headers made of anything.
+#: What zipfile, `tar_index` and the decompressors raise over headers made of anything.
 _DAMAGED = (zipfile.BadZipFile, EOFError, ValueError, struct.error, NotImplementedError, IndexError,
-            KeyError, OverflowError, zlib.error)  # fmt: skip
+            KeyError, OverflowError, zlib.error, lzma.LZMAError)  # fmt: skip
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("stored", pa.int64()), ("size", pa.int64()),
                      ("deflated", pa.bool_()), ("crc", pa.int64())])  # fmt: skip
 
@@ -58,8 +64,8 @@ class Entry(NamedTuple):
 class Archive:
     """One archive with its index, which lies in the cache as a memory-mapped table sorted by name."""
 
-    def __init__(self, path: Path, index: pa.Table) -> None:
-        self.path = path
+    def __init__(self, path: Path, index: pa.Table, stored: Path | None = None) -> None:
+        self.path, self.stored = path, stored or path  # stored: where the bytes lie that the index is of
         self._index = index
         self._names = cast(Any, index["name"])
 
@@ -68,19 +74,15 @@ class Archive:
         """The archive at a local path or an address; its index is built unless this very version's lies in the cache.
 
         Raises:
-            StorageError: for a compressed tar, or when it is damaged.
+            StorageError: when it is damaged, too large, or a store does not answer.
         """
-        if not path.name.endswith(_SEEKABLE):
-            raise StorageError(
-                f"{path}: a compressed tar cannot be entered in the middle; unpack it, or make a plain tar of it once "
-                f"(gzip -d, bzip2 -d, xz -d)"
-            )
-        said = path.stat()
-        return _opened(path, said.st_size, said.st_mtime_ns)
+        found = path.stat()
+        return _opened(path, found.st_size, found.st_mtime_ns)
 
     def names_of(self, rest: str) -> tuple[str, str]:
         """The names under which a file ``rest`` of the archive's folder may stand in it."""
-        return f"{self.path.name.rpartition('.')[0]}/{rest}", rest
+        suffix = next(end for end in SUFFIXES if self.path.name.endswith(end))
+        return f"{self.path.name.removesuffix(suffix)}/{rest}", rest
 
     def entry(self, name: str) -> Entry | None:
         """The member of a name, or None."""
@@ -113,12 +115,12 @@ class Archive:
         at, left = entry.offset, entry.stored
         if entry.crc >= 0:
             ahead = 30 + len(entry.name.encode()) + _EXTRA
-            data = _range(self.path, at, at + ahead + min(left, _PIECE))
+            data = _range(self.stored, at, at + ahead + min(left, _PIECE))
             start = self._behind_header(entry, data)
             data = data[start : start + left]
             yield data
             at, left = at + start + len(data), left - len(data)
-        while left > 0 and (data := _range(self.path, at, at + min(left, _PIECE))):
+        while left > 0 and (data := _range(self.stored, at, at + min(left, _PIECE))):
             yield data
             at, left = at + len(data), left - len(data)
 
@@ -169,24 +171,48 @@ def _range(path: Path, start: int, end: int) -> bytes:
 def _opened(path: Path, size: int, changed: int) -> Archive:
     key = hashing.digest_value([str(path.resolve()), size, changed, _VERSION])
     folder = files.cache_folder() / "archives"
-    kept = folder / f"{key[:32]}.arrow"
-    if not kept.exists():
-        with waiting(folder / f"{key[:32]}.lock"):  # one process of many builds it
-            if not kept.exists():
-                _build(path, size, kept)
-    with pa.memory_map(str(kept)) as index:
-        return Archive(path, pa.ipc.open_file(index).read_all())
+    index, plain = folder / f"{key[:32]}.arrow", folder / f"{key[:32]}.tar"
+    compressed = next((end for end in _COMPRESSED if path.name.endswith(end)), "")
+    if not index.exists() or (compressed and not plain.exists()):
+        with waiting(folder / f"{key[:32]}.lock"), _one_line(path):  # one process of many builds it
+            if compressed and not plain.exists():
+                _decompress(path, size, compressed, plain)
+            if not index.exists():
+                _build(plain if compressed else path, index)
+    with pa.memory_map(str(index)) as f:
+        return Archive(path, pa.ipc.open_file(f).read_all(), plain if compressed else None)
 
 
-def _build(path: Path, size: int, to: Path) -> None:
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
     try:
-        with io.BufferedReader(_Ranges(path, size), 8 * 2**20 if remote.scheme_of(str(path)) else 2**16) as f:
-            found = (_zipped if path.name.endswith(".zip") else _tarred)(cast(IO[bytes], f))
-            last = _last(e for e in found if e.offset >= 0 and e.offset + e.stored <= size)
-    except _TooMany as e:
-        raise StorageError(f"{path}: {e}; pack its files into several archives, each for its own folder") from e
+        yield
+    except _TooMuch as e:
+        raise StorageError(f"{path}: {e}") from e
     except _DAMAGED as e:
         raise StorageError(f"{path}: cannot be read as an archive ({e}); fetch it again") from e
+
+
+def _decompress(path: Path, size: int, ending: str, to: Path) -> None:
+    """A compressed tar as a plain one in the cache. Pictures hardly shrink, so what grows much is no tar of them."""
+    most = MAX_UNPACKED * size + 2**20
+    with path.open("rb") as packed, files.atomic(to) as out:
+        try:
+            with _COMPRESSED[ending](packed) as f:
+                while data := f.read(_PIECE):
+                    out.write(data)
+                    if out.tell() > most:
+                        raise _TooMuch(f"decompresses to more than {MAX_UNPACKED} times its size; unpack it by hand")
+        except (gzip.BadGzipFile, OSError) as e:
+            if getattr(e, "errno", None):  # of the disk
+                raise
+            raise ValueError(str(e)) from e
+
+
+def _build(path: Path, to: Path) -> None:
+    size, read = path.stat().st_size, _zipped if path.name.endswith(".zip") else _tarred
+    with io.BufferedReader(_Ranges(path, size), 8 * 2**20 if remote.scheme_of(str(path)) else 2**16) as f:
+        last = _last(e for e in read(cast(IO[bytes], f)) if e.offset >= 0 and e.offset + e.stored <= size)
     rows = [last[name] for name in sorted(last)]
     columns = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)] if rows else None
     table = pa.table(columns, schema=_SCHEMA) if columns else _SCHEMA.empty_table()
@@ -194,8 +220,8 @@ def _build(path: Path, size: int, to: Path) -> None:
         w.write_table(table.combine_chunks())
 
 
-class _TooMany(Exception):
-    """An index above the limits of memory."""
+class _TooMuch(Exception):
+    """An archive above the limits of memory or disk."""
 
 
 def _last(found: Iterable[Entry]) -> dict[str, Entry]:
@@ -205,7 +231,10 @@ def _last(found: Iterable[Entry]) -> dict[str, Entry]:
         last[entry.name] = entry
         room -= _ENTRY_BYTES + len(entry.name.encode())
         if room < 0:
-            raise _TooMany(f"more than {MAX_INDEX_BYTES // _ENTRY_BYTES} members, or as many of long names")
+            raise _TooMuch(
+                f"more than {MAX_INDEX_BYTES // _ENTRY_BYTES} members, or as many of long names; pack its files into "
+                f"several archives, each for its own folder"
+            )
     return last
 
 
@@ -259,7 +288,7 @@ class _Ranges(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if len(buffer) > MAX_LIST_BYTES:
-            raise _TooMany(f"a list of members of {len(buffer)} bytes, at most {MAX_LIST_BYTES} are read")
+            raise _TooMuch(f"a list of members of {len(buffer)} bytes, at most {MAX_LIST_BYTES} are read")
         end = min(self._at + len(buffer), self._size)
         data = _range(self._path, self._at, end) if end > self._at else b""
         buffer[: len(data)] = data

@@ -26,28 +26,30 @@ def plain_files(f: IO[bytes]) -> Iterator[tuple[str, int, int]]:
     Raises:
         ValueError: where it is cut short or damaged.
     """
-    at, said = 0, _Said()
-    while (head := _block(f, at)) != _ZERO or said.more:
+    at, extended = 0, _Extended()
+    while (head := _block(f, at)) != _ZERO or extended.more:
         if not _sound(head):
             raise ValueError(f"cut short or damaged at byte {at}")
         kind, stored, start = head[156:157], _number(head[124:136]), at + BLOCK
         if kind in _BEFORE:
-            said.take(kind, _extended(f, start, stored))
+            extended.take(kind, _header_data(f, start, stored))
         else:
-            name = said.name or _name_of(head)
-            stored = stored if said.size is None else said.size  # pax has room for what eleven digits cannot say
+            name = extended.name or _name_of(head)
+            stored = (
+                stored if extended.size is None else extended.size
+            )  # pax: more than eleven digits
             if kind in _NO_DATA or (kind == b"\0" and name.endswith("/")):  # the oldest tars mark folders so
                 stored = 0
             elif kind == _SPARSE:
                 start = _behind_holes(f, head, start)
-            elif kind in _PLAIN and not said.sparse:
+            elif kind in _PLAIN and not extended.sparse:
                 yield name, start, stored
-            said = _Said()
+            extended = _Extended()
         at = start + (stored + BLOCK - 1) // BLOCK * BLOCK
 
 
-class _Said:
-    """What the headers before a member say of it; of two that say the same the first holds, as in tarfile."""
+class _Extended:
+    """Name and size that extended headers give the next member; the first of two holds, as in tarfile."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -55,16 +57,16 @@ class _Said:
         self.sparse = self.more = False  # more: a member must follow
 
     def take(self, kind: bytes, data: bytes) -> None:
-        """One header, of a kind of `_BEFORE`; nothing that is asked for here stands in global ones."""
+        """One header, of a kind of `_BEFORE`; global ones hold nothing that is needed here."""
         self.more |= kind != b"g"
         if kind == b"L":
             self.name = self.name or _text(data)
         elif kind in b"xX":
-            said = dict(_records(data))
-            self.name = self.name or _text(said.get(b"path", b""))
-            if self.size is None and b"size" in said:
-                self.size = _digits(said[b"size"], 10)
-            self.sparse |= any(key.startswith(b"GNU.sparse.") for key in said)
+            records = dict(_records(data))
+            self.name = self.name or _text(records.get(b"path", b""))
+            if self.size is None and b"size" in records:
+                self.size = _digits(records[b"size"], 10)
+            self.sparse |= any(key.startswith(b"GNU.sparse.") for key in records)
 
 
 def _block(f: IO[bytes], at: int) -> bytes:
@@ -77,8 +79,8 @@ def _sound(head: bytes) -> bool:
     if len(head) < BLOCK:
         return False
     rest = head[:148] + b" " * 8 + head[156:]
-    total, said = sum(rest), _number(head[148:156])
-    return said == total or said == total - 256 * sum(b > 127 for b in rest)
+    total, written = sum(rest), _number(head[148:156])
+    return written == total or written == total - 256 * sum(b > 127 for b in rest)
 
 
 def _number(field: bytes) -> int:
@@ -106,7 +108,7 @@ def _text(data: bytes) -> str:
     return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-def _extended(f: IO[bytes], start: int, stored: int) -> bytes:
+def _header_data(f: IO[bytes], start: int, stored: int) -> bytes:
     if stored > MAX_HEADER:
         raise ValueError(f"a header of {stored} bytes at byte {start}, at most {MAX_HEADER} are read")
     f.seek(start)

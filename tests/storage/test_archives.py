@@ -35,7 +35,7 @@ def pack(kind: str, folder: Path, inside: str) -> Path:
             for n, (path, name) in enumerate(files):
                 z.write(path, name, zipfile.ZIP_DEFLATED if n % 2 else zipfile.ZIP_STORED)
     else:
-        with tarfile.open(to, "w" if kind == ".tar" else "w:gz") as t:
+        with tarfile.open(to, {".tar": "w", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}.get(kind, "w:gz")) as t:
             for path, name in files:
                 t.add(path, name)
     shutil.rmtree(folder)
@@ -68,12 +68,33 @@ def test_an_archive_gives_the_same_harvest_as_files(scene, tmp_path, kind, insid
     assert len(list((tmp_path / "cache" / "archives").glob("*.arrow"))) == 1
 
 
-@pytest.mark.parametrize("kind", [".tar.gz", ".tgz"])
-def test_a_compressed_tar_is_refused_in_one_line(scene, tmp_path, kind):
+@pytest.mark.parametrize("kind", [".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"])
+def test_a_compressed_tar_is_decompressed_once_into_the_cache(scene, tmp_path, kind):
     root = shutil.copytree(scene[0], tmp_path / "coco")
-    pack(kind, root / "train2017", "train2017/")
-    with pytest.raises(StorageError, match=rf"train2017{kind}: a compressed tar cannot be entered.*gzip -d"):
-        harvest(tmp_path, {"coco": root})
+    path = pack(kind, root / "train2017", "train2017/")
+    result, _, _ = harvest(tmp_path, {"coco": root})
+    assert tables(result.folder) == scene[1]
+    (plain,) = (tmp_path / "cache/archives").glob("*.tar")
+    made = plain.stat().st_mtime_ns
+    archives._opened.cache_clear()
+    archives.Archive.at(path)
+    assert plain.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("kind", [".tar.gz", ".tar.bz2", ".tar.xz"])
+def test_a_compressed_bomb_and_a_cut_tar_are_one_line_and_leave_nothing(tmp_path, kind):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/zeros").write_bytes(bytes(30 * 2**20))
+    path = pack(kind, tmp_path / "p", "p/")
+    with pytest.raises(StorageError, match="decompresses to more than 20 times its size"):
+        archives.Archive.at(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StorageError, match="cannot be read as an archive|more than 20 times"):
+        archives.Archive.at(path)
+    path.write_bytes(b"no archive")
+    with pytest.raises(StorageError, match="cannot be read as an archive"):
+        archives.Archive.at(path)
+    assert not list((tmp_path / "cache").rglob("*.t*"))
 
 
 def test_patches_are_found_each_in_its_own_archive(tmp_path):
