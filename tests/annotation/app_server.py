@@ -69,8 +69,14 @@ class Mongo:
         command = [str(find_mongod()), "--dbpath", str(self.folder), "--port", str(self.port), "--nounixsocket"]
         command += ["--bind_ip", "127.0.0.1", "--logpath", str(self.folder / "log"), "--wiredTigerCacheSizeGB", "0.25"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: _listens(self.port))
+        wait_for(self._ready)
         return self
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError((self.folder / "log").read_text()[-2000:])
+        return _listens(self.port)
 
     def kill(self) -> None:
         if self.process:
