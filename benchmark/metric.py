@@ -1,7 +1,7 @@
-"""What a metric is (design: A metric): update, compute, merge, its facts, and worked examples.
+"""What a metric is: update, compute, merge, its facts, and worked examples.
 
-A metric keeps one row of statistics a sample, so that any slice and any bootstrap replicate is a cheap reduction of
-rows already measured. A metric file holds ``METRIC``, the class, and ``EXAMPLES``, cases worked by hand.
+A metric keeps one row of statistics per sample, so that every slice and every bootstrap draw is a cheap reduction of
+rows that are already measured. A plug-in is one file, a family: it exposes its metric classes as ``METRICS``.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import Registry
 from benchmark.features.context import Context
 from benchmark.features.counts import Areas, Counts, areas
 
-METRICS = Registry("metric", "benchmark.metrics", group="ahp_toolkit.metrics")
 Board = Literal["mask", "content"]
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
@@ -28,15 +28,15 @@ Floats = NDArray[np.float64]
 
 
 class Absent(Exception):
-    """A metric that cannot be computed here (its weights are not found); the message is the reason to print."""
+    """A metric cannot be computed here. The message is the reason, and behind a colon what to do."""
 
 
 @dataclass
 class MaskBatch:
     """Masks of n samples, bool [n, H, W] of the crop.
 
-    ``modal`` is what the method calls visible: its own modal mask, or the mask it was given where it has none. ``own``,
-    bool [n], tells them apart (None: all its own): a mask that was given is no answer, and has no area as a modal mask.
+    ``modal`` is the predicted modal mask, or the initial mask where a method predicts none; ``own``, bool [n], is True
+    where it is predicted (None: everywhere). An initial mask has no area as a predicted modal mask.
     """
 
     amodal: Bools
@@ -47,7 +47,7 @@ class MaskBatch:
 
     @cached_property
     def areas(self) -> Areas:
-        """Every area that the mask metrics need, counted once for all of them."""
+        """All areas that the mask metrics need, in px."""
         found = areas(self.amodal, self.modal, self.true_amodal, self.true_modal)
         return found if self.own is None else found._replace(pm=found.pm * self.own, pm_gm=found.pm_gm * self.own)
 
@@ -71,11 +71,51 @@ class PictureBatch:
         return {}
 
 
+@dataclass(frozen=True)
+class MaskExample:
+    """A case worked by hand: masks as text, rows separated by ``/``, ``#`` is inside; ``value`` is the figure."""
+
+    amodal: Sequence[str]
+    true_amodal: Sequence[str]
+    true_modal: Sequence[str]
+    value: float
+    modal: Sequence[str] = ()
+
+    def batch(self) -> MaskBatch:
+        """The batch of the example; without ``modal`` the true modal mask is the initial one."""
+        return MaskBatch(*map(drawn, (self.amodal, self.modal or self.true_modal, self.true_amodal, self.true_modal)))
+
+
+def drawn(pictures: Sequence[str]) -> Bools:
+    """Masks drawn as text (``.#/##``) to bool [n, H, W]."""
+    return np.array([[[c == "#" for c in row] for row in p.split("/")] for p in pictures], np.bool_)
+
+
+@dataclass(frozen=True)
+class GreyExample:
+    """Uniform pictures of the given grey levels, predicted and true, 32x32; the left half is invisible."""
+
+    images: Sequence[int]
+    truth: Sequence[int]
+    value: float
+
+    def batch(self) -> PictureBatch:
+        """The batch of the example."""
+        invisible = np.zeros((len(self.truth), 32, 32), np.bool_)
+        invisible[:, :, :16] = True
+        return PictureBatch(_grey(self.images), _grey(self.truth), invisible)
+
+
+def _grey(levels: Sequence[int]) -> Bytes:
+    return np.broadcast_to(np.array(levels, np.uint8)[:, None, None, None], (len(levels), 32, 32, 3)).copy()
+
+
 class Metric(ABC):
     """One figure of a board. Subclasses state the facts and turn a batch into rows.
 
     ``bounds`` are (low, high) of a value; ``scale``, ``digits`` and ``unit`` say how tables print it (IoU: 100, 1, %);
-    ``stands_for`` names the metric whose weights are missing when this one is shown in its place.
+    ``definition`` is printed below every table; ``examples`` are cases worked by hand. ``needs_modal``: a figure of
+    predicted modal masks alone; ``subtracts_modal``: of a method without them, the initial mask is subtracted.
     """
 
     name: ClassVar[str]
@@ -84,27 +124,27 @@ class Metric(ABC):
     bounds: ClassVar[tuple[float, float]]
     higher_is_better: ClassVar[bool]
     definition: ClassVar[str]
+    examples: ClassVar[tuple[MaskExample | GreyExample, ...]]
     scale: ClassVar[float] = 1.0
     digits: ClassVar[int] = 4
-    replicates: ClassVar[int] = 1000
-    stands_for: ClassVar[str] = ""
     needs_modal: ClassVar[bool] = False
+    subtracts_modal: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._chunks: list[Rows] = []
 
     @classmethod
     def open(cls, context: Context) -> Self:
-        """A ready metric; ``context`` finds weights.
+        """A metric that is ready for batches; ``context`` finds weights.
 
         Raises:
-            Absent: with the reason, when something it needs is not here.
+            Absent: when weights or a package are not found.
         """
         return cls()
 
     @abstractmethod
     def rows_of(self, batch: Any) -> Rows:
-        """One row of statistics a sample, float [n, k]."""
+        """One row of statistics per sample, float [n, k]."""
 
     @abstractmethod
     def value(self, rows: Rows, weights: Floats | None = None) -> float:
@@ -112,22 +152,22 @@ class Metric(ABC):
 
     @abstractmethod
     def each(self, rows: Rows) -> Floats:
-        """The figure of every single sample, float64 [n]; NaN where there is none."""
+        """The figure of each sample alone, float64 [n]; NaN where there is none."""
 
     def values(self, rows: Rows, weights: Floats) -> Floats:
-        """`value` for each row of weights [B, n]; NaN where no sample is drawn."""
+        """`value` for each row of weights [B, n]; NaN where all weights are 0."""
         return np.array([self.value(rows, w) if w.any() else np.nan for w in weights])
 
     def update(self, batch: Any) -> None:
-        """Take a batch in."""
+        """Measure a batch."""
         self._chunks.append(self.rows_of(batch))
 
     def take(self, rows: Rows) -> None:
-        """Take in rows that another process has measured."""
+        """Add rows that another process measured."""
         self._chunks.append(rows)
 
     def merge(self, other: Metric) -> None:
-        """Take in what another metric of this kind has seen."""
+        """Add the rows of another metric of this kind."""
         self._chunks.extend(other._chunks)
 
     @property
@@ -141,22 +181,17 @@ class Metric(ABC):
 
     @classmethod
     def best(cls) -> float:
-        """The bound that a perfect prediction reaches."""
+        """The value of a perfect prediction."""
         return cls.bounds[1] if cls.higher_is_better else cls.bounds[0]
 
     @classmethod
     def stored_unit(cls) -> str:
-        """The unit of a value itself, as in records, CSV and JSON: a fraction where tables print per cent."""
+        """The unit in records, CSV and JSON: ``ratio`` where tables print per cent."""
         return "ratio" if cls.unit == "%" else cls.unit
-
-    @classmethod
-    def shown(cls, value: float) -> str:
-        """A value as tables print it; an en dash where there is none."""
-        return "–" if np.isnan(value) else f"{value * cls.scale:.{cls.digits}f}"
 
 
 class Ratio(Metric):
-    """Sum of numerators over sum of denominators: rows [n, 2]. A mean over samples has denominators 1."""
+    """A sum of numerators over a sum of denominators, rows [n, 2]; a mean over samples has denominators of 1."""
 
     def value(self, rows: Rows, weights: Floats | None = None) -> float:
         """Weighted sum of numerators over that of denominators."""
@@ -180,7 +215,7 @@ class MeanIou(Ratio):
 
     def sets(self, a: Areas) -> tuple[Counts, Counts]:
         """(intersection, union) in px, int64 [n] each."""
-        raise TypeError(f"{type(self).__name__} does not say which masks it compares")
+        raise NotImplementedError
 
     def rows_of(self, batch: MaskBatch) -> Rows:
         """(IoU, 1) of each sample."""
@@ -213,40 +248,31 @@ def mean_rows(values: NDArray[Any]) -> Floats:
     return np.stack([values, np.ones(len(values))], axis=1).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class MaskExample:
-    """A case worked by hand: masks as text, rows parted by ``/``, ``#`` is inside; ``value`` is the metric's answer."""
+class Metrics:
+    """All metrics by name, from the families of ``benchmark.metrics`` and of other packages' entry points."""
 
-    amodal: Sequence[str]
-    true_amodal: Sequence[str]
-    true_modal: Sequence[str]
-    value: float
-    modal: Sequence[str] = ()
+    families = Registry("metric family", "benchmark.metrics", group="ahp_toolkit.metrics")
 
-    def batch(self) -> MaskBatch:
-        """The batch of the example; without ``modal`` the true modal mask stands for the given one."""
-        return MaskBatch(*map(drawn, (self.amodal, self.modal or self.true_modal, self.true_amodal, self.true_modal)))
+    @cache  # noqa: B019  one object, for the life of the process
+    def all(self) -> dict[str, type[Metric]]:
+        """Every metric class by its name, sorted."""
+        found = [cls for family in self.families.names() for cls in self.families.get(family).METRICS]
+        return {cls.name: cls for cls in sorted(found, key=lambda c: c.name)}
 
+    def names(self) -> list[str]:
+        """Sorted names."""
+        return list(self.all())
 
-def drawn(pictures: Sequence[str]) -> Bools:
-    """Masks drawn as text (``.#/##``) to bool [n, H, W]."""
-    return np.array([[[c == "#" for c in row] for row in p.split("/")] for p in pictures], np.bool_)
+    def get(self, name: str) -> type[Metric]:
+        """The class of a metric.
 
-
-@dataclass(frozen=True)
-class GreyExample:
-    """Uniform pictures of the given grey levels, predicted and true, 32x32; the left half is invisible."""
-
-    images: Sequence[int]
-    truth: Sequence[int]
-    value: float
-
-    def batch(self) -> PictureBatch:
-        """The batch of the example."""
-        invisible = np.zeros((len(self.truth), 32, 32), np.bool_)
-        invisible[:, :, :16] = True
-        return PictureBatch(_grey(self.images), _grey(self.truth), invisible)
+        Raises:
+            UserError: for an unknown name.
+        """
+        found = self.all()
+        if name not in found:
+            raise UserError(f"no metric is named {name!r}; known: {', '.join(found)}")
+        return found[name]
 
 
-def _grey(levels: Sequence[int]) -> Bytes:
-    return np.broadcast_to(np.array(levels, np.uint8)[:, None, None, None], (len(levels), 32, 32, 3)).copy()
+METRICS = Metrics()

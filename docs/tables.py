@@ -27,7 +27,7 @@ def metrics() -> str:
     """Every metric's facts and definition, by board."""
     from benchmark.metric import METRICS
 
-    found = [METRICS.get(name).METRIC for name in METRICS.names()]
+    found = METRICS.all().values()
     text = ""
     for board in ("mask", "content"):
         text += f"\n## The {board} board\n\n"

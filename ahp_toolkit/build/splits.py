@@ -23,7 +23,14 @@ from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import Engine
 from ahp_toolkit.runtime.stage import MAIN, Job, Result, finished, run
 from ahp_toolkit.stages.bank import Bank, shares
-from ahp_toolkit.stages.materialize import BESIDE, Materialize, WrittenSample, files_digest, forget
+from ahp_toolkit.stages.materialize import (
+    BESIDE,
+    Materialize,
+    WrittenSample,
+    files_digest,
+    forget,
+    write_digests,
+)
 from ahp_toolkit.stages.review import Thresholds
 from ahp_toolkit.storage import files, missing, parquet
 from ahp_toolkit.storage.lock import lock
@@ -246,5 +253,7 @@ def materialize(
                 result = run(job, lambda items=items: items, engine=engine, total=len(items), anew=True)  # type: ignore[misc]
             _forget(_names(folder) - _made(marks), to, what)  # dropped now, and not whole since an earlier call
             files.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample
+            if what == "crops":
+                write_digests(to, parquet.read_records(marks, WrittenSample))
         results.append(result)
     return results

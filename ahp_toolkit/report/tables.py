@@ -247,7 +247,8 @@ def _html_cell(column: Column, cell: Cell) -> str:
     dot = f'<i class="dot" style="background:{html.escape(cell.colour)}"></i>' if cell.colour else ""
     under = _under(column, cell)
     small = f"<small>{html.escape(under)}</small>" if under else ""
-    return f"<td{_attributes(('class', kinds), ('data-key', key), ('title', cell.hint))}>{dot}{shown}{small}</td>"
+    names = (("class", kinds), ("data-key", key), ("data-label", column.heading), ("title", cell.hint))
+    return f"<td{_attributes(*names)}>{dot}{shown}{small}</td>"
 
 
 _TEX = {

@@ -7,7 +7,7 @@ NAME is the sample id, '/' and '#' as '_'.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.stage import MAIN, Output
-from ahp_toolkit.storage import images, parquet
+from ahp_toolkit.storage import files, images, parquet
 
 STAGE = "materialize"
 CROPS = ("occluded", "recovered", "given", "amodal", "modal")
@@ -33,12 +33,17 @@ BESIDE = ("crops", ".crops.written")
 
 @dataclass(frozen=True, slots=True)
 class WrittenSample:
-    """What was written of one sample, relative to the folder: its name, the sha256 of its pixels, and of its files."""
+    """What was written of one sample, relative to the folder: its name and digests.
+
+    ``digest``: the sample's own; ``files``: sha256 over its files; ``recovered``: sha256 of the recovered crop's
+    pixels, which content is scored on ('' for whole photos).
+    """
 
     sample_id: str
     name: str
     digest: str
     files: str
+    recovered: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,10 @@ class Materialize:
                     out.dropped.append(Dropped(sample.sample_id, STAGE, f"image_{e.reason}", str(e), source))
                     continue
                 write = _write_full if self.what == "full" else _write_crops
-                write(Path(self.to), sample, pasted)
+                recovered = write(Path(self.to), sample, pasted)
                 name = file_stem(sample.sample_id)
-                files = files_digest(Path(self.to), name, self.what)
-                out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, files))
+                digest = files_digest(Path(self.to), name, self.what)
+                out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, digest, recovered))
                 out.counts["written"] += 1
         return out
 
@@ -91,6 +96,11 @@ class Materialize:
             return {w.sample_id: w for w in parquet.read_records(path, WrittenSample)}
         except UserError:
             return {}
+
+
+def write_digests(to: Path, written: Iterable[WrittenSample]) -> None:
+    """Write ``digests.json`` of a split's crops: file name to sha256 of the pixels that content is scored on."""
+    files.write_json(to / "digests.json", {f"{w.name}.recovered.png": w.recovered for w in written})
 
 
 def _files(to: Path, name: str, what: str) -> list[Path]:
@@ -113,19 +123,23 @@ def files_digest(to: Path, name: str, what: str) -> str:
     return hashing.digest_files(paths) if all(p.is_file() for p in paths) else ""
 
 
-def _write_full(to: Path, sample: Sample, pasted: Pasted) -> None:
+def _write_full(to: Path, sample: Sample, pasted: Pasted) -> str:
     folder = to / file_stem(sample.sample_id)
     images.write_png(folder / "occluded.png", pasted.image)
     images.write_png(folder / "recovered.png", pasted.recovered)
     masks = {"amodal": pasted.amodal, "modal": pasted.modal, "invisible": pasted.amodal & ~pasted.modal}
     for name, mask in (masks | {"given": sample.given.mask.decode()}).items():
         images.write_png(folder / f"{name}.png", np.where(mask, np.uint8(255), np.uint8(0)))
+    return ""
 
 
-def _write_crops(to: Path, sample: Sample, pasted: Pasted) -> None:
+def _write_crops(to: Path, sample: Sample, pasted: Pasted) -> str:
+    recovered = ""
     for name, pixels in (("occluded", pasted.image), ("recovered", pasted.recovered)):
         crop = crop_image(pixels, sample.crop, SIDE)
         images.write_png(to / f"{file_stem(sample.sample_id)}.{name}.png", crop)
+        recovered = hashing.digest_bytes(crop.tobytes())  # the last of the two
     for name, mask in (("given", sample.given.mask), ("amodal", sample.amodal), ("modal", sample.modal)):
         grey = np.where(crop_mask(mask, sample.crop, SIDE), np.uint8(255), np.uint8(0))
         images.write_png(to / f"{file_stem(sample.sample_id)}.{name}.png", grey)
+    return recovered

@@ -1,4 +1,4 @@
-"""What metrics may ask for: where weights lie, the device, and the cache of true features."""
+"""What learned metrics need: files of weights, the device, packages, and the cache of true features."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 class Context:
     """Options of a scoring run.
 
-    ``inception`` is a file of pytorch-fid's weights (None: looked for), ``lpips`` one of the AlexNet backbone;
-    ``cache`` is a folder for the features of true pictures (None: not kept); ``device`` is torch's name.
+    ``inception``: pytorch-fid's weights, ``lpips``: AlexNet's (None: searched for); ``cache``: folder for the features
+    of true pictures (None: no cache); ``device``: torch's name.
     """
 
     inception: Path | None = None

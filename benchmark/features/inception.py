@@ -1,12 +1,12 @@
-"""Feature extractors: pytorch-fid's Inception with the official weights, or a named stand-in never called FID."""
+"""Features of FID and KID: pytorch-fid's Inception with the official weights, checked by their SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ _BATCH = 16  # pictures a forward pass: fixed, so that results do not depend on 
 
 
 class Extractor:
-    """Features of pictures: uint8 RGB [n, H, W, 3] to float32 [n, d]. ``name`` tells network and weights.
+    """Features of pictures: uint8 RGB [n, H, W, 3] to float32 [n, d]; ``name`` identifies network and weights.
 
-    Features of true pictures are kept by the sha256 of their pixels, in memory and in ``cache``.
+    Features of true pictures are cached by the sha256 of their pixels, in memory and in ``cache_folder``.
     """
 
     def __init__(self, name: str, network: Callable[[Any], Any], cache_folder: Path | None, device: str) -> None:
@@ -45,7 +45,7 @@ class Extractor:
             return {}  # a damaged cache is made again
 
     def __call__(self, pictures: Bytes) -> Rows:
-        """Extract, in fixed batches."""
+        """Features, computed in fixed batches."""
         import torch
 
         done = []
@@ -56,7 +56,7 @@ class Extractor:
         return np.concatenate(done)
 
     def known(self, pictures: Bytes) -> Rows:
-        """Extract what is not in the cache, and keep it."""
+        """Features from the cache, computed and cached where it has none."""
         digests = [hashlib.sha256(p.tobytes()).hexdigest() for p in pictures]
         fresh = {d: i for i, d in enumerate(digests) if d not in self._known}
         if fresh:
@@ -72,17 +72,27 @@ class Extractor:
                 np.savez(f, digests=np.array(names), features=np.stack([self._known[n] for n in names]))
 
     def of(self, batch: PictureBatch) -> Rows:
-        """Features of a batch, float32 [n, 2 d]: predicted, then true; extracted once for all metrics."""
+        """Features of a batch, float32 [n, 2 d]: predicted, then true; computed once for all metrics."""
         if self.name not in batch.features:
             batch.features[self.name] = np.concatenate([self(batch.images), self.known(batch.truth)], axis=1)
         return batch.features[self.name]
+
+
+def needs(*packages: str) -> None:
+    """Check that the packages of learned metrics are installed.
+
+    Raises:
+        Absent: when one is not.
+    """
+    if not all(importlib.util.find_spec(p) for p in packages):
+        raise Absent("needs ahp-toolkit[train]: pip install 'ahp-toolkit[train]'")
 
 
 def find_weights(given: Path | None) -> Path:
     """The official weights: ``given``, else $AHP_INCEPTION_WEIGHTS, else torch's hub cache; checked by SHA-256.
 
     Raises:
-        UserError: when a file that was named is not there or is not the official one.
+        UserError: for a named file that does not exist or is not the official one.
         Absent: when none is found.
     """
     named = given or (Path(p) if (p := os.environ.get("AHP_INCEPTION_WEIGHTS")) else None)
@@ -99,8 +109,8 @@ def find_weights(given: Path | None) -> Path:
         if path.is_file() and hashing.digest_file(path) == WEIGHTS_SHA256:
             return path
     raise Absent(
-        f"{WEIGHTS_NAMES[0]} not found: give --inception FILE, set AHP_INCEPTION_WEIGHTS, or put it into "
-        f"torch's hub cache"
+        f"weights not found: give --inception FILE or set AHP_INCEPTION_WEIGHTS ({WEIGHTS_NAMES[0]}), or put it into "
+        "torch's hub cache"
     )
 
 
@@ -143,35 +153,13 @@ def open_inception(context: Context) -> Extractor:
     """The official extractor.
 
     Raises:
-        Absent: when its weights are not found.
-        UserError: when the file named is not the official one.
+        Absent: when its weights or its packages are not found.
+        UserError: for a named file that is not the official one.
     """
+    needs("torch", "torchvision", "pytorch_fid")
     path = find_weights(context.inception)
     from ahp_toolkit.nets.torch_io import load_torch
 
     forward = inception_network(load_torch(path, "pytorch-fid's official weights"))
     forward.network.to(context.device)
     return Extractor(f"inception-{WEIGHTS_SHA256[:8]}", forward, context.cache, context.device)
-
-
-@cache
-def open_random_conv(context: Context) -> Extractor:
-    """A small convolutional network with seeded random weights, 256-d: compares methods where no weights are."""
-    import torch
-    from torch import nn
-
-    widths = (3, 32, 64, 128)
-    rng = np.random.default_rng(2021)  # NumPy's stream is the same in every version of torch
-    layers: list[Any] = [nn.AvgPool2d(2)]
-    for a, b in pairwise(widths):
-        conv = nn.Conv2d(a, b, 4, stride=2, padding=1)
-        conv.weight.data = torch.from_numpy(rng.normal(0, np.sqrt(2 / (16 * a)), (b, a, 4, 4)).astype(np.float32))
-        conv.bias.data.zero_()
-        layers += [conv, nn.ReLU()]
-    net = nn.Sequential(*layers).eval().requires_grad_(False).to(context.device)
-
-    def forward(x: Any) -> Any:
-        maps = net(2 * x - 1)
-        return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], 1)
-
-    return Extractor("random_conv", forward, context.cache, context.device)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ahp_toolkit.core.errors import UserError
 from benchmark.features.context import Context
-from benchmark.features.inception import hub_checkpoints
+from benchmark.features.inception import hub_checkpoints, needs
 from benchmark.metric import Absent, Bytes
 
 BACKBONE = "alexnet-owt-7be5be79.pth"  # torchvision's; the name holds the first digits of its SHA-256
@@ -38,14 +38,14 @@ def linear_weights() -> list[Any]:
         if folder is not None and (folder / inside).is_file():
             state = load_torch(folder / inside, "LPIPS' linear weights")
             return [state[f"lin{k}.model.1.weight"] for k in range(5)]
-    raise Absent("LPIPS' linear weights not found: pip install torchmetrics")
+    raise Absent("weights not found: LPIPS' linear layers come with pip install torchmetrics")
 
 
 def find_backbone(given: Path | None) -> Path:
     """torchvision's AlexNet weights: ``given``, else $AHP_LPIPS_WEIGHTS, else torch's hub cache.
 
     Raises:
-        UserError: when a file that was named is not there, or not torchvision's.
+        UserError: for a named file that does not exist or is not torchvision's.
         Absent: when none is found.
     """
     from ahp_toolkit.core import hashing
@@ -56,25 +56,12 @@ def find_backbone(given: Path | None) -> Path:
         if named:
             raise UserError(f"{named}: no such file; expected torchvision's {BACKBONE}")
         raise Absent(
-            f"{BACKBONE} not found: give --lpips FILE, set AHP_LPIPS_WEIGHTS, or put it into torch's hub cache"
+            f"weights not found: give --lpips FILE or set AHP_LPIPS_WEIGHTS ({BACKBONE}), or put it into torch's hub "
+            "cache"
         )
     if not hashing.digest_file(path).startswith("7be5be79"):
         raise UserError(f"{path}: not torchvision's {BACKBONE}: its SHA-256 begins otherwise")
     return path
-
-
-def random_backbone() -> dict[str, Any]:
-    """A seeded random state dict of AlexNet's features, the same in every version of torch."""
-    import torch
-    import torchvision
-
-    rng = np.random.default_rng(2018)
-    state = torchvision.models.alexnet(weights=None).features.state_dict()
-    for name, value in state.items():
-        fan = float(np.prod(value.shape[1:])) or 1.0
-        drawn = rng.normal(0, np.sqrt(2 / fan), tuple(value.shape)) if value.ndim > 1 else np.zeros(tuple(value.shape))
-        state[name] = torch.from_numpy(np.asarray(drawn, np.float32))
-    return dict(state)
 
 
 class Lpips:
@@ -122,21 +109,12 @@ def open_lpips(context: Context) -> Lpips:
     """LPIPS with torchvision's AlexNet.
 
     Raises:
-        Absent: when weights are not found.
+        Absent: when weights or packages are not found.
     """
+    needs("torch", "torchvision")
     lins, path = linear_weights(), find_backbone(context.lpips)
     from ahp_toolkit.nets.torch_io import load_torch
 
     state = load_torch(path, f"torchvision's {BACKBONE}")
     features = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
     return Lpips(features, lins, context.device)
-
-
-@cache
-def open_random_lpips(context: Context) -> Lpips:
-    """The same form on a random backbone.
-
-    Raises:
-        Absent: when the linear weights are not found.
-    """
-    return Lpips(random_backbone(), linear_weights(), context.device)

@@ -1,14 +1,16 @@
-"""The ground truth of a split: its digest, its masks on the 256x256 crop, its pictures, and what slices are made of."""
+"""The ground truth of a split: its digest, masks and pictures on the 256x256 crop, and the facts of slices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.crops import SIDE, crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample
@@ -16,7 +18,8 @@ from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.splits import sample_pairs as pairs_of
 from ahp_toolkit.storage.splits import split_digest as split_digest
-from benchmark.metric import Bools
+from benchmark.grading.pictures import pixels_digest, read_picture
+from benchmark.metric import Bools, Bytes
 
 CHUNK = 256  # samples in memory at a time
 #: Height / width of the amodal box; the paper's figure 5 has almost half of all people in 1.5 to 3.5.
@@ -24,10 +27,10 @@ ASPECTS = (1.0, 1.5, 2.5, 3.5)
 
 
 def sample_pairs(split: Path) -> list[tuple[str, str]]:
-    """(sample_id, digest) of every sample of a split, as `core.splits.sample_pairs`.
+    """(sample_id, digest) of every sample of a split, as `storage.splits.sample_pairs`.
 
     Raises:
-        UserError: when there is no table, or one of other records, or it is empty or damaged.
+        UserError: when there is no table of samples, or it is empty or damaged.
     """
     if not any(split.glob("part-*.parquet")):
         raise UserError(f"{split}: expected a split with part-*.parquet, found none; give ROOT/splits/NAME of a build")
@@ -52,7 +55,7 @@ def crop_of(sample: Sample, which: str) -> Bools:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What slices and bootstraps need to know of one sample; ``aspect`` is height / width of the amodal box."""
+    """The facts of one sample for slices and intervals; ``aspect`` is height / width of the amodal box."""
 
     sample_id: str
     human_id: str
@@ -89,18 +92,52 @@ def slices(facts: list[Facts]) -> dict[str, Bools]:
 
 
 def picture_path(split: Path, sample_id: str, which: str) -> Path:
-    """Where a sample's ``occluded`` or ``recovered`` 256x256 crop lies."""
+    """The path of a sample's ``occluded`` or ``recovered`` 256x256 crop."""
     return split / "crops" / f"{file_stem(sample_id)}.{which}.png"
 
 
-def truth_pictures(split: Path) -> Mapping[str, str] | None:
-    """File name to sha256 of a split's true crops (``crops/digests.json``); empty without it, None without crops.
+@dataclass(frozen=True)
+class TrueCrops:
+    """The true pictures of a split: ``digests``, file name to sha256 of its pixels, as `materialize` wrote them."""
 
-    Raises:
-        UserError: when the digests cannot be read.
-    """
-    folder = split / "crops"
-    if not folder.is_dir():
-        return None
-    listed = folder / "digests.json"
-    return dict(files.read_json(listed)) if listed.exists() else {}
+    split: Path
+    digests: Mapping[str, str]
+
+    def digest(self, split_digest: str) -> str:
+        """The identity of what content is scored on: the split with the pixels of its true crops."""
+        return hashing.digest_value([split_digest, sorted(self.digests.items())])
+
+    def picture(self, sample_id: str) -> Bytes:
+        """A sample's recovered crop, uint8 [256, 256, 3].
+
+        Raises:
+            UserError: when it is missing, damaged, or not the picture that was materialized.
+        """
+        path = picture_path(self.split, sample_id, "recovered")
+        try:
+            pixels = read_picture(path)
+            if pixels_digest(pixels) != self.digests.get(path.name):
+                raise ValueError("its pixels are not those of digests.json")
+        except (OSError, ValueError) as e:
+            raise UserError(
+                f"{path}: the true picture of {sample_id} cannot be used ({e}); run ahp build materialize --what crops "
+                "again"
+            ) from e
+        return pixels
+
+    @cached_property
+    def inodes(self) -> frozenset[tuple[int, int]]:
+        """(device, inode) of every file of the crops, to know a hard link to one."""
+        return frozenset((f.stat().st_dev, f.stat().st_ino) for f in (self.split / "crops").iterdir())
+
+
+def true_digests(split: Path, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The identity of the truth by board: of the split, and where it has true crops, of the split with these."""
+    digest, crops = split_digest(pairs), true_crops(split)
+    return {"mask": digest, **({"content": crops.digest(digest)} if crops else {})}
+
+
+def true_crops(split: Path) -> TrueCrops | None:
+    """The true crops of a split; None where there are none, or none with digests."""
+    listed = split / "crops" / "digests.json"
+    return TrueCrops(split, dict(files.read_json(listed))) if listed.is_file() else None

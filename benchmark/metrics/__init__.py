@@ -1,1 +1,1 @@
-"""Metrics, one file each: ``METRIC`` (the class) and ``EXAMPLES`` (cases worked by hand)."""
+"""The metrics, one family a file: plug-ins of `benchmark.metric.METRICS`."""

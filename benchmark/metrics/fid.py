@@ -21,13 +21,12 @@ class Fid(Metric):
     bounds = (0.0, float("inf"))
     higher_is_better = False
     digits = 2
-    replicates = 50
     definition = (
         "Fréchet distance between the 2048-d features of pytorch-fid's Inception (pt_inception-2015-12-05, SHA-256 "
-        "6726825d…) of the recovered and of the true 256x256 crops, resized to 299x299 (bilinear, no "
-        "antialias). Biased "
-        "upwards for small sets: compare at the same n only. Interval: value ± 1.96 bootstrap standard deviations."
+        "6726825d…) of the recovered and of the true 256x256 crops, resized to 299x299 (bilinear, no antialias). "
+        "Biased upwards for small sets: compare at the same n only. Interval: jackknife by at most 20 groups of humans."
     )
+    examples = (GreyExample([80, 10, 33], [80, 10, 33], 0.0),)
 
     def __init__(self, extractor: Extractor) -> None:
         super().__init__()
@@ -49,11 +48,11 @@ class Fid(Metric):
         return frechet(*sides(rows)) if len(rows) > 1 else float("nan")
 
     def values(self, rows: Rows, weights: Floats) -> Floats:
-        """The distance of every replicate."""
+        """The distance under every row of weights."""
         return frechet_replicates(*sides(rows), weights=weights)
 
     def each(self, rows: Rows) -> Floats:
-        """A distance of sets has no figure of one sample: NaN."""
+        """NaN: a distance of sets has no figure of one sample."""
         return np.full(len(rows), np.nan)
 
 
@@ -63,5 +62,4 @@ def sides(rows: Rows) -> tuple[Rows, Rows]:
     return rows[:, :half], rows[:, half:]
 
 
-METRIC = Fid
-EXAMPLES = (GreyExample([80, 10, 33], [80, 10, 33], 0.0),)
+METRICS = (Fid,)

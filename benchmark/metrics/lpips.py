@@ -8,11 +8,6 @@ from benchmark.features.context import Context
 from benchmark.features.perceptual import Lpips, open_lpips
 from benchmark.metric import GreyExample, PictureBatch, Ratio, Rows, mean_rows
 
-FORM = (
-    "Mean over samples of the LPIPS distance (Zhang et al., CVPR 2018, version 0.1) between the recovered and the true "
-    "256x256 crop"
-)
-
 
 class LpipsAlex(Ratio):
     """LPIPS with AlexNet."""
@@ -22,7 +17,11 @@ class LpipsAlex(Ratio):
     unit = "ratio"
     bounds = (0.0, float("inf"))
     higher_is_better = False
-    definition = f"{FORM}, torchvision's AlexNet and the published linear weights."
+    definition = (
+        "Mean over samples of the LPIPS distance (Zhang et al., CVPR 2018, version 0.1) between the recovered and the "
+        "true 256x256 crop, torchvision's AlexNet and the published linear weights."
+    )
+    examples = (GreyExample([80, 10], [80, 10], 0.0),)
 
     def __init__(self, network: Lpips) -> None:
         super().__init__()
@@ -30,7 +29,7 @@ class LpipsAlex(Ratio):
 
     @classmethod
     def open(cls, context: Context) -> Self:
-        """With weights found by ``context``."""
+        """With the weights that ``context`` finds."""
         return cls(open_lpips(context))
 
     def rows_of(self, batch: PictureBatch) -> Rows:
@@ -38,5 +37,4 @@ class LpipsAlex(Ratio):
         return mean_rows(self._network(batch.images, batch.truth))
 
 
-METRIC = LpipsAlex
-EXAMPLES = (GreyExample([80, 10], [80, 10], 0.0),)
+METRICS = (LpipsAlex,)

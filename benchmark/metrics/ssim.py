@@ -34,12 +34,12 @@ class Ssim(Ratio):
     bounds = (-1.0, 1.0)
     higher_is_better = True
     definition = (
-        "Mean over samples of SSIM (Wang et al., 2004) between the recovered and the true picture: Gaussian "
-        "window 11x11 "
-        "with sigma 1.5, K1 = 0.01, K2 = 0.03, values in [0, 1], each RGB channel by itself, averaged over "
-        "channels and "
-        "over the pixels of the 256x256 crop whose window lies inside."
+        "Mean over samples of SSIM (Wang et al., 2004) between the recovered and the true picture: Gaussian window "
+        "11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, values in [0, 1], each RGB channel by itself, averaged over "
+        "channels and over the pixels of the 256x256 crop whose window lies inside."
     )
+    # uniform pictures have no variance: (2 * .4 * .2 + C1) / (.4² + .2² + C1)
+    examples = (GreyExample([102], [51], 0.1601 / 0.2001), GreyExample([80], [80], 1.0))
 
     def rows_of(self, batch: PictureBatch) -> Rows:
         """(SSIM, 1) of each sample."""
@@ -47,6 +47,4 @@ class Ssim(Ratio):
         return mean_rows(np.array([ssim(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs]))
 
 
-METRIC = Ssim
-# uniform pictures have no variance: (2 * .4 * .2 + C1) / (.4² + .2² + C1)
-EXAMPLES = (GreyExample([102], [51], 0.1601 / 0.2001), GreyExample([80], [80], 1.0))
+METRICS = (Ssim,)

@@ -10,8 +10,7 @@ from scipy import linalg
 
 from ahp_toolkit.core.errors import UserError
 from benchmark.features import frechet as f
-from benchmark.features.context import Context
-from benchmark.features.inception import find_weights, inception_network, open_random_conv
+from benchmark.features.inception import find_weights, inception_network
 from benchmark.metric import Absent
 
 
@@ -90,13 +89,6 @@ def test_weights_are_checked(tmp_path, monkeypatch) -> None:  # type: ignore[no-
     monkeypatch.setenv("AHP_INCEPTION_WEIGHTS", str(tmp_path / "nowhere.pth"))
     with pytest.raises(UserError, match="no such file"):
         find_weights(None)
-
-
-def test_random_conv_is_the_same_everywhere() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
-    a = open_random_conv(Context())(pictures)
-    assert a.shape == (20, 256)
-    assert np.allclose(a[:5], open_random_conv(Context())(pictures[:5]), atol=1e-5)
 
 
 def test_fid_equals_pytorch_fid(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

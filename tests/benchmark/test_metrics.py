@@ -9,24 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from benchmark.features.context import Context
 from benchmark.features.counts import areas, pair_areas
 from benchmark.features.inception import Extractor
-from benchmark.metric import METRICS, Absent, MaskBatch, MaskExample, Metric, PictureBatch
+from benchmark.metric import METRICS, MaskBatch, MaskExample, PictureBatch
+from tests.benchmark.networks import backbone, ready
 
 NAMES = METRICS.names()
-WEIGHTED = {"fid": "fd_random_conv", "kid": "kd_random_conv", "lpips": "lpips_random"}
-MASKS = [n for n in NAMES if METRICS.get(n).METRIC.board == "mask"]
-
-
-def ready(name: str, tmp_path) -> Metric:  # type: ignore[no-untyped-def]
-    """The metric, on its stand-in's network where it needs weights that are not here."""
-    cls = METRICS.get(name).METRIC
-    try:
-        return cls.open(Context())
-    except Absent:
-        stand_in = METRICS.get(WEIGHTED[name]).METRIC.open(Context())
-        return cls(stand_in._network if name == "lpips" else stand_in.extractor)
+MASKS = [n for n in NAMES if METRICS.get(n).board == "mask"]
 
 
 def masks(seed: int, n: int = 6, side: int = 40) -> MaskBatch:
@@ -63,17 +52,16 @@ def perfect(batch):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_states_its_facts(name: str) -> None:
-    cls = METRICS.get(name).METRIC
+    cls = METRICS.get(name)
     assert cls.name == name and cls.board in ("mask", "content")
     assert cls.bounds[0] < cls.bounds[1] and len(cls.definition) > 40 and "  " not in cls.definition
-    assert METRICS.get(name).EXAMPLES
-    assert not cls.stands_for or cls.stands_for in NAMES
+    assert METRICS.get(name).examples
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_examples_hold(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    for example in METRICS.get(name).EXAMPLES:
-        metric = ready(name, tmp_path)
+def test_examples_hold(name: str) -> None:
+    for example in METRICS.get(name).examples:
+        metric = ready(name)
         metric.update(example.batch())
         assert metric.compute() == pytest.approx(example.value, abs=1e-6)
         if isinstance(example, MaskExample):
@@ -81,19 +69,19 @@ def test_examples_hold(name: str, tmp_path) -> None:  # type: ignore[no-untyped-
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_perfect_is_the_bound(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    metric = ready(name, tmp_path)
+def test_perfect_is_the_bound(name: str) -> None:
+    metric = ready(name)
     metric.update(perfect(batch_of(name, 3)))
-    if name.startswith(("kid", "kd_")):
+    if name == "kid":
         assert metric.compute() <= metric.best()
     else:
         assert metric.compute() == pytest.approx(metric.best(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_merge_order_and_bounds(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_merge_order_and_bounds(name: str) -> None:
     first, second = batch_of(name, 1), batch_of(name, 2)
-    whole, half, other = (ready(name, tmp_path) for _ in range(3))
+    whole, half, other = (ready(name) for _ in range(3))
     whole.update(first)
     whole.update(second)
     half.update(second)
@@ -105,10 +93,10 @@ def test_merge_order_and_bounds(name: str, tmp_path) -> None:  # type: ignore[no
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_are_repetition(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    if name.startswith(("kid", "kd_")):
+def test_weights_are_repetition(name: str) -> None:
+    if name == "kid":
         pytest.skip("a copy of a sample is not paired with itself: tested in test_frechet")
-    metric = ready(name, tmp_path)
+    metric = ready(name)
     metric.update(batch_of(name, 5))
     w = np.array([2.0, 0, 1, 1, 0, 3])
     repeated = metric.value(np.repeat(metric.rows, w.astype(int), axis=0))
@@ -132,7 +120,7 @@ def test_iou_against_pycocotools(seed: int) -> None:
         ("iou_invisible", b.amodal & ~b.modal, b.true_amodal & ~b.true_modal),
         ("iou_invisible_gtvis", b.amodal & ~b.true_modal, b.true_amodal & ~b.true_modal),
     ):
-        metric = METRICS.get(name).METRIC()
+        metric = METRICS.get(name)()
         metric.update(b)
         expected = [coco_iou(x, y) for x, y in zip(p, g, strict=True)]
         assert metric.each(metric.rows) == pytest.approx(expected)
@@ -149,7 +137,7 @@ def test_global_iou_against_torchmetrics() -> None:
         ("iou_modal_global", b.modal, b.true_modal),
         ("iou_invisible_global", b.amodal & ~b.true_modal, b.true_amodal & ~b.true_modal),
     ):
-        metric = METRICS.get(name).METRIC()
+        metric = METRICS.get(name)()
         metric.update(b)
         theirs = BinaryJaccardIndex()(torch.from_numpy(p.astype(np.int64)), torch.from_numpy(g.astype(np.int64)))
         assert metric.compute() == pytest.approx(float(theirs))
@@ -160,7 +148,7 @@ def test_l1_against_numpy() -> None:
     p, g = b.amodal.astype(float), b.true_amodal.astype(float)
     relative = [np.abs(x - y).sum() / max(1, y.sum()) for x, y in zip(p, g, strict=True)]
     for name, expected in (("l1_mask", np.mean(relative)), ("l1_mask_pixel", np.abs(p - g).mean())):
-        metric = METRICS.get(name).METRIC()
+        metric = METRICS.get(name)()
         metric.update(b)
         assert metric.compute() == pytest.approx(expected)
 
@@ -168,7 +156,7 @@ def test_l1_against_numpy() -> None:
 def test_boundary_region_against_scipy() -> None:
     from scipy.ndimage import binary_erosion
 
-    from benchmark.metrics.boundary_iou import boundary
+    from benchmark.metrics.boundary import boundary
 
     rng = np.random.default_rng(0)
     found = np.zeros((3, 256, 256), bool)
@@ -204,7 +192,7 @@ def test_pictures_against_skimage_and_torchmetrics() -> None:
     b = pictures(7)
     ours = {}
     for name in ("ssim", "psnr", "l1_image", "l1_invisible"):
-        metric = METRICS.get(name).METRIC()
+        metric = METRICS.get(name)()
         metric.update(b)
         ours[name] = metric.compute()
     a, t = (x.astype(np.float64) / 255 for x in (b.images, b.truth))
@@ -225,9 +213,9 @@ def test_lpips_against_torchmetrics() -> None:
     import torch
     from torchmetrics.functional.image.lpips import _LPIPS
 
-    from benchmark.features.perceptual import Lpips, linear_weights, random_backbone
+    from benchmark.features.perceptual import Lpips, linear_weights
 
-    b, state = pictures(8, n=3), random_backbone()
+    b, state = pictures(8, n=3), backbone()
     theirs = _LPIPS(pretrained=True, net="alex", pnet_rand=True)
     flat = {k: v for s in theirs.net.children() for k, v in s.named_parameters()}
     with torch.no_grad():

@@ -10,7 +10,9 @@ from ahp_toolkit.core import hashing
 from ahp_toolkit.core.crops import square_around
 from ahp_toolkit.core.masks import Box, Mask, encode
 from ahp_toolkit.core.records import Given, ImageRef, Placement, Prediction, Sample
+from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.storage import files, images, parquet
+from benchmark.grading.pictures import pixels_digest
 from benchmark.grading.truth import crop_of, picture_path, sample_pairs, split_digest
 
 SIZE = 200
@@ -54,6 +56,8 @@ def make_split(folder: Path, humans: int = 12, each: int = 3, pictures: bool = F
             truth, occluded = paint(s)
             images.write_png(picture_path(folder, s.sample_id, "recovered"), truth)
             images.write_png(picture_path(folder, s.sample_id, "occluded"), occluded)
+        digests = {f"{file_stem(s.sample_id)}.recovered.png": pixels_digest(paint(s)[0]) for s in made}
+        files.write_json(folder / "crops" / "digests.json", digests)
     return made
 
 

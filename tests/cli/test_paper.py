@@ -17,6 +17,7 @@ from ahp_toolkit.core.crops import crop_mask, square_around
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Given, Prediction, Sample, Score
+from ahp_toolkit.report.tables import Column
 from ahp_toolkit.storage import files, parquet
 from baselines.base import MODELS
 from baselines.training import train as training
@@ -85,46 +86,49 @@ def test_tables_are_filled_once_and_written_beside_the_papers(root: Path, monkey
     monkeypatch.setattr("benchmark.grading.score.score", refuse)
     said.clear()
     again = paper_tables.fill(setup, tables, root / "paper" / "scores", Context(), said.append)
-    assert all(s.endswith("stands already") for s in said)
+    assert all(s.endswith("up to date") for s in said)
     assert again == made
 
-    page = paper_page.write(root, root / "paper", [paper_page.shown(setup, t, made) for t in tables])
+    page = paper_page.write(root, root / "paper", [paper_page.filled(setup, t, made) for t in tables])
     html = page.read_text()
     assert "77.5" in html and "18.04" in html and "1 steps in place of the recipe" in html
     text = (root / "paper" / "table_5.md").read_text()
-    assert "FID (paper)" in text and "fd_random_conv" in text and "FID was not computed" in text
-    assert "| FID" in text and "fid " not in text.splitlines()[2]
+    assert "FID (paper)" in text and "absent: weights not found" in text
     rows = list(csv.DictReader((root / "paper" / "table_4.csv").open()))
     assert len(rows) == 2 * 3
     amodal = next(r for r in rows if r["row"] == "1 base" and r["metric"] == "iou_amodal")
     scores = made[4, "1 base"].scores[0]
     assert float(amodal["value"]) == scores["iou_amodal"].value and amodal["unit"] == "ratio"
-    assert amodal["paper_value"] == "0.840" and "| 84.0 |" in (root / "paper" / "table_4.md").read_text()
+    assert amodal["paper_value"] == "0.840" and "84.0 |" in (root / "paper" / "table_4.md").read_text()
     assert "Order: " in (root / "paper" / "table_4.md").read_text()
     assert runs.seconds_per_step(tables[0].rows[0].jobs[0])[1] == "a run"
-    assert {c.known_by for c in paper_tables.costs(setup, tables)} == {"stands already"}
+    assert {c.known_by for c in paper_tables.costs(setup, tables)} == {"up to date"}
 
 
 def _score(metric: str, value: float, n: int = 8) -> Score:
     return Score("any", "m", metric, "all", value, "ratio", True, value - 0.01, value + 0.01, n, 8 - n, "r", "d" * 64)
 
 
-def _cells(seeds: tuple[tuple[float, int], ...]) -> paper_page.Shown:
+def _cells(seeds: tuple[tuple[float, int], ...]) -> paper_page.Filled:
     """Table 2's last row alone, with (value, n) of iou_amodal of each seed."""
     setup = Setup(Path("x"), seeds=len(seeds))
     table = replace(paper_tables.plan(setup, (2,))[0], rows=paper_tables.plan(setup, (2,))[0].rows[-1:])
     scores = tuple({m: _score(m, v, n) for m, _ in table.columns} for v, n in seeds)
     folders = tuple(Path(f"r{k}") for k in range(len(seeds)))
-    return paper_page.shown(setup, table, {(2, table.rows[0].name): paper_tables.Measured(scores, folders)})
+    return paper_page.filled(setup, table, {(2, table.rows[0].name): paper_tables.Measured(scores, folders)})
+
+
+def _shown(table: paper_page.Filled) -> str:
+    return table.table.markdown().splitlines()[2].split(" | ")[3]
 
 
 def test_cells_say_what_they_hold():
     one, two = _cells(((0.846, 7),)), _cells(((0.846, 8), (0.85, 6)))
-    assert one.rows[0][3] == "84.6 [83.6, 85.6, 7 of 8]" and "In brackets: bootstrap 95 %" in one.notes[0]
-    assert two.rows[0][3] == "84.8 ± 0.3 [6 to 8 of 8]"
-    assert "Mean ± standard deviation over 2 seeds" in two.notes[0] and "bootstrap" not in two.notes[0]
+    assert _shown(one) == "84.6 [83.6, 85.6, 7 of 8]" and "In brackets: 95 % interval" in one.table.notes[0]
+    assert _shown(two) == "84.8 ± 0.3 [6 to 8 of 8]"
+    assert "Mean ± standard deviation over 2 seeds" in two.table.notes[0] and "interval" not in two.table.notes[0]
     whole = _cells(((0.846, 8), (0.85, 8)))
-    assert whole.rows[0][3] == "84.8 ± 0.3"
+    assert _shown(whole) == "84.8 ± 0.3"
     amodal = [r for r in whole.records if r["metric"] == "iou_amodal"]
     assert [(r["value"], r["paper_value"], r["unit"]) for r in amodal] == [(v, "0.846", "ratio") for v in (0.846, 0.85)]
 
@@ -136,10 +140,12 @@ def test_of_the_test_split_tables_4_to_6_say_that_the_paper_has_none(number: int
         (table,) = paper_tables.plan(setup, (number,))
         found = {m: _score(m, 0.5) for m, _ in table.columns}
         made = {(number, r.name): paper_tables.Measured((found,), (Path("r"),)) for r in table.rows}
-        page = paper_page.shown(setup, table, made)
-        assert any("synthesized validation images alone" in n for n in page.notes) == (split == "test" and number > 3)
+        page = paper_page.filled(setup, table, made)
+        assert any("synthesized validation images alone" in n for n in page.table.notes) == (
+            split == "test" and number > 3
+        )
         if number == 6:  # the text's "about" stands in tables, the CSV has a number
-            assert "about 14.6" in page.rows[4]
+            assert "about 14.6" in page.table.rows[4]
             assert next(r["paper_value"] for r in page.records if r["row"] == table.rows[4].name) == "14.6"
 
 
@@ -232,5 +238,8 @@ def test_a_run_with_other_training_options_is_no_row(root: Path, tmp_path: Path,
 
 
 def test_a_figure_that_is_none_for_one_seed_is_shown_as_none() -> None:
-    found = [Score("content", "m", "fid", "all", v, "", False, v, v, 4, 0, "r", "d") for v in (float("nan"), 3.0)]
-    assert paper_page._cell("fid", found) == "– ± –"
+    found = tuple(
+        {"fid": Score("content", "m", "fid", "all", v, "", False, v, v, 4, 0, "r", "d")} for v in (float("nan"), 3.0)
+    )
+    cell = paper_page._cell(Column("fid"), paper_tables.Measured(found, ()), "fid")
+    assert cell.shown == "– ± –"

@@ -74,7 +74,7 @@ def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) ->
         device = "cpu" if setup.device == "auto" else setup.device
         context = Context(files["inception"], files["lpips"], out / "cache", device)
         made = fill(setup, wanted, out / "scores", context, _say)
-        pages = [paper_page.shown(setup, t, made) for t in wanted]
+        pages = [paper_page.filled(setup, t, made) for t in wanted]
         if 1 in tables:
             pages.insert(0, paper_page.table_1(root))
         page = paper_page.write(root, out, pages)

@@ -5,8 +5,6 @@ Markdown and HTML print per cent and the paper's figures as printed; the CSV hol
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,82 +15,77 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from ahp_toolkit.cli.bench.paper_tables import TITLES, Measured, Setup, Table
+from ahp_toolkit.cli.bench.paper_tables import TITLES, Measured, Row, Setup, Table
 from ahp_toolkit.core import text
 from ahp_toolkit.core.records import Score
+from ahp_toolkit.report import tables as printer
+from ahp_toolkit.report.tables import Cell, Column
 from ahp_toolkit.storage import files
 
 SAMPLE = "sample world: procedural people; nothing here is a result on people."
 PAPER = "Zhou et al., CVPR 2021"
+_PAPER = "(paper)"  # in the heading of the paper's columns, which the page shades
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A table as text: headings, rows of as many cells, notes; ``records`` are the CSV's rows."""
+class Filled:
+    """A table for people, with its notes, and the records of its CSV."""
 
     number: int
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-    records: tuple[Mapping[str, Any], ...]
+    table: printer.Table
+    records: Sequence[Mapping[str, Any]]
 
-    @property
-    def title(self) -> str:
-        """The heading."""
-        return f"Table {self.number}. {TITLES[self.number]}"
+    def csv(self) -> str:
+        """One line a row, metric and seed."""
+        names = list(dict.fromkeys(k for r in self.records for k in r))
+        return printer.from_records(self.records, [Column(n) for n in names]).csv()
 
 
-def metric_of(name: str, measured: Sequence[Measured]) -> str:
-    """The metric that fills a column: ``name``, or what stands in where it could not be computed for every row."""
-    from benchmark.metric import METRICS
-
-    def everywhere(metric: str) -> bool:
-        return all(metric in scores for m in measured for scores in m.scores)
-
-    stand_ins = [n for n in METRICS.names() if METRICS.get(n).METRIC.stands_for == name]
-    return next((n for n in stand_ins if everywhere(n)), name) if not everywhere(name) else name
-
-
-def shown(setup: Setup, table: Table, made: Mapping[tuple[int, str], Measured]) -> Shown:
+def filled(setup: Setup, table: Table, made: Mapping[tuple[int, str], Measured]) -> Filled:
     """One table that was filled by training."""
-    from benchmark.boards.tables import label
+    from benchmark.boards.tables import column
     from benchmark.metric import METRICS
 
     measured = [made[table.number, row.name] for row in table.rows]
-    names = [(metric_of(ours, measured), theirs) for ours, theirs in table.columns]
-    heads, rows, records = ["row"], [[row.name] for row in table.rows], list[dict[str, Any]]()
-    for metric, theirs in names:
-        heads.append(f"{label(METRICS.get(metric).METRIC)} (measured)")
-        heads += [f"{theirs} (paper)"] if theirs else []
+    columns = [Column("row", number=False)]
+    rows: list[list[Any]] = [[row.name] for row in table.rows]
+    records = list[dict[str, Any]]()
+    for metric, theirs in table.columns:
+        own = column(METRICS.get(metric))
+        columns.append(Column(metric, f"{own.title} (measured)", own.unit, digits=own.digits, scale=own.scale))
+        columns += [Column(theirs, f"{theirs} {_PAPER}", hint=_PAPER)] if theirs else []
         for row, m, cells in zip(table.rows, measured, rows, strict=True):
-            cells.append(_cell(metric, [s.get(metric) for s in m.scores]))
+            cells.append(_cell(own, m, metric))
             cells += [row.paper[theirs]] if theirs else []
-            records += _records(table, row.name, metric, m, row.paper.get(theirs, ""), theirs)
-    notes = [_how(setup, measured), *(_order(table, measured, metric, theirs) for metric, theirs in names if theirs)]
-    notes += [f"{m}: {METRICS.get(m).METRIC.definition}" for m, _ in names]
-    if any(ours != metric for (ours, _), (metric, _) in zip(table.columns, names, strict=True)):
-        notes.append("FID was not computed: Inception's weights were not found; the column is called by what it is.")
+            records += _records(table, row, metric, m, theirs)
+    notes = [_how(setup, measured)]
+    notes += [_order(table, measured, metric, theirs) for metric, theirs in table.columns if theirs]
+    notes += [f"{m}: {METRICS.get(m).definition}" for m, _ in table.columns]
     if setup.split == "test" and table.number in (4, 5, 6):
         notes.append("The paper gives this table on its synthesized validation images alone: it has none on real ones.")
     if table.number == 4:
-        notes.append("Without a modal branch a row has no modal mask of its own (–); the paper prints its input's.")
-    return Shown(table.number, tuple(heads), tuple(map(tuple, rows)), tuple(notes), tuple(records))
+        notes.append("Without a modal branch a row has no modal mask of its own; the paper prints its input's.")
+    return Filled(table.number, printer.Table(columns, rows, _title(table.number), notes), records)
 
 
-def _cell(metric: str, scores: Sequence[Score | None]) -> str:
+def _title(number: int) -> str:
+    return f"Table {number}. {TITLES[number]}"
+
+
+def _cell(column: Column, measured: Measured, metric: str) -> Cell:
     """One seed: value and interval; several: mean and standard deviation; n of N where samples are missing."""
-    from benchmark.metric import METRICS
-
-    cls = METRICS.get(metric).METRIC
-    known = [s for s in scores if s is not None]
+    scores = measured.scores
+    known = [s[metric] for s in scores if metric in s]
     if not known:
-        return "–"
+        reason = next((a[metric] for a in measured.absent if metric in a), "no figure")
+        return Cell(None, f"absent: {reason.partition(':')[0]}")
     values = [s.value for s in known]
-    spread = f" ± {cls.shown(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
-    inside = [cls.shown(v) for s in known for v in (s.low, s.high) if len(scores) == 1 and v == v]
-    inside += [f"{len(known)} of {len(scores)} seeds"] if len(known) < len(scores) else []
-    inside += [_n_of(known)] if any(s.n_missing for s in known) else []
-    return f"{cls.shown(mean(values))}{spread}" + (f" [{', '.join(inside)}]" if inside else "")
+    notes = [f"{len(known)} of {len(scores)} seeds"] if len(known) < len(scores) else []
+    notes += [_n_of(known)] if any(s.n_missing for s in known) else []
+    if len(scores) == 1:
+        return Cell(values[0], low=known[0].low, high=known[0].high, note=", ".join(notes))
+    spread = f" ± {column.show(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+    return Cell(mean(values), f"{column.show(mean(values))}{spread}", note=", ".join(notes))
 
 
 def _n_of(scores: Sequence[Score]) -> str:
@@ -101,18 +94,20 @@ def _n_of(scores: Sequence[Score]) -> str:
     return f"{least}{f' to {most}' if most > least else ''} of {scores[0].n + scores[0].n_missing}"
 
 
-def _records(table: Table, row: str, metric: str, m: Measured, paper: str, theirs: str) -> list[dict[str, Any]]:
+def _records(table: Table, row: Row, metric: str, measured: Measured, theirs: str) -> list[dict[str, Any]]:
     from benchmark.boards.reported import figure
     from benchmark.metric import METRICS
 
-    out = []
-    for seed, (scores, folder) in enumerate(zip(m.scores, m.folders, strict=True)):
+    out, cls = [], METRICS.get(metric)
+    printed = row.paper.get(theirs, "")
+    for seed, (scores, folder) in enumerate(zip(measured.scores, measured.folders, strict=True)):
         s = scores.get(metric)
-        got = {"value": s.value, "low": s.low, "high": s.high, "n": s.n, "n_missing": s.n_missing} if s else {}
-        cls = METRICS.get(metric).METRIC
-        about = {"table": table.number, "row": row, "seed": seed, "metric": metric, "unit": cls.stored_unit()}
-        printed = figure(paper, cls.scale) if paper else ""
-        out.append(about | got | {"paper_metric": theirs, "paper_value": printed, "run_id": folder.name})
+        out.append({
+            "table": table.number, "row": row.name, "seed": seed, "metric": metric, "unit": cls.stored_unit(),
+            "value": s.value if s else None, "low": s.low if s else None, "high": s.high if s else None,
+            "n": s.n if s else None, "n_missing": s.n_missing if s else None, "paper_metric": theirs,
+            "paper_value": figure(printed, cls.scale) if printed else "", "run_id": folder.name,
+        })  # fmt: skip
     return out
 
 
@@ -120,7 +115,7 @@ def _how(setup: Setup, measured: Sequence[Measured]) -> str:
     some = next(s for m in measured for scores in m.scores for s in scores.values())
     steps = f", {setup.steps} steps in place of the recipe's" if setup.steps else ""
     fed = f"; content fed by {'the true masks' if setup.fed == 'truth' else 'stage 1 of the paper'}"
-    cells = "In brackets: bootstrap 95 %, by human; n of N where samples are missing."
+    cells = "In brackets: 95 % interval, by human; n of N where samples are missing."
     if setup.seeds > 1:
         cells = f"Mean ± standard deviation over {setup.seeds} seeds; in brackets: n of N where samples are missing."
     return (
@@ -132,7 +127,7 @@ def _how(setup: Setup, measured: Sequence[Measured]) -> str:
 
 
 def _order(table: Table, measured: Sequence[Measured], metric: str, theirs: str) -> str:
-    """How many pairs of rows stand as in the paper."""
+    """How many pairs of rows have the order of the paper's."""
     from benchmark.boards.reported import figure
 
     pairs = []
@@ -142,69 +137,47 @@ def _order(table: Table, measured: Sequence[Measured], metric: str, theirs: str)
             pairs.append((mean(values), float(figure(row.paper[theirs]))))
     both = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in combinations(pairs, 2) if a[1] != b[1]]
     same = sum(v > 0 for v in both)
-    return f"Order: {same} of {len(both)} pairs of rows stand by {metric} as they do by the paper's {theirs}."
+    return f"Order: {same} of {len(both)} pairs of rows are ordered by {metric} as by the paper's {theirs}."
 
 
-def table_1(root: Path) -> Shown:
+def table_1(root: Path) -> Filled:
     """Table 1 from the build's own statistics."""
     from ahp_toolkit.report.statistics import people
     from ahp_toolkit.report.statistics import table_1 as counted
     from ahp_toolkit.storage.build_folder import Build
 
     build = Build(root)
-    frame = counted(build, people(build))
-    heads = ("source", "humans", "preserved", "ratio", "humans (paper)", "preserved (paper)", "ratio (paper)")
-    columns = ("source", "count", "preserved", "ratio", "paper_count", "paper_preserved", "paper_ratio")
-    records = frame[["kind", *columns]].to_dict("records")
-    rows = tuple(tuple(_figure(c, r[c]) for c in columns) for r in records)
-    notes: tuple[str, ...] = (
-        "The paper's 23.9 % of COCO + VOC + LIP is computed from its counts; it prints 22.1 %, a slip.",
-    )
+    names = ["kind", "source", "count", "preserved", "ratio", "paper_count", "paper_preserved", "paper_ratio"]
+    frame = counted(build, people(build))[names]
+    records = [{str(k): v for k, v in r.items()} for r in frame.to_dict("records")]
+    columns = [Column("source", number=False)]
+    for suffix, prefix in (("", ""), (f" {_PAPER}", "paper_")):
+        columns += [
+            Column(f"{prefix}count", f"humans{suffix}", hint=suffix.strip(), digits=0),
+            Column(f"{prefix}preserved", f"preserved{suffix}", hint=suffix.strip(), digits=0),
+            Column(f"{prefix}ratio", f"ratio{suffix}", "%", digits=2, scale=100, hint=suffix.strip()),
+        ]
+    notes = ["The paper's 23.9 % of COCO + VOC + LIP is computed from its counts; it prints 22.1 %, a slip."]
     if build.provisional:
-        notes = ("Provisional: decided by rule, not by people.", *notes)
-    return Shown(1, heads, rows, notes, tuple({"table": 1, **{str(k): v for k, v in r.items()}} for r in records))
+        notes.insert(0, "Provisional: decided by rule, not by people.")
+    table = printer.from_records(records, columns, _title(1))
+    table = printer.Table(table.columns, table.rows, table.title, notes)
+    return Filled(1, table, [{"table": 1, **r} for r in records])
 
 
-def _figure(column: str, value: Any) -> str:
-    if value is None or value != value:
-        return "–"
-    if column == "source":
-        return str(value)
-    return f"{100 * value:.2f} %" if "ratio" in column else f"{int(value):,}"
-
-
-# --- files --------------------------------------------------------------------------------------------------------
-
-
-def write(root: Path, out: Path, tables: Sequence[Shown]) -> Path:
+def write(root: Path, out: Path, made: Sequence[Filled]) -> Path:
     """Write ``table_N.md`` and ``table_N.csv`` of each table and ``index.html`` of all; returns the page."""
     warning = SAMPLE if (root / "world" / "world.json").exists() else ""
-    for table in tables:
-        for suffix, said in (("md", markdown(table, warning)), ("csv", to_csv(table))):
-            with files.atomic(out / f"table_{table.number}.{suffix}") as f:
-                f.write(said.encode())
-    env = Environment(loader=PackageLoader("ahp_toolkit", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    with files.atomic(out / "index.html") as f:
-        f.write(env.get_template("paper.html").render(tables=tables, warning=warning).encode())
+    for one in made:
+        files.write_bytes(out / f"table_{one.number}.md", markdown(one.table, warning).encode())
+        files.write_bytes(out / f"table_{one.number}.csv", one.csv().encode())
+    env = Environment(loader=PackageLoader("ahp_toolkit.cli", "bench"), autoescape=True, trim_blocks=True)
+    page = env.get_template("paper.html").render(made=made, warning=warning)
+    files.write_bytes(out / "index.html", page.encode())
     return out / "index.html"
 
 
-def markdown(table: Shown, warning: str = "") -> str:
+def markdown(table: printer.Table, warning: str = "") -> str:
     """One table with its notes."""
-    lines = [f"# {text.markdown(table.title)}", "", *([f"**{warning}**", ""] if warning else [])]
-    lines += [_line(table.heads), _line(["---"] * len(table.heads)), *map(_line, table.rows), ""]
-    return "\n".join([*lines, *(f"- {text.markdown(n)}" for n in table.notes)]) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(text.markdown, cells)) + " |"
-
-
-def to_csv(table: Shown) -> str:
-    """One line a row, metric and seed."""
-    out = io.StringIO()
-    names = list(dict.fromkeys(k for r in table.records for k in r))
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None or v != v else text.to_cell(v) for k, v in r.items()} for r in table.records)
-    return out.getvalue()
+    parts = [f"# {text.markdown(table.title)}", *([f"**{warning}**"] if warning else []), table.markdown().rstrip("\n")]
+    return "\n\n".join([*parts, "\n".join(f"- {text.markdown(n)}" for n in table.notes)]) + "\n"

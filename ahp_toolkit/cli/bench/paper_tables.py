@@ -1,8 +1,7 @@
 """The paper's Tables 2 to 6 as plans: which run fills which row, what it costs, and what was measured.
 
 A job that several rows share (Table 4's last row is Table 2's, Table 6 repeats rows of Table 5) is trained once. The
-paper's figures stand beside ours, never mixed with them; a column is called by the metric that was computed, so that
-without Inception's weights there is no FID of ours.
+paper's figures are in columns of their own. Without Inception's weights the cells of FID say so.
 """
 
 from __future__ import annotations
@@ -188,7 +187,7 @@ def costs(setup: Setup, tables: Sequence[Table], timing: Path | None = None) -> 
     for job, rows in unique(setup, tables):
         total = job.resolved().steps[job.task]
         left = 0 if runs.finished(job) else max(0, total - runs.steps_done(job))
-        seconds, known_by = runs.seconds_per_step(job, timing) if left else (None, "stands already")
+        seconds, known_by = runs.seconds_per_step(job, timing) if left else (None, "up to date")
         yield Cost(job, tuple(rows), left, seconds, known_by)
 
 
@@ -197,10 +196,11 @@ def costs(setup: Setup, tables: Sequence[Table], timing: Path | None = None) -> 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one row came to: the scored figures of each seed by metric, and the folders they stand in."""
+    """The results of one row, by seed: scored figures by metric, folders, and reasons of metrics without a figure."""
 
     scores: tuple[Mapping[str, Score], ...]
     folders: tuple[Path, ...]
+    absent: tuple[Mapping[str, str], ...] = ()
 
 
 def fill(
@@ -210,7 +210,7 @@ def fill(
     if not tables:
         return {}
     split = runs.write_crops(setup.root, setup.split, max(1, setup.workers))
-    done: dict[str, tuple[Mapping[str, Score], Path]] = {}
+    done: dict[str, Path] = {}
     made: dict[tuple[int, str], Measured] = {}
     for table in tables:
         for row in table.rows:
@@ -218,20 +218,20 @@ def fill(
                 key = str(runs.identity(job))
                 if key not in done:
                     done[key] = _one(setup, job, split, boards, context, say)
-            found = [done[str(runs.identity(job))] for job in row.jobs]
-            made[table.number, row.name] = Measured(tuple(s for s, _ in found), tuple(f for _, f in found))
+            folders = tuple(done[str(runs.identity(job))] for job in row.jobs)
+            found = tuple(map(runs.scores_of, folders))
+            made[table.number, row.name] = Measured(found, folders, tuple(map(runs.absent_of, folders)))
     return made
 
 
-def _one(
-    setup: Setup, job: Training, split: Path, boards: Path, context: Context, say: Say
-) -> tuple[Mapping[str, Score], Path]:
+def _one(setup: Setup, job: Training, split: Path, boards: Path, context: Context, say: Say) -> Path:
+    """The scored folder of one run."""
     feeder = None
     if job.task == "content" and setup.fed == "cascade":
         feeder, _ = runs.train_once(setup.job(OURS, "mask", {}, job.seed))
     run, trained = runs.train_once(job)
     predictions, predicted = runs.predict_once(run, split, feeder, job.device)
     folder, scored = runs.score_once(predictions, split, boards, context)
-    words = [w for w, new in (("trained", trained), ("predicted", predicted), ("scored", scored)) if new]
-    say(f"{run.name}: {', '.join(words) or 'stands already'}")
-    return runs.scores_of(folder), folder
+    done = [step for step, new in (("trained", trained), ("predicted", predicted), ("scored", scored)) if new]
+    say(f"{run.name}: {', '.join(done) or 'up to date'}")
+    return folder

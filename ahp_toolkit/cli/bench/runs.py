@@ -220,23 +220,29 @@ def score_once(predictions: Path, split: Path, boards: Path, context: Context) -
 
 
 def _scored(predictions: Path, split: Path, boards: Path, context: Context) -> Path | None:
+    """The folder of an earlier scoring of the same files by the same definitions, if nothing of it was changed."""
+    from benchmark.boards.ranking import load_run
     from benchmark.grading.identity import run_id_of
     from benchmark.grading.score import open_metrics, protocol
     from benchmark.grading.submission import Submission
-    from benchmark.grading.truth import sample_pairs
+    from benchmark.grading.truth import sample_pairs, true_digests
 
-    submission = Submission(predictions)
-    mark = boards / run_id_of(submission, sample_pairs(split)) / "score.json"
-    if not mark.exists():
-        return None
+    submission, pairs = Submission(predictions), sample_pairs(split)
+    digests = true_digests(split, pairs)
+    folder = boards / run_id_of(submission, [i for i, _ in pairs], digests["mask"])
     try:
-        said = files.read_json(mark)
-        scores_of(mark.parent)
+        record = load_run(folder).record
     except UserError:
-        return None  # damaged since: scored anew
-    same = all(protocol(board) == digest for board, digest in said["protocol"].items())
-    ready, _ = open_metrics(set(said["boards"]), submission.gives("modal"), context)
-    return mark.parent if same and set(ready) == set(said["definitions"]) else None
+        return None  # not scored yet, or damaged since
+    expected = {board: digests.get(board) for board in submission.boards() if digests.get(board)}
+    ready, _ = open_metrics(set(record["boards"]), submission.gives("modal"), context)
+    same = record["dataset_digests"] == expected and set(ready) == set(record["definitions"])
+    return folder if same and all(protocol(b) == d for b, d in record["protocol"].items()) else None
+
+
+def absent_of(folder: Path) -> dict[str, str]:
+    """Why a scored run has no figure of a metric, by metric."""
+    return dict(files.read_json(folder / "score.json")["absent"])
 
 
 def scores_of(folder: Path) -> dict[str, Score]:

@@ -49,7 +49,7 @@ def masks() -> None:
     def ours_all() -> None:
         batch = MaskBatch(pa, pm, ga, gm)
         for name in ("iou_amodal", "iou_modal", "iou_invisible", "iou_invisible_gtvis", "l1_mask"):
-            METRICS.get(name).METRIC().update(batch)
+            METRICS.get(name)().update(batch)
 
     def floor() -> None:
         pa.view(np.uint64).sum(), ga.view(np.uint64).sum()

@@ -1,4 +1,4 @@
-"""Mean IoU of the amodal masks' boundary regions (Cheng et al., Boundary IoU, CVPR 2021)."""
+"""IoU of the boundary regions of amodal masks (Cheng et al., Boundary IoU, CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from benchmark.features.counts import pair_areas
 from benchmark.metric import Bools, MaskBatch, MaskExample, MeanIou, Rows, iou, mean_rows
 
 RATIO = 0.02  # of the crop's diagonal: 7 px at 256x256
+_FRAME, _INNER = "#####/#####/#####/#####/#####", "...../.###./.###./.###./....."
 
 
 def boundary(masks: Bools) -> Bools:
@@ -32,6 +33,12 @@ class BoundaryIou(MeanIou):
         "a mask within 2 % of the crop's diagonal (7 px, chessboard) of its outline (Cheng et al., CVPR 2021); both "
         "empty: 1, one empty: 0."
     )
+    # at 5x5 the region is 1 px wide: the rings of a 5x5 and of a 3x3 square, 16 and 8 px, have none in common; the
+    # ring of a full 4x5 frame, 14 px, shares 10 with the ring of its left 4x4 part, 12 px: 10 of 16
+    examples = (
+        MaskExample([_FRAME], [_INNER], [_INNER], 0.0),
+        MaskExample(["#####/#####/#####/#####"], ["####./####./####./####."], ["####./####./####./####."], 10 / 16),
+    )
 
     def rows_of(self, batch: MaskBatch) -> Rows:
         """(IoU, 1) of each sample."""
@@ -39,11 +46,4 @@ class BoundaryIou(MeanIou):
         return mean_rows(iou(a[:, 2], a[:, 0] + a[:, 1] - a[:, 2]))
 
 
-METRIC = BoundaryIou
-# at 5x5 the region is 1 px wide: the rings of a 5x5 and of a 3x3 square, 16 and 8 px, have none in common; the ring of
-# a full 4x5 frame, 14 px, shares 10 with the ring of its left 4x4 part, 12 px: 10 of 16
-_FRAME, _INNER = "#####/#####/#####/#####/#####", "...../.###./.###./.###./....."
-EXAMPLES = (
-    MaskExample([_FRAME], [_INNER], [_INNER], 0.0),
-    MaskExample(["#####/#####/#####/#####"], ["####./####./####./####."], ["####./####./####./####."], 10 / 16),
-)
+METRICS = (BoundaryIou,)

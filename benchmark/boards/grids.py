@@ -1,13 +1,11 @@
-"""Pictures of the report: curves over the occlusion ratio as SVG, and grids of samples as small PNGs."""
+"""Grids of samples: input, truth and every method's answer side by side, as small JPEGs."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
-from html import escape
-from itertools import groupby
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,105 +13,24 @@ import numpy as np
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.crops import SIDE
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample
 from ahp_toolkit.storage import files, images, parquet
 from benchmark.boards.ranking import Board, Run
 from benchmark.grading.pictures import read_picture
-from benchmark.grading.submission import Submission, parse
+from benchmark.grading.records import Row, parse
+from benchmark.grading.submission import Submission, digest_of
 from benchmark.grading.truth import crop_of, picture_path
-from benchmark.metric import Bools, Bytes, Metric
+from benchmark.metric import METRICS, Bools, Bytes, Metric
 
-#: Okabe and Ito's colours, which colour-blind readers can tell apart, then two darker ones.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A", "#4D4D4D")
 TILE = 112  # px of a tile in a grid
-_LEFT, _TOP, _WIDTH, _HEIGHT = 52, 14, 520, 250
-
-
-def colour(k: int) -> str:
-    """The colour of the k-th run of a board."""
-    return COLOURS[k % len(COLOURS)]
-
-
-def curves(board: Board, metric: type[Metric]) -> str:
-    """Every run's figure over the ten bins of the occlusion ratio, with its interval, if any, as a band: one SVG."""
-    lines = [_points(run, metric) for run in board.runs]
-    values = [v * metric.scale for line in lines for _, v, low, high in line for v in (v, low, high) if np.isfinite(v)]
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    pad = (high - low) * 0.06 or 1.0
-    low, high = low - pad, high + pad
-    if np.isfinite(metric.bounds[0]):
-        low = max(low, metric.bounds[0] * metric.scale)
-    if np.isfinite(metric.bounds[1]):
-        high = min(high, metric.bounds[1] * metric.scale + pad)
-    xs = [x for line in lines for x, *_ in line]
-    right = min(1.0, max(xs) + 0.05)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return _LEFT + x / right * _WIDTH, _TOP + (high - y * metric.scale) / (high - low) * _HEIGHT
-
-    parts = [_axes(low, high, right, metric)]
-    for k, line in enumerate(lines):
-        parts.append(_curve([(*at(x, v), at(x, a)[1], at(x, b)[1]) for x, v, a, b in line], k, board.runs[k].model))
-    box = f"0 0 {_LEFT + _WIDTH + 16} {_TOP + _HEIGHT + 44}"
-    label = f'role="img" aria-label="{metric.name} over occlusion ratio"'
-    return f'<svg class="curve" viewBox="{box}" {label}>{"".join(parts)}</svg>'
-
-
-def _points(run: Run, metric: type[Metric]) -> list[tuple[float, float, float, float]]:
-    found = []
-    for (name, piece), s in run.scores.items():
-        if name == metric.name and piece.startswith("ratio/") and np.isfinite(s.value):
-            start, end = map(float, piece.removeprefix("ratio/").split("-"))
-            found.append(((start + end) / 2, s.value, s.low, s.high))
-    return sorted(found)
-
-
-def _axes(low: float, high: float, right: float, metric: type[Metric]) -> str:
-    out = []
-    for y in (t for t in _ticks(low, high) if t <= metric.bounds[1] * metric.scale):
-        py = _TOP + (high - y) / (high - low) * _HEIGHT
-        out.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        out.append(f'<text x="{_LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
-    for x in np.arange(0, right + 1e-9, 0.1):
-        px = _LEFT + x / right * _WIDTH
-        out.append(f'<text x="{px:.1f}" y="{_TOP + _HEIGHT + 18}" text-anchor="middle">{x:.1f}</text>')
-    middle = _LEFT + _WIDTH / 2
-    out.append(f'<text x="{middle}" y="{_TOP + _HEIGHT + 37}" text-anchor="middle" class="axis">occlusion ratio</text>')
-    return "".join(out)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    step = 10 ** np.floor(np.log10((high - low) / 4))
-    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= 6)
-    return [round(float(v), 10) for v in np.arange(np.ceil(low / step) * step, high + 1e-12, step)]
-
-
-def _curve(points: list[tuple[float, float, float, float]], k: int, model: str) -> str:
-    if not points:
-        return ""
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in points)
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{colour(k)}"/>' for x, y, _, _ in points)
-    return (
-        f'<g class="run" data-run="{k}"><title>{escape(model)}</title>'
-        f"{''.join(_band(list(part), k) for known, part in groupby(points, _has_interval) if known)}"
-        f'<polyline points="{line}" fill="none" stroke="{colour(k)}" stroke-width="2.2"/>{dots}</g>'
-    )
-
-
-def _has_interval(point: tuple[float, float, float, float]) -> bool:
-    return bool(np.isfinite(point[2:]).all())
-
-
-def _band(points: list[tuple[float, float, float, float]], k: int) -> str:
-    corners = [f"{x:.1f},{a:.1f}" for x, _, a, _ in points] + [f"{x:.1f},{b:.1f}" for x, _, _, b in reversed(points)]
-    return f'<polygon points="{" ".join(corners)}" fill="{colour(k)}" opacity=".10"/>'
+_SEEDED, _DISAGREED, _WORST = 4, 4, 6  # samples per grid
+_RUNS = 8  # methods in one grid: the first of the board
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Tiles of the same samples for all methods: ``rows`` are (caption, [(PNG data URI, figure)])."""
+    """Tiles of the same samples for all methods: ``rows`` are (caption, [(JPEG data URI, figure)])."""
 
     title: str
     note: str
@@ -156,24 +73,29 @@ def _one_a_human(order: np.ndarray, humans: Sequence[str], count: int) -> list[i
 
 
 class Tiles:
-    """Draws tiles of the samples that a report needs; predictions and truth are read from where the runs found them."""
+    """Tiles of the samples of a report; predictions and truth are read from the paths in score.json."""
 
     def __init__(self, board: Board, wanted: set[str]) -> None:
         self.board = board.board
         self.samples: dict[str, Sample] = {}
         for run in board.runs:
-            split = (run.folder / run.about["paths"]["split"]).resolve()
-            if split.is_dir() and not self.samples:
+            split = (run.folder / run.record["paths"]["split"]).resolve()
+            if any(split.glob("part-*.parquet")) and not self.samples:
                 self.split = split
                 self.samples = {s.sample_id: s for s in parquet.read_records(split, Sample) if s.sample_id in wanted}
+        self.samples = self.samples if wanted <= set(self.samples) else {}  # another split is there by now
         self.found = {k: self._fetch(r, wanted) for k, r in enumerate(board.runs)}
 
-    def _fetch(self, run: Run, wanted: set[str]) -> tuple[Path, dict] | None:  # type: ignore[type-arg]
-        path = (run.folder / run.about["paths"]["predictions"]).resolve()
-        if not path.exists():
+    def _fetch(self, run: Run, wanted: set[str]) -> tuple[Path | None, dict[str, tuple[str, Row]]] | None:
+        """A run's records of the wanted samples; None where its files are not those that were scored."""
+        path = (run.folder / run.record["paths"]["predictions"]).resolve()
+        try:
+            if not path.exists() or digest_of(path) != run.record["submission"]:
+                return None
+            submission = Submission(path, checked=True)
+            return submission.root, submission.fetch(sorted(wanted))
+        except (UserError, OSError):
             return None
-        submission = Submission(path)
-        return submission.root, submission.fetch(sorted(wanted))
 
     def only(self, k: int) -> Tiles:
         """The same truth with the k-th run as the only one."""
@@ -208,7 +130,7 @@ class Tiles:
         where, row = rows[name]
         p = parse(where, row, root)
         if self.board == "content":
-            return nothing if p.image is None else self._picture(files.safe_join(root, p.image))
+            return nothing if p.image is None or root is None else self._picture(files.safe_join(root, p.image))
         if p.masks is None:
             return nothing
         s, (amodal, own) = self.samples[name], p.masks
@@ -247,7 +169,33 @@ def grid(board: Board, tiles: Tiles, picked: list[int], metric: type[Metric], ti
         name = names[i]
         found = [(uri(tiles.input(name)), ""), (uri(tiles.truth(name)), "")]
         for k, column in enumerate(columns):
-            shown = metric.shown(float(column[i])) if column else "–"
+            shown = f"{column[i] * metric.scale:.{metric.digits}f}" if column and column[i] == column[i] else "–"
             found.append((uri(tiles.prediction(k, name)), shown))
         rows.append((f"{name} · ratio {ratios[i]:.2f}", found))
     return Grid(title, note, ["input", "ground truth", *(r.model for r in board.runs)], rows)
+
+
+def grids(board: Board, seed: int) -> tuple[list[Grid], list[Grid]]:
+    """Samples side by side, and the worst of each method; disagreement takes two."""
+    metric = METRICS.get("iou_invisible" if board.board == "mask" else "l1_invisible")
+    if not all(metric.name in r.samples.column_names for r in board.runs):
+        return [], []
+    shown = replace(board, runs=board.runs[:_RUNS])
+    seeded = pick_seeded(shown, _SEEDED, seed)
+    disagreed = pick_disagreement(shown, metric.name, _DISAGREED) if len(shown.runs) > 1 else []
+    worst = {k: pick_worst(r, metric, _WORST) for k, r in enumerate(shown.runs)}
+    names = shown.runs[0].samples["sample_id"].to_pylist()
+    tiles = Tiles(shown, {names[i] for i in (*seeded, *disagreed, *(i for w in worst.values() for i in w))})
+    if not tiles.samples:
+        return [], []
+    figure = f"Under each tile: {metric.name} of the sample."
+    note = f"Spread over the occlusion ratio, seed {seed}. {figure}"
+    made = [grid(shown, tiles, seeded, metric, "Chosen by seed", note)]
+    if disagreed:
+        note = f"The methods' figures differ most on these. {figure}"
+        made.append(grid(shown, tiles, disagreed, metric, "Greatest disagreement", note))
+    each = []
+    for k, picked in worst.items():
+        only = replace(board, runs=[shown.runs[k]])
+        each.append(grid(only, tiles.only(k), picked, metric, f"Worst cases of {shown.runs[k].model}", figure))
+    return made, each
