@@ -59,6 +59,7 @@ def options_from(given: dict[str, Any]) -> tuple[Options, Synthesis]:
         sizes=SplitSizes(val=given["val_humans"], test=given["test_humans"], fold=given["fold"]),
         scenes=given["scenes"],
         places365=given["places365"] or None,
+        close_holes=given.get("close_holes", True),
         quiet=given["quiet"],
     )
     alike = ("seed", "densities", "per_human", "flip", "initial", "initial_weights", "initial_iou", "occluder_sources")

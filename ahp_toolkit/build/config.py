@@ -170,6 +170,7 @@ class Reviewing:
         type=_file,
         click={"nargs": 2, "metavar": "WEIGHTS CATEGORIES"},
     )
+    close_holes: bool = option(True, "Close what bags and straps cut out of the masks of preserved people.")
     merge: Merging = dataclasses.field(default_factory=Merging)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.closing import Closing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Candidate, Decision, Human, Occluder
 from ahp_toolkit.core.registry import Registry
@@ -56,6 +57,7 @@ class Options:
     sizes: SplitSizes = field(default_factory=SplitSizes)
     scenes: Path | None = None
     places365: tuple[Path, Path] | None = None
+    close_holes: bool = True
     quiet: bool = False
     engine: Engine | None = None
 
@@ -222,7 +224,9 @@ def review(o: Options) -> tuple[Result, Thresholds]:
     key |= {"scenes": hashing.digest_file(Path(scenes)) if scenes else "", "merge": asdict(o.merge)}
     key |= {"refine": hashing.digest_files(proposed), "triage": hashing.digest_files(sorted_out)}
     tables = {MAIN: Human, "decisions": Decision}
-    work = Review(cut, logs, scenes, o.merge, refine, triage)
+    closing = Closing() if o.close_holes else None
+    key |= {"closing": asdict(closing) if closing else {}}
+    work = Review(cut, logs, scenes, o.merge, refine, triage, closing)
     job = Job("review", o.out / "review", work, tables, key, shard_size=1, unit="part")
     return o.run(job, list(zip(parts, ruled, strict=True))), cut
 

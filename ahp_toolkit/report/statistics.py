@@ -56,6 +56,7 @@ def tables(build: Build) -> Tables:
         "size": size(humans),
         "parsing": parsing(build, preserved),
         "tools": tools(build),
+        "closing": closing(build),
         "occluders": occluders(build),
     }
     status = "provisional" if build.provisional else "reviewed" if len(humans) else "not reviewed"
@@ -321,6 +322,15 @@ def tools(build: Build) -> pd.DataFrame:
         makers = build.columns(f"splits/{split}", "given.maker")["given.maker"].to_pylist()
         rows += [("initial mask", name, f"split {split}", n) for name, n in sorted(Counter(makers).items())]
     return pd.DataFrame(rows, columns=["kind", "name", "of", "count"])
+
+
+def closing(build: Build) -> pd.DataFrame:
+    """By source: preserved humans, those whose mask had holes or slits closed (`core.closing`), and the px added."""
+    counts = build.said("review").counts
+    sources = sorted(k.partition("/")[2] for k in counts if k.startswith("preserve/"))
+    kinds = ("preserve", "closed", "closed_px")
+    rows = [(s, *(counts.get(f"{kind}/{s}", 0) for kind in kinds)) for s in sources]
+    return pd.DataFrame(rows, columns=["source", "preserved", "masks_closed", "px_added"])
 
 
 def occluders(build: Build) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.closing import Closing
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Decision, Dropped, Human, Occluder, Segmented
 from ahp_toolkit.decisions.candidates import TRIAGE, auto_discarded
@@ -140,9 +141,9 @@ def forget() -> None:
 class Review:
     """The stage function. Items: (path of a Segmented part, path of the Decision part made for it, or '').
 
-    ``logs`` are decision files of people; their words replace what the rule said. ``scenes`` is a JSON file
-    {image id: scene category}, or ''. ``merge`` makes one decision of several words. ``refine`` is the folder of
-    proposed masks, or ''. ``triage`` is the triage's folder, or '': its discards stand until people have spoken.
+    ``logs`` are decision files of people, who overrule the rule. ``scenes`` is a JSON file {image id: scene category},
+    or ''. ``merge`` makes one decision of several. ``refine`` is the folder of proposed masks, or ''. ``triage`` is the
+    triage's folder, or '': its discards count until people decide. ``closing`` closes the holes of preserved masks.
     """
 
     cut: Thresholds
@@ -151,6 +152,7 @@ class Review:
     merge: Merge = field(default_factory=Merge)
     refine: str = ""
     triage: str = ""
+    closing: Closing | None = None
 
     def __call__(self, items: Sequence[tuple[str, str]]) -> Output:
         """One part: the preserved and refined humans, all decisions, the rest dropped."""
@@ -187,6 +189,10 @@ class Review:
                 out.counts[f"{TRIAGE}/{source}"] += 1
             return
         verdict = outcome(d)
+        if self.closing is not None and verdict == "preserve":
+            mask, added = self.closing(mask)
+            out.counts[f"closed/{source}"] += added > 0
+            out.counts[f"closed_px/{source}"] += added
         out.counts[f"{verdict}/{source}"] += 1
         out.tables[MAIN].append(self._human(s, d, decisions, mask, verdict))
 

@@ -33,7 +33,6 @@ from ahp_toolkit.runtime.stage import MAIN, Output
 from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.segmenters.base import built, prompt_of
 from ahp_toolkit.stages.bank import occluder_by_id, read_bank
-from ahp_toolkit.stages.shuffle import shuffled
 from ahp_toolkit.storage import images, parquet
 
 STAGE, SIMULATED = "synth", "simulated"
@@ -161,7 +160,8 @@ class Synth:
     def _occluders(self, human: Human, seed: int, used: set[str], renderer: Renderer) -> Iterator[tuple[str, Packed]]:
         """The split's occluders in seeded order: not used for this human yet, not of its own photo, and readable."""
         bank = read_bank(self.bank)
-        for o in (bank[i] for i in shuffled(len(bank), seed)):
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(len(bank))
+        for o in (bank[i] for i in order):
             if o.occluder_id not in used and o.image.photo != human.image.photo and renderer.usable(o):
                 yield o.occluder_id, _packed(o.mask)
 

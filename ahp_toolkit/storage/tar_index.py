@@ -35,9 +35,7 @@ def plain_files(f: IO[bytes]) -> Iterator[tuple[str, int, int]]:
             extended.take(kind, _header_data(f, start, stored))
         else:
             name = extended.name or _name_of(head)
-            stored = (
-                stored if extended.size is None else extended.size
-            )  # pax: more than eleven digits
+            stored = stored if extended.size is None else extended.size  # pax: more than eleven digits
             if kind in _NO_DATA or (kind == b"\0" and name.endswith("/")):  # the oldest tars mark folders so
                 stored = 0
             elif kind == _SPARSE:

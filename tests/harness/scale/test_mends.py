@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import random
 import weakref
 from collections import Counter
 from itertools import pairwise
@@ -21,17 +20,8 @@ from ahp_toolkit.occlusion.densities import PRESETS, Target, assign, quota
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.stages import synthesize
 from ahp_toolkit.stages.review import SplitSizes, Thresholds, _cut, thresholds
-from ahp_toolkit.stages.shuffle import shuffled
 from ahp_toolkit.storage import parquet
 from tests import fake_build
-
-
-@settings(max_examples=40, deadline=None)
-@given(n=st.one_of(st.integers(0, 70), st.sampled_from([1023, 1024, 1025, 20_000])), seed=st.integers(0, 2**63 - 1))
-def test_the_quick_shuffle_is_pythons(n, seed):
-    plain = list(range(n))
-    random.Random(seed).shuffle(plain)
-    assert shuffled(n, seed).tolist() == plain
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 100])
