@@ -292,8 +292,9 @@ def materialize(root: Path, out: Path, splits: Sequence[str], what: str, engine:
 
 
 def export(root: Path, out: Path, fmt: str, splits: Sequence[str], what: str, images: bool) -> list[Path]:
-    """The samples or humans of splits in another format; see `stages.export.export`."""
+    """The samples or humans of splits in another format; see `export.export`."""
+    from ahp_toolkit.export.export import Contents
     from ahp_toolkit.export.export import export as write
 
     _roots_beside(root, out)  # a folder that is no build is told from one that lacks a split
-    return write(root, out, fmt, splits, what, images, renderer_of(root))
+    return write(root, out, fmt, splits, Contents(what, images, renderer_of(root)))

@@ -1,9 +1,15 @@
-"""Export a build's samples or humans to other formats (formats §6): one plug-in a format, see ``exports``."""
+"""Export a build's samples or humans to other formats (formats §6): one plug-in a format in `formats`.
+
+An export is written into a new folder beside its place and renamed there at the end, so that the place always holds one
+whole export or none. What a killed export leaves is removed by the next.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,161 +17,127 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS, Dropped
 from ahp_toolkit.export.formats import FORMATS
 from ahp_toolkit.export.formats.base import HUMANS, SAMPLES, Job
-from ahp_toolkit.export.formats.ledger import Ledger
 from ahp_toolkit.runtime.progress import Progress
 from ahp_toolkit.storage import files, missing, parquet
 from ahp_toolkit.storage.build_folder import Build, Render
 from ahp_toolkit.storage.lock import lock
 
-#: Formats that are made of pictures whatever ``images`` says.
-PICTURE_FORMATS = ("ahp", "webdataset")
-#: Photos of each source that are looked for before anything is written.
-#: What an export says of itself; what the one before said, while the next is being made.
-ABOUT, FORMER = "export.json", ".export.former.json"
+#: The record of an export in its folder: format, splits, counts, and the names beside it that the export made.
+RECORD = "export.json"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is exported: ``samples`` or ``humans``, with or without pictures; ``render`` makes the pixels of a sample."""
+
+    what: str = SAMPLES
+    images: bool = True
+    render: Render | None = None
+
+    def __post_init__(self) -> None:
+        if self.what not in (SAMPLES, HUMANS):
+            raise UserError(f"expected to export samples or humans, got {self.what!r}")
+        if self.what == SAMPLES and self.images and self.render is None:
+            raise UserError("pictures of samples need a renderer; give one, or export without pictures")
 
 
 def export(
-    root: Path,
-    out: Path,
-    fmt: str,
-    splits: Sequence[str] = SPLITS,
-    what: str = SAMPLES,
-    images: bool = True,
-    render: Render | None = None,
-    quiet: bool = False,
+    root: Path, out: Path, fmt: str, splits: Sequence[str], contents: Contents, quiet: bool = False
 ) -> list[Path]:
     """Write splits of a build in another format; returns the files a reader opens, ``export.json`` last.
 
-    What cannot be exported (an unreadable photo) lies in ``dropped-SPLIT.parquet`` with its reason and is counted in
-    ``export.json``; a split that the build has not made is left out. Other splits that were exported to ``out`` before
-    stay; files of these splits that an earlier export made there (``files-SPLIT.txt``), and this one does not, are
-    removed, but pictures whose photo is missing now.
-
-    Args:
-        root: the build folder. out: the folder to write to.
-        what: ``samples`` or ``humans``.
-        images: whether to write pictures too (formats of `PICTURE_FORMATS` always do).
-        render: makes the pixels of a sample; needed for pictures of samples.
+    The export at ``out`` is replaced; splits that it held are exported again, and files beside those that it made stay.
+    A record that cannot be exported (an unreadable photo) is in ``dropped-SPLIT.parquet`` with its reason, and counted
+    in ``export.json``. A split that the build has not made is left out.
 
     Raises:
-        UserError: for an unknown format, split or kind, when there is nothing to export, when not one photo of a
-            source is there, when ``out`` holds an export of another format or kind, or of pictures where none are asked
-            for, and when another process writes there.
+        UserError: for an unknown format or split, when there is nothing to export, when not one photo of a source is
+            there, when ``out`` holds something else than an export of this format and kind, or one with pictures where
+            none are wanted, and when another process writes there.
     """
     build, plugin = Build(root), FORMATS.get(fmt)
-    images = images or fmt in PICTURE_FORMATS
-    _check(splits, what, images, render)
-    totals = {s: build.count(f"splits/{s}") if what == SAMPLES else len(build.humans(s)) for s in splits}
-    if not any(totals.values()):
-        raise UserError(f"{build.root}: no {what} in {', '.join(splits)} to export; run `ahp build` to its end first")
-    if images:
-        _check_mounted(build, [s for s in splits if totals[s]], what)
-    with lock(out):
-        files.forget_unfinished(out, deep=True)
-        return _write(build, plugin, out, fmt, totals, what, images, render, quiet)
+    if plugin.PICTURES:
+        contents = Contents(contents.what, True, contents.render)
+    unknown = [s for s in splits if s not in SPLITS]
+    if unknown:
+        raise UserError(f"no split is named {unknown[0]!r}; known: {', '.join(SPLITS)}")
+    with _folder_beside(out) as new:
+        former = _former(out, fmt, contents)
+        every = [s for s in SPLITS if s in {*splits, *former.get("splits", {})}]
+        sizes = {s: build.count(f"splits/{s}") if contents.what == SAMPLES else len(build.humans(s)) for s in every}
+        if not any(sizes[s] for s in splits):
+            wanted = ", ".join(splits)
+            raise UserError(f"{build.root}: no {contents.what} in {wanted} to export; run `ahp build` to its end first")
+        present = [s for s in every if sizes[s]]
+        if contents.images:
+            _check_mounted(build, present, contents.what)
+        made: list[Path] = []
+        record: dict[str, Any] = {"format": fmt, "what": contents.what, "images": contents.images, "splits": {}}
+        for split in present:
+            with Progress(f"export {split}", sizes[split], contents.what, quiet) as bar:
+                job = Job(build, new, split, contents.what, contents.images, contents.render, bar.update)
+                made += plugin.write(job)
+            parquet.write_records(new / f"dropped-{split}.parquet", job.dropped, Dropped)
+            dropped = Counter(f"{d.source}/{d.reason}" for d in job.dropped)
+            record["splits"][split] = {"in": sizes[split], "out": job.counts["written"], "dropped": dropped}
+        record["provisional"] = build.provisional
+        record["made"] = sorted(p.name for p in new.iterdir())
+        files.write_json(new / RECORD, record)
+        _replace(out, new, {*former.get("made", ()), RECORD})
+    return [*(out / p.relative_to(new) for p in made), out / RECORD]
 
 
-def _write(
-    build: Build,
-    plugin: Any,
-    out: Path,
-    fmt: str,
-    totals: Mapping[str, int],
-    what: str,
-    images: bool,
-    render: Render | None,
-    quiet: bool,
-) -> list[Path]:
-    about = {"format": fmt, "what": what}
-    said = _begun(out, about, totals, images)
-    made: list[Path] = []
-    for split, total in totals.items():
-        ledger = Ledger(out, split)
-        if not total:  # it had samples once
-            ledger.forget()
-            said.pop(split, None)
-            continue
-        with ledger, Progress(f"export {split}", total, what, quiet) as bar:
-            job = Job(build, out, split, what, images, render, bar.update, ledger.note)
-            made += plugin.write(job)
-            rejects = out / f"dropped-{split}.parquet"
-            ledger.note(rejects)
-            parquet.write_records(rejects, job.dropped, Dropped)
-            ledger.settle(frozenset(job.absent))
-        said[split] = {
-            "in": total,
-            "out": job.counts["written"],
-            "dropped": Counter(f"{d.source}/{d.reason}" for d in job.dropped),
-            "provisional": build.provisional,
-            "images": images,
-            "files": ledger.path.name,
-        }
-    files.write_json(out / ABOUT, about | _sums(said))
-    (out / FORMER).unlink(missing_ok=True)
-    return [*made, out / ABOUT]
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """An empty folder beside ``out`` that this process alone writes; it is removed at the end."""
+    work = out.absolute().with_name(f".{out.absolute().name}.exporting")
+    with lock(work):
+        if not out.exists() and (work / "old").exists():  # killed between the two renames
+            (work / "old").rename(out)
+        for left in ("new", "old"):
+            files.remove_tree(work / left)
+        (work / "new").mkdir()
+        try:
+            yield work / "new"
+        finally:
+            files.remove_tree(work)
 
 
-def _sums(said: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """What an export says of its splits, and of them together."""
-    order = [s for s in SPLITS if s in said]
-    return {
-        "splits": {s: said[s] for s in order},
-        "provisional": any(said[s]["provisional"] for s in order),
-        "counts": {f"{k}/{s}": said[s][k] for s in order for k in ("in", "out")},
-        "dropped": sum((Counter(said[s]["dropped"]) for s in order), Counter[str]()),
-    }
+def _replace(out: Path, new: Path, own: set[str]) -> None:
+    """Put a finished export in the place of the former one, whose files are ``own``; all others are kept."""
+    old = new.with_name("old")
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    for path in old.iterdir() if old.exists() else ():
+        if path.name not in own and not (out / path.name).exists():
+            path.rename(out / path.name)
 
 
-def _begun(out: Path, about: Mapping[str, Any], splits: Collection[str], images: bool) -> dict[str, dict[str, Any]]:
-    """What the export that stood here said of each split.
+def _former(out: Path, fmt: str, contents: Contents) -> dict[str, Any]:
+    """The record of the export at ``out``; {} where there is none.
 
-    That no longer stands for what lies here until this one has ended; a split whose export was killed is marked
-    ``unfinished`` until it is exported again.
+    Raises:
+        UserError: when another export or anything else is there.
     """
-    former = _said(out / ABOUT) or _said(out / FORMER)
-    of: dict[str, dict[str, Any]] = former.get("splits", {})
-    if former:
-        _check_same(out, former, about)
-    if not images and any(of[s].get("images") for s in splits if s in of):
-        raise UserError(
-            f"{out} holds an export with pictures, which --no-images would remove; give another --out, or leave out "
-            "--no-images"
-        )
-    marked = {s: of[s] | {"unfinished": True} if s in splits else of[s] for s in of}
-    files.write_json(out / FORMER, {**about, "splits": marked})
-    (out / ABOUT).unlink(missing_ok=True)
-    return dict(of)
-
-
-def _said(path: Path) -> dict[str, Any]:
-    """What an export said; nothing where the file is damaged or none of ours."""
-    try:
-        said = files.read_json(path)
-        _sums(said["splits"])
-    except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError):
+    if not out.exists() or not any(out.iterdir()):
         return {}
-    return dict(said)
-
-
-def _check_same(out: Path, former: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Refuse to mix exports: the readers of one would find the other's files."""
-    if any(former.get(k) != v for k, v in about.items()):
-        was, now = (f"{of.get('what')} as {of.get('format')}" for of in (former, about))
-        raise UserError(f"{out}: expected no export yet or one of {now}, found one of {was}; give another --out")
-
-
-def _check(splits: Sequence[str], what: str, images: bool, render: Render | None) -> None:
-    if what not in (SAMPLES, HUMANS):
-        raise UserError(f"expected to export samples or humans, got {what!r}")
-    wrong = [s for s in splits if s not in SPLITS]
-    if wrong:
-        raise UserError(f"no split is named {wrong[0]!r}; known: {', '.join(SPLITS)}")
-    if what == SAMPLES and images and render is None:
-        raise UserError("pictures of samples need a renderer; give one, or export without pictures")
+    try:
+        record = files.read_json(out / RECORD)
+        found, splits, made = f"{record['what']} as {record['format']}", dict(record["splits"]), list(record["made"])
+        images, readable = bool(record["images"]), all(isinstance(v, str) for v in (*splits, *made))
+    except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError):
+        found, splits, made, images, readable = "files that are no export", {}, [], False, False
+    wanted = f"{contents.what} as {fmt}"
+    if not readable or found != wanted:
+        raise UserError(f"{out}: expected no export yet or one of {wanted}, found {found}; give another --out")
+    if images and not contents.images:
+        raise UserError(f"{out} holds an export with pictures, which --no-images would remove; give another --out")
+    return {"splits": splits, "made": made}
 
 
 def _check_mounted(build: Build, splits: Sequence[str], what: str) -> None:
-    """Refuse where a source's disk is not mounted: its pictures of a former export would be removed.
+    """Refuse to replace an export where a source's disk is not mounted.
 
     Raises:
         UserError: when not one of the photos of a source that are looked for is there.

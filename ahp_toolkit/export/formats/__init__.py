@@ -2,4 +2,4 @@
 
 from ahp_toolkit.core.registry import Registry
 
-FORMATS = Registry("export format", __name__, helpers=("annotations", "ledger", "polygons"))
+FORMATS = Registry("export format", __name__, facts=("write", "PICTURES"))

@@ -2,7 +2,6 @@
 
 Humans: JPEGImages, Annotations (0 and 255), PseudoParsingAnnotations, ImageSets/<split>.txt. Samples (the authors' val
 and test folders were not seen): OccludedImages, AmodalMasks, ModalMasks, InvisibleMasks, RecoveredImages, and the list.
-The layout is made of pictures, so they are always written.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.export.formats.base import HUMANS, Item, Job, grey
+
+PICTURES = True
 
 
 def write(job: Job) -> list[Path]:

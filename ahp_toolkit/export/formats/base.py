@@ -1,6 +1,7 @@
-"""What every export format is given, and what they share: items, pictures, names, JSON written as a stream.
+"""What an export format is, and what all formats share: items, pictures, names, JSON written as a stream.
 
-A format module has ``write(job: Job) -> list[Path]``.
+A format module holds ``write(job: Job) -> list[Path]``, which writes one split and returns the files a reader opens,
+and ``PICTURES``: whether the format is made of pictures, so that they are always written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 
 from ahp_toolkit.core.masks import LabelMap, Mask
 from ahp_toolkit.core.records import Dropped, Human, ImageRef, Sample
-from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.storage import files, images
 from ahp_toolkit.storage.build_folder import Build, Pasted, Render, frame_of
 from ahp_toolkit.storage.images import ImageError, Rgb
@@ -49,10 +49,7 @@ class Item:
 
 @dataclass
 class Job:
-    """One split's export. ``out`` is the export's folder; rejects are collected in ``dropped``.
-
-    ``note`` is told of each file before it is written; ``absent`` are the stems of pictures whose photo is not there.
-    """
+    """One split's export into the folder ``out``; rejects are collected in ``dropped``."""
 
     build: Build
     out: Path
@@ -61,14 +58,11 @@ class Job:
     images: bool
     render: Render | None
     progress: Callable[[int], None]
-    note: Callable[[Path], None]
     dropped: list[Dropped] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    absent: set[str] = field(default_factory=set)
 
     def png(self, path: Path, pixels: NDArray[np.uint8]) -> None:
         """Write a picture."""
-        self.note(path)
         images.write_png(path, pixels)
 
     def file(self, path: Path, data: bytes) -> Path:
@@ -80,12 +74,11 @@ class Job:
     @contextmanager
     def open(self, path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         """Write a file, atomically, as a stream."""
-        self.note(path)
         with files.atomic(path, mode) as f:
             yield f
 
     def items(self) -> Iterator[Item]:
-        """The split's samples or humans; humans of one photo stand together."""
+        """The split's samples or humans; humans of one photo follow each other."""
         found = self._samples() if self.what == SAMPLES else self._humans()
         for item in found:
             yield item
@@ -128,17 +121,15 @@ class Job:
         return data if own else images.encode_jpeg(pixels)
 
     def picture(self, item: Item) -> Rgb | None:
-        """What the annotation is about: the occluded image of a sample, the photo of a human."""
+        """The picture of an annotation: the occluded image of a sample, the photo of a human."""
         if item.sample is None:
             return self.photo(item)
         made = self.pasted(item)
         return None if made is None else made.image
 
     def drop(self, item: Item, e: ImageError) -> None:
-        """Note that an item could not be exported."""
+        """Count an item that cannot be exported."""
         self.dropped.append(Dropped(item.item_id, STAGE, f"image_{e.reason}", str(e), item.image.source))
-        if e.reason == "missing":
-            self.absent |= {file_stem(item.item_id), file_stem(item.image_id)}
 
 
 def human_item(human: Human) -> Item:

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from ahp_toolkit.core.masks import encode
+from ahp_toolkit.export.annotations import CATEGORIES, Pictures, annotation, folder_of, info, numbered
 from ahp_toolkit.export.formats import base
-from ahp_toolkit.export.formats.annotations import CATEGORIES, Pictures, annotation, folder_of, info, numbered
 from ahp_toolkit.export.formats.base import Item, Job, JsonStream
-from ahp_toolkit.export.formats.polygons import flat, loops
+from ahp_toolkit.export.polygons import flat, loops
+
+PICTURES = False
 
 
 def write(job: Job) -> list[Path]:
-    """Both files, and ``images/<split>/*.png`` where pictures are asked for."""
+    """Both files, and ``images/<split>/*.png`` with pictures."""
     regions_path = folder_of(job) / f"COCO_amodal_{job.split}.json"
     flat_path = folder_of(job) / f"{job.split}_amodal.json"
     pictures = Pictures(job, f"images/{job.split}")
@@ -34,7 +36,7 @@ def write(job: Job) -> list[Path]:
 
 
 def _scene(items: list[tuple[int, Item]]) -> dict[str, Any]:
-    """COCOA's annotation: one a photo, a region a person; people who stand free of each other have no order."""
+    """COCOA's annotation: one a photo, a region a person, without a depth order: nobody hides another."""
     image = items[0][0]
     regions = [_region(item, order) for order, (_, item) in enumerate(items, 1)]
     head = {"id": image, "image_id": image, "author": "ahp-toolkit", "url": "", "size": len(regions)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ahp_toolkit.export.formats.annotations import CATEGORIES, Pictures, annotation, folder_of, info, numbered
+from ahp_toolkit.export.annotations import CATEGORIES, Pictures, annotation, folder_of, info, numbered
 from ahp_toolkit.export.formats.base import Item, Job, JsonStream
+
+PICTURES = False
 
 _FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
 _2020 = ("a_bbox", "a_segm", "a_area", "i_bbox", "i_segm", "i_area", "oco_id", "ico_id")
@@ -15,7 +17,7 @@ _BOTH = ("id", "image_id", "category_id", "iscrowd", "ahp_id", "human_id", "prov
 
 
 def write(job: Job) -> list[Path]:
-    """Both files, and ``<training|validation|testing>/image_2/%06d.png`` where pictures are asked for."""
+    """Both files, and ``<training|validation|testing>/image_2/%06d.png`` with pictures."""
     new, old = folder_of(job) / f"update_{job.split}_2020.json", folder_of(job) / f"instances_{job.split}.json"
     pictures = Pictures(job, f"{_FOLDERS[job.split]}/image_2", "%06d.png")
     with job.open(new, "w") as f, job.open(old, "w") as g:
@@ -29,6 +31,6 @@ def write(job: Job) -> list[Path]:
 
 
 def _both(number: int, image: int, item: Item) -> tuple[dict[str, Any], dict[str, Any]]:
-    said = annotation(number, image, item)
-    amodal = {"segmentation": said["a_segm"]}  # KINS's readers know polygons only
-    return {k: said[k] for k in _BOTH + _2020}, {k: said[k] for k in _BOTH + _2019} | amodal
+    keys = annotation(number, image, item)
+    amodal = {"segmentation": keys["a_segm"]}  # KINS's readers know polygons only
+    return {k: keys[k] for k in _BOTH + _2020}, {k: keys[k] for k in _BOTH + _2019} | amodal

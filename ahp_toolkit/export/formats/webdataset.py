@@ -1,7 +1,7 @@
 """WebDataset: ``<split>-<number>.tar`` shards of pictures, masks and JSON; the same records give the same bytes.
 
 Samples: occluded.png, recovered.png, amodal.png, modal.png, given.png, json. Humans: jpg, amodal.png, parsing.png
-(where there is one), json. Shards are made of pictures, so they are always written.
+(where there is one), json.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.export.formats.base import Item, Job, grey
 from ahp_toolkit.storage import images
+
+PICTURES = True
 
 SHARD = 1000
 
@@ -65,15 +67,15 @@ def _sample(job: Job, item: Item) -> dict[str, bytes] | None:
 
 
 def _json(item: Item) -> bytes:
-    said: dict[str, Any] = {
+    record: dict[str, Any] = {
         "id": item.item_id, "human_id": item.human_id, "provisional": item.provisional, "source": item.image.source,
         "source_path": item.image.path, "licence": item.image.licence, "occlusion_ratio": item.occlude_rate,
     }  # fmt: skip
     if item.sample is not None:
         s = item.sample
-        said |= {"split": s.split, "kind": s.kind, "bin": s.bin, "crop": list(s.crop), "seed": s.seed}
-        said |= {"digest": s.digest, "given_maker": s.given.maker}
-    return json.dumps(said, sort_keys=True, ensure_ascii=False).encode()
+        record |= {"split": s.split, "kind": s.kind, "bin": s.bin, "crop": list(s.crop), "seed": s.seed}
+        record |= {"digest": s.digest, "given_maker": s.given.maker}
+    return json.dumps(record, sort_keys=True, ensure_ascii=False).encode()
 
 
 def _add(tar: tarfile.TarFile, key: str, files: dict[str, bytes]) -> None:

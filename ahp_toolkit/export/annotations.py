@@ -10,19 +10,19 @@ from ahp_toolkit.core.masks import Mask, encode, xywh_from_box
 from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.export.formats import base
 from ahp_toolkit.export.formats.base import Item, Job
-from ahp_toolkit.export.formats.polygons import loops, polygons
+from ahp_toolkit.export.polygons import loops, polygons
 
 CATEGORIES = [{"id": 1, "name": "person", "supercategory": "person"}]
 
 
 def info(job: Job) -> dict[str, Any]:
-    """The file's ``info``; it says when a decision behind the data was made by rule."""
+    """The file's ``info``, which says whether a decision behind the data was made by rule."""
     state = "PROVISIONAL: decisions made by rule, not by a person" if job.build.provisional else "reviewed by people"
     return {"description": f"AHP {job.split} {job.what}; {state}", "provisional": job.build.provisional}
 
 
 class Pictures:
-    """Numbers and names pictures in the order they come, and writes them where the job asks for it."""
+    """Numbers and names pictures in their order, and writes them if the job is with pictures."""
 
     def __init__(self, job: Job, folder: str, pattern: str = "") -> None:
         self.job, self.folder, self.pattern = job, folder, pattern
@@ -91,5 +91,5 @@ def annotation(number: int, image: int, item: Item) -> dict[str, Any]:
 
 
 def folder_of(job: Job) -> Path:
-    """Where annotation files lie."""
+    """The folder of annotation files."""
     return job.out / "annotations"
