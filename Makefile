@@ -49,7 +49,7 @@ audit:  ## ask PyPI and OSV for known holes in what is pinned (needs the interne
 
 test: .venv/.installed lint  ## lint, then every test
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || echo "chromium not found: browser tests are left out (apt-get install chromium)"
-	$(BIN)/pytest -n $${AHP_TEST_WORKERS:-2} --dist loadgroup --no-loadscope-reorder $$(command -v chromium >/dev/null || echo '-m not\ browser')
+	$(BIN)/pytest -n $${AHP_TEST_WORKERS:-2} --dist loadscope --no-loadscope-reorder $$(command -v chromium >/dev/null || echo '-m not\ browser')
 
 pictures: demo  ## the README's pictures, made on the sample world
 	$(BIN)/python -m tests.harness.bench.readme_pictures out/demo

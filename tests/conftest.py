@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,24 +18,36 @@ settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
 
-#: Groups that take longest, first: the other worker does all else meanwhile.
-LONGEST = ("app_browser", "ray")
+#: What takes longest, first: the other worker does all else meanwhile.
+LONGEST = ("tests/annotation/test_app_browser.py", "tests/runtime/ray")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Send the tests of a module's own fixtures to one worker, so that no fixture is made twice."""
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        shared = fixtures and any(d[-1].scope == "module" for d in fixtures.name2fixturedefs.values())
-        if shared and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: _order(item.get_closest_marker("xdist_group")))
+    """Begin with the longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
-def _order(mark: pytest.Mark | None) -> int:
-    name = mark.args[0] if mark and mark.args else ""
-    return LONGEST.index(name) if name in LONGEST else len(LONGEST) + (not name)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Send the tests of a module's own fixtures to one worker, so that no fixture is made twice; and all of Ray's.
+
+    The marks of xdist's loadgroup have no effect in pytest 9.2 with xdist 3.8, which no longer share how ids are kept.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0]) or nodeid
+
+    return Groups(config, log)
+
+
+@cache
+def group_of(path: str) -> str:
+    """The group of a test file; empty where its tests share nothing."""
+    if path.startswith(LONGEST[1]):
+        return LONGEST[1]
+    file = Path(__file__).parents[1] / path
+    return path if file.is_file() and 'scope="module"' in file.read_text() else ""
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,6 @@ from annotation.exchange import decisions as exchange
 from tests.annotation import app_server, tiny_build
 
 pytestmark = [
-    pytest.mark.xdist_group("app_browser"),  # one world, one database to kill
     pytest.mark.browser,
     pytest.mark.database,
     pytest.mark.skipif(app_server.CHROMIUM is None, reason="chromium is not installed"),

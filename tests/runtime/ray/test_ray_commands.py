@@ -19,7 +19,6 @@ from ahp_toolkit.storage import parquet
 from tests.build.test_build import ahp
 from tests.runtime.ray import digests
 
-pytestmark = pytest.mark.xdist_group("ray")
 WORKERS = {"local": 1, "ray": 2}
 
 

@@ -27,7 +27,6 @@ from benchmark.grading import score as judge  # noqa: E402
 from tests.benchmark.world import make_split, noisy, submit  # noqa: E402
 from tests.runtime.ray.work import Double, calls, complain, divide, job, where  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("ray")
 MIB = 2**20
 
 

@@ -23,7 +23,6 @@ from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
 from ahp_toolkit.runtime.engines import Work
 from tests.cli.small import ENV, data, start, words
 
-pytestmark = pytest.mark.xdist_group("ray")
 HERE = ENV | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
