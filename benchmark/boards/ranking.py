@@ -83,10 +83,9 @@ class Run:
 
     @cached_property
     def marks(self) -> list[str]:
-        """What a reader must know of the row: the author's own marks, and what the judge found."""
-        found = list(self.record["run"].get("marks", ()))
-        if copies := self.record["true_pictures"]:
-            found.append(f"{copies} of its pictures equal the true ones")
+        """The judge's own remarks on the row."""
+        copies = self.record["true_pictures"]
+        found = [f"{copies} of its pictures equal the true ones"] if copies else []
         return [*found, *(["changed after it was scored"] if self._changed() else [])]
 
     def _changed(self) -> bool:

@@ -10,7 +10,7 @@ from ahp_toolkit.core.records import Score
 from ahp_toolkit.report.tables import NOTHING, Cell, Column, Table, as_cell, from_records
 from benchmark.boards.ranking import RULE, Board, Run
 from benchmark.boards.reported import reported
-from benchmark.grading.claims import SPEED, number
+from benchmark.grading.claims import SPEED, described, number
 from benchmark.metric import Metric
 
 #: Okabe and Ito's colours, which colour-blind readers can tell apart, then two darker ones.
@@ -34,8 +34,8 @@ def board_table(board: Board, printed: bool = False) -> Table:
     for k, run in enumerate(board.runs):
         stand = board.standings[board.headline].get(k)
         rank = Cell(stand.rank, mark="=" if stand.tied else "") if stand else None
-        recipe = run.record["run"].get("recipe")
-        note = "; ".join([*([f"{recipe} ({_SELF})"] if recipe and not printed else []), *run.marks])
+        claims = "" if printed else described(run.record["run"])
+        note = "; ".join([*([claims] if claims else []), *run.marks])
         name = run.model if len(run.model) <= _PRINTED or not printed else f"{run.model[: _PRINTED - 1]}…"
         method = Cell(run.model, name, note=note, colour=colour(k), hint=str(run.record["run_id"]))
         most = max(_of_board(board, run), key=lambda s: s.n)
@@ -163,7 +163,8 @@ def to_json(board: Board) -> dict[str, Any]:
         stand = board.standings[board.headline].get(k)
         rows.append({
             "rank": stand.rank if stand else None, "tied": bool(stand and stand.tied), "model": run.model,
-            "run_id": run.record["run_id"], "marks": run.marks, "problems": run.record["problems"],
+            "run_id": run.record["run_id"], "self_reported": described(run.record["run"]), "marks": run.marks,
+                "problems": run.record["problems"],
             "modal": run.record["modal"], "n": max(s.n for s in _of_board(board, run)),
             "metrics": {m.name: _json_cell(board, k, m) for m in board.metrics if k in board.standings[m.name]},
             "absent": run.record["absent"],

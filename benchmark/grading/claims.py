@@ -23,8 +23,8 @@ SPEED = {
     "peak_memory_mb": ("peak memory", "MB", 1.0, (0.0, 1e7)),
 }
 #: Every key that is read of run.json.
-KEYS = (*TEXTS, "seed", "marks", "unfinished", "speed")
-_MARKS, _MARK = 8, 60  # marks of a row, and characters of one
+KEYS = (*TEXTS, "seed", "unfinished", "speed", "aids", "in_paper", "trained")
+_AIDS, _AID = 8, 40  # settings besides the paper's own, and characters of one
 
 
 def cleaned(run: Mapping[str, Any]) -> tuple[dict[str, Any], Problems]:
@@ -44,11 +44,9 @@ def cleaned(run: Mapping[str, Any]) -> tuple[dict[str, Any], Problems]:
             leave_out(key, "a text")
     if isinstance(run.get("seed"), int) and abs(run["seed"]) < 2**63:
         out["seed"] = int(run["seed"])
-    marks = run.get("marks")
-    if isinstance(marks, list):
-        out["marks"] = [one_line(str(m)[:_MARK]) for m in marks[:_MARKS] if isinstance(m, str) and m.strip()]
-    if run.get("unfinished"):
-        out["unfinished"] = True
+    if isinstance(aids := run.get("aids"), list):
+        out["aids"] = [one_line(a[:_AID]) for a in aids[:_AIDS] if isinstance(a, str) and a.strip()]
+    out |= {key: run[key] for key in ("unfinished", "in_paper", "trained") if isinstance(run.get(key), bool)}
     speed = run.get("speed")
     if isinstance(speed, Mapping):
         out["speed"] = _speed(speed, leave_out)
@@ -69,6 +67,18 @@ def _speed(speed: Mapping[str, Any], leave_out: Any) -> dict[str, Any]:
         if isinstance(speed.get(key), str):
             out[key] = one_line(speed[key][: TEXTS[key]])
     return out
+
+
+def described(claims: Mapping[str, Any]) -> str:
+    """A row's small print: recipe, settings besides the paper's, and whether the paper compares the method."""
+    parts = [claims["recipe"]] if "recipe" in claims else []
+    if claims.get("trained") is False:
+        parts.append("nothing trained")
+    elif "aids" in claims:
+        parts.append(f"with aids: {', '.join(claims['aids'])}" if claims["aids"] else "as published")
+    if claims.get("in_paper") is False:
+        parts.append("not in the paper")
+    return f"{'; '.join(parts)} (self-reported)" if parts else ""
 
 
 def number(value: object) -> float | None:

@@ -33,7 +33,7 @@ MAX_JSON_BYTES, MAX_RUN_BYTES = 64 * 2**20, 2**20
 MAX_JSON_RECORDS = 1_000_000
 _SHOWN, _LONGEST_CLAIM = 8, 64 * 2**10  # keys in a message; bytes of a claim
 _Json = msgspec.Raw
-_UNUSABLE: dict[str, Any] = {}  # of no claim's type
+_UNUSABLE = object()  # of no claim's type
 
 
 class JsonRecord(msgspec.Struct, gc=False):
@@ -328,7 +328,11 @@ def wanted_rows(path: Path, ids: Sequence[str]) -> Iterator[Row]:
             found = (_are_in(b, wanted) for b in file.iter_batches(probe.BATCH, [group], ["sample_id"]))
             if any(pc.any(f).as_py() for f in found):
                 for batch in file.iter_batches(probe.BATCH, [group], columns):
-                    yield from batch.filter(_are_in(batch, wanted)).to_pylist()
+                    kept = _are_in(batch, wanted)
+                    try:
+                        yield from batch.filter(kept).to_pylist()
+                    except pa.ArrowNotImplementedError:  # string_view (26.0)
+                        yield from (r for r, keep in zip(batch.to_pylist(), kept.to_pylist(), strict=True) if keep)
 
 
 def _are_in(batch: pa.RecordBatch, ids: pa.StringArray) -> pa.BooleanArray:
