@@ -28,7 +28,7 @@ RECORD = "export.json"
 
 @dataclass(frozen=True)
 class Contents:
-    """What is exported: ``samples`` or ``humans``, with or without pictures; ``render`` makes the pixels of a sample."""
+    """What is exported: ``samples`` or ``humans``, with or without pictures; ``render`` makes pixels of a sample."""
 
     what: str = SAMPLES
     images: bool = True

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import pandas as pd
 from ahp_toolkit import __version__
 from ahp_toolkit.core.records import Dropped
 from ahp_toolkit.report import plots, sheets, statistics
+from ahp_toolkit.report.tables import Column, Table
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.storage import files, images
 from ahp_toolkit.storage.build_folder import STAGES, Build, Render
@@ -31,36 +30,20 @@ _STEPS = {"harvest": "Harvested", "segment": "Segmented", "parse": "Parsed", "re
 _CAPTIONS = {
     "aspect_ratio": "Height divided by width of the preserved humans' boxes.",
     "scenes": "Scene of the photos of preserved humans.",
-    "occlusion": "Share of the person that is hidden; dashed: what the split was asked for.",
+    "occlusion": "Share of the person that is hidden; dashed: the density requested for the split.",
     "size": "Square root of the mask's area.",
-    "drops": "Why records did not go on, all stages.",
+    "drops": "Reasons for which records were dropped, in all stages.",
 }
 
 
-@dataclass(frozen=True)
-class Column:
-    """A table's column: its heading, and whether it is a number (right-aligned)."""
-
-    name: str
-    number: bool
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table ready for the page: cells are (text, sort key)."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[tuple[str, str], ...], ...]
-
-
 def write_report(out: Path, render: Render | None = None, seed: int = 0, review: str = "") -> Path:
-    """Write the tables, the pictures and ``report/index.html`` of a build folder, and return the page's path.
+    """Write the tables, the charts and ``report/index.html`` of a build folder, and return the page's path.
 
     Args:
-        out: the build folder; what a build that stopped early has not made is left out.
+        out: the build folder; sections of stages that have not run are empty.
         render: makes the pixels of a sample; without it the sheets of samples show masks only.
-        seed: chooses what the contact sheets show.
-        review: where the review stands, an HTML section that is escaped already.
+        seed: of the choice that the contact sheets show.
+        review: the state of the review, an HTML section that is escaped already.
 
     Raises:
         UserError: when there is no such folder, or a file of it is damaged.
@@ -71,7 +54,6 @@ def write_report(out: Path, render: Render | None = None, seed: int = 0, review:
     statistics.write_tables(tables, folder / "tables")
     charts = plots.write_plots(tables, folder / "pictures")
     shown = [*sheets.candidate_sheets(build, seed), *sheets.sample_sheets(build, render, seed)]
-    sheets.write_sheets(shown, folder / "pictures")
     page = _page(build, tables, charts, shown, review)
     with files.atomic(folder / "index.html", "w") as f:
         f.write(page)
@@ -79,12 +61,13 @@ def write_report(out: Path, render: Render | None = None, seed: int = 0, review:
 
 
 def _page(
-    build: Build, tables: statistics.Tables, charts: dict[str, bytes], shown: Sequence[sheets.Sheet], review: str
+    build: Build, tables: statistics.Tables, charts: dict[str, str], shown: Sequence[sheets.Sheet], review: str
 ) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["picture"] = _inline
     env.filters["parts"] = _parts
+    first = tables["table_1"]  # its reasons for dropping have a table of their own
     script = loader.get_source(env, "report.js")[0]
     pinned = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
     return env.get_template("report.html").render(
@@ -94,15 +77,19 @@ def _page(
         script=script,
         script_hash=pinned,
         funnel=_funnel(build, tables),
-        tables={name: grid(frame) for name, frame in tables.items()},
-        table_1=_table_1(tables["table_1"]),
-        charts=[(n, _data_uri(png, "image/png"), _CAPTIONS[n], plots.wide(tables, n)) for n, png in charts.items()],
+        tables={name: table_html(frame) for name, frame in tables.items()},
+        table_1=table_html(first[[c for c in first.columns if not str(c).startswith("drop:")]]),
+        charts=[(n, _data_uri(svg.encode(), "image/svg+xml"), _caption(n)) for n, svg in charts.items()],
         sheets=shown,
         examples=_examples(build),
         facts=_facts(build),
         sources=_sources(build),
         keys=[(s, json.dumps(build.said(s).key, indent=1, sort_keys=True)) for s in STAGES if build.said(s).key],
     )
+
+
+def _caption(chart: str) -> str:
+    return _CAPTIONS[chart.partition("_")[0] if chart.startswith("occlusion") else chart]
 
 
 def _parts(text: str) -> list[str]:
@@ -130,10 +117,10 @@ def _funnel(build: Build, tables: statistics.Tables) -> list[dict[str, Any]]:
         reasons: dict[str, int] = {}
         for (_, reason), n in build.drop_counts(str(step["step"])).items():
             reasons[reason] = reasons.get(reason, 0) + n
-        told = sorted(reasons.items(), key=lambda kv: (-kv[1], kv[0]))
+        ranked = sorted(reasons.items(), key=lambda kv: (-kv[1], kv[0]))
         note = f"{step['came_in']:,} in = {step['went_on']:,} on + {step['dropped']:,} dropped"
         left = int(step["unaccounted"])
-        more = {"reasons": told, "adds_up": left == 0, "left": left}
+        more = {"reasons": ranked, "adds_up": left == 0, "left": left}
         steps.append(_step(_STEPS[str(step["step"])], int(step["went_on"]), top, note) | more)
     samples = int(tables["splits"]["samples"].sum())
     if samples:
@@ -147,32 +134,19 @@ def _step(label: str, count: int, top: int, note: str) -> dict[str, Any]:
     return {"label": label, "count": count, "width": f"{share:.2f}", "note": note, "adds_up": True, "reasons": []}
 
 
-def grid(frame: pd.DataFrame) -> Grid:
-    """A data frame as a sortable table of the page."""
-    numbers = [pd.api.types.is_numeric_dtype(frame[c]) for c in frame.columns]
-    columns = tuple(Column(str(c).replace("_", " "), n) for c, n in zip(frame.columns, numbers, strict=True))
-    rows = tuple(
-        tuple((_cell(v, str(c)), str(v)) for c, v in zip(frame.columns, row, strict=True))
-        for row in frame.itertuples(index=False, name=None)
-    )
-    return Grid(columns, rows)
-
-
-def _cell(value: Any, column: str) -> str:
-    if isinstance(value, float):
-        if math.isnan(value):
-            return "–"
-        if "ratio" in column or "share" in column:
-            return f"{100 * value:.2f} %"
-        if value == round(value) and abs(value) >= 10:
-            return f"{value:,.0f}"
-        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _table_1(frame: pd.DataFrame) -> Grid:
-    """Table 1 without the columns of drop reasons, which have a table of their own."""
-    return grid(frame[[c for c in frame.columns if not str(c).startswith("drop:")]])
+def table_html(frame: pd.DataFrame) -> str:
+    """A data frame as a sortable table of the page, everything escaped."""
+    columns = [
+        Column(
+            str(name),
+            number=pd.api.types.is_numeric_dtype(frame[name]),
+            format=(lambda v: f"{100 * v:.2f} %") if "ratio" in str(name) or "share" in str(name) else None,
+        )
+        for name in frame.columns
+    ]
+    table = Table(columns, list(frame.itertuples(index=False, name=None)))
+    empty = "" if len(frame) else '<p class="muted">No record has come this far.</p>'
+    return f'<div class="scroll">{table.html("sortable")}</div>{empty}'
 
 
 def _examples(build: Build) -> list[tuple[str, str, list[Dropped]]]:
@@ -188,7 +162,7 @@ def _examples(build: Build) -> list[tuple[str, str, list[Dropped]]]:
 
 def _facts(build: Build) -> list[tuple[str, str]]:
     about = build.about
-    facts = [("seed", str(about.get("seed", "not said")))]
+    facts = [("seed", str(about.get("seed", "not recorded")))]
     facts += [(f"option {k}", json.dumps(v, ensure_ascii=False)) for k, v in sorted(about.get("options", {}).items())]
     facts.append(("ahp-toolkit", __version__))
     said = about.get("versions") or {p: _version(p) for p in _PACKAGES}

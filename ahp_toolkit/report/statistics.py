@@ -255,10 +255,10 @@ def occlusion(build: Build) -> pd.DataFrame:
         share = [
             sum(w * _part(a, b, lo, hi) for a, b, w in asked) for lo, hi in zip(frame.low, frame.high, strict=True)
         ]
-        frame["asked_share"] = np.array(share) / total if total else np.nan
-        frame["asked_count"] = frame["asked_share"] * len(ratios)
+        frame["requested_share"] = np.array(share) / total if total else np.nan
+        frame["requested_count"] = frame["requested_share"] * len(ratios)
         found.append(frame.assign(split=split))
-    names = ["split", "low", "high", "count", "share", "asked_share", "asked_count"]
+    names = ["split", "low", "high", "count", "share", "requested_share", "requested_count"]
     return pd.concat(found)[names].reset_index(drop=True) if found else pd.DataFrame(columns=names)
 
 

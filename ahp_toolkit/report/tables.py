@@ -41,7 +41,7 @@ class Column:
         title: the heading that people read.
         unit: printed behind the heading.
         number: whether the column holds numbers, which are aligned right; False aligns left.
-        digits: digits after the point of a float; None: four significant digits.
+        digits: digits after the point of a float; None: four significant digits, fewer after the point of large ones.
         scale: a number is multiplied by it where people read it (100 for per cent); not in the CSV.
         format: makes the text of a value instead of ``digits`` and ``scale``.
         hint: a definition, shown in HTML when the pointer rests on the heading.
@@ -73,7 +73,9 @@ class Column:
         scaled = value * self.scale if self.scale != 1 else value
         if self.digits is not None:
             return f"{scaled:,.{self.digits}f}"
-        return f"{scaled:,}" if isinstance(scaled, int) else f"{scaled:,.4g}"
+        if isinstance(scaled, int) or (scaled == round(scaled) and abs(scaled) >= 10):
+            return f"{scaled:,.0f}"
+        return f"{scaled:,.1f}" if abs(scaled) >= 1000 else f"{scaled:,.4g}"
 
 
 @dataclass(frozen=True, slots=True)
