@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from ahp_toolkit.build.config import Merging
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import completes
 from ahp_toolkit.core.text import one_line
 from ahp_toolkit.runtime.options import Local, Named, Number
+from ahp_toolkit.runtime.settings import options_of
 from ahp_toolkit.segmenters import SEGMENTERS
 from annotation.build_check import REVIEWED, check_build
 
@@ -39,22 +41,8 @@ workers_option = click.option(
 )
 
 
-def merge_options(command: Any) -> Any:
-    """``--merge``, ``--senior`` and ``--least``, for every command that makes one decision of several words."""
-    command = click.option(
-        "--least", type=click.IntRange(1), default=1, show_default=True, help="Reviewers a candidate needs."
-    )(command)
-    command = click.option(
-        "--senior", "seniors", multiple=True, metavar="NAME", help="For --merge senior, the most senior first."
-    )(command)
-    return click.option(
-        "--merge",
-        "rule",
-        type=click.Choice(["majority", "unanimous", "senior"]),
-        default="majority",
-        show_default=True,
-        help="How the words of several reviewers become one decision.",
-    )(command)
+#: ``--merge``, ``--senior`` and ``--least``, for every command that makes one decision of several; see `merge_of`.
+merge_options = options_of(Merging)
 
 
 def merge_of(rule: str, seniors: tuple[str, ...], least: int) -> Any:
@@ -254,12 +242,12 @@ def compose(
     from annotation.composites.compose import Wish, propose
 
     if write:
-        from ahp_toolkit.build import splits
+        from ahp_toolkit.build.checks import frozen, warn_replaced
 
-        before = splits.standing(root / "splits" / "test")
+        before = frozen(root / "splits" / "test")
         made = composites.write_test(root, voters)
         click.echo(f"{made.counts['out']} test samples in {made.folder}, {made.counts['dropped']} dropped")
-        splits.tell_replaced(before, made)
+        warn_replaced(before, made.folder)
         return
     done = propose(
         root, composites.roots_of(root), Wish(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False

@@ -1,28 +1,25 @@
-"""The commands of the build: ``ahp demo``, ``ahp build`` and its parts, ``ahp doctor``. Wiring and words only."""
+"""The commands of the build: ``ahp demo``, ``ahp build`` and its parts, ``ahp doctor``."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ahp_toolkit.build import arguments
+from ahp_toolkit.build.config import Config, config_of
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.registry import completes, pairs
+from ahp_toolkit.core.registry import completes
 from ahp_toolkit.export.formats import FORMATS
-from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.runtime import logging
-from ahp_toolkit.runtime.engine_options import engine_of, engine_options
+from ahp_toolkit.runtime.engine_options import engine_of, engine_options, make_engine
 from ahp_toolkit.runtime.lazy_group import LazyGroup
-from ahp_toolkit.runtime.options import Folder, Local, Named, Number
-from ahp_toolkit.segmenters import SEGMENTERS
-from ahp_toolkit.sources import SOURCES
-from annotation.review_commands import merge_options
+from ahp_toolkit.runtime.options import Folder, Local
+from ahp_toolkit.runtime.settings import options_of
 
 if TYPE_CHECKING:
     from ahp_toolkit.runtime.stage import Result
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
 FOLDER = Folder()
 LOCAL = Local(file_okay=False)
 FILE = Local(dir_okay=False)
+HELP = {"help_option_names": ["-h", "--help"]}
 
 
 def _say(text: str) -> None:
@@ -40,214 +38,118 @@ def _say(text: str) -> None:
 @click.group(
     cls=LazyGroup,
     table={
-        "plan": ("ahp_toolkit.cli.plan:plan", "Say what would run, how long and how large; make nothing."),
         "segmenter": ("ahp_toolkit.cli.training:segmenter", "Train a human segmenter on the harvest."),
-        "parser": ("ahp_toolkit.cli.training:parser", "Train the HRNet body-part parser on the harvest."),
+        "parser": ("ahp_toolkit.cli.training:parser", "Train a body-part parser on the harvest."),
     },
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
-@click.option(
-    "--source",
-    "sources",
-    multiple=True,
-    callback=arguments.source,
-    metavar="[NAME:]FORMAT=PATH",
-    shell_complete=pairs(SOURCES.names),
-    help="A source dataset of a FORMAT: "
-    + ", ".join(SOURCES.names())
-    + ".  NAME (else FORMAT) begins its ids.  Repeatable.",
-)
-@click.option(
-    "--out",
-    type=FOLDER,
-    help="The build folder, outside the sources' data; or an address for it (s3://, gs://, az://).",
-)
-@click.option(
-    "--work", type=LOCAL, help="Local folder to work in, for an --out at an address.  [default: in the cache]"
-)
-@click.option(
-    "--review",
-    type=click.Choice(["provisional", "oracle", "none"]),
-    default="none",
-    show_default=True,
-    help="Decisions where nobody has decided: by rule (marked provisional everywhere), the sample world's truth, none.",
-)
-@click.option(
-    "--decisions",
-    multiple=True,
-    type=FILE,
-    help="A decision log (JSON lines). Repeatable; people's words replace provisional ones.",
-)
-@merge_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the splits' samples, and nothing else.")
-@engine_options
-@click.option(
-    "--segmenter",
-    default="source_mask",
-    show_default=True,
-    shell_complete=completes(SEGMENTERS.names),
-    help="Who segments humans that have a box only.",
-)
-@click.option("--segmenter-weights", type=Named(), help="Checkpoint, folder or model name for the segmenter.")
-@click.option(
-    "--parser",
-    default="source_parsing",
-    show_default=True,
-    shell_complete=completes(PARSERS.names),
-    help="Who labels body parts where the source does not.",
-)
-@click.option("--parser-weights", type=Named(), help="Checkpoint for the parser.")
-@click.option(
-    "--train",
-    type=click.Choice(["none", "debug", "full"]),
-    default="none",
-    show_default=True,
-    help="Train the segmenter and the parser on this very harvest when no weights are given.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
-@click.option(
-    "--min-area",
-    type=click.IntRange(0),
-    default=300,
-    show_default=True,
-    help="Smallest human, px² of its mask, else of its box.",
-)
-@click.option(
-    "--gutter", type=click.IntRange(0), default=5, show_default=True, help="Border, px, that no human may touch."
-)
-@click.option(
-    "--verify/--no-verify", default=True, show_default=True, help="Decode every photo that is used, at harvest."
-)
-@click.option(
-    "--val-humans",
-    type=click.IntRange(0),
-    default=297,
-    show_default=True,
-    help="Humans in val, at most; where a fifth of all is fewer, about that: whole photos are taken.",
-)
-@click.option(
-    "--test-humans",
-    type=click.IntRange(0),
-    default=56,
-    show_default=True,
-    help="Humans in test, at most; where a tenth of all is fewer, about that: whole photos are taken.",
-)
-@click.option(
-    "--fold",
-    callback=arguments.fold,
-    metavar="K/N",
-    help="Cross-validation: val is the K-th of N parts of the photos, all else is train.",
-)
-@click.option(
-    "--density",
-    "densities",
-    multiple=True,
-    callback=arguments.densities,
-    metavar="SPLIT=DENSITY",
-    help="Occlusion ratios of a split: train, val, or bins low-high:weight,...",
-)
-@click.option(
-    "--occluders",
-    "per_human",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Samples of each human in val and test.",
-)
-@click.option(
-    "--occluder-source",
-    "occluder_sources",
-    multiple=True,
-    callback=arguments.occluders,
-    metavar="NAME",
-    shell_complete=completes(lambda: ["all", *SOURCES.names()]),
-    help="Whose instances occlude: sources of this build, or all. Repeatable, or with commas.  "
-    "[default: coco, as in the paper; all where the build has no coco, or one without masks]",
-)
-@click.option(
-    "--placement",
-    type=click.Choice(["stratified", "uniform"]),
-    default="stratified",
-    show_default=True,
-    help="Uniform ratios inside each bin, or uniform translations.",
-)
-@click.option(
-    "--scale", type=Number(0), nargs=2, metavar="LOW HIGH", help="Occluder size relative to the human's longer side."
-)
-@click.option("--flip/--no-flip", default=True, show_default=True, help="Whether occluders may be mirrored.")
-@click.option(
-    "--initial",
-    default="simulated",
-    show_default=True,
-    shell_complete=completes(lambda: ["simulated", *SEGMENTERS.names()]),
-    help="Who makes the frozen initial masks: simulated, or a segmenter's name.",
-)
-@click.option("--initial-weights", type=Named(), help="Checkpoint for that segmenter.")
-@click.option(
-    "--initial-iou",
-    type=Number(0.3, 1.0),
-    default=0.775,
-    show_default=True,
-    help="Mean modal IoU of simulated initial masks.",
-)
-@click.option("--scenes", type=FILE, help="CSV or JSON: image id, scene category.")
-@click.option(
-    "--places365", type=FILE, nargs=2, metavar="WEIGHTS CATEGORIES", help="Scenes by a Places365 checkpoint instead."
-)
-@click.option("--stop-after", type=click.Choice(["harvest", "segment", "parse", "review", "splits"]), help="End here.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+@options_of(Config)
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON object instead of lines.")
 @click.pass_context
-def build(ctx: click.Context, **options: Any) -> None:
+def build(ctx: click.Context, as_json: bool, **options: Any) -> None:
     """Build the dataset: from the source datasets to splits with exact ground truth, and one HTML page.
 
     \b
     ahp build --source coco=/data/coco --source lip=/data/lip --out out/ahp --review provisional
     ahp build --source objects365=/data/o365 --out out/ahp --segmenter deeplab --train full
+    ahp build --source penn:coco=/data/penn --source coco=/data/coco --out out/ahp --dry-run
 
-    The same command goes on where it was stopped; what stands already is left alone.
+    The same command goes on where it was stopped; stages that are up to date are left alone.
     """
     if ctx.invoked_subcommand is not None:
         return
-    if not options["sources"] or options["out"] is None:
-        raise UserError("ahp build: expected --source FORMAT=PATH (at least one) and --out DIR; see ahp build --help")
-    run_build(options)
+    from ahp_toolkit.build.checks import check, check_device
+
+    c = config_of(options)
+    check(c)
+    if c.run.dry_run:
+        _dry_run(c, as_json)
+        return
+    check_device(c)
+    _build(c)
 
 
-def run_build(options: dict[str, Any]) -> Path:
-    """Run the stages in order, say what each made, and end with the page."""
-    from ahp_toolkit.build import build as builder
-    from ahp_toolkit.build.checks import check_device
-    from ahp_toolkit.cli.next_step import next_step
+def _dry_run(c: Config, as_json: bool) -> None:
+    from ahp_toolkit.build.dry_run import dry_run, text
+    from ahp_toolkit.runtime.publish import folder_of
+    from ahp_toolkit.storage.locations import Remote
+
+    if isinstance(c.out, Remote):
+        folder = c.run.work or folder_of(c.out)
+        click.echo(f"{c.out}: its working folder {folder} is looked at, the store is not", err=True)
+        c = c.at(folder)
+    lines = dry_run(c)
+    if as_json:
+        click.echo(json.dumps({"stages": [asdict(x) for x in lines]}, indent=1))
+        return
+    for line in text(lines, c.engine.workers or os.cpu_count() or 1):
+        click.echo(line)
+
+
+def _build(c: Config) -> None:
+    """Run the stages in order, print what each made, and end with the page."""
+    from ahp_toolkit.build.build import build as run
+    from ahp_toolkit.build.checks import next_step
     from ahp_toolkit.runtime.publish import shown, working
     from ahp_toolkit.storage.lock import lock
 
-    start = time.monotonic()
-    made, synthesis = builder.options_from(options)
-    check_device(options["engine"], made.device)
-    out = made.out
-    with working(out, options.get("work")) as folder, lock(folder), engine_of(options) as engine:
-        made = replace(made, out=folder, engine=engine)
-        page = builder.build(made, synthesis, _result, stop_after=options["stop_after"])
+    start, out = time.monotonic(), c.out
+    with working(out, c.run.work) as folder, lock(folder), make_engine(c.engine) as engine:
+        local = c.at(folder)
+        page = run(local, engine, lambda result: say_result(result, c.review.review))
     if page is not None:
         _say(f"done in {time.monotonic() - start:.0f} s; the report:")
-        click.echo(shown(out, made.out, page).resolve())
-    if hint := next_step(made, options["stop_after"]):
+        click.echo(shown(out, folder, page).resolve())
+    if hint := next_step(local):
         _say(hint)
-    return made.out
 
 
-def _result(result: Result, words: str) -> None:
+def say_result(result: Result, review: str = "") -> None:
     """One line a stage: what came in, what went on, what was dropped and why."""
-    state = "" if result.fresh else "  (stands already)"
-    _say(f"{result.name:10s} {words}{state}")
+    line = summary(result, review)
+    if line:
+        _result(result, line)
+
+
+def summary(r: Result, review: str) -> str:
+    """What a stage made; '' for those that have nothing to say."""
+    c = r.counts
+    if r.name == "harvest" and "duplicates" in {p.name for p in r.folder.iterdir()}:
+        read = f"{_sum(c, 'images/')} photos, {_sum(c, 'persons/')} persons read -> {c['out']} candidates; "
+        read += f"{_sum(c, 'occluders_other/')} other instances and {_sum(c, 'occluders_person/')} persons can occlude"
+        lost = _sum(c, "occluders_lost/")
+        return f"{read}, {lost} are lost with photos that cannot be read" if lost else read
+    if r.name == "segment":
+        return f"{c['out'] + c['dropped']} candidates -> {c['out']} with a mask"
+    if r.name == "parse":
+        return f"{c['out']} people"
+    if r.name == "review":
+        how = {"provisional": " (provisional: decided by rule, not by people)", "oracle": " (the sample world's truth)"}
+        line = f"{_sum(c, 'preserve/')} preserved, {_sum(c, 'refine/')} to refine{how.get(review, '')}"
+        unseen = _sum(c, "triage/")
+        return f"{line}, {unseen} discarded unseen by triage" if unseen else line
+    if r.name in ("train", "val", "test"):
+        last = max((int(k[3:]) for k in c if k.startswith("bin") and k[3:].isdigit()), default=-1)
+        bins = ", ".join(str(c.get(f"bin{i}", 0)) for i in range(last + 1))
+        return f"{c['in']} people -> {c['out']} samples (by bin: {bins})"
+    return ""
+
+
+def _sum(counts: dict[str, int], start: str) -> int:
+    return sum(n for k, n in counts.items() if k.startswith(start))
+
+
+def _result(result: Result, line: str) -> None:
+    state = "" if result.fresh else "  (up to date)"
+    _say(f"{result.name:10s} {line}{state}")
     reasons: dict[str, int] = {}
     for key, n in result.dropped.items():
         reason = key.partition("/")[2] or key
         reasons[reason] = reasons.get(reason, 0) + n
     if reasons:
-        said = ", ".join(f"{n} {r}" for r, n in sorted(reasons.items(), key=lambda x: (-x[1], x[0])))
-        _say(f"{'':10s} dropped: {said}")
+        dropped = ", ".join(f"{n} {r}" for r, n in sorted(reasons.items(), key=lambda x: (-x[1], x[0])))
+        _say(f"{'':10s} dropped: {dropped}")
 
 
 @build.command()
@@ -271,12 +173,17 @@ def _result(result: Result, words: str) -> None:
 @click.option("--images/--no-images", default=True, show_default=True, help="Write the pictures too.")
 def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what: str, images: bool) -> None:
     """Write the humans or the samples in another format: COCO amodal (COCOA, KINS), the AHP layout, WebDataset."""
-    from ahp_toolkit.build import build as builder
+    from ahp_toolkit.build.build import roots_beside
+    from ahp_toolkit.export.export import Contents
+    from ahp_toolkit.export.export import export as write
     from ahp_toolkit.runtime.publish import reading_and_working, shown
+    from ahp_toolkit.stages.report import renderer_of
 
     with reading_and_working(root, out) as (read, folder):
         to = folder if out else folder / "export" / (fmt if what == "samples" else f"{fmt}-{what}")
-        for path in builder.export(read, to, fmt, splits or ("train", "val", "test"), what, images):
+        roots_beside(read, to)  # refuses a folder that is no build, and one among the sources' files
+        contents = Contents(what, images, renderer_of(read))
+        for path in write(read, to, fmt, splits or ("train", "val", "test"), contents):
             click.echo(shown(out or root, folder, path))
 
 
@@ -299,9 +206,10 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 
     Every picture is checked against the digest of its recipe.
     """
-    from ahp_toolkit.build import build as builder
-    from ahp_toolkit.build.splits import pictures_of
+    from ahp_toolkit.build.build import roots_beside
     from ahp_toolkit.runtime.publish import reading_and_working, shown
+    from ahp_toolkit.stages.materialize import materialize as write
+    from ahp_toolkit.stages.materialize import pictures_of
 
     if out and what == "crops":
         raise UserError(f"--out {out}: is for --what full; crops lie beside the split's tables, leave --out out")
@@ -309,7 +217,8 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     with reading_and_working(root, out) as (read, folder), engine_of(options) as engine:
         to = folder if out else folder / "materialized"
         names = splits or ("val", "test")
-        for name, result in zip(names, builder.materialize(read, to, names, what, engine), strict=True):
+        roots = roots_beside(read, to)
+        for name, result in zip(names, write(read, roots, to, names, what, engine), strict=True):
             written = result.counts.get("written", 0)  # "in" counts parts
             _result(result, f"{written + sum(result.dropped.values())} samples -> {written} written")
             click.echo(shown(place, folder, pictures_of(read, to, name, what)))
@@ -320,19 +229,21 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses what the sheets show.")
 @click.option("--decisions", multiple=True, type=FILE, help="A decision log that the build was given. Repeatable.")
 def report(root: Path, seed: int, decisions: tuple[Path, ...]) -> None:
-    """Make the HTML page, tables and pictures of a build anew, reviewers' words merged as the build merged them."""
-    from ahp_toolkit.build import build as builder
+    """Make the HTML page, tables and pictures of a build again, decisions merged as the build merged them."""
+    from ahp_toolkit.build import config
+    from ahp_toolkit.build.build import remake_report
+    from ahp_toolkit.build.checks import warn_left_out
     from ahp_toolkit.runtime.publish import shown, working
     from ahp_toolkit.storage.lock import lock
 
     with working(root, build=True) as folder:
-        builder.roots_of(folder)  # a folder that is no build gets no lock file
+        given = config.read(folder).review.decisions  # a folder that is no build gets no lock file
         with lock(folder):
-            builder.tell_left_out(folder, decisions)
-            click.echo(shown(root, folder, builder.report(folder, seed, decisions=decisions)).resolve())
+            warn_left_out(folder, given, decisions)
+            click.echo(shown(root, folder, remake_report(folder, seed, decisions)).resolve())
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option("--out", type=LOCAL, default=Path("out/demo"), show_default=True, help="Where to.")
 @click.option("--scenes", type=click.IntRange(24), default=240, show_default=True, help="Size of the world, photos.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -346,12 +257,10 @@ def demo(out: Path, scenes: int, seed: int, workers: int, bench: bool) -> None:
         click.echo(page.resolve())
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def doctor(as_json: bool) -> None:
     """Say what is installed, what is missing, which weights are found where, and how to get the rest."""
-    from dataclasses import asdict
-
     from ahp_toolkit.cli.doctor import examine
 
     found = list(examine())

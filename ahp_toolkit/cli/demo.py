@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from ahp_toolkit.build.build import build, roots_of
-from ahp_toolkit.build.flow import Options
-from ahp_toolkit.build.splits import Synthesis
+from ahp_toolkit.build import config
+from ahp_toolkit.build.build import build
+from ahp_toolkit.build.config import Config, Source
+from ahp_toolkit.cli.build import say_result
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import LocalEngine
 from ahp_toolkit.runtime.progress import Progress
-from ahp_toolkit.runtime.stage import Result
 from ahp_toolkit.storage import files
 from ahp_toolkit.storage.lock import lock
 
@@ -41,9 +40,9 @@ def _check(out: Path) -> None:
     Raises:
         UserError: when such a build stands there, or one that does not say on which data it is.
     """
-    roots = roots_of(out) if (out / "build.json").exists() else {}
+    roots = config.read(out).roots if (out / "build.json").exists() else {}
     if any(Path(root).parts[-2:] != ("world", name) for name, root in roots.items()):
-        raise UserError(f"{out}: a build on other data stands there; give another --out")
+        raise UserError(f"{out}: holds a build on other data; give another --out")
 
 
 def run_demo(
@@ -54,23 +53,17 @@ def run_demo(
     _check(out)
     say("The sample world: procedural people, no photographs. Nothing made from it is a result on people.")
     folder = world(out / "world", scenes, seed)
-    options = Options(
-        out=out,
-        roots={name: folder / name for name in SOURCES},
-        workers=workers,
-        segmenter="deeplab",
-        parser="hrnet",
-        train="debug",
-        review="oracle",
+    c = Config(
+        sources={name: Source(name, folder / name) for name in SOURCES},
+        run=config.Running(out),
+        segment=config.Segmenting("deeplab"),
+        parse=config.Parsing("hrnet"),
+        training=config.Training("debug"),
+        review=config.Reviewing("oracle"),
+        synthesis=config.Synthesis(seed),
     )
-    synthesis = Synthesis(seed=seed)
-
-    def tell(result: Result, words: str) -> None:
-        say(f"{result.name:10s} {words}{'' if result.fresh else '  (stands already)'}")
-
     with lock(out), LocalEngine(workers) as engine:
-        options = replace(options, engine=engine)
-        page = build(options, synthesis, tell)
+        page = build(c, engine, lambda result: say_result(result, "oracle"))
     assert page is not None
     pages = [page]
     if bench:

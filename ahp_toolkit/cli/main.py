@@ -32,10 +32,6 @@ COMMANDS: Table = {
     "bench": ("ahp_toolkit.cli.main:bench", "Train, predict and score: the de-occlusion benchmark."),
     "predict": ("baselines.commands:predict_photo", "Complete the occluded people of a photo."),
     "doctor": ("ahp_toolkit.cli.build:doctor", "Say what is installed, what is missing, and how to get the rest."),
-    "completion": (
-        "ahp_toolkit.cli.completion:completion",
-        "Complete commands and names in your shell by the Tab key.",
-    ),
 }
 
 

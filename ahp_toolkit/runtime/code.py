@@ -13,7 +13,7 @@ PACKAGES = ("ahp_toolkit", "annotation", "baselines", "benchmark")
 _NO_BYTES = frozenset(
     f"ahp_toolkit.runtime.{m}"
     for m in (
-        "code", "dry", "engines", "engine_options", "logging", "options", "progress", "ray_engine", "ray_start",
+        "code", "engines", "engine_options", "logging", "options", "progress", "ray_engine", "ray_start",
         "settings", "signals", "timing",
     )
 )  # fmt: skip

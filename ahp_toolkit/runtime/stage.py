@@ -18,13 +18,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped
-from ahp_toolkit.runtime import dry, logging, signals, timing
-from ahp_toolkit.runtime.engines import SEEN, Engine, Task, Work, using
+from ahp_toolkit.runtime import logging, signals, timing
+from ahp_toolkit.runtime.engines import Engine, Task, Work, using
 from ahp_toolkit.runtime.progress import Progress
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage import parquet
@@ -117,7 +117,7 @@ def _stands(folder: Path, files: Mapping[str, str]) -> bool:
     for name, digest in files.items():
         if not _is(folder / name, digest):
             logging.event("damaged", "warning", path=str(folder / name))
-            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; {dry.anew()}\n")
+            sys.stderr.write(f"{folder / name}: missing or damaged since it was made; the stage is made again\n")
             return False
     return True
 
@@ -155,11 +155,9 @@ def run(
     """
     done = None if anew else finished(job.folder, job.key_digest) or _ended(job)
     if done is not None:
-        if not dry.running():
-            forget_stale(job)
+        forget_stale(job)
         _tell(done)
         return done
-    dry.stop(job.name, job.folder, total, len(list(job.partial.glob("shard-*.json"))))
     if job.check is not None:
         job.check()
     start = time.monotonic()
@@ -172,6 +170,82 @@ def run(
     result = _finish(job, carry, start, workers)
     _tell(result, time.monotonic() - start)
     return result
+
+
+def digest_of(folder: Path) -> str:
+    """The digest of a finished stage.
+
+    Raises:
+        UserError: when it is not finished.
+    """
+    done = finished(folder)
+    if done is None:
+        raise UserError(f"{folder}: expected a finished stage (stage.json), found none; run ahp build first")
+    return done.digest
+
+
+class Step(Protocol):
+    """A part of a build that is made at once: a stage over shards, a network's training, the page."""
+
+    @property
+    def name(self) -> str:
+        """The name that users and the log know."""
+
+    @property
+    def total(self) -> int | None:
+        """Number of items, where it is known before they are read."""
+
+    def up_to_date(self) -> bool:
+        """Whether running the step would make nothing; warns where a finished step was damaged."""
+
+    def begun(self) -> bool:
+        """Whether an earlier run was stopped in the middle."""
+
+    def run(self, engine: Engine, quiet: bool = False, again: bool = False) -> Result:
+        """Make the step, or go on with it, or do nothing; ``again``: make it even where it is up to date."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A job with its items: a list, or a function that gives them in a fixed order.
+
+    Attributes:
+        size: number of items, where ``items`` is a function and the number is known.
+        inner: folder of a stage whose drops and counts (those named ``what/source``) belong to this one's account.
+        again: make it even where it is up to date.
+    """
+
+    job: Job
+    items: Sequence[Any] | Callable[[], Iterable[Any]]
+    size: int | None = None
+    inner: Path | None = None
+    again: bool = False
+
+    @property
+    def name(self) -> str:
+        """See `Step.name`."""
+        return self.job.name
+
+    @property
+    def total(self) -> int | None:
+        """See `Step.total`."""
+        return self.size if callable(self.items) else len(self.items)
+
+    def up_to_date(self) -> bool:
+        """See `Step.up_to_date`."""
+        return not self.again and finished(self.job.folder, self.job.key_digest) is not None
+
+    def begun(self) -> bool:
+        """See `Step.begun`."""
+        return any(self.job.partial.glob("shard-*.json"))
+
+    def run(self, engine: Engine, quiet: bool = False, again: bool = False) -> Result:
+        """See `Step.run`."""
+        items = self.items
+        stream = items if callable(items) else lambda: items
+        inner = finished(self.inner) if self.inner is not None else None
+        again = again or self.again
+        return run(self.job, stream, total=self.total, quiet=quiet, carry=inner, engine=engine, anew=again)
 
 
 def _tell(r: Result, seconds: float = 0.0) -> None:
@@ -328,9 +402,12 @@ def _ended(job: Job) -> Result | None:
 
 
 def _settle(job: Job) -> None:
-    """Put a whole folder in its place, without what only its making needed."""
-    disk.remove_tree(job.partial / "dropped")
-    for left in (*job.partial.glob("shard-*.json"), *job.partial.rglob(".*.tmp"), *job.partial.glob(f"{SEEN}*")):
+    """Put a whole folder in its place, with the stage's own files alone."""
+    own = {Path(name).parts[0] for name in (disk.read_sealed(job.partial / "stage.json") or {}).get("files", ())}
+    for left in list(job.partial.iterdir()):
+        if left.name not in own | {"stage.json", timing.NAME}:
+            disk.remove_tree(left) if left.is_dir() else left.unlink()
+    for left in job.partial.rglob(".*.tmp"):
         left.unlink()
     if _digest(job.folder) == _digest(job.partial):
         for name in job.beside:

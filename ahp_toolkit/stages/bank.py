@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.records import SPLITS, Occluder
-from ahp_toolkit.runtime.stage import Output
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.stage import Job, Output, Stage, digest_of
+from ahp_toolkit.stages.review import Thresholds
 from ahp_toolkit.storage import parquet
 
 
@@ -97,3 +99,32 @@ def occluder_by_id(folder: str, occluder_id: str) -> Occluder:
         KeyError: when the bank does not hold it.
     """
     return _held(folder)[1][occluder_id]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The banks that a build wants: whose instances, of ``min_area`` px² or more, about ``size`` a split."""
+
+    sources: tuple[str, ...]
+    min_area: int
+    size: int
+
+
+def by_source(counts: Mapping[str, int]) -> Counter[str]:
+    """How many instances of each source can occlude, from the counts of a harvest."""
+    found: Counter[str] = Counter()
+    for key, n in counts.items():
+        kind, _, source = key.partition("/")
+        if kind in ("occluders_other", "occluders_person"):
+            found[source] += n
+    return found
+
+
+def stage(out: Path, cut: Thresholds, wanted: Wanted) -> Stage:
+    """The occluders of each split, into ``out``/bank/SPLIT."""
+    parts = [str(p) for p in parquet.parts(out / "harvest" / "occluders")]
+    share = shares(parts, cut.split, wanted.sources, wanted.min_area, wanted.size)
+    key = {"cut": asdict(cut), "shares": share, "sources": wanted.sources, "min": wanted.min_area}
+    key |= {"input": digest_of(out / "harvest"), "code": code_digest(__name__)}
+    fn = Bank(cut.split, share, wanted.sources, wanted.min_area)
+    return Stage(Job("bank", out / "bank", fn, dict.fromkeys(SPLITS, Occluder), key, shard_size=1, unit="part"), parts)

@@ -15,7 +15,8 @@ from ahp_toolkit.occlusion.densities import Target, parse
 from ahp_toolkit.occlusion.place import Placed, Settings
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.code import code_digest
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, run
+from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, Stage
 from ahp_toolkit.stages.materialize import BESIDE
 from ahp_toolkit.stages.synthesize import Initial, Synth
 from ahp_toolkit.storage import files, missing, parquet
@@ -74,13 +75,19 @@ def frozen_by(root: Path) -> tuple[Initial, int]:
     said, plain = files.read_json(root / "build.json"), Initial()
     o = said.get("options", {})
     maker, weights = o.get("initial", plain.maker), o.get("initial_weights")
-    return Initial(maker, weights, o.get("initial_iou", plain.iou), o.get("device", plain.device)), said.get("seed", 0)
+    return Initial(maker, weights, o.get("initial_iou", plain.iou), o.get("device", plain.device)), o.get("seed", 0)
 
 
 def write_test(
     root: Path, voters: int | None = None, initial: Initial | None = None, seed: int | None = None
 ) -> Result:
-    """Write ROOT/splits/test: the passed composites and nothing else.
+    """Write ROOT/splits/test in this process; see `stage`."""
+    with LocalEngine(1) as engine:
+        return stage(root, voters, initial, seed).run(engine, quiet=True)
+
+
+def stage(root: Path, voters: int | None = None, initial: Initial | None = None, seed: int | None = None) -> Stage:
+    """The test split of the passed composites and nothing else, into ROOT/splits/test.
 
     Args:
         voters: how many must have voted, kept for whoever writes it later; None: as many as were kept.
@@ -111,7 +118,7 @@ def write_test(
     tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
     job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite", beside=BESIDE)
     job = replace(job, check=missing.mounted(fn.roots, root / "harvest"))
-    return run(job, lambda: found, total=len(found), quiet=True)
+    return Stage(job, found)
 
 
 def roots_of(root: Path) -> dict[str, str]:

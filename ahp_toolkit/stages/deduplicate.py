@@ -8,23 +8,26 @@ photo key, so that they never fall into two splits.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.records import Candidate, Dropped, ImageRef, Occluder
-from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage
 from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.sources.base import PERSON
-from ahp_toolkit.stages.harvest import STAGE, Photo
+from ahp_toolkit.sources.base import PERSON, Entry
+from ahp_toolkit.stages.harvest import STAGE, Harvest, Photo, Rules, entries_of
 from ahp_toolkit.stages.near import Int, near_pairs, roots, union
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage import files, locations, parquet
 from ahp_toolkit.storage.parquet import schema_of
 
 THUMB_DIFFERENCE = 8.0  # mean absolute grey level; two JPEG qualities of one photo differ by 1 to 3
@@ -228,3 +231,39 @@ def _candidate(c: Candidate, found: Duplicates, out: Output) -> None:
     out.tables["duplicates"].append(c)
     detail = f"the same photo as {kept}, which is whole or annotated better"
     out.dropped.append(Dropped(c.candidate_id, STAGE, "duplicate_photo", detail, c.image.source))
+
+
+def stages(folder: Path, roots: Mapping[str, str], formats: Mapping[str, str], rules: Rules) -> tuple[Stage, Stage]:
+    """The harvest in two steps: read all photos of all sources; keep each photograph once.
+
+    The tables of the first step lie in the unfinished folder of the second.
+
+    Args:
+        roots: data root by source.
+        formats: format by source.
+    """
+    readers = {name: SOURCES.get(kind) for name, kind in formats.items()}
+    inputs = {name: hashing.stamp(reader.inputs(locations.place(roots[name]))) for name, reader in readers.items()}
+    code = code_digest("ahp_toolkit.stages.harvest", __name__, *map(SOURCES.module, formats.values()))
+    key = {"rules": asdict(rules), "inputs": inputs, "formats": dict(formats), "code": code}
+    tables = {MAIN: Candidate, "occluders": Occluder}
+    unfinished = Job(STAGE, folder, Unite("", ""), tables, key).partial
+    raw, found = unfinished / "raw", unfinished / "duplicates.json"
+    whole = {MAIN: Candidate, "occluders": Occluder, "duplicates": Candidate}
+    unite = Job(STAGE, folder, Unite(str(raw), str(found)), whole, key, shard_size=1, unit="part")
+    fn = Harvest(dict(roots), rules, formats)
+    read = Job(STAGE, raw, fn, tables | {"photos": Photo}, key, growing=True, unit="photo")
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for name, reader in readers.items():
+            for entry in entries_of(reader, locations.place(roots[name]), name):  # type: ignore[arg-type]
+                yield name, entry
+
+    def parts() -> list[str]:
+        find_duplicates(raw / "photos", formats).save(found)
+        return [p.name for p in parquet.parts(raw)]
+
+    totals: list[Any] = [getattr(reader, "total", None) for reader in readers.values()]
+    known = all(totals)
+    size = sum(n(locations.place(roots[name])) for n, name in zip(totals, readers, strict=True)) if known else None
+    return Stage(read, entries, size), Stage(unite, parts, inner=raw)

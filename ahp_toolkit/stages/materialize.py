@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,11 @@ from ahp_toolkit.core.records import Dropped, Sample
 from ahp_toolkit.core.text import file_stem
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.occlusion.render import Renderer
-from ahp_toolkit.runtime.stage import MAIN, Output
-from ahp_toolkit.storage import files, images, parquet
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.engines import Engine
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, digest_of, run
+from ahp_toolkit.storage import files, images, missing, parquet
+from ahp_toolkit.storage.lock import lock
 
 STAGE = "materialize"
 CROPS = ("occluded", "recovered", "given", "amodal", "modal")
@@ -143,3 +146,72 @@ def _write_crops(to: Path, sample: Sample, pasted: Pasted) -> str:
         grey = np.where(crop_mask(mask, sample.crop, SIDE), np.uint8(255), np.uint8(0))
         images.write_png(to / f"{file_stem(sample.sample_id)}.{name}.png", grey)
     return recovered
+
+
+def _written(marks: Path, to: Path, what: str) -> bool:
+    """Whether every picture that was written is still what was written."""
+    return all(files_digest(to, w.name, what) == w.files for w in parquet.read_records(marks, WrittenSample))
+
+
+def _wanted(split: Path) -> set[str]:
+    """The file names of a split's samples."""
+    return {
+        file_stem(i)
+        for p in parquet.parts(split)
+        for i in parquet.read_table(p, ["sample_id"])["sample_id"].to_pylist()
+    }
+
+
+def _written_names(marks: Path) -> set[str]:
+    """The file names of the samples whose pictures were written."""
+    return {w.name for w in parquet.read_records(marks, WrittenSample)}
+
+
+def _forget_all(names: Iterable[str], to: Path, what: str) -> None:
+    """Remove the pictures of samples by their file names, and nothing else."""
+    for name in names:
+        if name == file_stem(name):  # a name of ours: no path
+            forget(to, name, what)
+
+
+def pictures_of(root: Path, out: Path, name: str, what: str) -> Path:
+    """Where `materialize` writes a split's pictures: ``out``/SPLIT, or for crops beside the split's tables."""
+    return out / name if what == "full" else root / "splits" / name / "crops"
+
+
+def materialize(
+    root: Path, roots: dict[str, str], out: Path, splits: Sequence[str], what: str, engine: Engine
+) -> list[Result]:
+    """Write the pixels of splits: whole photos, or crops; see `pictures_of`."""
+    results = []
+    for name in splits:
+        folder = root / "splits" / name
+        to = pictures_of(root, out, name, what)
+        fn = Materialize(str(folder), str(to), what, roots)
+        key = {
+            "what": what,
+            "input": digest_of(folder),
+            "to": to.name,
+            "code": code_digest(__name__),
+        }
+        marks = to.parent / f".{to.name}.written"
+        job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
+        former = files.read_sealed(marks / "stage.json") or {}
+        if former.get("key_digest") == job.key_digest:
+            fn = replace(fn, before=str(marks))
+        job = replace(job, fn=fn, check=missing.mounted(roots, root / "harvest", root / "harvest" / "occluders"))
+        items = [p.name for p in parquet.parts(folder)]
+        with lock(marks.parent):
+            with suppress(UserError):  # no whole table stands: nothing is known of what was written
+                _forget_all(_written_names(marks) - _wanted(folder), to, what)  # the split no longer has them
+            result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
+            again = not result.fresh and result.counts["dropped"] > 0  # a photo may be there now
+            if again or not _written(marks, to, what):  # or a picture was lost or damaged since
+                result = run(job, lambda items=items: items, engine=engine, total=len(items), anew=True)  # type: ignore[misc]
+            # dropped now, and not whole since an earlier call
+            _forget_all(_wanted(folder) - _written_names(marks), to, what)
+            files.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample
+            if what == "crops":
+                write_digests(to, parquet.read_records(marks, WrittenSample))
+        results.append(result)
+    return results

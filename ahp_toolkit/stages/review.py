@@ -7,10 +7,11 @@ Two humans of one photo never fall into two splits, and neither do two files of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.closing import Closing
@@ -20,11 +21,15 @@ from ahp_toolkit.decisions.candidates import TRIAGE, auto_discarded
 from ahp_toolkit.decisions.features import things_by_photo
 from ahp_toolkit.decisions.mask_history import Case, cases, digest
 from ahp_toolkit.decisions.merge import Merge, outcome
-from ahp_toolkit.decisions.proposals import every
-from ahp_toolkit.runtime.stage import MAIN, Output
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.decisions.proposals import every, first_at
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, digest_of
+from ahp_toolkit.stages.scenes import read_scenes
+from ahp_toolkit.storage import parquet
 
 STAGE = "review"
+#: A rule that decides on a person by the things in the photo (None: it does not look at them); None: no decision.
+Rule = Callable[[Segmented, Sequence[Occluder] | None], Decision | None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Decide:
     ``occluders`` is the harvest's folder of things by photo, which the rule may look at, or ''.
     """
 
-    rule: Callable[[Segmented, Sequence[Occluder] | None], Decision | None]
+    rule: Rule
     occluders: str = ""
 
     def __call__(self, items: Sequence[str]) -> Output:
@@ -123,7 +128,13 @@ def _cases(logs: tuple[str, ...], refine: str) -> dict[str, Case]:
 
 @cache
 def _scenes(path: str) -> dict[str, str]:
-    return dict(files.read_json(Path(path))) if path else {}
+    """Scene by image id: of a user's file, or of the table of `stages.scene_labels`."""
+    if not path:
+        return {}
+    if not Path(path).is_dir():
+        return read_scenes(Path(path))
+    rows = (row for p in parquet.parts(Path(path)) for row in parquet.read_table(p).to_pylist())
+    return {row["image_id"]: row["scene"] for row in rows}
 
 
 @cache
@@ -141,8 +152,8 @@ def forget() -> None:
 class Review:
     """The stage function. Items: (path of a Segmented part, path of the Decision part made for it, or '').
 
-    ``logs`` are decision files of people, who overrule the rule. ``scenes`` is a JSON file {image id: scene category},
-    or ''. ``merge`` makes one decision of several. ``refine`` is the folder of proposed masks, or ''. ``triage`` is the
+    ``logs`` are decision files of people, who overrule the rule. ``scenes`` is a file or table of
+    scenes, or ''. ``merge`` makes one decision of several. ``refine`` is the folder of proposed masks, or ''. ``triage`` is the
     triage's folder, or '': its discards count until people decide. ``closing`` closes the holes of preserved masks.
     """
 
@@ -233,3 +244,80 @@ def decisions_on(
     if any(not d.provisional for d in said or ruled) or candidate_id not in _unseen(triage):
         return said or ruled
     return [Decision(candidate_id, "discard", TRIAGE, TRIAGE, provisional=True)]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What people and rules gave a build: logs of decisions, scenes of photos, the merge rule.
+
+    ``scenes`` is a user's file, the folder of a stage's table, or None; ``ruled`` names what decided by itself, or '';
+    ``closing`` closes the holes of preserved masks.
+    """
+
+    logs: tuple[Path, ...]
+    scenes: Path | None
+    merge: Merge
+    ruled: str
+    closing: Closing | None = None
+
+
+def decide_stage(out: Path, rule: Rule, opinion: Path | None = None) -> Stage:
+    """Decisions by a rule on everybody, into ``out``/decide.
+
+    Args:
+        opinion: the file of a learned rule, which looks at the things in a photo too.
+    """
+    key = {"input": digest_of(out / "parse"), "code": code_digest(__name__, rule.__module__)}
+    key |= {"opinion": hashing.digest_file(opinion) if opinion is not None else ""}
+    things = str((out / "harvest" / "occluders").resolve()) if opinion is not None else ""
+    job = Job("decide", out / "decide", Decide(rule, things), {MAIN: Decision}, key, shard_size=1, unit="part")
+    return Stage(job, [str(p) for p in parquet.parts(out / "parse")])
+
+
+def stage(out: Path, given: Given, sizes: SplitSizes) -> Stage:
+    """The humans of a build and their splits, into ``out``/review."""
+    forget()
+    parts = [str(p) for p in parquet.parts(out / "parse")]
+    ruled = [str(p) for p in parquet.parts(out / "decide")] if given.ruled else [""] * len(parts)
+    logs = tuple(map(str, given.logs))
+    triage = sorted((out / "triage").glob("part-*.parquet"))
+    refine = sorted((out / "refine").glob("part-*.parquet"))
+    scenes = given.scenes.resolve() if given.scenes else None
+    fn = Review(
+        Thresholds(0.0, 0.0),
+        logs,
+        str(scenes or ""),
+        given.merge,
+        str((out / "refine").resolve()) if refine else "",
+        str((out / "triage").resolve()) if triage else "",
+        given.closing,
+    )
+    cut = thresholds(preserved_photos(parts, ruled, fn), sizes)
+    key: dict[str, Any] = {"input": digest_of(out / "parse"), "code": code_digest(__name__), "mode": given.ruled}
+    key |= {"decide": digest_of(out / "decide") if given.ruled else ""}
+    key |= {"cut": asdict(cut), "logs": [hashing.digest_file(p) for p in given.logs], "merge": asdict(given.merge)}
+    key |= {"scenes": _scenes_digest(scenes), "refine": hashing.digest_files(refine)}
+    key |= {"triage": hashing.digest_files(triage), "closing": asdict(given.closing) if given.closing else {}}
+    tables = {MAIN: Human, "decisions": Decision}
+    job = Job(STAGE, out / "review", replace(fn, cut=cut), tables, key, shard_size=1, unit="part")
+    return Stage(job, list(zip(parts, ruled, strict=True)))
+
+
+def _scenes_digest(scenes: Path | None) -> str:
+    if scenes is None:
+        return ""
+    return digest_of(scenes) if scenes.is_dir() else hashing.digest_file(scenes)
+
+
+def preserved_photos(parts: Sequence[str], ruled: Sequence[str], fn: Review) -> Iterator[str]:
+    """The photo key of every human that is preserved, read from a few columns only."""
+    columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
+    for part, decisions in zip(parts, ruled, strict=True):
+        rule = {d.candidate_id: d for d in parquet.read_records(Path(decisions), Decision)} if decisions else {}
+        mask = first_at(Path(part))
+        for i, row in enumerate(parquet.read_table(Path(part), columns).to_pylist()):
+            c = row["candidate"]
+            found = decisions_on(c["candidate_id"], rule, fn.logs, fn.triage, fn.refine, partial(mask, i))
+            decision = fn.merge(found)
+            if decision is not None and outcome(decision) == "preserve":
+                yield c["image"]["photo"] or c["image"]["image_id"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.records import Dropped, Segmented
-from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, digest_of
 from ahp_toolkit.stages.scenes import SceneClassifier, places365
 from ahp_toolkit.storage import parquet
 from ahp_toolkit.storage.images import ImageError
@@ -56,3 +58,13 @@ def _classifier(weights: str, categories: str, device: str) -> SceneClassifier:
     from ahp_toolkit.nets.torch_io import pick_device
 
     return places365(Path(weights), Path(categories), str(pick_device(device)))
+
+
+def stage(out: Path, files: tuple[Path, Path], device: str, roots: Mapping[str, str]) -> Stage:
+    """Scenes of all photos by Places365's files (weights, categories), into ``out``/scenes."""
+    weights, categories = (str(p.resolve()) for p in files)
+    key = {"files": [hashing.digest_file(p) for p in files], "input": digest_of(out / "parse")}
+    key |= {"code": code_digest(__name__)}
+    fn = Classify(weights, categories, device, dict(roots))
+    job = Job(STAGE, out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part", network=True)
+    return Stage(job, [str(p) for p in parquet.parts(out / "parse")])

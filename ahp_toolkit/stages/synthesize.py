@@ -8,8 +8,8 @@ widens to the whole bin as occluders fail. The recorded ratio is counted on the 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,20 @@ import pyarrow.compute as pc
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.crops import kept_inside, square_around
 from ahp_toolkit.core.masks import Box, Mask, encode
-from ahp_toolkit.core.records import Dropped, Given, Human, Sample
+from ahp_toolkit.core.records import Dropped, Given, Human, Occluder, Sample
 from ahp_toolkit.nets.weights import weights_key, weights_stamp
 from ahp_toolkit.occlusion.bits import Packed, pack
-from ahp_toolkit.occlusion.densities import Density, Target
+from ahp_toolkit.occlusion.densities import Density, Target, assign, parse
 from ahp_toolkit.occlusion.initial_mask import simulate
 from ahp_toolkit.occlusion.paste import Pasted, sample_digest
 from ahp_toolkit.occlusion.place import Placed, Settings, place_target
 from ahp_toolkit.occlusion.render import Renderer
-from ahp_toolkit.runtime.stage import MAIN, Output
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, digest_of
 from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.segmenters.base import built, prompt_of
 from ahp_toolkit.stages.bank import occluder_by_id, read_bank
+from ahp_toolkit.stages.materialize import BESIDE
 from ahp_toolkit.storage import images, parquet
 
 STAGE, SIMULATED = "synth", "simulated"
@@ -212,3 +214,32 @@ def protocol_crop(box: Box, seed: int) -> Box:
 @lru_cache(maxsize=4096)
 def _packed(mask: Mask) -> Packed:
     return pack(mask)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A split that a build wants: ``each`` samples of at most ``most`` humans (None: all), at a density's ratios."""
+
+    split: str
+    density: str
+    each: int
+    most: int | None
+    seed: int
+
+
+def stage(out: Path, wanted: Wanted, settings: Settings, initial: Initial, roots: Mapping[str, str]) -> Stage:
+    """One split of frozen samples, into ``out``/splits/SPLIT."""
+    name, humans = wanted.split, [str(p) for p in parquet.parts(out / "review")]
+    ids = chosen(humans, name, wanted.most)
+    density = parse(wanted.density)
+    targets = assign(density, len(ids) * wanted.each, hashing.seed_of(wanted.seed, "targets", name))
+    fn = Synth(name, density, settings, initial, wanted.seed, str(out / "bank" / name), dict(roots))
+    options = {k: v for k, v in asdict(fn).items() if k not in ("roots", "bank")}
+    options |= {"each": wanted.each, "most": wanted.most, "initial": initial.key()}
+    inputs = [digest_of(out / "review"), digest_of(out / "bank")]
+    code = code_digest(__name__, *initial.modules())
+    key = {"options": options, "inputs": inputs, "code": code, "density": str(density)}
+    tables = {MAIN: Sample, "humans": Human, "occluders": Occluder}
+    network = initial.maker != SIMULATED
+    job = Job(name, out / "splits" / name, fn, tables, key, 16, True, "human", network, beside=BESIDE)
+    return Stage(job, lambda: tasks(humans, ids, targets), ids.every)

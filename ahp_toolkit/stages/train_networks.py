@@ -20,7 +20,7 @@ from ahp_toolkit.nets import torch_io
 from ahp_toolkit.nets.fit import Run, Settings, fit
 from ahp_toolkit.nets.recipe import Recipe
 from ahp_toolkit.parsers.base import Parser, body_of
-from ahp_toolkit.runtime import dry, timing
+from ahp_toolkit.runtime import timing
 from ahp_toolkit.segmenters.base import Segmenter, prompt_of
 from ahp_toolkit.sources.base import PARTS
 from ahp_toolkit.stages.train_data import Samples, humans_of, split, without
@@ -93,27 +93,18 @@ def train(registry: Registry, name: str, data: Data, out: Path, how: How) -> Tra
         UserError: when the plug-in cannot be trained, there are too few humans, photos cannot be read, or the loss is
             no number.
     """
-    plugin = trainable(registry, name)
-    settings = plugin.PRESETS[how.settings] if isinstance(how.settings, str) else how.settings
     device = torch_io.pick_device(how.device)
-    with torch_io.seeded(seed_of(how.seed, registry.kind)):
-        recipe: Recipe = plugin.recipe(settings)
+    recipe, settings = _recipe(registry, name, how)
     every = humans_of(data.parts, recipe.parsed)
     humans = without(every, data.held)
     training, held = split(humans, settings.holdout)
-    # loaders, saving and the device do not change what is learnt (beyond rounding)
-    learnt = {k: v for k, v in asdict(settings).items() if k not in ("loaders", "save_every")}
-    parts = digest_files([Path(p) for p in data.parts])
-    key = digest_value([recipe.kind, learnt, how.seed, parts, recipe.imagenet, data.held.said()])
+    learnt, key = _key(recipe, settings, data, how)
     partial, took = out.with_name(f".{out.name}.partial"), out.with_suffix(".timing.json")
-    if not dry.running():
-        forget_dead(out, partial, took)
+    forget_dead(out, partial, took)
     if out.exists() and (done := torch_io.load_checkpoint(out, recipe.kind)).meta.get("key") == key:
-        if not dry.running():
-            partial.unlink(missing_ok=True)  # killed between its end and this
+        partial.unlink(missing_ok=True)  # killed between its end and this
         return _trained(out, name, done)
     run = Run(registry.kind, partial, key, how.seed, device, how.quiet)
-    dry.stop(registry.kind, out, settings.steps)
     start, whole = time.monotonic(), not partial.exists()
     fit(recipe.net, Samples(training, data.roots, recipe.cut(training), how.seed), recipe.loss, settings, run)
     if whole:  # of a training that went on, the time of the earlier steps is not known
@@ -128,6 +119,28 @@ def train(registry: Registry, name: str, data: Data, out: Path, how: How) -> Tra
     torch_io.save_checkpoint(out, recipe.kind, made)
     partial.unlink(missing_ok=True)
     return _trained(out, name, made)
+
+
+def is_trained(registry: Registry, name: str, data: Data, out: Path, how: How) -> bool:
+    """Whether ``out`` holds the checkpoint that `train` would make."""
+    recipe, settings = _recipe(registry, name, how)
+    _, key = _key(recipe, settings, data, how)
+    return out.exists() and torch_io.load_checkpoint(out, recipe.kind).meta.get("key") == key
+
+
+def _recipe(registry: Registry, name: str, how: How) -> tuple[Recipe, Settings]:
+    plugin = trainable(registry, name)
+    settings = plugin.PRESETS[how.settings] if isinstance(how.settings, str) else how.settings
+    with torch_io.seeded(seed_of(how.seed, registry.kind)):
+        return plugin.recipe(settings), settings
+
+
+def _key(recipe: Recipe, settings: Settings, data: Data, how: How) -> tuple[dict[str, Any], str]:
+    """The settings that change what is learnt, and the digest of all that does."""
+    # loaders, saving and the device do not (beyond rounding)
+    learnt = {k: v for k, v in asdict(settings).items() if k not in ("loaders", "save_every")}
+    parts = digest_files([Path(p) for p in data.parts])
+    return learnt, digest_value([recipe.kind, learnt, how.seed, parts, recipe.imagenet, data.held.said()])
 
 
 def _trained(out: Path, name: str, made: torch_io.Checkpoint) -> Trained:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahp_toolkit.build import flow
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision
 from ahp_toolkit.decisions import log as decisions
@@ -363,7 +362,9 @@ def test_a_preserve_of_a_mask_that_nobody_has_any_more_releases_no_other_and_is_
     assert stage(root) == "undecided" and detail(root) == "preserved by ann with a mask that nobody has any more"
     parts, logs = [str(p) for p in parquet.parts(root / "parse")], tuple(map(str, merge.logs_of(root)))
     review.forget()
-    assert list(flow._preserved_photos(parts, [""] * 2, logs, Merge(), "", "")) == [person(2).candidate.image.photo]
+    assert list(review.preserved_photos(parts, [""] * 2, review.Review(review.Thresholds(0, 0), logs))) == [
+        person(2).candidate.image.photo
+    ]
     assert status(root).verdicts == {person(2).candidate.candidate_id: "preserve"}
     assert status(root).reopened == {A} and not list(masks.chosen(root, ["preserve"]))[1:]
     ann = Session(root, "ann", order(root))

@@ -6,24 +6,27 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit.build import build
-from ahp_toolkit.build.flow import Options
-from ahp_toolkit.build.splits import Synthesis
+from ahp_toolkit.build.config import Config, Synthesis, Training
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Human, Occluder, Sample
 from ahp_toolkit.decisions import jsonl, votes
-from ahp_toolkit.stages import composites
+from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.runtime.stage import Result, Step
+from ahp_toolkit.stages import composites, synthesize
 from ahp_toolkit.storage import files, parquet
 from annotation.app import compositions
 from annotation.composites import compose
 from annotation.review_commands import compose as command
 from tests.annotation.small import rectangle
 from tests.annotation.test_compose import human, objects, propose, root  # noqa: F401  a fixture
+from tests.build.steps import config
 
 
 def said_on(root) -> dict[str, str]:  # noqa: F811
@@ -218,17 +221,33 @@ def write(root, *args):  # noqa: F811
     return done.output
 
 
+def build_of(folder: Path, **nodes: Any) -> Config:
+    return config(folder, {"coco": folder / "data/coco"}, **nodes)
+
+
+def composites_of(c: Config) -> Step | None:
+    s = c.synthesis
+    return build.composites(c, synthesize.Initial(s.initial, s.initial_weights, s.initial_iou, c.training.device))
+
+
+def frozen_test(c: Config) -> Result:
+    step = composites_of(c)
+    assert step is not None
+    with LocalEngine(1) as engine:
+        return step.run(engine, quiet=True)
+
+
 def test_the_command_writes_what_the_build_writes(root):  # noqa: F811
     said_on(root)
     about = json.loads((root / "build.json").read_text())
     options = {"initial": "simulated", "initial_weights": None, "initial_iou": 0.6, "device": "cpu"}
-    files.write_json(root / "build.json", about | {"seed": 7, "options": options})
+    files.write_json(root / "build.json", about | {"options": options | {"seed": 7}})
     plain = composites.write_test(root, initial=composites.Initial(), seed=0)
     said = write(root)
-    assert "1 test samples" in said and "test: replaces the test that stood here, 1 of its 1 humans stayed" in said
+    assert "1 test samples" in said and "test: replaces the test of before, 1 of its 1 humans stayed" in said
     (sample,) = parquet.read_records(root / "splits/test", Sample)
-    o, s = Options(root, {"coco": root / "data/coco"}, device="cpu", quiet=True), Synthesis(seed=7, initial_iou=0.6)
-    again = build.split_of(o, s, "test")
+    c = build_of(root, synthesis=Synthesis(seed=7, initial_iou=0.6), training=Training(device="cpu"))
+    again = frozen_test(c)
     assert again.fresh is False and again.digest != plain.digest
     assert next(parquet.read_records(root / "splits/test", Sample)) == sample
     assert "replaces" not in write(root)
@@ -236,28 +255,26 @@ def test_the_command_writes_what_the_build_writes(root):  # noqa: F811
 
 def test_the_build_asks_for_as_many_voters_as_the_command_did(root):  # noqa: F811
     said_on(root)
-    o, s = Options(root, {"coco": root / "data/coco"}, quiet=True), Synthesis()
+    c = build_of(root)
     with pytest.raises(UserError, match="passed 3 voters"):
         write(root, "--voters", 3)
     assert votes.voters_of(root) == 2  # what could not be written is not asked for later
     one = next(i for i, v in votes.views(root).items() if v.status == "picked" and not v.votes)
     votes.act(root, "v1", one, "pass")
     assert "2 test samples" in write(root, "--voters", 1)
-    assert build.split_of(o, s, "test").counts["out"] == 2
+    assert frozen_test(c).counts["out"] == 2
     three = next(i for i, v in votes.views(root).items() if v.passed())
     votes.act(root, "v3", three, "pass")
     assert "1 test samples" in write(root, "--voters", 3)
-    assert build.split_of(o, s, "test").fresh is False
+    assert frozen_test(c).fresh is False
     assert [v.composite.proposal_id for v in votes.proposals(root, "done", "x")] == [three]
     (root / "compose/voters.json").write_text("[]")
     with pytest.raises(UserError, match=r"voters.json: expected a number of voters"):
         write(root)
 
 
-def test_nothing_proposed_names_the_command_and_a_killed_first_one_stops_no_build(root, monkeypatch):  # noqa: F811
+def test_nothing_proposed_names_the_command_and_a_killed_first_one_stops_no_build(root):  # noqa: F811
     with pytest.raises(UserError, match="no composites are proposed yet; run ahp review compose --root"):
         write(root)
     (root / "compose/.proposals-0123").mkdir(parents=True)
-    monkeypatch.setattr(build.flow_splits, "split", lambda *_: "synthesis")
-    o = Options(root, {"coco": root / "data/coco"}, quiet=True)
-    assert build.split_of(o, Synthesis(), "test") == "synthesis"
+    assert composites_of(build_of(root)) is None

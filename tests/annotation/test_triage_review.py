@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ahp_toolkit.build import build, flow
+from ahp_toolkit.build.config import Reviewing
+from ahp_toolkit.cli.build import summary
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision, Dropped, Human
@@ -14,13 +15,14 @@ from ahp_toolkit.decisions import proposals, rule
 from ahp_toolkit.decisions.candidates import Candidates, Ruled, auto_discarded
 from ahp_toolkit.decisions.log import check_name
 from ahp_toolkit.decisions.triage.triage import Triage, ordered
-from ahp_toolkit.runtime.stage import MAIN
+from ahp_toolkit.runtime.stage import MAIN, Result
 from ahp_toolkit.stages import review
 from ahp_toolkit.stages.review import Review, Thresholds
 from ahp_toolkit.storage import files, parquet
 from annotation.session import session
 from annotation.session.queue import Handed, Plan
 from tests.annotation.small import person, rectangle, say, write
+from tests.build.steps import config, made
 
 PEOPLE = [person(i) for i in range(6)]
 IDS = [p.candidate.candidate_id for p in PEOPLE]
@@ -37,8 +39,8 @@ def root(tmp_path):
     return write(tmp_path, PEOPLE, photos=True)
 
 
-def options(root, mode: str = "provisional") -> flow.Options:
-    return flow.Options(out=root, roots={"coco": root / "data/coco"}, workers=1, review=mode, quiet=True)
+def reviewed(root, mode: str = "provisional") -> Result:
+    return made(config(root, {"coco": root / "data/coco"}, review=Reviewing(mode)), "review")["review"]
 
 
 def kept_and_dropped(root) -> tuple[set[str], dict[str, Dropped]]:
@@ -48,30 +50,30 @@ def kept_and_dropped(root) -> tuple[set[str], dict[str, Dropped]]:
 
 def test_an_auto_discard_beats_the_rule_and_people_beat_both(root):
     assert all(rule.decide(p).verdict == "preserve" for p in PEOPLE)
-    first, _ = flow.review(options(root))
+    first = reviewed(root)
     assert first.fresh and first.counts["out"] == 6
     sort_out(root, IDS[1], IDS[2])
     assert auto_discarded(root / "triage") == {IDS[1], IDS[2]}
-    second, _ = flow.review(options(root))
+    second = reviewed(root)
     kept, dropped = kept_and_dropped(root)
     assert second.fresh and kept == set(IDS) - {IDS[1], IDS[2]}
     assert {(d.id, d.reason, d.detail) for d in dropped.values()} == {
         (c, "triage", "discard by triage") for c in IDS[1:3]
     }
     assert second.counts["triage/coco"] == 2
-    assert "4 preserved, 0 to refine" in build._review_words(second, "provisional")
-    assert "2 discarded unseen by triage" in build._review_words(second, "provisional")
+    assert "4 preserved, 0 to refine" in summary(second, "provisional")
+    assert "2 discarded unseen by triage" in summary(second, "provisional")
     words = {d.candidate_id: d for d in parquet.read_records(root / "review/decisions", Decision)}
     assert all(words[c].provisional and words[c].reviewer == words[c].reason == "triage" for c in IDS[1:3])
-    assert not flow.review(options(root))[0].fresh  # the same triage: nothing to do
+    assert not reviewed(root).fresh  # the same triage: nothing to do
     say(root, "ann", IDS[1], "preserve")
-    third, _ = flow.review(options(root))
+    third = reviewed(root)
     assert kept_and_dropped(root)[0] == set(IDS) - {IDS[2]} and third.counts["triage/coco"] == 1
 
 
 def test_without_a_rule_an_auto_discard_is_no_longer_undecided(root):
     sort_out(root, IDS[0])
-    flow.review(options(root, "none"))
+    reviewed(root, "none")
     reasons = {cid: d.reason for cid, d in kept_and_dropped(root)[1].items()}
     assert reasons == dict.fromkeys(IDS, "undecided") | {IDS[0]: "triage"}
 

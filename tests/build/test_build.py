@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ahp_toolkit.build.build import renderer_of, report
 from ahp_toolkit.cli import main
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.crops import crop_mask
@@ -20,7 +19,10 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Human, Occluder, Sample
 from ahp_toolkit.core.text import file_stem
+from ahp_toolkit.decisions.merge import Merge
 from ahp_toolkit.occlusion.place import ratio_of
+from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.stages.report import Report, renderer_of
 from ahp_toolkit.storage import images, parquet
 from tests.stages.test_harvest import coco, photo
 
@@ -118,7 +120,7 @@ def _tight(mask):
 def test_the_same_command_again_computes_nothing(data, built):
     before = {p: p.stat().st_mtime_ns for p in built.rglob("*.parquet")}
     said = build(data, built)
-    assert said.count("stands already") == 7 and str(built / "report" / "index.html") in said
+    assert said.count("(up to date)") == 7 and str(built / "report" / "index.html") in said
     assert before == {p: p.stat().st_mtime_ns for p in built.rglob("*.parquet")}
 
 
@@ -126,7 +128,7 @@ def test_another_seed_makes_other_splits_and_nothing_else(data, built, tmp_path)
     out = tmp_path / "copy"
     shutil.copytree(built, out)
     said = build(data, out, "--seed", 1)
-    fresh = [line.split()[0] for line in said.splitlines() if "->" in line and "already" not in line]
+    fresh = [line.split()[0] for line in said.splitlines() if "->" in line and "up to date" not in line]
     assert fresh == ["train", "val", "test"]
     for split in ("train", "val", "test"):
         assert {s.digest for s in samples(out, split)}.isdisjoint({s.digest for s in samples(built, split)})
@@ -177,12 +179,13 @@ def test_the_page_says_of_the_review_what_the_build_made_of_it(data, built, tmp_
     assert said["reviewers disagree"] == "1" and said["decided by people"] == "0"
     ahp("build", "report", "--root", out, "--decisions", bob)
     assert reviewed(out) == said
-    assert "made without the words of bob.jsonl" in ahp("build", "report", "--root", out)
+    assert "made without the decisions of bob.jsonl" in ahp("build", "report", "--root", out)
     assert reviewed(out)["preserve"] == "1"
     build(data, out, "--decisions", bob)  # the same words, another rule
     assert reviewed(out)["discard"] == "1"
     proposals.propose(out, [replace(first, mask=other.mask)])
-    report(out, anew=False, decisions=[bob])
+    with LocalEngine(1) as engine:
+        assert Report(out, 0, Merge(), (bob,)).run(engine).fresh
     assert reviewed(out)["back with a new mask"] == "1"
 
 
@@ -263,11 +266,11 @@ def test_scenes_by_file_and_by_a_places365_checkpoint(data, built, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["build"], "expected --source NAME=PATH"),
+        (["build"], "expected --source FORMAT=PATH"),
         (["build", "--source", "cocoo=."], "did you mean coco?"),
-        (["build", "--source", "coco"], "expected NAME=PATH"),
+        (["build", "--source", "coco"], "expected [NAME:]FORMAT=PATH"),
         (["build", "--source", "coco=/nowhere/at/all"], "/nowhere/at/all is none"),
-        (["build", "--density", "val=0.5-0.1"], "expected 0 <= low < high <= 1"),
+        (["build", "--source", "coco=.", "--out", "o", "--density", "val=0.5-0.1"], "expected 0 <= low < high <= 1"),
         (["build", "export", "--root", "/nowhere", "--format", "cocoa"], "expected a build folder"),
         (["build", "export", "--root", "BUILT", "--format", "coca"], "did you mean cocoa?"),
         (["build", "materialize", "--root", "/nowhere"], "expected a build folder"),

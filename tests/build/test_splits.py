@@ -12,25 +12,26 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ahp_toolkit.build import splits
-from ahp_toolkit.build.flow import Options
-from ahp_toolkit.build.splits import Synthesis
+from ahp_toolkit.build.config import Synthesis
 from ahp_toolkit.cli import main
 from ahp_toolkit.core import hashing, masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS, Dropped, ImageRef, Occluder, Sample
 from ahp_toolkit.core.text import file_stem
-from ahp_toolkit.decisions import votes
+from ahp_toolkit.occlusion.place import Settings
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.report import statistics
+from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.runtime.stage import Result
 from ahp_toolkit.sample_world import write_world
-from ahp_toolkit.stages import bank, composites
+from ahp_toolkit.stages import bank, composites, synthesize
 from ahp_toolkit.stages.materialize import WrittenSample
 from ahp_toolkit.stages.review import Thresholds
 from ahp_toolkit.stages.synthesize import BEYOND, Initial
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.build_folder import Build
 from tests import fake_build
+from tests.build.steps import config
 from tests.cli.small import data, words
 
 CUT = Thresholds(0.05, 0.06)
@@ -57,8 +58,11 @@ def banks(out: Path) -> dict[str, list[Occluder]]:
     return {s: list(parquet.read_records(out / "bank" / s, Occluder)) for s in SPLITS}
 
 
-def options(out: Path, *sources: str) -> Options:
-    return Options(out, dict.fromkeys(sources, out), quiet=True)
+def banked(out: Path, sources: tuple[str, ...], s: Synthesis) -> Result:
+    c = config(out, dict.fromkeys(sources, out), synthesis=s)
+    wanted = bank.Wanted(s.occluder_sources_of(c.formats, {}), s.min_occluder, s.bank_size)
+    with LocalEngine(1) as engine:
+        return bank.stage(out, CUT, wanted).run(engine, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def harvest(tmp_path_factory) -> tuple[Path, list[Occluder]]:
 
 def test_each_bank_has_the_size_asked_for_or_all_there_is(harvest):
     out, made = harvest
-    splits.bank(options(out, "coco", "openimages"), CUT, Synthesis(bank_size=500))
+    banked(out, ("coco", "openimages"), Synthesis(bank_size=500))
     possible: dict[str, set[str]] = defaultdict(set)
     for o in made:
         if o.area >= 300 and o.image.source == "coco":
@@ -100,7 +104,7 @@ def test_a_bank_made_anew_is_read_anew(tmp_path):
 )
 def test_occluders_are_cocos_unless_others_are_asked_for(harvest, build, asked, found):
     out, _ = harvest
-    r = splits.bank(options(out, *build), CUT, Synthesis(occluder_sources=asked))
+    r = banked(out, build, Synthesis(occluder_sources=asked))
     assert {o.image.source for some in banks(out).values() for o in some} == found
     assert {k.partition("/")[2] for k in r.counts if k.startswith("kept/")} == found and r.counts["read"] == 4500
 
@@ -127,19 +131,17 @@ def test_a_coco_without_masks_leaves_the_occluders_to_all_sources(tmp_path):
 def keys_of(monkeypatch, tmp_path: Path, name: str, initial: str) -> list[tuple[str, str]]:
     """(digest of the key, of its code) of a split for two trainings of a network, at one path."""
     out, weights, seen = fake_build.make(tmp_path), tmp_path / "net.pt", []
-    monkeypatch.setattr(splits, "digest_of", lambda folder: "d")
-    monkeypatch.setattr(Options, "stream", lambda self, job, *_: seen.append((job.key_digest, job.key["code"])))
-    monkeypatch.setattr(composites, "run", lambda job, *_, **__: seen.append((job.key_digest, job.key["code"])))
+    monkeypatch.setattr(synthesize, "digest_of", lambda folder: "d")
     c = SimpleNamespace(proposal_id="p", human=next(iter(Build(out).humans())))
-    monkeypatch.setattr(votes, "passed", lambda *_: [c])
-    monkeypatch.setattr(votes, "version_of", lambda c: "v")
+    monkeypatch.setattr(composites, "passed", lambda *_: [c])
     for content in (b"first training", b"second training"):
         weights.write_bytes(content)
+        made_by = Initial(initial, str(weights))
         if name == "composites":
-            composites.write_test(out, initial=Initial(initial, str(weights)))
+            job = composites.stage(out, initial=made_by).job
         else:
-            s = Synthesis(initial=initial, initial_weights=str(weights))
-            splits.split(options(out, "coco"), s, name)
+            job = synthesize.stage(out, synthesize.Wanted(name, "val", 3, None, 0), Settings(), made_by, {}).job
+        seen.append((job.key_digest, job.key["code"]))
     return seen
 
 
@@ -217,7 +219,7 @@ def test_a_frozen_split_that_gives_way_is_told_and_its_copy_stays(built, tmp_pat
     told = [line for line in run(*args, "--val-humans", 4).splitlines() if "replaces" in line]
     assert len(told) == 2  # test begins where val ends
     stayed = len(ids(copy, "splits/val", Sample, "human_id"))
-    assert told[0].startswith(f"val: replaces the val that stood here, {stayed} of its {len(was)} humans stayed;")
+    assert told[0].startswith(f"val: replaces the val of before, {stayed} of its {len(was)} humans stayed;")
     assert before == {p.name: hashing.digest_file(p) for p in (copy / "splits/val_1").rglob("*.parquet")}
     kept = copy / "splits/val_1"
     render = Renderer(json.loads((copy / "build.json").read_text())["roots"], kept)

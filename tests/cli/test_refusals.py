@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ahp_toolkit.build.checks import check_place
-from ahp_toolkit.build.flow import Options
+from ahp_toolkit.build.checks import check_place, next_step
+from ahp_toolkit.build.config import Config, Running
 from ahp_toolkit.cli import main
-from ahp_toolkit.cli.next_step import next_step
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
 from ahp_toolkit.runtime.options import Share
@@ -37,11 +36,11 @@ def source(tmp_path_factory) -> Path:
     return data(tmp_path_factory.mktemp("data") / "coco", 6)
 
 
-@pytest.mark.parametrize("command", [("build",), ("build", "plan")])
+@pytest.mark.parametrize("command", [(), ("--dry-run",)])
 @pytest.mark.parametrize("below", ["", "build", "a/../b"])
 def test_a_build_among_the_sources_files_is_refused(source, command, below):
     there = sorted(source.rglob("*"))
-    refused("--out .*outside the data of --source coco", *command, "--source", f"coco={source}", "--out",
+    refused("--out .*outside the data of --source coco", "build", *command, "--source", f"coco={source}", "--out",
             source / below)  # fmt: skip
     assert sorted(source.rglob("*")) == there
 
@@ -88,7 +87,7 @@ def test_a_report_of_no_build_is_refused(tmp_path, there):
 
 
 OPTIONS = (
-    (("--parser", "hrnet"), "--parser hrnet: .*--parser-weights or --train; train it with ahp build parser"),
+    (("--parser", "hrnet"), "--parser hrnet: .*--parser-weights or --train; train it with .ahp build parser"),
     (("--segmenter", "deeplab"), "--segmenter deeplab: .*--segmenter-weights or --train; train it"),
     (("--segmenter", "centermask", "--stop-after", "segment"), "--segmenter centermask: .*--name centermask"),
     (("--parser", "hrnet", "--parser-weights", "nope.pt"), "--parser-weights nope.pt: expected a checkpoint"),
@@ -111,23 +110,18 @@ OPTIONS = (
 )
 
 
-@pytest.mark.parametrize("command", [("build",), ("build", "plan")])
+@pytest.mark.parametrize("command", [(), ("--dry-run",)])
 @pytest.mark.parametrize(("options", "said"), OPTIONS)
 def test_what_the_options_tell_is_refused_before_anything_runs(source, tmp_path, command, options, said):
-    refused(said, *command, "--source", f"coco={source}", "--out", tmp_path / "o", *options)
+    refused(said, "build", *command, "--source", f"coco={source}", "--out", tmp_path / "o", *options)
     assert not (tmp_path / "o").exists()
 
 
 def test_a_network_is_asked_for_only_where_it_is_used(source, tmp_path):
-    base = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o", "--parser", "hrnet")
+    base = ("build", "--dry-run", "--source", f"coco={source}", "--out", tmp_path / "o", "--parser", "hrnet")
     run(*base, "--stop-after", "segment")
     run(*base, "--stop-after", "segment", "--train", "debug")
     run(*base, "--parser-weights", "random")
-
-
-def test_a_plan_like_no_build_is_refused(source, tmp_path):
-    args = ("build", "plan", "--source", f"coco={source}", "--out", tmp_path / "o")
-    refused("--like .*nothere: expected a finished build", *args, "--like", tmp_path / "nothere")
 
 
 def test_help_does_not_promise_an_exact_share():
@@ -148,8 +142,8 @@ def test_a_build_that_kept_nobody_says_the_next_step(source, tmp_path):
 )
 def test_boxes_without_a_segmenter_say_the_next_step(tmp_path, monkeypatch, stop_after, said):
     nobody = Result("segment", tmp_path, {"out": 0, "dropped": 2}, {"objects365/no_mask": 2}, "", True)
-    monkeypatch.setattr("ahp_toolkit.cli.next_step.finished", lambda folder: nobody)
-    hint = next_step(Options(tmp_path, {}), stop_after)
+    monkeypatch.setattr("ahp_toolkit.build.checks.finished", lambda folder: nobody)
+    hint = next_step(Config(run=Running(tmp_path, stop_after=stop_after)))
     assert hint.startswith(said) and bool(hint) == bool(said)
 
 
@@ -189,7 +183,7 @@ def test_a_missing_file_of_words_is_told_as_that(tmp_path):
 def test_the_demo_leaves_another_build_alone(tmp_path, source):
     run("build", "--source", f"coco={source}", "--out", tmp_path / "o", "--workers", 1, "--stop-after", "harvest")
     before = (tmp_path / "o" / "build.json").read_bytes()
-    refused("a build on other data stands there; give another --out", "demo", "--out", tmp_path / "o")
+    refused("holds a build on other data; give another --out", "demo", "--out", tmp_path / "o")
     assert (tmp_path / "o" / "build.json").read_bytes() == before and not (tmp_path / "o" / "world").exists()
 
 
@@ -216,4 +210,4 @@ def test_a_device_that_is_not_here_is_refused_before_anything_runs(source, tmp_p
     args = ("--source", f"coco={source}", "--out", tmp_path / "o", "--device", device)
     refused(f"device '{device}' cannot be used here", "build", *args)
     assert not (tmp_path / "o").exists()
-    run("build", "plan", *args)  # it may be for another machine
+    run("build", "--dry-run", *args)  # it may be for another machine

@@ -8,20 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ahp_toolkit.build import flow
+from ahp_toolkit.build.config import Harvesting
 from ahp_toolkit.core import hashing, neighbours
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Candidate, Dropped, Flags, ImageRef, Instance, Occluder, SourceImage
 from ahp_toolkit.report import statistics
+from ahp_toolkit.runtime.stage import Result
 from ahp_toolkit.sample_world import write_world
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.sources.base import Scene
 from ahp_toolkit.stages import deduplicate, segment
 from ahp_toolkit.stages import near as _near
-from ahp_toolkit.stages.harvest import Photo, Rules, fingerprint
+from ahp_toolkit.stages.harvest import Photo, fingerprint
 from ahp_toolkit.storage import images, parquet
 from ahp_toolkit.storage.build_folder import Build
+from tests.build.steps import config, made
 from tests.sources import test_objects365 as o365
 from tests.sources import test_openimages as oi
 
@@ -57,8 +59,8 @@ def coco(root: Path, people: dict[int, list[dict]], pixels: dict[int, images.Rgb
     return root
 
 
-def harvest(tmp: Path, roots: dict[str, Path], **rules) -> tuple[flow.Result, list[Candidate], dict[str, str]]:
-    result = flow.harvest(flow.Options(tmp / "out", roots, rules=Rules(**rules), quiet=True))
+def harvest(tmp: Path, roots: dict[str, Path], **rules) -> tuple[Result, list[Candidate], dict[str, str]]:
+    result = made(config(tmp / "out", roots, harvest=Harvesting(**rules)), "harvest")["harvest"]
     dropped = {d.id: d.reason for d in parquet.read_records(result.folder / "dropped.parquet", Dropped)}
     return result, list(parquet.read_records(result.folder, Candidate)), dropped
 

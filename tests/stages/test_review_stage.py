@@ -109,10 +109,10 @@ def test_folds_show_every_photo_once_and_have_no_test():
 
 @pytest.mark.parametrize("value", ["0/5", "6/5", "1/1", "a/b", "3", "-1/3"])
 def test_a_wrong_fold_is_one_line(value):
-    from ahp_toolkit.build.arguments import fold
+    from ahp_toolkit.build.config import fold_of
 
     with pytest.raises(UserError, match="expected K/N"):
-        fold(None, None, value)
+        fold_of(value)
 
 
 def test_splits_do_not_depend_on_order():

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ahp_toolkit.build import training
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.hashing import photo_hash
 from ahp_toolkit.nets import torch_io
 from ahp_toolkit.nets.recipe import photo_of
+from ahp_toolkit.runtime.engines import LocalEngine
 from ahp_toolkit.segmenters import SEGMENTERS, deeplab
-from ahp_toolkit.stages import train_networks
+from ahp_toolkit.stages import train_networks, training
 from ahp_toolkit.stages.review import SplitSizes, Thresholds
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.held_out import HeldOut
@@ -24,13 +24,10 @@ def test_the_range_is_the_folds_or_what_val_and_test_cannot_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "count_records", lambda folder: 1_000_000)
-    assert training.held_out(tmp_path) == HeldOut(0.0, pytest.approx(0.0706))
+    assert training.held_out(tmp_path, SplitSizes()) == HeldOut(0.0, pytest.approx(0.0706))
     assert training.held_out(tmp_path, SplitSizes(fold=(2, 5))) == HeldOut(0.2, 0.4)
     assert training.held_out(tmp_path, SplitSizes(3000, 500)) == HeldOut(0.0, 0.5)
     assert training.held_out(tmp_path, SplitSizes(0, 0)) == HeldOut(0.0, 0.0)
-    sizes = {"val": 3, "test": 2, "max_val": 0.2, "max_test": 0.1, "fold": [1, 4]}
-    files.write_json(tmp_path / "build.json", {"options": {"sizes": sizes}})
-    assert training.held_out(tmp_path) == HeldOut(0.0, 0.25)
 
 
 def test_people_of_photos_for_val_and_test_are_left_out_and_the_checkpoint_says_so(
@@ -47,8 +44,12 @@ def test_people_of_photos_for_val_and_test_are_left_out_and_the_checkpoint_says_
     tiny = replace(deeplab.PRESETS["debug"], size=32, steps=2, batch=2, pretrained="no")
     monkeypatch.setitem(deeplab.PRESETS, "debug", tiny)
     out = tmp_path / "weights" / "deeplab.pt"
-    how = {"device": "cpu", "quiet": True, "roots": {"toy": str(tmp_path / "photos")}}
-    training.train(SEGMENTERS, tmp_path, "deeplab", out, how)
+    roots = {"toy": str(tmp_path / "photos")}
+    step = training.Training(SEGMENTERS, "deeplab", tmp_path, roots, "debug", "cpu", SplitSizes())
+    assert not step.up_to_date() and step.total == 2 and step.path == out
+    with LocalEngine(1) as engine:
+        assert step.run(engine, quiet=True).fresh
+    assert step.up_to_date() and not replace(step, seed=1).up_to_date()
     kept = [p for p in map(photo_of, people) if photo_hash(p) < training.MOST]
     assert kept and shown and not set(shown) & set(kept)
     meta = torch_io.load_checkpoint(out, deeplab.KIND).meta

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from ahp_toolkit.build import flow
-from ahp_toolkit.build.estimate import estimate
-from ahp_toolkit.cli import main
 from ahp_toolkit.core import hashing
 from ahp_toolkit.sample_world import write_world
 from ahp_toolkit.storage import locations
+from tests.build.steps import config, made
 
 SOURCES = ("coco", "lip", "objects365", "openimages", "voc_sbd")
 
@@ -28,7 +24,7 @@ def world(tmp_path_factory) -> Path:
 
 
 def harvest(out: Path, roots: dict[str, Path]) -> tuple[dict[str, str], dict[str, int]]:
-    result = flow.harvest(flow.Options(out, roots, quiet=True))
+    result = made(config(out, roots), "harvest")["harvest"]
     tables = {p.relative_to(out).as_posix(): hashing.digest_file(p) for p in out.rglob("*.parquet")}
     return tables, result.counts
 
@@ -47,36 +43,6 @@ def test_five_sources_in_a_store_give_the_same_tables(s3, world, local, tmp_path
     assert harvest(tmp_path / "out", {name: locations.place(f"{root}/{name}") for name in SOURCES}) == local
     jpegs = [k for m, k in front.done if m == "GET" and k.endswith(".jpg")]
     assert len(jpegs) == len(set(jpegs))  # header and pixels are one request
-
-
-def large(image: bytes, person: bytes, n: int) -> bytes:
-    """A COCO file of ``n`` photos and ``n`` persons, as far as an estimate looks."""
-    return b'{"images": [' + b",".join([image] * n) + b'], "annotations": [' + b",".join([person] * n) + b"]}"
-
-
-def test_a_plan_asks_a_store_for_few_bytes_of_a_large_file(s3, tmp_path):
-    front, bucket, root = s3
-    image, person = b'{"id": 1, "file_name": "000000000001.jpg", "height": 480}', b'{"category_id": 1, "area": 2}'
-    n = 250_000
-    data = large(image, person, n)
-    bucket.put(f"{root.removeprefix('s3://ahp/')}/coco/annotations/instances_train2017.json", data)
-    front.forget()
-    args = ["build", "plan", "--source", f"coco={root}/coco", "--out", str(tmp_path / "o"), "--json"]
-    said = CliRunner().invoke(main.ahp, args, catch_exceptions=False)
-    photos = json.loads(said.output)["steps"][0]["items"]
-    assert photos == pytest.approx(n, rel=0.05)
-    assert len(data) > 20e6 and front.given < 5e6
-    assert not list((tmp_path / "cache").rglob("*.json"))
-
-
-def test_a_plan_of_sources_in_a_store_counts_what_local_ones_have(s3, world):
-    front, bucket, root = s3
-    for name in SOURCES:
-        bucket.put_tree(f"{root.removeprefix('s3://ahp/')}/{name}", world / name)
-    front.forget()
-    found = {name: estimate(name, locations.place(f"{root}/{name}")) for name in SOURCES}
-    assert found == {name: estimate(name, world / name) for name in SOURCES} and all(found.values())
-    assert not [k for m, k in front.done if m == "GET" and k.endswith((".jpg", ".png"))]
 
 
 def test_their_photos_in_archives_give_the_same_tables(world, local, tmp_path, monkeypatch):

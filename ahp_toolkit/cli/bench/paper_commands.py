@@ -53,13 +53,13 @@ def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) ->
     ahp bench paper --root out/ahp --tables 2,4 --recipe small --dry-run
     ahp bench paper --root out/ahp --recipe paper --device cuda
     """
-    from ahp_toolkit.build import build
+    from ahp_toolkit.build import config
     from ahp_toolkit.cli.bench import paper_page
     from ahp_toolkit.cli.bench.paper_tables import Setup, fill, plan
     from ahp_toolkit.storage.files import forget_unfinished
     from ahp_toolkit.storage.lock import lock
 
-    build.roots_of(root)
+    config.read(root)  # refuses a folder that is no build
     files = {k: options.pop(k) for k in ("inception", "lpips")}
     setup = Setup(root=root, **options)
     wanted = plan(setup, tables)

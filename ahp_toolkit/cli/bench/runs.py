@@ -14,13 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ahp_toolkit.build import build
+from ahp_toolkit.build import config
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.crops import SIDE, crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Prediction, Sample, Score
 from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.stages.materialize import materialize
 from ahp_toolkit.storage import files, parquet
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def write_crops(root: Path, split: str, workers: int = 1) -> Path:
     if not any(folder.glob("part-*.parquet")):
         raise UserError(f"{folder}: expected a split of a finished build, found none; run ahp build --out {root}")
     with LocalEngine(workers) as engine:
-        build.materialize(root, folder, [split], "crops", engine)
+        materialize(root, config.read(root).roots, folder, [split], "crops", engine)
     return folder
 
 

@@ -21,13 +21,14 @@ from typing import Any
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from ahp_toolkit.build import build, splits
-from ahp_toolkit.build.flow import Options
-from ahp_toolkit.build.splits import Synthesis
+from ahp_toolkit.build import build
+from ahp_toolkit.build.config import Reviewing, Running, read
 from ahp_toolkit.runtime import stage
 from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine
 from ahp_toolkit.runtime.engines import Engine, LocalEngine
 from ahp_toolkit.sample_world import write_world
+from ahp_toolkit.stages import materialize
+from tests.build.steps import config
 
 SOURCES, WORKERS = ("coco", "voc_sbd"), 2
 
@@ -68,25 +69,24 @@ def _measure(engine: Engine, root: Path, out: Path, times: Path) -> tuple[float,
     """(CPU, wall) seconds of writing all splits' pictures."""
     times.mkdir()
     run = stage.run
-    splits.run = lambda job, *a, **k: run(replace(job, fn=Timed(job.fn, str(times))), *a, **k)
+    materialize.run = lambda job, *a, **k: run(replace(job, fn=Timed(job.fn, str(times))), *a, **k)
     try:
         start, before = time.monotonic(), _cpu()
         with engine:
-            build.materialize(root, out, ("train", "val", "test"), "full", engine)
+            materialize.materialize(root, read(root).roots, out, ("train", "val", "test"), "full", engine)
             used = _cpu() - before
         return used, time.monotonic() - start
     finally:
-        splits.run = run
+        materialize.run = run
 
 
 def _build(out: Path, scenes: int) -> Path:
     write_world(out / "world", seed=0, scenes=scenes)
     with LocalEngine(WORKERS) as engine:
         roots = {name: out / "world" / name for name in SOURCES}
-        options = Options(out=out / "build", roots=roots, workers=WORKERS, engine=engine, review="oracle", quiet=True)
-        synthesis = Synthesis()
-        build.write_about(options, synthesis)
-        build.build(options, synthesis, lambda *_: None, stop_after="splits")
+        c = config(out / "build", roots, review=Reviewing("oracle"))
+        c = replace(c, run=Running(out / "build", stop_after="splits", quiet=True))
+        build.build(c, engine, lambda _: None)
     return out / "build"
 
 

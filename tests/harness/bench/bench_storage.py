@@ -11,10 +11,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ahp_toolkit.build import flow
 from ahp_toolkit.sample_world import write_world
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage import images, locations
+from tests.build.steps import config, made
 
 PHOTOS, ROUNDS = 200, 7
 
@@ -59,7 +59,7 @@ def main() -> None:
         before, now = lookups(coco, names)
         roots = {n: root / "world" / n for n in ("coco", "lip", "objects365", "openimages", "voc_sbd")}
         start = time.process_time()
-        result = flow.harvest(flow.Options(root / "out", roots, quiet=True))
+        result = made(config(root / "out", roots), "harvest")["harvest"]
         photos = sum(n for k, n in result.counts.items() if k.startswith("images/"))
         photo = (time.process_time() - start) / photos
         file, member = reads(coco, sorted(set(names)))

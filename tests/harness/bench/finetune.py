@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ahp_toolkit.build.build import renderer_of
 from ahp_toolkit.cli.bench import runs as bench_steps
 from ahp_toolkit.core import crops, hashing
 from ahp_toolkit.core.records import Prediction, Sample
+from ahp_toolkit.stages.report import renderer_of
 from ahp_toolkit.storage import files, images, parquet
 from baselines.training.train import Training
 from benchmark.features.context import Context

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ahp_toolkit.build.build import renderer_of
 from ahp_toolkit.core import crops, hashing
 from ahp_toolkit.core.records import Sample
 from ahp_toolkit.sample_world import gallery
+from ahp_toolkit.stages.report import renderer_of
 from ahp_toolkit.storage import images, parquet
 from annotation.app.guide import guide_pictures
 from tests.harness.bench.story_pictures import story_pictures

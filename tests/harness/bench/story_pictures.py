@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ahp_toolkit.build.build import renderer_of, roots_of
+from ahp_toolkit.build import config
 from ahp_toolkit.core import crops
 from ahp_toolkit.core.crops import around
 from ahp_toolkit.core.masks import Bool2D, Box
 from ahp_toolkit.core.records import Candidate, Decision, Human, Occluder, Prediction, Sample, Segmented
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.sources.base import PARTS
+from ahp_toolkit.stages.report import renderer_of
 from ahp_toolkit.storage import files, images, parquet
 from ahp_toolkit.storage.images import Rgb
 from ahp_toolkit.storage.photos import Photos
@@ -29,7 +30,7 @@ class Story:
     """All that is known of one person of a finished demo: chosen by size among those that a network segmented."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.photos = root, Photos(roots_of(root))
+        self.root, self.photos = root, Photos(config.read(root).roots)
         segmented = {s.candidate.candidate_id: s for s in parquet.read_records(root / "parse", Segmented)}
         self.sample = self._chosen(segmented)
         self.person = segmented[self.sample.human_id]

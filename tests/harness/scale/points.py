@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ahp_toolkit.build import flow, splits
+from ahp_toolkit.build import build
+from ahp_toolkit.build.config import Config, Harvesting, Reviewing, read
 from ahp_toolkit.core.records import SPLITS
 from ahp_toolkit.runtime.engines import LocalEngine
-from ahp_toolkit.stages.harvest import Rules
+from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.storage import parquet
+from tests.build.steps import config, made
 from tests.harness.scale import generate, pictures
 
 FRACTIONS = (0.01, 0.1, 1.0)
@@ -76,15 +78,14 @@ def _bare(work: Path, p: Point) -> dict[str, Any]:
 
 def _scan(work: Path, p: Point) -> dict[str, Any]:
     root = _annotations(work, p)
-    entries = sum(1 for _ in flow.SOURCES.get(p.subject).scan(root))
+    entries = sum(1 for _ in SOURCES.get(p.subject).scan(root, p.subject))
     return {"entries": entries, **_made(root)}
 
 
 def _harvest(work: Path, p: Point, verify: bool = False) -> dict[str, Any]:
     root, out = _linked(work, p), work / "out" / p.name.replace("/", "-")
     shutil.rmtree(out, ignore_errors=True)
-    o = flow.Options(out, {p.subject: root}, rules=Rules(verify=verify), quiet=True)
-    counts = flow.harvest(o).counts
+    counts = made(config(out, {p.subject: root}, harvest=Harvesting(verify=verify)), "harvest")["harvest"].counts
     said = {"humans": counts["out"], "persons": counts[f"persons/{p.subject}"], "photos": counts[f"images/{p.subject}"]}
     said |= {"table_bytes": _bytes(out / "harvest"), "files": _files(out / "harvest")}
     shutil.rmtree(out)
@@ -96,71 +97,59 @@ def _verified(work: Path, p: Point) -> dict[str, Any]:
 
 
 # -- what works on humans ---------------------------------------------------------------------------------------------
-def options(work: Path, n: int) -> flow.Options:
+def options(work: Path, n: int) -> Config:
     """The build of ``n`` humans."""
-    root = work / "people" / str(n)
-    out = work / "builds" / str(n)
-    return flow.Options(out, {"coco": root}, rules=Rules(verify=False), review="provisional", quiet=True)
+    out, roots = work / "builds" / str(n), {"coco": work / "people" / str(n)}
+    return config(out, roots, harvest=Harvesting(verify=False), review=Reviewing("provisional"))
 
 
-def build_upto(work: Path, n: int, last: str) -> tuple[flow.Options, Any]:
-    """The build of ``n`` humans with all stages up to ``last``; what stands is left alone."""
-    from ahp_toolkit.build import build
+def build_upto(work: Path, n: int, last: str) -> Config:
+    """The build of ``n`` humans with all stages up to ``last``; those that are up to date are left alone."""
     from tests.harness.scale.people import write_people
 
-    o, s = options(work, n), splits.Synthesis()
-    root = o.roots["coco"]
+    c = options(work, n)
+    root = c.sources["coco"].path
     if not (root / "made.json").exists():
         mean = write_people(root, n)
         (root / "made.json").write_text(json.dumps({"bytes": mean}))
-    o.out.mkdir(parents=True, exist_ok=True)
-    build.write_about(o, s)
-    cut = None
-    for stage in ("harvest", "segment", "parse", "review", "bank", "synth"):
-        if stage == "review":
-            _, cut = flow.review(o)
-        elif stage == "bank":
-            assert cut is not None
-            splits.bank(o, cut, s)
-        elif stage == "synth":
-            for split in SPLITS:
-                splits.split(o, s, split)
-        else:
-            getattr(flow, stage)(o)
+    c.out.mkdir(parents=True, exist_ok=True)
+    build.begin(c)
+    for stage in ("harvest", "segment", "parse", "review", "splits"):
+        made(c, stage)
         if stage == last:
             break
-    return o, s
+    return c
 
 
-_BEFORE = {"segment": "harvest", "synth": "bank", "materialize": "synth", "report": "synth"}
+_BEFORE = {"segment": "harvest", "synth": "review", "materialize": "splits", "report": "splits"}
 
 
 def _segment(work: Path, p: Point) -> dict[str, Any]:
-    o = options(work, int(p.size))
-    r = flow.segment(o)
+    r = made(options(work, int(p.size)), "segment")["segment"]
     return {"humans": r.counts["out"], "table_bytes": _bytes(r.folder), "files": _files(r.folder)}
 
 
 def _synth(work: Path, p: Point) -> dict[str, Any]:
-    o, s = options(work, int(p.size)), splits.Synthesis()
-    counts = {split: splits.split(o, s, split).counts for split in SPLITS}
-    folder = o.out / "splits"
+    c = options(work, int(p.size))
+    results = made(c, "splits")
+    counts = [results[split].counts for split in SPLITS]
+    folder = c.out / "splits"
     return {
-        "humans": sum(c["in"] for c in counts.values()),
-        "samples": sum(c["out"] for c in counts.values()),
+        "humans": sum(n["in"] for n in counts),
+        "samples": sum(n["out"] for n in counts),
         "table_bytes": _bytes(folder),
         "files": _files(folder),
     }
 
 
 def _materialize(work: Path, p: Point) -> dict[str, Any]:
-    from ahp_toolkit.build import build
+    from ahp_toolkit.stages.materialize import materialize
 
-    o = options(work, int(p.size))
-    done = build.materialize(o.out, o.out, SPLITS, "crops", LocalEngine(1))
+    out = options(work, int(p.size)).out
+    done = materialize(out, read(out).roots, out, SPLITS, "crops", LocalEngine(1))
     # counted one by one: half a million paths at once are 200 MB
-    crops = np.sum([_weighed(o.out / "splits" / split / "crops") for split in SPLITS], axis=0)
-    humans = sum(parquet.count_records(o.out / "splits" / split / "humans") for split in SPLITS)
+    crops = np.sum([_weighed(out / "splits" / split / "crops") for split in SPLITS], axis=0)
+    humans = sum(parquet.count_records(out / "splits" / split / "humans") for split in SPLITS)
     samples = sum(r.counts.get("written", 0) for r in done)
     return {
         "humans": humans,
@@ -180,11 +169,9 @@ def _weighed(folder: Path) -> tuple[int, int]:
 
 
 def _report(work: Path, p: Point) -> dict[str, Any]:
-    from ahp_toolkit.build import build
-
-    o = options(work, int(p.size))
-    page = build.report(o.out)
-    return {"humans": parquet.count_records(o.out / "parse"), "page_bytes": page.stat().st_size}
+    c = options(work, int(p.size))
+    page = made(c, "report")["report"].folder / "index.html"
+    return {"humans": parquet.count_records(c.out / "parse"), "page_bytes": page.stat().st_size}
 
 
 def _network(work: Path, p: Point) -> dict[str, Any]:
@@ -199,7 +186,7 @@ def _network(work: Path, p: Point) -> dict[str, Any]:
     part = work / "network" / "part-00000.parquet"
     parquet.write_records(part, [replace(c, mask=None) for c in some], Candidate)
     weights = None if p.subject == "mask_rcnn" else _untrained(work)
-    stage = Segment(p.subject, weights, "cpu", o.names)
+    stage = Segment(p.subject, weights, "cpu", o.roots)
     out = stage([str(part)])
     return {"humans": len(some), "found": len(out.tables[""])}
 

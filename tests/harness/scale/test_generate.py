@@ -8,13 +8,13 @@ import subprocess
 
 import pytest
 
-from ahp_toolkit.build import flow
+from ahp_toolkit.build.config import Harvesting
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.records import Candidate
 from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.stages.harvest import Rules
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage import parquet
+from tests.build.steps import config, made
 from tests.harness.scale import generate, measure, people, pictures, run
 from tests.harness.scale.shapes import COCO_SIZES, FULL, SIZES
 
@@ -22,15 +22,15 @@ TINY = 1e-4
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def sources(tmp_path_factory):
     """One root a source, of a ten-thousandth of its size."""
     root = tmp_path_factory.mktemp("scale")
     return root, {name: generate.write(name, root / name, 10 * TINY if name == "coco" else TINY) for name in FULL}
 
 
 @pytest.mark.parametrize("source", sorted(FULL))
-def test_readers_find_what_was_written(source, made):
-    root, said = made[0] / source, made[1][source]
+def test_readers_find_what_was_written(source, sources):
+    root, said = sources[0] / source, sources[1][source]
     entries = list(SOURCES.get(source).scan(root))
     fraction = said.fraction
     assert said.boxes == round(FULL[source].boxes * fraction) and said.images == round(FULL[source].images * fraction)
@@ -47,10 +47,10 @@ def test_readers_find_what_was_written(source, made):
 
 
 @pytest.mark.parametrize("source", sorted(FULL))
-def test_same_seed_same_bytes_and_the_size_of_the_original(source, made, tmp_path):
-    said = made[1][source]
+def test_same_seed_same_bytes_and_the_size_of_the_original(source, sources, tmp_path):
+    said = sources[1][source]
     generate.write(source, tmp_path, said.fraction)
-    first, again = (hashing.digest_file(p / generate.FILES[source]) for p in (made[0] / source, tmp_path))
+    first, again = (hashing.digest_file(p / generate.FILES[source]) for p in (sources[0] / source, tmp_path))
     assert first == again
     generate.write(source, tmp_path, said.fraction, seed=1)
     assert hashing.digest_file(tmp_path / generate.FILES[source]) != first
@@ -67,8 +67,7 @@ def test_links_share_a_bounded_pool_and_stay_below_the_root(tmp_path):
 
 def test_nearly_all_generated_people_pass_the_harvest(tmp_path):
     people.write_people(tmp_path / "coco", 30)
-    o = flow.Options(tmp_path / "out", {"coco": tmp_path / "coco"}, rules=Rules(verify=False), quiet=True)
-    flow.harvest(o)
+    made(config(tmp_path / "out", {"coco": tmp_path / "coco"}, harvest=Harvesting(verify=False)), "harvest")
     kept = list(parquet.read_records(tmp_path / "out" / "harvest", Candidate))
     assert len(kept) >= 28
     assert all(c.mask is not None and c.neighbours.mask_contact == 0 for c in kept)
