@@ -1,4 +1,4 @@
-"""The commands of the build: ``ahp demo``, ``ahp build`` and its parts, ``ahp doctor``."""
+"""``ahp build`` and its parts: export, materialize, report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ FILE = Local(dir_okay=False)
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the person at the terminal, and the log."""
     logging.event("message", message=text)
     click.echo(text, err=True)
 
@@ -99,10 +100,10 @@ def _build(c: Config) -> None:
         local = c.at(folder)
         page = run(local, engine, lambda result: say_result(result, c.review.review))
     if page is not None:
-        _say(f"done in {time.monotonic() - start:.0f} s; the report:")
+        say(f"done in {time.monotonic() - start:.0f} s; the report:")
         click.echo(shown(out, folder, page).resolve())
     if hint := next_step(local):
-        _say(hint)
+        say(hint)
 
 
 def say_result(result: Result, review: str = "") -> None:
@@ -142,14 +143,14 @@ def _sum(counts: dict[str, int], start: str) -> int:
 
 def _result(result: Result, line: str) -> None:
     state = "" if result.fresh else "  (up to date)"
-    _say(f"{result.name:10s} {line}{state}")
+    say(f"{result.name:10s} {line}{state}")
     reasons: dict[str, int] = {}
     for key, n in result.dropped.items():
         reason = key.partition("/")[2] or key
         reasons[reason] = reasons.get(reason, 0) + n
     if reasons:
         dropped = ", ".join(f"{n} {r}" for r, n in sorted(reasons.items(), key=lambda x: (-x[1], x[0])))
-        _say(f"{'':10s} dropped: {dropped}")
+        say(f"{'':10s} dropped: {dropped}")
 
 
 @build.command()
@@ -241,37 +242,3 @@ def report(root: Path, seed: int, decisions: tuple[Path, ...]) -> None:
         with lock(folder):
             warn_left_out(folder, given, decisions)
             click.echo(shown(root, folder, remake_report(folder, seed, decisions)).resolve())
-
-
-@click.command(context_settings=HELP)
-@click.option("--out", type=LOCAL, default=Path("out/demo"), show_default=True, help="Where to.")
-@click.option("--scenes", type=click.IntRange(24), default=240, show_default=True, help="Size of the world, photos.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
-@click.option("--bench/--no-bench", default=True, show_default=True, help="End with a small leaderboard of models.")
-def demo(out: Path, scenes: int, seed: int, workers: int, bench: bool) -> None:
-    """See the whole pipeline work on an embedded, procedural world: five sources to splits, pages and a leaderboard."""
-    from ahp_toolkit.cli.demo import run_demo
-
-    for page in run_demo(out, scenes, seed, workers, _say, bench):
-        click.echo(page.resolve())
-
-
-@click.command(context_settings=HELP)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-def doctor(as_json: bool) -> None:
-    """Say what is installed, what is missing, which weights are found where, and how to get the rest."""
-    from ahp_toolkit.cli.doctor import examine
-
-    found = list(examine())
-    if as_json:
-        click.echo(json.dumps([asdict(f) for f in found], indent=1))
-    else:
-        for f in found:
-            mark = {True: "ok  ", False: "LACK", None: "--  "}[f.ok]
-            click.echo(f"{mark} {f.topic:8s} {f.name:28s} {f.said}")
-    lacking = [f.name for f in found if f.ok is False]
-    if lacking:
-        raise UserError(
-            f"{len(lacking)} needed things are missing: {', '.join(lacking)}; the lines above say how to get them"
-        )

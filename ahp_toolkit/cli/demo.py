@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
+
 from ahp_toolkit.build import config
 from ahp_toolkit.build.build import build
 from ahp_toolkit.build.config import Config, Source
-from ahp_toolkit.cli.build import say_result
+from ahp_toolkit.cli.build import HELP, say, say_result
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import LocalEngine
+from ahp_toolkit.runtime.options import Local
 from ahp_toolkit.runtime.progress import Progress
 from ahp_toolkit.storage import files
 from ahp_toolkit.storage.lock import lock
@@ -73,3 +77,15 @@ def run_demo(
         pages.append(run_boards(out, seed, workers, say))
     say(f"done in {time.monotonic() - start:.0f} s; the report{' and the leaderboards' if bench else ''}:")
     return pages
+
+
+@click.command(context_settings=HELP)
+@click.option("--out", type=Local(file_okay=False), default=Path("out/demo"), show_default=True, help="Where to.")
+@click.option("--scenes", type=click.IntRange(24), default=240, show_default=True, help="Size of the world, photos.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
+@click.option("--bench/--no-bench", default=True, show_default=True, help="End with a small leaderboard of models.")
+def demo(out: Path, scenes: int, seed: int, workers: int, bench: bool) -> None:
+    """See the whole pipeline work on an embedded, procedural world: five sources to splits, pages and a leaderboard."""
+    for page in run_demo(out, scenes, seed, workers, say, bench):
+        click.echo(page.resolve())

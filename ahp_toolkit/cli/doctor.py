@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ahp_toolkit.core.errors import EXTRAS, install_line
+import click
+
+from ahp_toolkit.core.errors import EXTRAS, UserError, install_line
 
 #: package -> what it is needed for
 PACKAGES = {
@@ -128,3 +131,21 @@ def _torch() -> Iterator[Finding]:
     gpus = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(gpus))
     yield Finding("torch", "gpu", True if gpus else None, names or "none: everything runs on the CPU")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def doctor(as_json: bool) -> None:
+    """Say what is installed, what is missing, which weights are found where, and how to get the rest."""
+    found = list(examine())
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in found], indent=1))
+    else:
+        for f in found:
+            mark = {True: "ok  ", False: "LACK", None: "--  "}[f.ok]
+            click.echo(f"{mark} {f.topic:8s} {f.name:28s} {f.said}")
+    lacking = [f.name for f in found if f.ok is False]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} needed things are missing: {', '.join(lacking)}; the lines above say how to get them"
+        )

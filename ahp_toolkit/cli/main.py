@@ -26,12 +26,12 @@ BENCH: Table = {
     "open": ("annotation.bench_commands:open_", "Several runs' predictions beside the truth, in the FiftyOne App."),
 }
 COMMANDS: Table = {
-    "demo": ("ahp_toolkit.cli.build:demo", "See the whole pipeline work on an embedded, procedural world."),
+    "demo": ("ahp_toolkit.cli.demo:demo", "See the whole pipeline work on an embedded, procedural world."),
     "build": ("ahp_toolkit.cli.build:build", "Build the dataset: harvest, segment, parse, review, splits, report."),
     "review": ("annotation.commands:review", "Discard, preserve or refine in the FiftyOne App, by keyboard."),
     "bench": ("ahp_toolkit.cli.main:bench", "Train, predict and score: the de-occlusion benchmark."),
     "predict": ("baselines.commands:predict_photo", "Complete the occluded people of a photo."),
-    "doctor": ("ahp_toolkit.cli.build:doctor", "Say what is installed, what is missing, and how to get the rest."),
+    "doctor": ("ahp_toolkit.cli.doctor:doctor", "Say what is installed, what is missing, and how to get the rest."),
 }
 
 
