@@ -12,7 +12,7 @@ from ahp_toolkit.runtime import logging, signals
 def write(folder: Path) -> None:
     """Write every table as Markdown below ``folder``."""
     folder.mkdir(exist_ok=True)
-    for make in (metrics, statuses, events, models):
+    for make in (metrics, statuses, events, models, options):
         (folder / f"{make.__name__}.md").write_text(make())
 
 
@@ -61,3 +61,11 @@ def events() -> str:
     """The events of ``--log-json``, from the table in the docstring of the log's module."""
     doc = inspect.cleandoc(logging.__doc__ or "")
     return "```text\n" + doc.split("by event:\n\n", 1)[-1].split("\n\n")[0] + "\n```\n"
+
+
+def options() -> str:
+    """The options of ``ahp build``, one table a part of its configuration."""
+    from ahp_toolkit.build.config import Config
+    from ahp_toolkit.runtime.settings import reference
+
+    return reference(Config).replace("<", "&lt;")
