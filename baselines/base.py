@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import Registry
+from ahp_toolkit.nets.loop import alone
 from baselines.layers import losses as L
 from baselines.layers.aids import Carried, decide
 from baselines.training.settings import Settings, SharedContentSettings, SharedMaskSettings
@@ -307,16 +308,9 @@ class ContentBaseline(Baseline):
 @contextmanager
 def playing(model: Baseline, turn: str) -> Iterator[list[nn.Parameter]]:
     """Only ``turn``'s parameters need gradients inside; the others are frozen, and as they were afterwards."""
-    before = [(p, p.requires_grad) for p in model.parameters()]
     mine = model.turns()[turn]
-    ids = {id(p) for p in mine}
-    for p, _ in before:
-        p.requires_grad_(id(p) in ids)
-    try:
+    with alone(model, mine):
         yield mine
-    finally:
-        for p, flag in before:
-            p.requires_grad_(flag)
 
 
 def build_model(name: str, task: str, seed: int = 0, **settings: Any) -> Baseline:

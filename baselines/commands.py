@@ -142,7 +142,7 @@ def _parsing_note(said: dict[str, Any]) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run: Path | None, **options: Any) -> None:
     """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
-    from ahp_toolkit.nets.torch_io import pick_device
+    from ahp_toolkit.nets.devices import pick_device
     from ahp_toolkit.runtime.publish import check_there, local_to, naming, shown, working
     from baselines.inference.predict import predict_run
 

@@ -71,7 +71,7 @@ def check_place(folder: Path, roots: Mapping[str, Path], option: str = "--out") 
 def check_device(c: Config) -> None:
     """Raises `UserError` when this machine is to run networks on a device that it does not have."""
     if c.engine.engine == "local" and c.training.device not in ("auto", "cpu"):
-        from ahp_toolkit.nets.torch_io import pick_device
+        from ahp_toolkit.nets.devices import pick_device
 
         pick_device(c.training.device)
 

@@ -17,7 +17,7 @@ FILE = Local(dir_okay=False)
 HELP = {"help_option_names": ["-h", "--help"]}
 OPTIONS = (
     click.option("--root", type=FOLDER, required=True, help="A build folder with a finished harvest."),
-    click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/NAME.pt."),
+    click.option("--out", type=FILE, help="The checkpoint; default ROOT/weights/NAME.safetensors."),
     click.option(
         "--preset",
         type=click.Choice(["debug", "full"]),

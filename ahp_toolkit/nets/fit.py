@@ -1,28 +1,20 @@
-"""The one training loop of the segmenter and the parser: plain, seeded, resumable.
-
-Every sample and every random number of step k depends on the seed and on k alone, so a run that was stopped and goes on
-gives the weights of one that was not, and the number of loader processes changes nothing.
-"""
+"""How helper networks (segmenters, parsers) are trained by the one loop: settings, one loss, one optimizer."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.hashing import seed_of
-from ahp_toolkit.nets import torch_io
-from ahp_toolkit.runtime.progress import Progress
-
-WARM = 0.05  # share of the steps in which the learning rate rises
-PARTIAL = "ahp-training-1"
+from ahp_toolkit.nets.devices import compute_dtype, keep_memory
+from ahp_toolkit.nets.loop import Loop, Player, Schedule, Terms, load_state, restore_state, save_state
+from ahp_toolkit.nets.runlog import RunLog
 
 
 @dataclass(frozen=True)
@@ -68,9 +60,10 @@ class Run:
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Samples: TypeAlias = Dataset[tuple[Tensor, Tensor]]
 
 
-def fit(net: nn.Module, samples: Dataset[tuple[Tensor, Tensor]], loss: Loss, settings: Settings, run: Run) -> None:
+def fit(net: nn.Module, samples: Samples, loss: Loss, settings: Settings, run: Run) -> None:
     """Train ``net`` in place: AdamW, cosine with a warm start, gradients clipped at norm 5.
 
     Args:
@@ -80,78 +73,46 @@ def fit(net: nn.Module, samples: Dataset[tuple[Tensor, Tensor]], loss: Loss, set
     Raises:
         UserError: when the loss stops being a number.
     """
-    torch_io.keep_memory()
+    keep_memory()
     net.train().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    start = _resume(net, optimiser, run)
-    dtype = torch_io.compute_dtype(run.device, settings.precision)
-    with Progress(run.label, settings.steps, "step", run.quiet) as bar:
-        bar.skip(start)
-        for step, (planes, target) in enumerate(_loader(samples, settings, start), start):
-            _set_rate(optimiser, settings, step)
-            with torch_io.seeded(seed_of(run.seed, run.label, step)), torch_io.precision_of(run.device, dtype):
-                value = loss(net, planes.to(run.device, non_blocking=True), target.to(run.device, non_blocking=True))
-            _step(net, optimiser, value)
-            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                _check(value, step, settings)
-                _save(net, optimiser, step + 1, run)
-            bar.update(1, f"loss {float(value.detach()):.3f}" if step % 10 == 0 else "")
+    loop = _Fit(net, samples, loss, settings, run)
+    state = load_state(run.partial)
+    start = 0
+    if state is not None and state.meta.get("key") == run.key:
+        restore_state(state, run.partial, net, loop.players)
+        start = int(state.meta["step"])
+    loop.play(start, run.quiet)
     net.eval()
 
 
-def _step(net: nn.Module, optimiser: torch.optim.Optimizer, value: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    value.backward()
-    nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-    optimiser.step()
+class _Fit(Loop):
+    def __init__(self, net: nn.Module, samples: Samples, loss: Loss, settings: Settings, run: Run) -> None:
+        often = 1 if run.device.type == "cpu" else 10  # each look at the loss waits for a GPU
+        schedule = Schedule(settings.steps, settings.save_every, check_every=often)
+        dtype = compute_dtype(run.device, settings.precision)
+        super().__init__(run.label, schedule, run.seed, run.device, dtype)
+        self.net, self.samples, self.loss, self.settings, self.run = net, samples, loss, settings, run
+        own = [p for p in net.parameters() if p.requires_grad]
+        adam = torch.optim.AdamW(own, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.players = [Player("network", own, adam, settings.lr, clip=5.0)]
+        self.log = RunLog(run.label, run.partial.parent)
 
-
-def _check(value: Tensor, step: int, settings: Settings) -> None:
-    if not math.isfinite(float(value.detach())):
-        raise UserError(f"the loss became {float(value)} at step {step}; lower the learning rate ({settings.lr})")
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
-    warm = max(1, round(WARM * settings.steps))
-    done = (step - warm) / max(1, settings.steps - warm)
-    share = (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * done))
-    for group in optimiser.param_groups:
-        group["lr"] = settings.lr * share
-
-
-def _loader(samples: Dataset[tuple[Tensor, Tensor]], settings: Settings, start: int) -> Iterator[Any]:
-    order = range(start * settings.batch, settings.steps * settings.batch)
-    context = "forkserver" if settings.loaders else None
-    return iter(
-        DataLoader(
-            samples,
-            batch_size=settings.batch,
-            sampler=order,
-            num_workers=settings.loaders,
-            multiprocessing_context=context,
+    def batches(self, start: int) -> Iterator[list[Any]]:
+        s = self.settings
+        loader = DataLoader(
+            self.samples,
+            batch_size=s.batch,
+            sampler=range(start * s.batch, s.steps * s.batch),
+            num_workers=s.loaders,
+            multiprocessing_context="forkserver" if s.loaders else None,
             pin_memory=torch.cuda.is_available(),
         )
-    )
+        for parts in loader:
+            yield [[p.to(self.device, non_blocking=True) for p in parts]]
 
+    def terms(self, batch: Any, output: Any, player: str) -> tuple[Terms, Tensor]:
+        value = self.loss(self.net, *batch)
+        return {"loss": value}, value
 
-def _save(net: nn.Module, optimiser: torch.optim.Optimizer, step: int, run: Run) -> None:
-    said = {
-        "format": PARTIAL,
-        "key": run.key,
-        "step": step,
-        "net": net.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    torch_io.save_torch(run.partial, said)
-
-
-def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, run: Run) -> int:
-    """Go on from the unfinished run of the same key, if there is one; the step to begin with."""
-    if not run.partial.exists():
-        return 0
-    said = torch_io.load_torch(run.partial, "an unfinished training run (delete it to begin anew)")
-    if not isinstance(said, dict) or said.get("format") != PARTIAL or said["key"] != run.key:
-        return 0
-    net.load_state_dict(said["net"])
-    optimiser.load_state_dict(said["optimiser"])
-    return int(said["step"])
+    def save(self, done: int) -> None:
+        save_state(self.run.partial, {"key": self.run.key, "step": done}, self.net, self.players)

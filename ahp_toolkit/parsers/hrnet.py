@@ -21,8 +21,9 @@ from ahp_toolkit.core.crops import around, crop_image, crop_labels
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, Label2D
 from ahp_toolkit.core.records import Candidate
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices, tensors
 from ahp_toolkit.nets.recipe import Recipe, Settings, tinted
+from ahp_toolkit.nets.weights import cached_on_hub, want_pretrained
 from ahp_toolkit.parsers.base import ENLARGE, Body
 from ahp_toolkit.sources.base import PART_PAIRS, PARTS
 from ahp_toolkit.storage.images import Rgb
@@ -96,7 +97,7 @@ def net_of(arch: Arch, pretrained: str = "no") -> tuple[nn.Module, bool]:
         known = ", ".join(timm.list_models("hrnet_w*"))
         raise UserError(f"expected an HRNet of timm ({known}), got {arch.encoder!r}")
     repo = timm.get_pretrained_cfg(arch.encoder).hf_hub_id or ""
-    known_here = torch_io.want_pretrained(pretrained, bool(repo) and torch_io.cached_on_hub(repo))
+    known_here = want_pretrained(pretrained, bool(repo) and cached_on_hub(repo))
     options = {"features_only": True, "feature_location": "", "out_indices": (1, 2, 3, 4)}
     try:
         encoder = timm.create_model(arch.encoder, pretrained=known_here, in_chans=3 + arch.mask_plane, **options)
@@ -119,7 +120,7 @@ def planes_of(pixels: Rgb, mask: Bool2D, crop: Box, arch: Arch) -> NDArray[np.ui
 def logits_of(net: nn.Module, planes: Tensor) -> Tensor:
     """uint8 [B, C, S, S] on the network's device to logits float [B, 20, S, S] at any S."""
     size = planes.shape[-1]
-    x = torch_io.pad_to_multiple(torch_io.normalise(planes), 32)
+    x = tensors.pad_to_multiple(tensors.normalise(planes), 32)
     wide = functional.interpolate(net(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
     return wide[..., :size, :size]
 
@@ -140,17 +141,17 @@ class HrNet:
         self.name, self.arch = name, arch
         self.net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device, self._batch, self._flip = device, batch_size, flip
-        self._dtype = torch_io.compute_dtype(device, precision)
+        self._dtype = devices.compute_dtype(device, precision)
 
     def __call__(self, bodies: Sequence[Body]) -> list[Label2D]:
         """The most probable part (1 to 19) of every px of each mask, 0 outside."""
-        return [labels for part in torch_io.batches(bodies, self._batch) for labels in self._batch_of(part)]
+        return [labels for part in tensors.batches(bodies, self._batch) for labels in self._batch_of(part)]
 
     def _batch_of(self, bodies: Sequence[Body]) -> list[Label2D]:
         whole = [Box(0.0, 0.0, float(b.mask.shape[1]), float(b.mask.shape[0])) for b in bodies]
         planes = [planes_of(b.pixels, b.mask, box, self.arch) for b, box in zip(bodies, whole, strict=True)]
-        with torch_io.steady(self._device, self._dtype):
-            x = torch_io.stack(planes, self._device)
+        with devices.steady(self._device, self._dtype):
+            x = tensors.stack(planes, self._device)
             scores = flip_average(self.net, x) if self._flip else logits_of(self.net, x).float()
             parts = scores[:, 1:].cpu().numpy()
         return [_labels(parts[i], b.mask) for i, b in enumerate(bodies)]
@@ -159,10 +160,10 @@ class HrNet:
 def _labels(scores: NDArray[np.float32], mask: Bool2D) -> Label2D:
     """Scores [19, s, s] of a crop and its mask [H, W] to labels [H, W], plane by plane to save memory."""
     height, width = mask.shape
-    best = torch_io.resize_map(scores[0], width, height)
+    best = tensors.resize_map(scores[0], width, height)
     labels = np.ones(mask.shape, np.uint8)
     for part in range(1, len(scores)):
-        plane = torch_io.resize_map(scores[part], width, height)
+        plane = tensors.resize_map(scores[part], width, height)
         better = plane > best
         best[better] = plane[better]
         labels[better] = part + 1
@@ -186,18 +187,18 @@ def build(
     Raises:
         UserError: without weights, or with a file that is no such checkpoint.
     """
-    where = torch_io.pick_device(device)
+    where = devices.pick_device(device)
     if weights is None:
         raise UserError(f"hrnet has no published weights for the parts of LIP; {WEIGHTS}")
     if weights == "random":
         arch = Arch("hrnet_w18_small", 64)
-        with torch_io.seeded(0):
+        with devices.seeded(0):
             net, _ = net_of(arch)
         return HrNet(net, arch, "hrnet@random", where, batch_size, precision, flip)
-    made = torch_io.load_checkpoint(Path(weights), KIND)
-    arch = torch_io.arch_of(Arch, made, weights)
-    net = torch_io.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
-    return HrNet(net, arch, torch_io.short_name("hrnet", made.digest), where, batch_size, precision, flip)
+    made = checkpoints.load_checkpoint(Path(weights), KIND)
+    arch = checkpoints.arch_of(Arch, made, weights)
+    net = checkpoints.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
+    return HrNet(net, arch, checkpoints.short_name("hrnet", made.digest), where, batch_size, precision, flip)
 
 
 def recipe(settings: Settings) -> Recipe:

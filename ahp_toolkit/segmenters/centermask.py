@@ -32,8 +32,9 @@ from ahp_toolkit.core.crops import around, crop_mask, cut
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import Candidate
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices, tensors
 from ahp_toolkit.nets.recipe import Recipe, Settings, by_photo, jittered, photo_of, tinted
+from ahp_toolkit.nets.weights import cached_on_hub, want_pretrained
 from ahp_toolkit.segmenters.base import ENLARGE, Prompt
 from ahp_toolkit.segmenters.mask_rcnn import PERSON, InstanceSegmenter, on_canvas, shape_on
 from ahp_toolkit.storage.images import Rgb
@@ -202,7 +203,7 @@ class CenterMask(nn.Module):
         return losses | self._mask_losses(found, targets, maps, inputs)
 
     def _canvas(self, picture: Tensor) -> Tensor:
-        mean, std = (torch.tensor(v, device=picture.device).view(3, 1, 1) for v in (torch_io.MEAN, torch_io.STD))
+        mean, std = (torch.tensor(v, device=picture.device).view(3, 1, 1) for v in (tensors.MEAN, tensors.STD))
         h, w = picture.shape[1:]
         return functional.pad((picture - mean) / std, (0, self.size - w, 0, self.size - h))
 
@@ -283,7 +284,7 @@ def net_of(arch: Arch, pretrained: str = "no") -> tuple[CenterMask, bool]:
         raise UserError(f"expected a VoVNet of timm, got {arch.encoder!r}")
     config = timm.get_pretrained_cfg(arch.encoder)
     hub = config.hf_hub_id if config is not None else None
-    imagenet = torch_io.want_pretrained(pretrained, bool(hub) and torch_io.cached_on_hub(str(hub)))
+    imagenet = want_pretrained(pretrained, bool(hub) and cached_on_hub(str(hub)))
     try:
         encoder = timm.create_model(arch.encoder, pretrained=imagenet, features_only=True, out_indices=(2, 3, 4))
     except (OSError, RuntimeError) as e:
@@ -305,18 +306,18 @@ def build(
     Raises:
         UserError: without weights, or with a file that is no such checkpoint.
     """
-    where = torch_io.pick_device(device)
+    where = devices.pick_device(device)
     if weights is None:
         raise UserError(f"centermask has no published weights of this form; {WEIGHTS}")
     if weights == "random":
         arch = Arch(encoder or "ese_vovnet19b_slim_dw", 64, 64)
-        with torch_io.seeded(0):
+        with devices.seeded(0):
             net, _ = net_of(arch)
         return Ready(net, "centermask@random", where, batch_size, arch.size, precision)
-    made = torch_io.load_checkpoint(Path(weights), KIND)
-    arch = torch_io.arch_of(Arch, made, weights)
-    net = torch_io.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
-    return Ready(net, torch_io.short_name("centermask", made.digest), where, batch_size, arch.size, precision)
+    made = checkpoints.load_checkpoint(Path(weights), KIND)
+    arch = checkpoints.arch_of(Arch, made, weights)
+    net = checkpoints.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
+    return Ready(net, checkpoints.short_name("centermask", made.digest), where, batch_size, arch.size, precision)
 
 
 class Ready(InstanceSegmenter):

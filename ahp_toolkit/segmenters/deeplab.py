@@ -22,8 +22,9 @@ from ahp_toolkit.core.crops import around, crop_image, crop_mask, within
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import Candidate
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices, tensors
 from ahp_toolkit.nets.recipe import Recipe, Settings, jittered, tinted
+from ahp_toolkit.nets.weights import cached_on_hub, want_pretrained
 from ahp_toolkit.segmenters.base import ENLARGE, Prompt, Segmentation
 from ahp_toolkit.storage.images import Rgb
 
@@ -65,8 +66,8 @@ def net_of(arch: Arch, pretrained: str = "no") -> tuple[nn.Module, bool]:
     if arch.encoder not in encoders:
         raise UserError(f"expected an encoder of segmentation-models-pytorch, got {arch.encoder!r}")
     settings = encoders[arch.encoder]["pretrained_settings"].get("imagenet", {})
-    cached = bool(settings) and torch_io.cached_on_hub(settings["repo_id"], revision=settings["revision"])
-    weights = "imagenet" if torch_io.want_pretrained(pretrained, cached) else None
+    cached = bool(settings) and cached_on_hub(settings["repo_id"], revision=settings["revision"])
+    weights = "imagenet" if want_pretrained(pretrained, cached) else None
     try:
         net = smp.DeepLabV3Plus(
             arch.encoder,
@@ -97,7 +98,7 @@ def planes_of(pixels: Rgb, box: Box, crop: Box, arch: Arch) -> NDArray[np.uint8]
 def logits_of(net: nn.Module, planes: Tensor) -> Tensor:
     """uint8 [B, C, S, S] on the network's device to logits float [B, 1, S, S] at any S."""
     size = planes.shape[-1]
-    x = torch_io.pad_to_multiple(torch_io.normalise(planes), 32)
+    x = tensors.pad_to_multiple(tensors.normalise(planes), 32)
     return net(x)[..., :size, :size]
 
 
@@ -108,16 +109,16 @@ class DeepLab:
         self.name, self.arch = name, arch
         self.net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device, self._batch = device, batch_size
-        self._dtype = torch_io.compute_dtype(device, precision)
+        self._dtype = devices.compute_dtype(device, precision)
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """The person of each box; the score is `expected_iou`."""
-        return [f for part in torch_io.batches(prompts, self._batch) for f in self._batch_of(part)]
+        return [f for part in tensors.batches(prompts, self._batch) for f in self._batch_of(part)]
 
     def _batch_of(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         planes = [planes_of(a.pixels, a.box, _frame(a.pixels), self.arch) for a in prompts]
-        with torch_io.steady(self._device, self._dtype):
-            p = logits_of(self.net, torch_io.stack(planes, self._device)).float().sigmoid()[:, 0].cpu().numpy()
+        with devices.steady(self._device, self._dtype):
+            p = logits_of(self.net, tensors.stack(planes, self._device)).float().sigmoid()[:, 0].cpu().numpy()
         return [segmentation_of(p[i], a) for i, a in enumerate(prompts)]
 
 
@@ -128,7 +129,7 @@ def _frame(pixels: Rgb) -> Box:
 def segmentation_of(p: NDArray[np.float32], prompt: Prompt) -> Segmentation:
     """A probability map [s, s] of the whole crop to the mask at the crop's size, with its score."""
     h, w = prompt.pixels.shape[:2]
-    p = torch_io.resize_map(p, w, h)
+    p = tensors.resize_map(p, w, h)
     x0, y0, x1, y1 = prompt.box.clip(w, h).pixels()
     return Segmentation(p > 0.5, expected_iou(p[y0:y1, x0:x1]))
 
@@ -155,18 +156,18 @@ def build(
     Raises:
         UserError: without weights, or with a file that is no such checkpoint.
     """
-    where = torch_io.pick_device(device)
+    where = devices.pick_device(device)
     if weights is None:
         raise UserError(f"deeplab has no published weights; {WEIGHTS}")
     if weights == "random":
         arch = Arch(encoder or "mobilenet_v2", 64)
-        with torch_io.seeded(0):
+        with devices.seeded(0):
             net, _ = net_of(arch)
         return DeepLab(net, arch, "deeplab@random", where, batch_size, precision)
-    made = torch_io.load_checkpoint(Path(weights), KIND)
-    arch = torch_io.arch_of(Arch, made, weights)
-    net = torch_io.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
-    return DeepLab(net, arch, torch_io.short_name("deeplab", made.digest), where, batch_size, precision)
+    made = checkpoints.load_checkpoint(Path(weights), KIND)
+    arch = checkpoints.arch_of(Arch, made, weights)
+    net = checkpoints.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
+    return DeepLab(net, arch, checkpoints.short_name("deeplab", made.digest), where, batch_size, precision)
 
 
 def recipe(settings: Settings) -> Recipe:

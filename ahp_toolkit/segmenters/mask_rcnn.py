@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ahp_toolkit.core.crops import crop_image
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices, tensors
 from ahp_toolkit.segmenters.base import Prompt, Segmentation
 from ahp_toolkit.storage.images import Rgb
 
@@ -52,14 +52,14 @@ class InstanceSegmenter:
         self.name = name
         self.net = net.eval().to(device)
         self._device, self._batch, self._size = device, batch_size, size
-        self._dtype = torch_io.compute_dtype(device, precision)
+        self._dtype = devices.compute_dtype(device, precision)
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """The best matching person of each box; an empty mask of score 0 where none overlaps it by an IoU of 0.3."""
-        return [f for part in torch_io.batches(prompts, self._batch) for f in self._batch_of(part)]
+        return [f for part in tensors.batches(prompts, self._batch) for f in self._batch_of(part)]
 
     def _batch_of(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
-        with torch_io.steady(self._device, self._dtype):
+        with devices.steady(self._device, self._dtype):
             pictures = [self._canvas(a) for a in prompts]
             return [self._pick(found, a) for found, a in zip(self.net(pictures), prompts, strict=True)]
 
@@ -68,7 +68,7 @@ class InstanceSegmenter:
         square = on_canvas(prompt.pixels, self._size)
         out = torch.from_numpy(square).to(self._device).permute(2, 0, 1).float() / 255
         h, w = shape_on(prompt.pixels.shape, self._size)
-        mean = torch.tensor(torch_io.MEAN, device=self._device).view(3, 1, 1)
+        mean = torch.tensor(tensors.MEAN, device=self._device).view(3, 1, 1)
         out[:, h:, :] = mean
         out[:, :, w:] = mean
         return out
@@ -84,7 +84,7 @@ class InstanceSegmenter:
         sh, sw = shape_on(prompt.pixels.shape, self._size)
         small = found["masks"][best, 0, :sh, :sw].float().cpu().numpy()
         score = float(found["scores"][best]) * boxes[best]
-        return Segmentation(torch_io.resize_map(small, w, h) > 0.5, round(min(1.0, max(0.0, score)), 4))
+        return Segmentation(tensors.resize_map(small, w, h) > 0.5, round(min(1.0, max(0.0, score)), 4))
 
 
 def build(
@@ -105,17 +105,17 @@ def build(
     Raises:
         UserError: when the weights cannot be had or do not fit.
     """
-    where = torch_io.pick_device(device)
+    where = devices.pick_device(device)
     if weights == "random":
-        with torch_io.seeded(0):
+        with devices.seeded(0):
             return InstanceSegmenter(_net(2, size, proposals), "mask_rcnn@random", where, batch_size, size, precision)
-    state = _published() if weights is None else torch_io.load_torch(Path(weights), "a Mask R-CNN state dict (.pth)")
+    state = _published() if weights is None else checkpoints.load_torch(Path(weights), "a Mask R-CNN state dict (.pth)")
     if not isinstance(state, dict) or getattr(state.get(_HEAD), "ndim", 0) != 2 or len(state[_HEAD]) > 1000:
         raise UserError(f"{weights}: expected a state dict of torchvision's maskrcnn_resnet50_fpn_v2, got another one")
-    torch_io.check_tensors(state, weights or "mask_rcnn")
+    checkpoints.check_tensors(state, weights or "mask_rcnn")
     net = _net(int(state[_HEAD].shape[0]), size, proposals)
-    torch_io.fill(net, state, weights or "mask_rcnn")
-    name = torch_io.short_name("mask_rcnn", torch_io.state_digest(state))
+    checkpoints.fill(net, state, weights or "mask_rcnn")
+    name = checkpoints.short_name("mask_rcnn", checkpoints.state_digest(state))
     return InstanceSegmenter(net, name, where, batch_size, size, precision)
 
 

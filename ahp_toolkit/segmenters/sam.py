@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices, tensors
 from ahp_toolkit.segmenters.base import Prompt, Segmentation
 
 NEEDS_PIXELS = True
@@ -26,17 +26,17 @@ class Sam:
         self.name = name
         self.net = net.eval().to(device)
         self._processor, self._device, self._batch = processor, device, batch_size
-        self._dtype = torch_io.compute_dtype(device, precision)
+        self._dtype = devices.compute_dtype(device, precision)
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """The object of each box; the score is the network's own prediction of its IoU."""
-        return [f for part in torch_io.batches(prompts, self._batch) for f in self._batch_of(part)]
+        return [f for part in tensors.batches(prompts, self._batch) for f in self._batch_of(part)]
 
     def _batch_of(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         boxes = [[[float(v) for v in a.box]] for a in prompts]
         inputs = self._processor(images=[a.pixels for a in prompts], input_boxes=boxes, return_tensors="pt")
         sizes = {k: inputs[k] for k in ("original_sizes", "reshaped_input_sizes") if k in inputs}
-        with torch_io.steady(self._device, self._dtype):
+        with devices.steady(self._device, self._dtype):
             pixels, corners = (inputs[k].to(self._device).float() for k in ("pixel_values", "input_boxes"))
             out = self.net(pixel_values=pixels, input_boxes=corners, multimask_output=True)
             logits = self._processor.post_process_masks(out.pred_masks.float().cpu(), binarize=False, **sizes)
@@ -56,12 +56,12 @@ def build(weights: str | None = None, device: str = "auto", batch_size: int = 8,
     Raises:
         UserError: when the weights cannot be had.
     """
-    where = torch_io.pick_device(device)
+    where = devices.pick_device(device)
     if weights == "random":
         net, processor = _random()
         return Sam(net, processor, "sam@random", where, batch_size, precision)
     net, processor = _loaded(weights or DEFAULT)
-    name = torch_io.short_name("sam", torch_io.state_digest(net.state_dict()))
+    name = checkpoints.short_name("sam", checkpoints.state_digest(net.state_dict()))
     return Sam(net, processor, name, where, batch_size, precision)
 
 
@@ -110,7 +110,7 @@ def _random() -> tuple[Any, Any]:
         "num_hidden_layers": 1,
         "iou_head_hidden_dim": 16,
     }
-    with torch_io.seeded(0):
+    with devices.seeded(0):
         net = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
     size, pad = {"longest_edge": 64}, {"height": 64, "width": 64}
     return net, SamProcessor(SamImageProcessor(size=size, pad_size=pad, mask_size={"longest_edge": 16}))

@@ -55,7 +55,7 @@ def _read(part: str) -> list[Segmented]:
 
 @cache
 def _classifier(weights: str, categories: str, device: str) -> SceneClassifier:
-    from ahp_toolkit.nets.torch_io import pick_device
+    from ahp_toolkit.nets.devices import pick_device
 
     return places365(Path(weights), Path(categories), str(pick_device(device)))
 

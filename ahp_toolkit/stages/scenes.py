@@ -126,7 +126,7 @@ def places365(weights: Path, categories: Path, device: str = "cpu") -> SceneClas
 
 
 def _state(weights: Path) -> dict[str, Any]:
-    from ahp_toolkit.nets.torch_io import load_torch
+    from ahp_toolkit.nets.checkpoints import load_torch
 
     said = load_torch(weights, "the checkpoint resnet18_places365.pth.tar")
     state = said.get("state_dict", said) if isinstance(said, dict) else None

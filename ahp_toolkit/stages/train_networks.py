@@ -16,7 +16,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.hashing import digest_files, digest_value, seed_of
 from ahp_toolkit.core.records import Candidate
 from ahp_toolkit.core.registry import Registry
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices
 from ahp_toolkit.nets.fit import Run, Settings, fit
 from ahp_toolkit.nets.recipe import Recipe
 from ahp_toolkit.parsers.base import Parser, body_of
@@ -93,7 +93,7 @@ def train(registry: Registry, name: str, data: Data, out: Path, how: How) -> Tra
         UserError: when the plug-in cannot be trained, there are too few humans, photos cannot be read, or the loss is
             no number.
     """
-    device = torch_io.pick_device(how.device)
+    device = devices.pick_device(how.device)
     recipe, settings = _recipe(registry, name, how)
     every = humans_of(data.parts, recipe.parsed)
     humans = without(every, data.held)
@@ -101,7 +101,7 @@ def train(registry: Registry, name: str, data: Data, out: Path, how: How) -> Tra
     learnt, key = _key(recipe, settings, data, how)
     partial, took = out.with_name(f".{out.name}.partial"), out.with_suffix(".timing.json")
     forget_dead(out, partial, took)
-    if out.exists() and (done := torch_io.load_checkpoint(out, recipe.kind)).meta.get("key") == key:
+    if out.exists() and (done := checkpoints.load_checkpoint(out, recipe.kind)).meta.get("key") == key:
         partial.unlink(missing_ok=True)  # killed between its end and this
         return _trained(out, name, done)
     run = Run(registry.kind, partial, key, how.seed, device, how.quiet)
@@ -115,8 +115,8 @@ def train(registry: Registry, name: str, data: Data, out: Path, how: How) -> Tra
     meta = {"key": key, "settings": learnt, "seed": how.seed, "imagenet": recipe.imagenet, "humans": len(training)}
     meta |= {"metric": metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
     meta |= {"held_out": data.held.said(), "left_out": len(every) - len(humans)}
-    made = torch_io.Checkpoint(asdict(recipe.arch), recipe.net.state_dict(), meta)
-    torch_io.save_checkpoint(out, recipe.kind, made)
+    made = checkpoints.Checkpoint(asdict(recipe.arch), recipe.net.state_dict(), meta)
+    checkpoints.save_checkpoint(out, recipe.kind, made)
     partial.unlink(missing_ok=True)
     return _trained(out, name, made)
 
@@ -125,13 +125,13 @@ def is_trained(registry: Registry, name: str, data: Data, out: Path, how: How) -
     """Whether ``out`` holds the checkpoint that `train` would make."""
     recipe, settings = _recipe(registry, name, how)
     _, key = _key(recipe, settings, data, how)
-    return out.exists() and torch_io.load_checkpoint(out, recipe.kind).meta.get("key") == key
+    return out.exists() and checkpoints.load_checkpoint(out, recipe.kind).meta.get("key") == key
 
 
 def _recipe(registry: Registry, name: str, how: How) -> tuple[Recipe, Settings]:
     plugin = trainable(registry, name)
     settings = plugin.PRESETS[how.settings] if isinstance(how.settings, str) else how.settings
-    with torch_io.seeded(seed_of(how.seed, registry.kind)):
+    with devices.seeded(seed_of(how.seed, registry.kind)):
         return plugin.recipe(settings), settings
 
 
@@ -143,10 +143,10 @@ def _key(recipe: Recipe, settings: Settings, data: Data, how: How) -> tuple[dict
     return learnt, digest_value([recipe.kind, learnt, how.seed, parts, recipe.imagenet, data.held.said()])
 
 
-def _trained(out: Path, name: str, made: torch_io.Checkpoint) -> Trained:
+def _trained(out: Path, name: str, made: checkpoints.Checkpoint) -> Trained:
     m = made.meta
     held = str(held_of(m["held_out"]))
-    short = torch_io.short_name(name, made.digest)
+    short = checkpoints.short_name(name, made.digest)
     return Trained(out, short, m["metric"], m["value"], m["judged"], m["humans"], m["left_out"], held)
 
 

@@ -55,7 +55,7 @@ class Training:
     @property
     def path(self) -> Path:
         """The checkpoint."""
-        return self.to or self.root / "weights" / f"{self.network}.pt"
+        return self.to or self.root / "weights" / f"{self.network}.safetensors"
 
     @property
     def total(self) -> int | None:
@@ -136,9 +136,9 @@ def check_initial(name: str, weights: str | Path | None, cut: Thresholds) -> Non
         return
     if not getattr(SEGMENTERS.get(name), "TRAINABLE", False):
         return
-    from ahp_toolkit.nets import torch_io
+    from ahp_toolkit.nets import checkpoints
 
-    held = held_of(torch_io.load_checkpoint(Path(weights), SEGMENTERS.get(name).KIND).meta.get("held_out"))
+    held = held_of(checkpoints.load_checkpoint(Path(weights), SEGMENTERS.get(name).KIND).meta.get("held_out"))
     if held is None:
         raise UserError(f"{weights}: it does not say which photos it was not trained on; train it again")
     if not held.holds(cut.start, cut.test):

@@ -25,7 +25,7 @@ from ahp_toolkit.core.crops import crop_image, crop_labels, crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box
 from ahp_toolkit.core.records import Human, Placement, Sample
-from ahp_toolkit.nets.torch_io import keep_memory
+from ahp_toolkit.nets.devices import keep_memory
 from ahp_toolkit.occlusion.bits import Packed
 from ahp_toolkit.occlusion.densities import Density
 from ahp_toolkit.occlusion.initial_mask import simulate

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ahp_toolkit.core.crops import SIDE
-from ahp_toolkit.nets.torch_io import compute_dtype
+from ahp_toolkit.nets.devices import compute_dtype
 from baselines.base import Batch, Result
 from baselines.inference.graphs import Graphs
 from baselines.training.runs import Loaded

@@ -14,7 +14,8 @@ from torch import Tensor
 from ahp_toolkit.core.crops import SIDE, crop_image, crop_labels, square_around
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, encode
-from ahp_toolkit.nets.torch_io import pick_device, resize_map
+from ahp_toolkit.nets.devices import pick_device
+from ahp_toolkit.nets.tensors import resize_map
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.segmenters.base import prompt_of

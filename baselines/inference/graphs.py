@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ahp_toolkit.nets.torch_io import precision_of
+from ahp_toolkit.nets.devices import precision_of
 from baselines.base import Baseline, Batch, Result
 
 Capture = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]  # fn to (replay, its outputs' buffers)

@@ -18,7 +18,8 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Dropped, Prediction, Sample
 from ahp_toolkit.core.text import file_stem
-from ahp_toolkit.nets.torch_io import batches, compute_dtype, keep_memory, pick_device, steady
+from ahp_toolkit.nets.devices import compute_dtype, keep_memory, pick_device, steady
+from ahp_toolkit.nets.tensors import batches
 from ahp_toolkit.runtime.engines import Engine, Task, Work, using
 from ahp_toolkit.runtime.progress import Progress
 from ahp_toolkit.storage import files, images, parquet

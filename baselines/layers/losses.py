@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.nets.torch_io import load_torch
+from ahp_toolkit.nets.checkpoints import load_torch
 
 VGG16_SHA256 = "397923af"  # the prefix that torchvision's file name carries: vgg16-397923af.pth
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.nets.torch_io import PRECISIONS
+from ahp_toolkit.nets.devices import PRECISIONS
 from baselines.training.recipes import Recipe, recipe_of
 from baselines.training.settings import Between, Natural, OneOf, Steps, check_fields
 

@@ -6,7 +6,6 @@ optimiser. ``small`` and ``debug`` train every model alike: narrower by one fact
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -119,13 +118,3 @@ def optimizer_of(model: Baseline, player: str, recipe: Recipe) -> Optimizer:
     """The optimiser of a player: the recipe's where it has one, else the model's own."""
     ours = recipe.critic if player.startswith(CRITIC) else recipe.maker
     return ours or model.optimizers()[player]
-
-
-def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """What the rates are multiplied by at a step (from 0)."""
-    if not recipe.cosine:
-        return 1.0
-    warm = max(1, round(recipe.warm * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

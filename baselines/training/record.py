@@ -72,7 +72,7 @@ def resolved(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric
 def _begun(job: Training, said: Json) -> bool:
     folder = (job.out or job.root) / "runs" / said["run_id"]
     mark = folder / "run.json"
-    return (folder / "state.pt").exists() and mark.exists() and files.read_json(mark).get("key") == said["key"]
+    return runs.file_of(folder, "state").exists() and mark.exists() and files.read_json(mark).get("key") == said["key"]
 
 
 def options(job: Training) -> Json:

@@ -1,6 +1,6 @@
 """Run folders: what a run was (``run.json``), its weights and its unfinished state; no code in them is run.
 
-``best.pt`` and ``last.pt`` hold a model (format ``ahp-model-1``); ``state.pt`` what training needs to go on.
+``best`` and ``last`` (.safetensors) hold a model (format ``ahp-model-2``), ``state`` what training needs to go on.
 """
 
 from __future__ import annotations
@@ -17,22 +17,14 @@ import torch
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS
-from ahp_toolkit.nets.torch_io import (
-    Checkpoint,
-    build_to_fit,
-    fill,
-    layout_of,
-    load_checkpoint,
-    load_torch,
-    save_checkpoint,
-    save_torch,
-)
+from ahp_toolkit.nets.checkpoints import Checkpoint, build_to_fit, fill, load_checkpoint, save_checkpoint
+from ahp_toolkit.nets.devices import layout_of
+from ahp_toolkit.nets.loop import load_state
 from ahp_toolkit.storage import files, splits
 from baselines.base import MODELS, Baseline, build_model
 from baselines.inference.graphs import Graphs
 
-MODEL_FORMAT = "ahp-model-1"
-STATE_FORMAT = "ahp-training-state-1"
+MODEL_FORMAT = "ahp-model-2"
 PACKAGES = (
     "ahp-toolkit", "lightning", "numpy", "opencv-python-headless", "scikit-learn", "segmentation-models-pytorch",
     "timm", "torch", "torchvision",
@@ -97,7 +89,7 @@ def save_model(path: Path, arch: Mapping[str, Any], net: Baseline, meta: dict[st
     save_checkpoint(path, MODEL_FORMAT, Checkpoint(dict(arch), net.state_dict(), meta))
 
 
-def check_version(where: Path, name: str, version: object, how: str = "train it anew") -> None:
+def check_version(where: Path, name: str, version: object, how: str = "train it again") -> None:
     """Refuse what another definition of a model learnt, which may fit by chance; files from before versions say None.
 
     Raises:
@@ -136,6 +128,11 @@ class Loaded:
         return f"{self.name}@{self.digest[:12]}"
 
 
+def file_of(run: Path, which: str) -> Path:
+    """The file of a run folder: ``best``, ``last`` or ``state``."""
+    return run / f"{which}.safetensors"
+
+
 def weights_file(run: Path, which: str = "best") -> Path:
     """The model file of a run folder (the best by val, else the last), or the file itself.
 
@@ -145,9 +142,9 @@ def weights_file(run: Path, which: str = "best") -> Path:
     if run.is_file():
         return run
     for name in dict.fromkeys((which, "last")):
-        if (run / f"{name}.pt").is_file():
-            return run / f"{name}.pt"
-    raise UserError(f"{run}: expected a run folder with best.pt or last.pt, found neither; train it first")
+        if file_of(run, name).is_file():
+            return file_of(run, name)
+    raise UserError(f"{run}: expected a run folder with best or last.safetensors, found neither; train it first")
 
 
 def load_model(run: Path, task: str | None = None, device: torch.device | str = "cpu", which: str = "best") -> Loaded:
@@ -193,29 +190,21 @@ def take_weights(net: Baseline, path: Path, name: str, task: str) -> None:
     fill(net, made.state, file)
 
 
-# --- training state -----------------------------------------------------------------------------------------------
+# --- unfinished runs ----------------------------------------------------------------------------------------------
 
 
-def save_state(path: Path, key: str, values: Mapping[str, Any]) -> None:
-    """Write what training needs to go on, atomically."""
-    save_torch(path, {"format": STATE_FORMAT, "key": key, **values})
-
-
-def load_state(path: Path, key: str, model: str) -> dict[str, Any] | None:
-    """What `save_state` wrote for the same run, of ``model``, or None.
+def load_run_state(path: Path, key: str, model: str) -> Checkpoint | None:
+    """The state of the unfinished run ``key`` of ``model``, or None when there is none.
 
     Raises:
         UserError: when the file is damaged, or belongs to another run.
     """
-    if not path.exists():
-        return None
-    said = load_torch(path, "an unfinished training run (delete it to begin anew)")
-    if not isinstance(said, dict) or said.get("format") != STATE_FORMAT or "key" not in said:
-        raise UserError(f"{path}: expected an unfinished training run, got another kind of file; delete it")
-    if said["key"] != key:
-        if said.get("model", model) == model:
-            check_version(path, model, said.get("model_version"), "delete it to train it anew, or take another --name")
-        raise UserError(
-            f"{path}: it is of a run with another model, recipe, seed or data; delete it or take another --name"
-        )
-    return said
+    state = load_state(path)
+    if state is None or state.meta.get("key") == key:
+        return state
+    if state.meta.get("model", model) == model:
+        how = "delete it to train it again, or take another --name"
+        check_version(path, model, state.meta.get("model_version"), how)
+    raise UserError(
+        f"{path}: it is of a run with another model, recipe, seed or data; delete it or take another --name"
+    )

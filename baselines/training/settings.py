@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.nets.torch_io import MAX_NUMBER
+from ahp_toolkit.nets.checkpoints import MAX_NUMBER
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def open_inception(context: Context) -> Extractor:
     """
     needs("torch", "torchvision", "pytorch_fid")
     path = find_weights(context.inception)
-    from ahp_toolkit.nets.torch_io import load_torch
+    from ahp_toolkit.nets.checkpoints import load_torch
 
     forward = inception_network(load_torch(path, "pytorch-fid's official weights"))
     forward.network.to(context.device)

@@ -27,7 +27,7 @@ def linear_weights() -> list[Any]:
     Raises:
         Absent: when neither torchmetrics nor lpips is installed.
     """
-    from ahp_toolkit.nets.torch_io import load_torch
+    from ahp_toolkit.nets.checkpoints import load_torch
 
     for package, inside in (
         ("torchmetrics", "functional/image/lpips_models/alex.pth"),
@@ -113,7 +113,7 @@ def open_lpips(context: Context) -> Lpips:
     """
     needs("torch", "torchvision")
     lins, path = linear_weights(), find_backbone(context.lpips)
-    from ahp_toolkit.nets.torch_io import load_torch
+    from ahp_toolkit.nets.checkpoints import load_torch
 
     state = load_torch(path, f"torchvision's {BACKBONE}")
     features = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}

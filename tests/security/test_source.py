@@ -25,8 +25,8 @@ NEVER_CALLED = {
     "shutil.unpack_archive", "markupsafe.Markup", "Markup",
 }  # fmt: skip
 NEVER_METHODS = {"extractall", "read_pickle", "to_pickle", "set_umask"}
-#: torch_io reads every weight of the toolkit; the cache of features is the one NumPy archive.
-TORCH_LOAD, NUMPY_LOAD = {"ahp_toolkit/nets/torch_io.py"}, {"benchmark/features/inception.py"}
+#: One file reads every torch file; the cache of features is the one NumPy archive.
+TORCH_LOAD, NUMPY_LOAD = {"ahp_toolkit/nets/checkpoints.py"}, {"benchmark/features/inception.py"}
 SUBPROCESS = {"baselines/training/runs.py"}
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices, tensors
 from ahp_toolkit.nets.recipe import by_photo
 from ahp_toolkit.runtime import stage
 from ahp_toolkit.segmenters import SEGMENTERS, centermask
@@ -25,7 +25,7 @@ TINY = centermask.Arch("ese_vovnet19b_slim_dw", 64, 64)
 
 
 def tiny() -> centermask.CenterMask:
-    with torch_io.seeded(0):
+    with devices.seeded(0):
         return centermask.net_of(TINY)[0]
 
 
@@ -51,7 +51,7 @@ def test_a_box_is_a_share_of_the_crop_and_not_of_the_canvas(monkeypatch: pytest.
 def test_what_the_crop_does_not_fill_is_the_mean_colour() -> None:
     net = tiny().eval()
     tall = torch.rand(3, 64, 20, generator=torch.Generator().manual_seed(0))
-    mean = torch.tensor(torch_io.MEAN).view(3, 1, 1)
+    mean = torch.tensor(tensors.MEAN).view(3, 1, 1)
     filled = torch.cat([tall, mean.expand(3, 64, 44)], 2)
     torch.testing.assert_close(net._canvas(tall), net._canvas(filled))
     assert not net._canvas(tall)[:, :, 20:].any()
@@ -181,11 +181,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = harvest(toy / "train", world(toy / "photos", 40, "masks"))
     small = replace(PRESETS["debug"], size=64, steps=60, batch=8, lr=2e-3, pretrained="no")
     data, how = Data(parts, {"toy": str(toy / "photos")}), How(small, device="cpu", quiet=True)
-    made = train(SEGMENTERS, "centermask", data, toy / "c.pt", how)
+    made = train(SEGMENTERS, "centermask", data, toy / "c.safetensors", how)
     assert made.name.startswith("centermask@") and made.value > 0.5, made
-    again = train(SEGMENTERS, "centermask", data, toy / "c.pt", how)
+    again = train(SEGMENTERS, "centermask", data, toy / "c.safetensors", how)
     assert again == made  # finished: nothing to do
-    return toy / "c.pt"
+    return toy / "c.safetensors"
 
 
 def test_a_trained_one_finds_new_people_in_the_stage(trained: Path, tmp_path: Path) -> None:
@@ -217,23 +217,23 @@ def _filled(box: Box) -> np.ndarray:
 
 
 def test_saved_is_loaded_and_wrong_files_are_one_line(trained: Path, tmp_path: Path) -> None:
-    said = torch_io.load_checkpoint(trained, centermask.KIND)
+    said = checkpoints.load_checkpoint(trained, centermask.KIND)
     ready = centermask.build(str(trained), device="cpu", batch_size=2)
-    assert ready.name == torch_io.short_name("centermask", said.digest)
-    torch_io.save_checkpoint(tmp_path / "copy.pt", centermask.KIND, said)
-    twin = centermask.build(str(tmp_path / "copy.pt"), device="cpu", batch_size=2)
+    assert ready.name == checkpoints.short_name("centermask", said.digest)
+    checkpoints.save_checkpoint(tmp_path / "copy.safetensors", centermask.KIND, said)
+    twin = centermask.build(str(tmp_path / "copy.safetensors"), device="cpu", batch_size=2)
     prompts = [prompt_of(person(i)[0], encode(person(i)[1]).box)[0] for i in range(44, 47)]
     for f, g in zip(ready(prompts), twin(prompts), strict=True):
         np.testing.assert_array_equal(f.mask, g.mask)
         assert f.score == g.score
-    (tmp_path / "cut.pt").write_bytes(trained.read_bytes()[:4000])
-    for path in (tmp_path / "cut.pt", tmp_path / "none.pt", tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(trained.read_bytes()[:4000])
+    for path in (tmp_path / "cut.safetensors", tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(UserError, match="expected") as e:
             centermask.build(str(path), device="cpu")
         assert "\n" not in str(e.value)
-    torch_io.save_checkpoint(tmp_path / "old.pt", "ahp-centermask-1", said)
+    checkpoints.save_checkpoint(tmp_path / "old.safetensors", "ahp-centermask-1", said)
     with pytest.raises(UserError, match="a checkpoint ahp-centermask-2, got 'ahp-centermask-1'") as e:
-        centermask.build(str(tmp_path / "old.pt"), device="cpu")
+        centermask.build(str(tmp_path / "old.safetensors"), device="cpu")
     assert "\n" not in str(e.value)
 
 

@@ -16,7 +16,7 @@ from ahp_toolkit.core.crops import around, kept_inside, within
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode, encode_labels
 from ahp_toolkit.core.records import Candidate, Flags, ImageRef, Neighbours, Segmented
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints, devices, tensors
 from ahp_toolkit.parsers import PARSERS, hrnet
 from ahp_toolkit.parsers.base import Body
 from ahp_toolkit.runtime import stage as pipeline
@@ -91,9 +91,9 @@ def trained(toy: Path) -> str:
     parts = harvest(toy / "train", world(toy / "photos", 40, "masks"))
     small = replace(deeplab.PRESETS["debug"], size=64, steps=32, batch=8, pretrained="no")
     data, how = Data(parts, {"toy": str(toy / "photos")}), How(small, device="cpu", quiet=True)
-    made = train(SEGMENTERS, "deeplab", data, toy / "deeplab.pt", how)
+    made = train(SEGMENTERS, "deeplab", data, toy / "deeplab.safetensors", how)
     assert made.value > 0.7 and made.judged > 0
-    return str(toy / "deeplab.pt")
+    return str(toy / "deeplab.safetensors")
 
 
 # --- contracts ----------------------------------------------------------------------------------------------------
@@ -286,8 +286,8 @@ def test_training_resumes_repeats_and_its_name_is_the_digest(toy: Path, tmp_path
     roots = {"toy": str(toy / "photos3")}
     small = replace(hrnet_settings(), steps=4, save_every=2)
     data, how = Data(parts, roots), How(small, device="cpu", quiet=True)
-    once = train(PARSERS, "hrnet", data, tmp_path / "a.pt", how)
-    assert train(PARSERS, "hrnet", data, tmp_path / "a.pt", how) == once  # finished: nothing to do
+    once = train(PARSERS, "hrnet", data, tmp_path / "a.safetensors", how)
+    assert train(PARSERS, "hrnet", data, tmp_path / "a.safetensors", how) == once  # finished: nothing to do
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         calls = iter([None, None, None])
 
@@ -298,15 +298,16 @@ def test_training_resumes_repeats_and_its_name_is_the_digest(toy: Path, tmp_path
 
         loss = hrnet.part_loss
         patch.setattr(hrnet, "part_loss", stops)
-        train(PARSERS, "hrnet", data, tmp_path / "b.pt", how)
-    assert not (tmp_path / "b.pt").exists()
-    resumed = train(PARSERS, "hrnet", data, tmp_path / "b.pt", how)
+        train(PARSERS, "hrnet", data, tmp_path / "b.safetensors", how)
+    assert not (tmp_path / "b.safetensors").exists()
+    resumed = train(PARSERS, "hrnet", data, tmp_path / "b.safetensors", how)
     assert (resumed.name, resumed.value) == (once.name, once.value)
-    assert hrnet.build(str(tmp_path / "b.pt"), device="cpu").name == once.name
-    for left in (".b.pt.partial", ".b.pt.01234567.tmp", "..b.pt.partial.01234567.tmp"):  # killed as it ended
+    assert hrnet.build(str(tmp_path / "b.safetensors"), device="cpu").name == once.name
+    name = ".b.safetensors"
+    for left in (f"{name}.partial", f"{name}.01234567.tmp", f".{name}.partial.01234567.tmp"):  # killed as it ended
         (tmp_path / left).write_bytes(b"left")
-    assert train(PARSERS, "hrnet", data, tmp_path / "b.pt", how) == resumed
-    assert sorted(p.name for p in tmp_path.iterdir() if ".timing." not in p.name) == ["a.pt", "b.pt"]
+    assert train(PARSERS, "hrnet", data, tmp_path / "b.safetensors", how) == resumed
+    assert sorted(p.name for p in tmp_path.iterdir() if ".timing." not in p.name) == ["a.safetensors", "b.safetensors"]
 
 
 def hrnet_settings():  # type: ignore[no-untyped-def]
@@ -314,12 +315,12 @@ def hrnet_settings():  # type: ignore[no-untyped-def]
 
 
 def test_wrong_checkpoints_are_one_clear_line(tmp_path: Path, trained: str) -> None:
-    cut, text, other = tmp_path / "cut.pt", tmp_path / "text.pt", tmp_path / "other.pt"
+    cut, text, other = tmp_path / "cut.safetensors", tmp_path / "text.pt", tmp_path / "other.pt"
     cut.write_bytes(Path(trained).read_bytes()[:5000])
     text.write_text("no checkpoint")
     torch.save({"a": torch.zeros(1)}, other)
     for build in (deeplab.build, hrnet.build, mask_rcnn.build):
-        for path in (cut, text, other, tmp_path / "none.pt", tmp_path):
+        for path in (cut, text, other, tmp_path / "none.safetensors", tmp_path):
             with pytest.raises(UserError, match="expected") as e:
                 build(str(path), device="cpu")
             assert "\n" not in str(e.value) and str(path) in str(e.value)
@@ -328,33 +329,33 @@ def test_wrong_checkpoints_are_one_clear_line(tmp_path: Path, trained: str) -> N
     for build, way in ((deeplab.build, "ahp build segmenter"), (hrnet.build, "ahp build parser")):
         with pytest.raises(UserError, match=way):
             build(None, device="cpu")
-    said = torch_io.load_checkpoint(Path(trained), deeplab.KIND)
+    said = checkpoints.load_checkpoint(Path(trained), deeplab.KIND)
     short = replace(said, state={k: v for k, v in said.state.items() if "decoder" not in k})
-    torch_io.save_checkpoint(other, deeplab.KIND, short)
+    checkpoints.save_checkpoint(other, deeplab.KIND, short)
     with pytest.raises(UserError, match="do not fit"):
         deeplab.build(str(other), device="cpu")
 
 
 def test_unknown_devices_and_precisions() -> None:
     with pytest.raises(UserError, match="device 'tpux'"):
-        torch_io.pick_device("tpux")
+        devices.pick_device("tpux")
     with pytest.raises(UserError, match="precision"):
-        torch_io.compute_dtype(torch.device("cpu"), "fp8")
-    assert torch_io.compute_dtype(torch.device("cpu")) == torch.float32
+        devices.compute_dtype(torch.device("cpu"), "fp8")
+    assert devices.compute_dtype(torch.device("cpu")) == torch.float32
 
 
 def test_digest_depends_on_names_shapes_and_bytes_only() -> None:
     a, b = torch.arange(6.0), torch.ones(2, 2)
-    assert torch_io.state_digest({"a": a, "b": b}) == torch_io.state_digest({"b": b.t(), "a": a.clone()})
+    assert checkpoints.state_digest({"a": a, "b": b}) == checkpoints.state_digest({"b": b.t(), "a": a.clone()})
     changed = [{"a": a, "c": b}, {"a": a.reshape(2, 3), "b": b}, {"a": a + 1, "b": b}, {"a": a.double(), "b": b}]
-    assert len({torch_io.state_digest(s) for s in [{"a": a, "b": b}, *changed]}) == 5
+    assert len({checkpoints.state_digest(s) for s in [{"a": a, "b": b}, *changed]}) == 5
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 70), st.integers(1, 70))
 def test_padding(h: int, w: int) -> None:
     x = torch.ones(1, 1, h, w)
-    y = torch_io.pad_to_multiple(x, 32)
+    y = tensors.pad_to_multiple(x, 32)
     assert y.shape[-2] % 32 == 0 and y.shape[-1] % 32 == 0 and y.sum() == h * w and y[0, 0, :h, :w].all()
 
 
@@ -402,7 +403,7 @@ def test_mask_rcnn_weights_from_a_file_and_none_offline(tmp_path: Path, monkeypa
     state = mask_rcnn.build("random", device="cpu", size=64).net.state_dict()
     torch.save(state, tmp_path / "m.pth")
     ready = mask_rcnn.build(str(tmp_path / "m.pth"), device="cpu", size=64)
-    assert ready.name == torch_io.short_name("mask_rcnn", torch_io.state_digest(state))
+    assert ready.name == checkpoints.short_name("mask_rcnn", checkpoints.state_digest(state))
 
     def offline(*args: object, **kwargs: object) -> None:
         raise OSError("no network")

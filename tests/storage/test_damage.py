@@ -141,7 +141,7 @@ def test_a_disk_that_fails_drops_no_photo(tmp_path, monkeypatch, code, error):
 
 
 def test_a_full_disk_is_named_when_weights_are_written(tmp_path, monkeypatch):
-    from ahp_toolkit.nets import torch_io
+    from ahp_toolkit.nets import checkpoints
 
     class Full:
         def write(self, _: bytes) -> int:
@@ -151,6 +151,7 @@ def test_a_full_disk_is_named_when_weights_are_written(tmp_path, monkeypatch):
     def full(_: Path):
         yield Full()
 
-    monkeypatch.setattr(torch_io, "atomic", full)
+    monkeypatch.setattr(checkpoints, "atomic", full)
     with pytest.raises(OSError, match="No space left"):
-        torch_io.save_torch(tmp_path / "a.pt", {"x": torch_io.torch.zeros(1000)})
+        made = checkpoints.Checkpoint({}, {"x": checkpoints.torch.zeros(1000)}, {})
+        checkpoints.save_checkpoint(tmp_path / "a.safetensors", "x", made)

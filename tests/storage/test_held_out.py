@@ -9,7 +9,7 @@ import pytest
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.hashing import photo_hash
-from ahp_toolkit.nets import torch_io
+from ahp_toolkit.nets import checkpoints
 from ahp_toolkit.nets.recipe import photo_of
 from ahp_toolkit.runtime.engines import LocalEngine
 from ahp_toolkit.segmenters import SEGMENTERS, deeplab
@@ -43,7 +43,7 @@ def test_people_of_photos_for_val_and_test_are_left_out_and_the_checkpoint_says_
     )
     tiny = replace(deeplab.PRESETS["debug"], size=32, steps=2, batch=2, pretrained="no")
     monkeypatch.setitem(deeplab.PRESETS, "debug", tiny)
-    out = tmp_path / "weights" / "deeplab.pt"
+    out = tmp_path / "weights" / "deeplab.safetensors"
     roots = {"toy": str(tmp_path / "photos")}
     step = training.Training(SEGMENTERS, "deeplab", tmp_path, roots, "debug", "cpu", SplitSizes())
     assert not step.up_to_date() and step.total == 2 and step.path == out
@@ -52,7 +52,7 @@ def test_people_of_photos_for_val_and_test_are_left_out_and_the_checkpoint_says_
     assert step.up_to_date() and not replace(step, seed=1).up_to_date()
     kept = [p for p in map(photo_of, people) if photo_hash(p) < training.MOST]
     assert kept and shown and not set(shown) & set(kept)
-    meta = torch_io.load_checkpoint(out, deeplab.KIND).meta
+    meta = checkpoints.load_checkpoint(out, deeplab.KIND).meta
     assert meta["held_out"] == [0.0, training.MOST] and meta["left_out"] == len(kept)
 
     training.check_initial("deeplab", out, Thresholds(0.2, 0.3))
@@ -60,8 +60,8 @@ def test_people_of_photos_for_val_and_test_are_left_out_and_the_checkpoint_says_
     for cut in (Thresholds(0.4, 0.6), Thresholds(0.8, 0.8, 0.6)):
         with pytest.raises(UserError, match="trained on people of val or test"):
             training.check_initial("deeplab", str(out), cut)
-    said = torch_io.load_checkpoint(out, deeplab.KIND)
-    torch_io.save_checkpoint(out, deeplab.KIND, torch_io.Checkpoint(said.arch, said.state, {}))
+    said = checkpoints.load_checkpoint(out, deeplab.KIND)
+    checkpoints.save_checkpoint(out, deeplab.KIND, checkpoints.Checkpoint(said.arch, said.state, {}))
     with pytest.raises(UserError, match="does not say which photos"):
         training.check_initial("deeplab", out, Thresholds(0.1, 0.2))
 
@@ -71,5 +71,5 @@ def test_too_few_people_beside_the_kept_ones_is_one_line(tmp_path: Path) -> None
     with pytest.raises(UserError, match="kept for val and test"):
         data = train_networks.Data(parts, {}, HeldOut(0.0, 1.0))
         train_networks.train(
-            SEGMENTERS, "deeplab", data, tmp_path / "a.pt", train_networks.How(device="cpu", quiet=True)
+            SEGMENTERS, "deeplab", data, tmp_path / "a.safetensors", train_networks.How(device="cpu", quiet=True)
         )

@@ -72,7 +72,7 @@ def finished(job: Training) -> Path | None:
     """The finished run of this very job, if there is one."""
     wanted = identity(job)
     for folder, said in _runs(job.out or job.root):
-        if said.get("status") == "done" and _identity_of(said) == wanted and (folder / "last.pt").exists():
+        if said.get("status") == "done" and _identity_of(said) == wanted and (folder / "last.safetensors").exists():
             return folder
     return None
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
 
+from ahp_toolkit.nets.loop import Loop, Player, Schedule
 from baselines.base import build_model
 from baselines.layers import losses as L
-from baselines.training import train as loop
-from baselines.training.recipes import RECIPES
+from baselines.layers.synced import counted
+from baselines.training.train import ModelLoop
 from tests.baselines.models.world import batch, small
 
 LOGITS = torch.linspace(-3, 3, 2 * 16).reshape(2, 1, 4, 4).roll(5)
@@ -51,32 +49,36 @@ def test_the_limit_of_a_sample_does_not_depend_on_the_others_beyond_the_batch_me
     torch.testing.assert_close(two * 2, alone)
 
 
-def gradient(monkeypatch: pytest.MonkeyPatch, term: str, accumulate: int, loud: float, **settings: float) -> float:
+class OneTurn(Loop):
+    """The model's own losses."""
+
+    forward = ModelLoop.forward  # type: ignore[assignment]
+    terms = ModelLoop.terms  # type: ignore[assignment]
+
+
+def gradient(term: str, accumulate: int, loud: float, **settings: float) -> float:
     """L2 norm of the generator's gradient of one weighted term, of a training step in so many micro-batches."""
     net = build_model("human_deocclusion", "mask", **small("human_deocclusion", "mask") | {"templates": 0} | settings)
     net.eval().train = lambda mode=True: net  # type: ignore[method-assign, assignment, misc]  # batch norms go by micro-batch
     with torch.no_grad():
         net.critic.layers[-1].weight.mul_(loud)  # type: ignore[union-attr, operator]
     net.weights = {k: v * (k == term) for k, v in net.weights.items()}
-    monkeypatch.setattr(loop, "to_batch", lambda planes, *_: planes)
-    made = object.__new__(loop._Loop)
     mine = net.turns()["generator"]
-    made.net, made.optimizers, made.rates = net, {"generator": torch.optim.SGD(mine, 0.0)}, {"generator": 0.0}
-    made.recipe, made.steps, made.ema, made.layout = RECIPES["paper"], 1, None, torch.contiguous_format
-    made.job, made.fabric = SimpleNamespace(seed=0), Fabric(accelerator="cpu", devices=1)  # type: ignore[assignment]
+    loop = OneTurn("test", Schedule(1, 1, cosine=False), 0, torch.device("cpu"), torch.float32)
+    loop.net, loop.players = net, [Player("generator", mine, torch.optim.SGD(mine, 0.0), 0.0)]
     data, share = batch(4), 4 // accumulate
-    made._step(0, [(data[k : k + share], None) for k in range(0, 4, share)])  # type: ignore[misc]
+    loop._step(0, counted([data[k : k + share] for k in range(0, 4, share)]))
     return float(torch.cat([p.grad.flatten() for p in mine if p.grad is not None]).norm())
 
 
 @pytest.mark.parametrize("loud", [1.0, 300.0])
 @pytest.mark.parametrize("term", ["amodal", "adversarial"])
-def test_micro_batches_leave_the_share_what_it_is(monkeypatch: pytest.MonkeyPatch, term: str, loud: float) -> None:
-    whole, half, quarter = (gradient(monkeypatch, term, k, loud) for k in (1, 2, 4))
+def test_micro_batches_leave_the_share_what_it_is(term: str, loud: float) -> None:
+    whole, half, quarter = (gradient(term, k, loud) for k in (1, 2, 4))
     assert whole > 0 and half == pytest.approx(whole, rel=1e-3) and quarter == pytest.approx(whole, rel=1e-3)
 
 
-def test_the_share_is_of_the_weighted_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, three = (gradient(monkeypatch, "adversarial", 1, 300.0, l_seg=w) for w in (1.0, 3.0))
+def test_the_share_is_of_the_weighted_cross_entropy() -> None:
+    one, three = (gradient("adversarial", 1, 300.0, l_seg=w) for w in (1.0, 3.0))
     assert three == pytest.approx(3 * one, rel=1e-3)
-    assert gradient(monkeypatch, "adversarial", 1, 1.0, l_seg=0.0) > 0  # nothing to drown out: not turned off
+    assert gradient("adversarial", 1, 1.0, l_seg=0.0) > 0  # nothing to drown out: not turned off

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.nets.torch_io import Checkpoint, save_checkpoint
+from ahp_toolkit.nets.checkpoints import Checkpoint, save_checkpoint
 from ahp_toolkit.segmenters import deeplab as segmenter
 from baselines.base import GENERATOR, Baseline, Output, build_model
 from baselines.layers.networks import GatedConv2d, SkipUNet, SNPatchCritic
@@ -71,14 +71,14 @@ def test_deeplab_looks_as_far_as_the_paper() -> None:
 def test_deeplabs_weights_of_other_rates_are_refused(tmp_path: Path) -> None:
     net, settings = made("deeplab", "mask", width=16), {**small("deeplab", "mask"), "width": 16}
     arch = {"model": "deeplab", "task": "mask", "settings": settings}
-    runs.save_model(tmp_path / "new.pt", arch | {"model_version": 2}, net, {})
-    assert runs.load_model(tmp_path / "new.pt").name == "deeplab"
-    runs.save_model(tmp_path / "old.pt", arch, net, {})  # the same shapes
-    with pytest.raises(UserError, match=r"old\.pt: trained by an earlier version of deeplab: train it anew"):
-        runs.load_model(tmp_path / "old.pt")
-    runs.save_model(tmp_path / "next.pt", arch | {"model_version": 3}, net, {})
-    with pytest.raises(UserError, match=r"next\.pt: trained by a newer version of deeplab: update ahp-toolkit, or"):
-        runs.load_model(tmp_path / "next.pt")
+    runs.save_model(tmp_path / "new.safetensors", arch | {"model_version": 2}, net, {})
+    assert runs.load_model(tmp_path / "new.safetensors").name == "deeplab"
+    runs.save_model(tmp_path / "old.safetensors", arch, net, {})  # the same shapes
+    with pytest.raises(UserError, match=r"old\.safetensors: trained by an earlier version of deeplab: train it again"):
+        runs.load_model(tmp_path / "old.safetensors")
+    runs.save_model(tmp_path / "next.safetensors", arch | {"model_version": 3}, net, {})
+    with pytest.raises(UserError, match=r"next\.safetensors: trained by a newer version of deeplab: update "):
+        runs.load_model(tmp_path / "next.safetensors")
     save_checkpoint(tmp_path / "seg.pt", "ahp-segmenter-1", Checkpoint({}, {}, {}))
     with pytest.raises(UserError, match="a checkpoint ahp-segmenter-2, got 'ahp-segmenter-1'"):
         segmenter.build(str(tmp_path / "seg.pt"), device="cpu")

@@ -11,9 +11,10 @@ import pytest
 
 from ahp_toolkit.cli.bench import runs
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.nets.torch_io import load_torch, state_digest
+from ahp_toolkit.nets.checkpoints import load_checkpoint
 from baselines.data.cache import build_cache
 from baselines.inference.predict import predict_run
+from baselines.training.runs import MODEL_FORMAT
 from baselines.training.train import Training, train
 from benchmark.grading.submission import Submission
 
@@ -41,33 +42,33 @@ def run(done: Path, tmp_path: Path) -> Path:
 
 
 def weights(path: Path) -> str:
-    return state_digest(load_torch(path, "a model")["state"])
+    return load_checkpoint(path, MODEL_FORMAT).digest
 
 
 def test_the_tables_of_a_stopped_run_end_as_those_of_a_whole_one(build: Path, tmp_path: Path, done: Path):
     folder = train(job(build, tmp_path, stop_at=9))  # its state is of step 8, the first row of step 10
-    (folder / ".state.pt.x.tmp").write_bytes(b"half")
+    (folder / ".state.safetensors.x.tmp").write_bytes(b"half")
     train(job(build, tmp_path))
     for name in ("losses.csv", "val.csv"):
         assert (folder / name).read_bytes() == (done / name).read_bytes()
-    assert weights(folder / "last.pt") == weights(done / "last.pt") and not list(folder.glob("*.tmp"))
+    assert weights(folder / "last.safetensors") == weights(done / "last.safetensors") and not list(folder.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("name", ["losses.csv", "val.csv", "run.json", "last.pt"])
+@pytest.mark.parametrize("name", ["losses.csv", "val.csv", "run.json", "last.safetensors"])
 def test_what_a_finished_run_lost_is_brought_back(build: Path, run: Path, done: Path, name: str):
     (run / name).write_bytes((run / name).read_bytes()[:20])
     train(job(build, run.parent.parent))
-    assert weights(run / "last.pt") == weights(done / "last.pt")
+    assert weights(run / "last.safetensors") == weights(done / "last.safetensors")
     assert (run / "losses.csv").read_bytes() == (done / "losses.csv").read_bytes()
     assert (run / "val.csv").read_bytes() == (done / "val.csv").read_bytes()
     said, first = (json.loads((f / "run.json").read_text()) for f in (run, done))
     assert said == first and said["status"] == "done" and said["best"]
 
 
-@pytest.mark.parametrize("name", ["best.pt", "state.pt"])
+@pytest.mark.parametrize("name", ["best.safetensors", "state.safetensors"])
 def test_a_flipped_bit_of_weights_is_told(build: Path, run: Path, name: str):
     flip(run / name)
-    with pytest.raises(UserError, match=f"{name}.*damaged.*not what was written"):
+    with pytest.raises(UserError, match=f"{name}.*damaged"):
         train(job(build, run.parent.parent))
 
 
@@ -90,7 +91,7 @@ def test_predictions_are_known_by_content_whatever_the_clock_says(build: Path, r
     os.utime(out / "run.json", (0, 0))
     assert not runs.predict_once(run, split)[1]
     said = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps(said | {"weights_files": ["of other weights"]}))  # newer than best.pt
+    (out / "run.json").write_text(json.dumps(said | {"weights_files": ["of other weights"]}))  # newer than the weights
     assert runs.predict_once(run, split)[1]
 
 

@@ -19,13 +19,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Prediction, Sample
-from ahp_toolkit.nets.torch_io import load_torch
+from ahp_toolkit.nets.loop import Schedule, load_state
 from ahp_toolkit.storage import parquet
 from baselines.base import MODELS, build_model
 from baselines.inference.predict import predict_run
 from baselines.layers.synced import counted
 from baselines.training import runs
-from baselines.training.recipes import RECIPES, model_settings, rate_factor
+from baselines.training.recipes import RECIPES, model_settings
 from baselines.training.train import Training, train
 from tests.baselines.models.world import batch as world_batch
 
@@ -67,19 +67,19 @@ def test_a_run_says_what_it_was(whole: Path):
     assert said["best"]["by"] == "iou_invisible" and 0 <= said["val"]["iou_amodal"] <= 1
     events = EventAccumulator(str(whole / "tensorboard")).Reload()
     assert "val/iou_invisible" in events.Tags()["scalars"] and events.Tags()["images"] == ["val"]
-    assert list((whole / "pictures").glob("*.png")) and (whole / "best.pt").exists()
+    assert list((whole / "pictures").glob("*.png")) and (whole / "best.safetensors").exists()
     with (whole / "val.csv").open() as f:
         assert [int(r["step"]) for r in csv.DictReader(f)] == [6]
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(build: Path, tmp_path: Path, whole: Path):
     stopped = train(job(build, tmp_path, ema=0.9, stop_at=5))  # its last state is of step 4
-    assert load_torch(stopped / "state.pt", "a state")["step"] == 4
+    assert load_state(stopped / "state.safetensors").meta["step"] == 4
     assert not same(weights(stopped), weights(whole))
     gone_on = train(job(build, tmp_path, ema=0.9))
     assert gone_on == stopped and same(weights(gone_on), weights(whole))
-    a, b = (load_torch(r / "state.pt", "a state") for r in (gone_on, whole))
-    assert same(a["net"], b["net"]) and a["best"] == b["best"]
+    a, b = (load_state(r / "state.safetensors") for r in (gone_on, whole))
+    assert same(a.state, b.state) and a.meta["best"] == b.meta["best"]
     assert train(job(build, tmp_path, ema=0.9)) == gone_on  # nothing left to do
 
 
@@ -144,9 +144,9 @@ def test_a_loss_that_is_no_number_is_named(build: Path, tmp_path: Path, monkeypa
 
 
 def test_weights_of_others_are_refused(build: Path, tmp_path: Path, whole: Path):
-    cut = tmp_path / "cut.pt"
-    cut.write_bytes((whole / "best.pt").read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"cut\.pt: expected a checkpoint ahp-model-1, the file is damaged"):
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes((whole / "best.safetensors").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cut\.safetensors: expected a checkpoint ahp-model-2, the file is damaged"):
         runs.load_model(cut)
     with pytest.raises(UserError, match="expected a model for content, it is pix2pix for mask"):
         runs.load_model(whole, "content")
@@ -154,13 +154,13 @@ def test_weights_of_others_are_refused(build: Path, tmp_path: Path, whole: Path)
         train(job(build, tmp_path, model="segan", settings={}, init=whole))
     with pytest.raises(UserError, match="the weights do not fit MaskModel"):
         train(job(build, tmp_path, settings={"width": 8, "critic_width": 4}, init=whole))
-    with pytest.raises(UserError, match="expected a run folder with best.pt"):
+    with pytest.raises(UserError, match="expected a run folder with best or last.safetensors"):
         runs.load_model(tmp_path)
     other = train(job(build, tmp_path, name="mine", steps=2))
     with pytest.raises(UserError, match="another model, recipe, seed or data"):
         train(job(build, tmp_path, name="mine", steps=3))
-    (other / "state.pt").write_bytes(b"not torch")
-    with pytest.raises(UserError, match="delete it to begin anew"):
+    (other / "state.safetensors").write_bytes(b"not one")
+    with pytest.raises(UserError, match="delete it to start the training again"):
         train(job(build, tmp_path, name="mine", steps=2))
 
 
@@ -176,9 +176,9 @@ def test_weights_of_an_earlier_version_of_their_model_are_refused(
         lambda: predict_run(whole, build / "splits" / "val", tmp_path / "p", device="cpu"),
         lambda: train(job(build, tmp_path, init=whole)),
     ):
-        with pytest.raises(UserError, match=rf"best\.pt: {earlier}train it anew$"):
+        with pytest.raises(UserError, match=rf"best\.safetensors: {earlier}train it again$"):
             fails()
-    with pytest.raises(UserError, match=rf"state\.pt: {earlier}delete it to train it anew, or take another --name$"):
+    with pytest.raises(UserError, match=rf"state\.safetensors: {earlier}delete it to train it again, or "):
         train(job(build, tmp_path, name="mine"))
     assert train(job(build, tmp_path, steps=1)) != run
 
@@ -190,7 +190,7 @@ def test_val_samples_that_cannot_be_rendered_are_counted(build: Path, tmp_path: 
     photos = sorted({s.image.path for s in parquet.read_records(root / "splits" / "val", Sample)})
     (root / "data" / photos[0]).unlink()
     run = train(job(root, tmp_path, steps=1))
-    assert json.loads((run / "run.json").read_text())["val_missing"] == 2 and (run / "best.pt").exists()
+    assert json.loads((run / "run.json").read_text())["val_missing"] == 2 and (run / "best.safetensors").exists()
     (line,) = caplog.messages
     assert f"2 of {2 * len(photos)} samples cannot be rendered" in line and "\n" not in line
     for name in photos[1:]:
@@ -231,7 +231,7 @@ if __name__ == "__main__":
     for model, task, more in json.loads(sys.argv[3]):
         settings = {"size": 64, "width": 4, **more}
         loop.train(loop.Training(Path(sys.argv[1]), model, task, "paper", settings=settings, out=Path(sys.argv[2]),
-                                 name=f"{model}-{task}", steps=10, batch=4, device="cpu", quiet=True))
+                                 name=f"{model}-{task}", steps=5, batch=4, device="cpu", quiet=True))
 """
 
 # not mask_rcnn, which draws proposals and takes means over them within torchvision
@@ -281,8 +281,8 @@ def test_recipes_fit_every_model():
                 assert recipe.steps[task] > 0 and recipe.batch[task] > 0
     with pytest.raises(UserError, match="no setting"):
         model_settings("pix2pix", "mask", RECIPES["debug"], {"widht": 3})
-    assert rate_factor(RECIPES["paper"], 7, 100) == 1.0
-    factors = [rate_factor(RECIPES["debug"], k, 100) for k in range(100)]
+    assert Schedule(100, 1, cosine=RECIPES["paper"].cosine).factor(7) == 1.0
+    factors = [Schedule(100, 1, cosine=RECIPES["debug"].cosine).factor(k) for k in range(100)]
     assert max(factors) == factors[5] == 1.0 and factors[-1] < 0.01 and factors[0] < 0.25
 
 

@@ -70,8 +70,8 @@ def test_people_of_the_training_are_refused(build: Path, tmp_path: Path, run: Pa
     with pytest.raises(UserError, match=line) as e:
         predict(run, split, tmp_path / "p")
     assert "\n" not in str(e.value) and not (tmp_path / "p").exists()
-    with pytest.raises(UserError, match=line.replace(run.name, f"{run.name}/last.pt")):
-        predict(run / "last.pt", split, tmp_path / "p")
+    with pytest.raises(UserError, match=line.replace(run.name, f"{run.name}/last.safetensors")):
+        predict(run / "last.safetensors", split, tmp_path / "p")
 
 
 def test_a_stranger_is_not_refused_and_train_is_counted(build: Path, tmp_path: Path, run: Path):

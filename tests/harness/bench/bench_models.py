@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ahp_toolkit.nets.torch_io import has_bf16, keep_memory, layout_of, precision_of
+from ahp_toolkit.nets.devices import has_bf16, keep_memory, layout_of, precision_of
 from baselines.base import build_model
 from baselines.layers.attention import pairwise
 from baselines.layers.networks import PartialConv2d

@@ -156,7 +156,7 @@ def _copies(root: Path, *runs: Path) -> tuple[Path, ...]:
     for run in runs:
         to = root / "pretrained" / run.name
         to.mkdir(parents=True, exist_ok=True)
-        for name in ("best.pt", "last.pt", "run.json", "trained_on.parquet"):
+        for name in ("best.safetensors", "last.safetensors", "run.json", "trained_on.parquet"):
             link = to / name
             if (run / name).exists() and not link.exists():
                 link.symlink_to((run / name).resolve())

@@ -243,13 +243,15 @@ def bench_cells() -> list[Cell]:
 
 
 def _trained(folder: Path) -> Digest:
-    from ahp_toolkit.nets.torch_io import load_torch, state_digest
+    from ahp_toolkit.nets.checkpoints import load_checkpoint
+    from ahp_toolkit.nets.loop import STATE_FORMAT
+    from baselines.training.runs import MODEL_FORMAT, file_of
 
     run = folder / "b" / "runs" / "r"
     out = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in run.glob("*.csv")}
     for name in ("best", "last"):
-        out[name] = state_digest(load_torch(run / f"{name}.pt", "a model")["state"])
-    out["state"] = state_digest(load_torch(run / "state.pt", "a state")["net"])
+        out[name] = load_checkpoint(file_of(run, name), MODEL_FORMAT).digest
+    out["state"] = load_checkpoint(file_of(run, "state"), STATE_FORMAT).digest
     said = json.loads((run / "run.json").read_text())
     out["run"] = json.dumps({k: said.get(k) for k in ("status", "step", "best", "val", "key", "cache")}, sort_keys=True)
     return out | _left(folder)

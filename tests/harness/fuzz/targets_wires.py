@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -26,24 +27,23 @@ class Checkpoints(Target):
         super().__init__(folder)
         import torch
 
-        from ahp_toolkit.nets import torch_io
+        from ahp_toolkit.nets import checkpoints
 
-        self.io, self.torch = torch_io, torch
-        self.path = folder / "best.pt"
+        self.io, self.torch = checkpoints, torch
+        self.path = folder / "best.safetensors"
         self.state = {"weight": torch.ones(3, 2), "bias": torch.zeros(3, dtype=torch.float16)}
         self.arch = {"model": "deeplab", "task": "mask", "settings": {"size": 64, "encoder": "resnet18"}}
-        self.whole = self.bytes_of({"format": "ahp-model-1", "arch": self.arch, "state": self.state, "meta": {"n": 1}})
+        self.whole = self.bytes_of(self.arch, self.state, {"n": 1})
 
-    def bytes_of(self, value: Any) -> bytes:
-        """A torch file."""
-        sink = io.BytesIO()
-        self.torch.save(value, sink, _use_new_zipfile_serialization=True)
-        return sink.getvalue()
+    def bytes_of(self, arch: Any, state: Any, meta: Any) -> bytes:
+        """A checkpoint."""
+        self.io.save_checkpoint(self.path, "ahp-model-2", self.io.Checkpoint(arch, state, meta))
+        return self.path.read_bytes()
 
     def step(self, rng: Random, huge: bool) -> Outcome:
         self.path.write_bytes(mutate.flip(self.whole, rng) if rng.random() < 0.6 else self.odd(rng))
         try:
-            made = self.io.load_checkpoint(self.path, "ahp-model-1")
+            made = self.io.load_checkpoint(self.path, "ahp-model-2")
             check.need(len(made.digest) == 64, "digest")
             self.io.fill(self.torch.nn.Linear(2, 3), made.state, self.path)
         except UserError as e:
@@ -52,17 +52,18 @@ class Checkpoints(Target):
         return Outcome()
 
     def odd(self, rng: Random) -> bytes:
-        """A torch file that holds other values than ours."""
-        torch = self.torch
+        """A safetensors file that holds other values than ours, or claims a wrong digest."""
+        torch, io = self.torch, self.io
         one = torch.zeros(1)
-        tensors = [one.expand(10**9), one.to_sparse(), torch.empty(2, device="meta"), torch.tensor(3), one.bool(), 5]
-        tensors += [None, torch.nn.Parameter(one), torch.zeros(2, 0), one.as_strided((4, 4), (0, 0)), "x", [one]]
-        state: Any = {**self.state, rng.choice(("weight", "b", 3, "")): rng.choice(tensors)}
-        said: Any = {"format": "ahp-model-1", "arch": dict(self.arch), "state": state, "meta": {}}
-        said[rng.choice(list(said))] = rng.choice((said["state"], *mutate.VALUES))
+        tensors = [torch.tensor(3), one.bool(), torch.zeros(2, 0), torch.zeros(4, 4), one]
+        state: Any = {**self.state, rng.choice(("weight", "b", "")): rng.choice(tensors)}
+        digest = io.state_digest(state) if rng.random() < 0.8 else "0"
+        header: Any = {"format": "ahp-model-2", "arch": dict(self.arch), "meta": {}, "digest": digest}
+        header[rng.choice(list(header))] = rng.choice(mutate.VALUES)
         if rng.random() < 0.3:
-            said["arch"] = {rng.choice(("model", "settings", "task", "x")): rng.choice(mutate.VALUES)}
-        return self.bytes_of(said if rng.random() < 0.9 else rng.choice((state, [said], 3, "x")))
+            header["arch"] = {rng.choice(("model", "settings", "task", "x")): rng.choice(mutate.VALUES)}
+        text = json.dumps(header if rng.random() < 0.9 else rng.choice(([header], 3, "x")), default=str)
+        return bytes(io.safetensors.torch.save(state, {io.HEADER: text}))
 
 
 _WORDS = (

@@ -195,13 +195,14 @@ def _untrained(work: Path) -> str:
     """A DeepLabV3+ of the paper's size with random weights: as fast as a trained one."""
     from dataclasses import asdict
 
-    from ahp_toolkit.nets import torch_io
+    from ahp_toolkit.nets import checkpoints
     from ahp_toolkit.segmenters import deeplab
 
     path = work / "network" / "deeplab.pt"
     if not path.exists():
         net, _ = deeplab.net_of(deeplab.Arch())
-        torch_io.save_checkpoint(path, deeplab.KIND, torch_io.Checkpoint(asdict(deeplab.Arch()), net.state_dict(), {}))
+        made = checkpoints.Checkpoint(asdict(deeplab.Arch()), net.state_dict(), {})
+        checkpoints.save_checkpoint(path, deeplab.KIND, made)
     return str(path)
 
 

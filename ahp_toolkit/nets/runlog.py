@@ -1,4 +1,4 @@
-"""The log of a run: named losses and val figures as CSV and for TensorBoard, and sample pictures."""
+"""The log of a training: named losses and val figures as CSV and for TensorBoard, and sample pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.storage import files, images
-from baselines.training.recipes import Recipe
 
 CSVS = ("losses.csv", "val.csv")
 
@@ -23,11 +22,14 @@ CSVS = ("losses.csv", "val.csv")
 class RunLog:
     """Collects loss terms on the device and writes their means; a run that goes on forgets what came after its state.
 
-    Files: ``losses.csv`` and ``val.csv`` (step, then a column a name), ``tensorboard/``, ``pictures/``.
+    Files: ``losses.csv`` and ``val.csv`` (step, then a column a name), ``tensorboard/``, ``pictures/``; none where it
+    does not write. ``name``: of the training, for errors.
     """
 
-    def __init__(self, folder: Path, start: int, writes: bool, saved: dict[str, Any] | None = None) -> None:
-        self.folder, self.writes, self.note = folder, writes, ""
+    def __init__(
+        self, name: str, folder: Path, start: int = 0, writes: bool = False, saved: dict[str, Any] | None = None
+    ) -> None:
+        self.name, self.folder, self.writes, self.note = name, folder, writes, ""
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
         self._checked: list[dict[str, float]] = list((saved or {}).get("checked", []))
         self._board = None
@@ -42,7 +44,7 @@ class RunLog:
                 _cut(folder / name, start)
 
     def state(self) -> dict[str, Any]:
-        """What a run that goes on needs: both tables as they are now, and the terms of no row yet."""
+        """Both tables as they are now, and the terms that are in no row yet: what a resumed run needs."""
         tables = {n: (self.folder / n).read_text(encoding="utf-8") for n in CSVS if (self.folder / n).exists()}
         return {"checked": self._checked, **tables}
 
@@ -50,8 +52,8 @@ class RunLog:
         """The terms of a step (from 0), still on the device."""
         self._waiting.append((step, terms))
 
-    def check(self, recipe: Recipe) -> None:
-        """Fetch what waits.
+    def check(self) -> None:
+        """Fetch the waiting terms from the device.
 
         Raises:
             UserError: when a term is not finite, naming the first and its step.
@@ -64,14 +66,14 @@ class RunLog:
             for name, value in zip(names, row, strict=True):
                 if not np.isfinite(value):
                     raise UserError(
-                        f"the loss term {name!r} became {value} at step {step} of {self.folder.name}, "
-                        f"recipe {recipe.name}; its last state is from before: lower the rates, or look at the data"
+                        f"the loss term {name!r} became {value} at step {step} of {self.name}; its last state is from "
+                        "before: lower the rates, or look at the data"
                     )
         self._checked += [dict(zip(names, row, strict=True)) for row in values]
         self._waiting.clear()
 
-    def write(self, done: int, optimizers: dict[str, torch.optim.Optimizer]) -> None:
-        """The means since the last call, as the row of step ``done``."""
+    def write(self, done: int, rates: dict[str, float]) -> None:
+        """The means since the last call, as the row of step ``done``, with the players' ``rates``."""
         if self._waiting or not self._checked:
             return
         means = {n: float(np.mean([row[n] for row in self._checked])) for n in self._checked[0]}
@@ -81,10 +83,10 @@ class RunLog:
             _append(self.folder / "losses.csv", {"step": done, **means})
             for name, value in means.items():
                 self._board.add_scalar(f"loss/{name}", value, done)
-            for turn, optimizer in optimizers.items():
-                self._board.add_scalar(f"rate/{turn}", optimizer.param_groups[0]["lr"], done)
+            for player, rate in rates.items():
+                self._board.add_scalar(f"rate/{player}", rate, done)
 
-    def judged(self, done: int, values: dict[str, float], picture: NDArray[np.uint8] | None) -> None:
+    def looked(self, done: int, values: dict[str, float], picture: NDArray[np.uint8] | None) -> None:
         """Figures of val, and a picture of samples."""
         if not (self.writes and values and self._board is not None):
             return
@@ -96,25 +98,25 @@ class RunLog:
             self._board.add_image("val", picture, done, dataformats="HWC")
 
     def flush(self) -> None:
-        """Bring all to disk."""
+        """Write everything to disk."""
         if self._board is not None:
             self._board.flush()
 
     def close(self) -> None:
-        """The end of the log."""
+        """Close the log."""
         if self._board is not None:
             self._board.close()
 
 
 class _Hush:
-    """TensorBoard writes in a thread of its own; what stops it is raised again here, at the next write or flush."""
+    """Keeps the traceback of TensorBoard's thread off the terminal: the next write or flush raises the error again."""
 
     def __init__(self, before: Callable[[threading.ExceptHookArgs], Any]) -> None:
         self.before = before
 
-    def __call__(self, said: threading.ExceptHookArgs) -> None:
-        if type(said.thread).__name__ != "_AsyncWriterThread" or not isinstance(said.exc_value, OSError):
-            self.before(said)
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__name__ != "_AsyncWriterThread" or not isinstance(args.exc_value, OSError):
+            self.before(args)
 
 
 def restore(folder: Path, saved: dict[str, Any]) -> None:
