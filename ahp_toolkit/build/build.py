@@ -101,9 +101,9 @@ def decide(c: Config) -> Iterator[Step]:
     if rule is not None:
         yield review.decide_stage(c.out, rule, _opinion(c))
     if scenes is None and c.review.places365 is not None:
-        from ahp_toolkit.stages import scene_labels
+        from ahp_toolkit.stages import scenes as scene_stage
 
-        step = scene_labels.stage(c.out, c.review.places365, c.training.device, c.roots)
+        step = scene_stage.stage(c.out, c.review.places365, c.training.device, c.roots)
         yield _stage(c, step.job, step.items)
         scenes = step.job.folder
     given = review.Given(logs, scenes, _merge(c), c.review.review if rule is not None else "", _closing(c))

@@ -1,4 +1,4 @@
-"""How much a foreign file may ask for: everything that comes from outside is measured against these before it is read.
+"""Limits on foreign files: everything from outside is measured against these before it is read.
 
 A file of a few kilobytes can claim terabytes (pictures, RLE, compressed tables and archives). Limits are far above what
 the real datasets hold; what is larger is refused with a reason, and never allocated.

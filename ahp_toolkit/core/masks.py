@@ -28,7 +28,7 @@ Label2D = NDArray[np.uint8]
 
 
 class _Coco:
-    """pycocotools.mask, imported when it is first asked for: what only trains or times networks runs without it."""
+    """pycocotools.mask, imported at its first use: trainings and timings run without it."""
 
     def __getattr__(self, name: str) -> Any:
         from pycocotools import mask
@@ -322,7 +322,7 @@ def _compressed(runs: NDArray[np.int64]) -> bytes:
         group = left & 0x1F
         left >>= 5
         written.append(open_)
-        open_ = open_ & (left != np.where(group & 0x10, -1, 0))  # a number ends where its sign stands alone
+        open_ = open_ & (left != np.where(group & 0x10, -1, 0))  # a number ends where only its sign is left
         groups.append(group + 48 + (open_.astype(np.int64) << 5))
     return bytes(np.stack(groups, 1)[np.stack(written, 1)].astype(np.uint8))
 

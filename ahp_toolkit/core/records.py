@@ -1,4 +1,4 @@
-"""All record types, frozen, each checking itself at birth (design: Records).
+"""All record types, frozen; each checks its own values (design: Records).
 
 Units: boxes and offsets in px of the full image frame, areas in px², ratios in [0, 1], durations in s, times ISO 8601
 UTC, digests sha256 hex, paths POSIX and relative to the data root that ``source`` names. Ids sort and survive a
@@ -28,7 +28,7 @@ class ImageRef:
     """One photo: where it is, how large, and which photo it is across datasets.
 
     ``width`` and ``height`` are those of the frame the annotations live in (0: not known before the file is opened).
-    ``photo`` is the same for the same photograph in whichever dataset it stands: it decides splits and duplicates.
+    ``photo`` is the same for one photograph in every dataset: it decides splits and duplicates.
     ``digest`` is the sha256 of the file, or empty before it has been read.
     """
 
@@ -48,7 +48,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What the source says of an instance; None: the source does not say."""
+    """The marks of an instance in its source; None: the source has no such mark."""
 
     crowd: bool | None = None
     group: bool | None = None
@@ -77,7 +77,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One photo with all that its source says is in it, in the source's order."""
+    """One photo with all its instances, in the order of the source."""
 
     image: ImageRef
     instances: tuple[Instance, ...]
@@ -101,7 +101,7 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A human worth asking a reviewer about (harvest)."""
+    """A human for the reviewers (harvest)."""
 
     candidate_id: str
     image: ImageRef
@@ -126,7 +126,7 @@ class Occluder:
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
-    """A candidate with the mask that a segmenter (or its source) gave it.
+    """A candidate with its mask, of a segmenter or of its source.
 
     ``score`` is the segmenter's own quality estimate in [0, 1]; ``segmenter`` is ``name@weights-digest``;
     ``border_touch`` counts mask px on the image border; ``parser`` names what made the parsing ('' where none).
@@ -146,7 +146,7 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One reviewer's word on one candidate. ``at`` is ISO 8601 UTC, ``seconds`` the time it took.
+    """One reviewer's decision on one candidate. ``at`` is ISO 8601 UTC, ``seconds`` the time it took.
 
     ``shown`` is the digest of the mask that the reviewer saw (`decisions.mask_history.digest`), "" where nobody knows.
     """
@@ -168,7 +168,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Human:
-    """A preserved (or mended) person: ``mask`` is the whole person, the amodal truth."""
+    """A preserved (or corrected) person: ``mask`` is the whole person, the amodal truth."""
 
     human_id: str
     image: ImageRef
@@ -202,7 +202,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The one frozen initial mask that every model is handed, and the name of what made it."""
+    """The one frozen initial mask that every model gets, and the name of what made it."""
 
     mask: Mask
     maker: str
@@ -241,7 +241,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model (or an outsider) says of one sample: masks on the 256x256 crop, picture as a path in its folder."""
+    """A model's (or an outsider's) result on one sample: masks on the 256x256 crop, picture as a path in its folder."""
 
     sample_id: str
     model: str
@@ -272,7 +272,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A record that did not go on, with the stage and the reason; ``detail`` says what was expected and what came."""
+    """A record that a stage rejected, with the reason; ``detail`` says what was expected and what was found."""
 
     id: str
     stage: str
@@ -281,8 +281,8 @@ class Dropped:
     source: str = ""
 
     def __post_init__(self) -> None:
-        # both come from the data: what UTF-8 cannot write, or what has no end, would stop the table
+        # both come from data: text that UTF-8 cannot hold, or without an end, would stop the table
         for name in ("id", "detail"):
-            said = getattr(self, name)
-            if len(said) > LONGEST_LINE or not said.isprintable():
-                object.__setattr__(self, name, short_line(said))
+            text = getattr(self, name)
+            if len(text) > LONGEST_LINE or not text.isprintable():
+                object.__setattr__(self, name, short_line(text))

@@ -96,7 +96,7 @@ Complete = Callable[[Any, Any, str], list[Any]]
 
 
 def completes(names: Callable[[], Iterable[str]]) -> Complete:
-    """A click ``shell_complete`` of names, read when the shell asks; plug-ins are not imported for it."""
+    """A click ``shell_complete`` of names, read at the moment of completion; plug-ins are not imported."""
     return lambda _, __, start: [n for n in names() if n.startswith(start)]
 
 

@@ -1,4 +1,4 @@
-"""Words that came from data, made safe for where they go: a terminal, Markdown, a spreadsheet. (HTML: jinja2 escapes.)
+"""Text from data, made safe for where it is shown: a terminal, Markdown, a spreadsheet. (HTML: jinja2 escapes.)
 
 A model's name, a reason, a file name or a note is anybody's text: it may hold escape sequences that rewrite a terminal,
 markup that runs in a browser, or a formula that a spreadsheet evaluates.
@@ -27,16 +27,16 @@ LONGEST_STEM = 120
 
 def one_line(text: object) -> str:
     """The text on one line, with what cannot be seen written out: a line feed as a blank, the rest as ``\\x1b``."""
-    said = str(text)
-    if said.isascii() and said.isprintable():
-        return said
-    return "".join(_shown(c) for c in said)
+    line = str(text)
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(_shown(c) for c in line)
 
 
 def short_line(text: object) -> str:
     """`one_line`, with the middle of what is longer than LONGEST_LINE characters left out."""
-    said, half = str(text), LONGEST_LINE // 2
-    return one_line(said if len(said) <= LONGEST_LINE else f"{said[: half - 2]} … {said[-half:]}")
+    line, half = str(text), LONGEST_LINE // 2
+    return one_line(line if len(line) <= LONGEST_LINE else f"{line[: half - 2]} … {line[-half:]}")
 
 
 def _shown(c: str) -> str:
@@ -65,7 +65,7 @@ def to_cell(value: object) -> object:
 
 
 def from_cell(text: str) -> str:
-    """What `to_cell` was given."""
+    """The inverse of `to_cell`."""
     return text[1:] if text.startswith(_QUOTE) and text.lstrip(_QUOTE).startswith(_FORMULA) else text
 
 

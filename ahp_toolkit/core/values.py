@@ -1,6 +1,6 @@
 """What a number, a flag, an id, a text, a box, a segmentation and a size may look like in a file from anybody's tool.
 
-Every reader of a dataset and every import asks these functions, so that one quirk has one answer everywhere. Each takes
+Every reader of a dataset and every import uses these functions, so that one quirk has one answer everywhere. Each takes
 plain values (as JSON, XML or CSV give them) and raises `BadValue` for what has no meaning.
 """
 

@@ -1,6 +1,6 @@
-"""Masks as bits: tight crops packed 64 pixels a word along y, their runs, and the integer kernels that count overlaps.
+"""Masks as bits: tight crops packed 64 pixels a chunk along y, their runs, and the integer kernels that count overlaps.
 
-Columns lead because COCO's RLE is column-major: its runs go straight into words without a full-frame decode. Offsets
+Columns lead because COCO's RLE is column-major: its runs become bits without a full-frame decode. Offsets
 (dx, dy) are those of the occluder's frame corner from the human's tight corner. Only integers decide anything here, so
 every machine gives the same answer.
 """
@@ -23,7 +23,7 @@ Ints = NDArray[np.int32]
 class Packed:
     """A mask cut tight and packed once, for any number of placements.
 
-    ``x0``, ``y0``: the crop's corner in its full frame, px. ``words`` uint64 [width, words + 2], a zero word at either
+    ``x0``, ``y0``: the crop's corner in its full frame, px. ``bits`` uint64 [width, chunks + 2], a zero chunk at either
     end. ``ptr``, ``lows``, ``highs``: runs [low, high) of column x are those from ptr[x] to ptr[x + 1]. ``columns`` and
     ``rows``: true pixels of each. ``area``: true pixels. ``total``: the area ratios are relative to.
     """
@@ -34,7 +34,7 @@ class Packed:
     height: int
     area: int
     total: int
-    words: NDArray[np.uint64]
+    bits: NDArray[np.uint64]
     ptr: Ints
     lows: Ints
     highs: Ints
@@ -63,11 +63,11 @@ def pack(mask: Bool2D | Mask, total: int | None = None) -> Packed:
     x0, x1, y0, y1 = int(used[0]), int(used[-1]) + 1, int(lows.min()), int(highs.max())
     ptr = np.ascontiguousarray(ptr[x0 : x1 + 1])
     lows, highs = lows - np.int32(y0), highs - np.int32(y0)
-    words, columns, rows = fill(ptr, lows, highs, y1 - y0)
+    bits, columns, rows = fill(ptr, lows, highs, y1 - y0)
     area = int(columns.sum())
     if total is not None and total < area:
         raise ValueError(f"expected a total of at least the mask's own {area} px, got {total}")
-    return Packed(x0, y0, x1 - x0, y1 - y0, area, total or area, words, ptr, lows, highs, columns, rows)
+    return Packed(x0, y0, x1 - x0, y1 - y0, area, total or area, bits, ptr, lows, highs, columns, rows)
 
 
 @njit(cache=True)
@@ -120,9 +120,9 @@ def _lines_from_runs(runs, height, width):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def fill(ptr, lows, highs, height):  # type: ignore[no-untyped-def]
-    """Runs to (words, true pixels of each column, true pixels of each row)."""
+    """Runs to (bits, true pixels of each column, true pixels of each row)."""
     width = ptr.size - 1
-    words = np.zeros((width, (height + 63) // 64 + 2), np.uint64)
+    bits = np.zeros((width, (height + 63) // 64 + 2), np.uint64)
     columns, steps = np.zeros(width, np.int32), np.zeros(height + 1, np.int32)
     ones = np.uint64(0xFFFFFFFFFFFFFFFF)
     for x in range(width):
@@ -135,13 +135,13 @@ def fill(ptr, lows, highs, height):  # type: ignore[no-untyped-def]
             tail = ones >> np.uint64(63 - (last & 63))
             first, final = (low >> 6) + 1, (last >> 6) + 1
             if first == final:
-                words[x, first] |= head & tail
+                bits[x, first] |= head & tail
             else:
-                words[x, first] |= head
+                bits[x, first] |= head
                 for k in range(first + 1, final):
-                    words[x, k] = ones
-                words[x, final] |= tail
-    return words, columns, np.cumsum(steps)[:height].astype(np.int32)
+                    bits[x, k] = ones
+                bits[x, final] |= tail
+    return bits, columns, np.cumsum(steps)[:height].astype(np.int32)
 
 
 @njit(cache=True)
@@ -171,7 +171,7 @@ def resample(ptr, lows, highs, width, height, new_width, new_height, flip):  # t
 
 
 @intrinsic
-def popcount(typingctx, word):  # type: ignore[no-untyped-def]
+def popcount(typingctx, chunk):  # type: ignore[no-untyped-def]
     """Set bits of a uint64: one machine instruction where there is one."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
@@ -182,12 +182,12 @@ def popcount(typingctx, word):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def overlap(a, a_height, b, b_height, dx, dy):  # type: ignore[no-untyped-def]
-    """True pixels in common of words ``a`` and of words ``b`` moved by (dx, dy)."""
+    """True pixels in common of bits ``a`` and of bits ``b`` moved by (dx, dy)."""
     low, high = max(0, dy), min(a_height, dy + b_height)
     if low >= high:
         return 0
     first, last = low >> 6, (high - 1) >> 6
-    start = (first << 6) - dy  # b's row under the first bit of a's first word; -63 at the least
+    start = (first << 6) - dy  # b's row under the first bit of a's first chunk; -63 at the least
     q, r = (start >> 6) + 1, np.uint64(start & 63)
     left = np.uint64(63) - r
     total = np.uint64(0)

@@ -1,7 +1,7 @@
 """Occlusion-ratio densities: which share of a split lies in which bin, and a narrow target ratio for every sample.
 
 Spec §2. A ratio of 0 is no occlusion, so a bin that starts at 0 excludes it: (0, high). All others are [low, high).
-Ratios over a split come out uniform inside each bin because every sample is asked for its own narrow slice of the bin
+Ratios over a split come out uniform inside each bin because every sample gets its own narrow slice of the bin
 (stratified over the split, performance §1): one human x occluder pair often reaches only part of a bin.
 """
 
@@ -25,7 +25,7 @@ _BIN = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*(?::\s*([0-9.]+)\s*)?")
 
 
 class Target(NamedTuple):
-    """What one sample is asked for: the index of its bin and the slice [low, high) of it (0 itself never counts)."""
+    """The goal of one sample: the index of its bin and the slice [low, high) of it (0 itself never counts)."""
 
     bin: int
     low: float
@@ -135,7 +135,7 @@ def quota(density: Density, n: int) -> tuple[int, ...]:
 
 
 class Targets(Sequence[Target]):
-    """The targets of a split, made as they are asked for: four bytes a sample are held, whatever their number."""
+    """The targets of a split, each made at its use: four bytes a sample are held, whatever their number."""
 
     def __init__(self, density: Density, n: int, seed: int) -> None:
         self._bounds = [density.interval(i) for i in range(len(density.bins))]

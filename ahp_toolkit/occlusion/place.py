@@ -157,7 +157,7 @@ def place(
         wanted = ((count - least + 1) * strata - 1) // (most - least + 1)
     scales = _scales(human, occluder, settings)
     k, flip, dx, dy, count, bound = search(
-        human.words, human.ptr, human.lows, human.highs, human.columns, human.rows,
+        human.bits, human.ptr, human.lows, human.highs, human.columns, human.rows,
         occluder.ptr, occluder.lows, occluder.highs, occluder.height,
         scales, 2 if settings.flip else 1, least, most, strata, wanted, settings.tries, np.uint64(seed & (2**64 - 1)),
     )  # fmt: skip

@@ -16,17 +16,17 @@ from ahp_toolkit.storage.photos import Photos
 class Renderer:
     """Regenerates samples. ``roots`` maps a source's name to its data root.
 
-    ``folder`` is a split's folder; its ``occluders`` are read when a sample is asked for: those of ``part`` alone
-    where one is given, since a shard of samples lies beside its own occluders.
+    ``folder`` is a split's folder, whose ``occluders`` are read with the first sample: first those of ``part``, where
+    one is given, since a shard of samples has its occluders in a part of the same name.
     """
 
     def __init__(self, roots: dict[str, str], folder: Path | None = None, part: str = "") -> None:
         self._photos = Photos(roots)
         every = [folder / "occluders"] if folder else []
         own = [table / part for table in every if part and (table / part).exists()]
-        self._tables = [*own, *every]  # still to be read, the nearest first
+        self._tables = [*own, *every]  # not yet read, the nearest first
         self._occluders: dict[str, Occluder] = {}
-        # not a method of self: in a cycle, a shard's cutouts would wait for the garbage collector beside the next ones
+        # no method of self: in a cycle, a shard's cutouts would stay in memory until the garbage collector runs
         self._cutouts = lru_cache(maxsize=256)(partial(_cut, self._photos))
         self._bad: set[str] = set()
 
@@ -34,12 +34,12 @@ class Renderer:
         """RGB uint8 [H, W, 3] of a photo in the frame of its annotations.
 
         Raises:
-            images.ImageError: with the reason in one word.
+            images.ImageError: with the reason.
         """
         return self._photos.read(image)
 
     def usable(self, occluder: Occluder) -> bool:
-        """Whether the occluder's photo can be read (asked before it is placed)."""
+        """Whether the occluder's photo can be read."""
         if occluder.image.image_id in self._bad:
             return False
         try:

@@ -21,11 +21,11 @@ def _open(bound, least):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _tries(words, height, o_words, o_height, xs, ys, low, high, tries, state):  # type: ignore[no-untyped-def]
+def _tries(bits, height, o_bits, o_height, xs, ys, low, high, tries, state):  # type: ignore[no-untyped-def]
     """(column index, row index, count) of the first admissible try; count -1: none."""
     for _ in range(tries):
         kx, ky = xs[draw(state, xs.size)], ys[draw(state, ys.size)]
-        count = overlap(words, height, o_words, o_height, kx - o_words.shape[0] + 1, ky - o_height + 1)
+        count = overlap(bits, height, o_bits, o_height, kx - o_bits.shape[0] + 1, ky - o_height + 1)
         if low <= count <= high:
             return kx, ky, count
     return 0, 0, -1
@@ -106,7 +106,7 @@ def scaled_sizes(width, height, scales, flips):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def search(  # type: ignore[no-untyped-def]
-    h_words, h_ptr, h_lows, h_highs, h_columns, h_rows, o_ptr, o_lows, o_highs, o_height,
+    h_bits, h_ptr, h_lows, h_highs, h_columns, h_rows, o_ptr, o_lows, o_highs, o_height,
     scales, flips, low, high, strata, wanted, tries, seed,
 ):  # fmt: skip
     """One translation whose overlap lies in [low, high], over all scales (rising) and flips (1 or 2) in drawn order.
@@ -125,7 +125,7 @@ def search(  # type: ignore[no-untyped-def]
         if area < low:
             reach = max(reach, area)
             continue
-        words, columns, rows = fill(ptr, lows, highs, height)
+        bits, columns, rows = fill(ptr, lows, highs, height)
         by_x, by_y = bounds(h_columns, columns), bounds(h_rows, rows)
         xs, ys = _open(by_x, low), _open(by_y, low)
         if xs.size == 0 or ys.size == 0:
@@ -135,7 +135,7 @@ def search(  # type: ignore[no-untyped-def]
         kx, ky, count = 0, 0, -1
         if near_x.size and near_y.size:
             kx, ky, count = _tries(
-                h_words, h_rows.size, words, height, near_x, near_y, slice_low, slice_high, tries, state
+                h_bits, h_rows.size, bits, height, near_x, near_y, slice_low, slice_high, tries, state
             )
         if count < 0:
             human, other = (h_ptr, h_lows, h_highs), (ptr, lows, highs)

@@ -161,12 +161,12 @@ def _examples(build: Build) -> list[tuple[str, str, list[Dropped]]]:
 
 
 def _facts(build: Build) -> list[tuple[str, str]]:
-    about = build.about
-    facts = [("seed", str(about.get("seed", "not recorded")))]
-    facts += [(f"option {k}", json.dumps(v, ensure_ascii=False)) for k, v in sorted(about.get("options", {}).items())]
+    record = build.about
+    facts = [("seed", str(record.get("seed", "not recorded")))]
+    facts += [(f"option {k}", json.dumps(v, ensure_ascii=False)) for k, v in sorted(record.get("options", {}).items())]
     facts.append(("ahp-toolkit", __version__))
-    said = about.get("versions") or {p: _version(p) for p in _PACKAGES}
-    return facts + [(str(k), str(v)) for k, v in sorted(said.items())]
+    versions = record.get("versions") or {p: _version(p) for p in _PACKAGES}
+    return facts + [(str(k), str(v)) for k, v in sorted(versions.items())]
 
 
 def _version(package: str) -> str:
@@ -183,6 +183,6 @@ def _sources(build: Build) -> list[tuple[str, str, str]]:
     for name in sorted(build.roots):
         kind = build.formats.get(name, name)
         module = SOURCES.get(kind) if kind in known else None
-        said = getattr(module, "LICENCE", "not a source of the registry"), getattr(module, "HOMEPAGE", "")
-        rows.append((name, str(said[0]), str(said[1])))
+        licence = str(getattr(module, "LICENCE", "not a source of the registry"))
+        rows.append((name, licence, str(getattr(module, "HOMEPAGE", ""))))
     return rows

@@ -68,7 +68,7 @@ _OF_HUMANS = ("human_id", "image.source", "image.image_id", "box", "mask.height"
 
 
 def people(build: Build) -> pd.DataFrame:
-    """What the tables need of every human, one row each: some 40 bytes, whatever the masks and parsings weigh."""
+    """One row a human with what the tables need: some 40 bytes, whatever the size of masks and parsings."""
     tables = ["review"] if build.has("review") else [f"splits/{s}/humans" for s in SPLITS]
     found = [_people_of(part) for t in tables if build.has(t) for part in parquet.parts(build.root / t)]
     frame = pd.concat([_people_of(None), *found], ignore_index=True)
@@ -161,14 +161,14 @@ def table_1(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sources(build: Build, humans: pd.DataFrame) -> list[str]:
-    said = {k.split("/", 1)[1] for k in build.said("harvest").counts if k.startswith(("persons/", "candidates/"))}
+    read = {k.split("/", 1)[1] for k in build.said("harvest").counts if k.startswith(("persons/", "candidates/"))}
     counted = set(build.columns("harvest", "image.source")["image.source"].unique().to_pylist())
-    return sorted(said | counted | set(humans["source"].unique()) | set(build.roots))
+    return sorted(read | counted | set(humans["source"].unique()) | set(build.roots))
 
 
 def _source_row(build: Build, source: str) -> Counter[str]:
-    said = build.said("harvest").counts
-    row = Counter({"persons": said.get(f"persons/{source}", 0), "count": said.get(f"candidates/{source}", 0)})
+    counts = build.said("harvest").counts
+    row = Counter({"persons": counts.get(f"persons/{source}", 0), "count": counts.get(f"candidates/{source}", 0)})
     if not row["count"]:
         row["count"] = pc.sum(pc.equal(build.columns("harvest", "image.source")["image.source"], source)).as_py() or 0
     for stage in STAGES[:4]:
@@ -198,14 +198,14 @@ def drops(build: Build) -> pd.DataFrame:
 def splits(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
     """Preserved humans, those still to refine, samples, photos and provisional records of each split.
 
-    Who came after as many humans as the split takes is among the preserved, and among the drops.
+    A preserved human beyond the number that the split takes is among the drops too.
     """
     rows = []
     for split in SPLITS:
-        standing = humans[humans["split"] == split]
-        mine = standing[standing["verdict"] == "preserve"]  # what the console counts
+        kept = humans[humans["split"] == split]
+        mine = kept[kept["verdict"] == "preserve"]  # what the console counts
         marked = build.columns(f"splits/{split}", "provisional")["provisional"]
-        row = (split, len(mine), len(standing) - len(mine), mine["photo"].nunique(), int(mine["provisional"].sum()))
+        row = (split, len(mine), len(kept) - len(mine), mine["photo"].nunique(), int(mine["provisional"].sum()))
         rows.append((*row, len(marked), (pc.sum(marked).as_py() or 0) if len(marked) else 0))
     names = ["split", "humans", "to_refine", "photos", "provisional_humans", "samples", "provisional_samples"]
     return pd.DataFrame(rows, columns=names)
@@ -233,28 +233,26 @@ def scenes(humans: pd.DataFrame) -> pd.DataFrame:
 
 
 def density(build: Build, split: str) -> tuple[tuple[float, float, float], ...]:
-    """What a split was asked for, as (low, high, weight), by its ``stage.json``; nothing where it holds composites."""
-    said = build.said(f"splits/{split}").key.get("density")
+    """The density requested for a split, as (low, high, weight); nothing where it holds composites."""
+    text = build.said(f"splits/{split}").key.get("density")
     try:
-        return densities.parse(str(said)).bins if said else ()
+        return densities.parse(str(text)).bins if text else ()
     except UserError:
         return ()
 
 
 def occlusion(build: Build) -> pd.DataFrame:
-    """Occlusion ratios of each split in bins of 0.1: count and share, beside the share and count asked for, if any."""
+    """Occlusion ratios of each split in bins of 0.1: count and share, beside the share and count requested, if any."""
     found = []
     for split in SPLITS:
         ratios = build.columns(f"splits/{split}", "occlusion_ratio")["occlusion_ratio"].to_numpy()
         if not len(ratios):
             continue
-        asked = density(build, split)
-        cuts = {round(v, 9) for a, b, _ in asked for v in (a, b)} | {i / 10 for i in range(11)}
+        bins = density(build, split)
+        cuts = {round(v, 9) for a, b, _ in bins for v in (a, b)} | {i / 10 for i in range(11)}
         frame = _histogram(ratios.astype(np.float64), np.array(sorted(cuts)))
-        total = sum(w for *_, w in asked)
-        share = [
-            sum(w * _part(a, b, lo, hi) for a, b, w in asked) for lo, hi in zip(frame.low, frame.high, strict=True)
-        ]
+        total = sum(w for *_, w in bins)
+        share = [sum(w * _part(a, b, lo, hi) for a, b, w in bins) for lo, hi in zip(frame.low, frame.high, strict=True)]
         frame["requested_share"] = np.array(share) / total if total else np.nan
         frame["requested_count"] = frame["requested_share"] * len(ratios)
         found.append(frame.assign(split=split))
@@ -309,7 +307,7 @@ def _labelled(human: Human) -> float:
 
 
 def tools(build: Build) -> pd.DataFrame:
-    """Which segmenters, parsers and initial-mask makers were used, by source (or split), and how often."""
+    """How often each segmenter, parser and maker of initial masks was used, by source (or split)."""
     rows: list[tuple[Any, ...]] = []
     table = build.first_of("parse", "segment")
     found = build.columns(table, "candidate.candidate_id", "segmenter", "parser")
@@ -336,11 +334,12 @@ def closing(build: Build) -> pd.DataFrame:
 def occluders(build: Build) -> pd.DataFrame:
     """By source: things and persons that can occlude, instances ``lost`` with a photo that cannot be used, and those
     ``in_banks`` of the splits, which are pasted."""
-    said = build.said("harvest").counts
+    counts = build.said("harvest").counts
     banks = build.said("bank").counts
     kinds = ("occluders_other", "occluders_person", "occluders_lost")
-    of = sorted({k.partition("/")[2] for k in said if k.startswith(kinds)})
+    of = sorted({k.partition("/")[2] for k in counts if k.startswith(kinds)})
     rows = [
-        (source, *(said.get(f"{kind}/{source}", 0) for kind in kinds), banks.get(f"kept/{source}", 0)) for source in of
+        (source, *(counts.get(f"{kind}/{source}", 0) for kind in kinds), banks.get(f"kept/{source}", 0))
+        for source in of
     ]
     return pd.DataFrame(rows, columns=["source", "things", "persons", "lost", "in_banks"])

@@ -149,7 +149,7 @@ class Table:
         return out.getvalue()
 
     def latex(self, line: int = _TEX_LINE) -> str:
-        r"""A booktabs ``table*`` that fits a two-column page; intervals stand below their figures.
+        r"""A booktabs ``table*`` that fits a two-column page; intervals are below their figures.
 
         Columns that do not fit into ``line`` characters go to further panels below, which repeat the first column.
         The best figure of a column is bold, the second underlined. It compiles with pdfLaTeX whatever the text holds.
@@ -220,7 +220,7 @@ def _first(column: Column, cell: Cell) -> str:
 
 
 def _under(column: Column, cell: Cell) -> str:
-    """Interval and note: what stands below or in brackets behind the figure."""
+    """Interval and note, which are below the figure or in brackets behind it."""
     known = cell.low is not None and cell.high is not None and not math.isnan(cell.low) and not math.isnan(cell.high)
     interval = f"{column.show(cell.low)}, {column.show(cell.high)}" if known else ""
     return ", ".join(t for t in (interval, text.one_line(cell.note)) if t)

@@ -1,10 +1,10 @@
 """CenterMask (Lee & Park, CVPR 2020), the paper's own kind of input network N_i: FCOS with an attention-guided mask.
 
 A VoVNet (timm) with a feature pyramid P3 to P7, torchvision's FCOS, and the SAG-Mask head of its §3.3 and §3.4: every
-box is pooled from the level that its share of the picture asks for (eq. 2), four 3x3 convolutions, spatial attention,
+box is pooled from the level that fits its share of the picture (eq. 2), four 3x3 convolutions, spatial attention,
 a 2x deconvolution, one mask. As in the published models a second head predicts each mask's IoU, and a mask's score is
 its box's times that (Mask Scoring R-CNN, Huang et al., CVPR 2019). Of the instances found, the one whose box fits the
-asked box best is taken. Ours differs: one class, the person; VoVNet with eSE (CenterMask's successor's) as timm has it;
+prompt's best is taken. Ours differs: one class, the person; VoVNet with eSE (CenterMask's successor's) as timm has it;
 depthwise at the debug size; 32 boxes of a picture get a mask, in training too (published: 100); the fully connected
 layers are four times the pyramid's width (the published 1024 at its 256); AdamW with a cosine (published: SGD, steps).
 """

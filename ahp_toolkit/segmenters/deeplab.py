@@ -1,7 +1,7 @@
 """DeepLabV3+ on the 3x crop, the paper's human segmentation (§4.1); trained by ``ahp build segmenter``.
 
 The crop is resized to one square size, so every person fills about a third of the frame each way. Beside RGB the
-network sees the box as a fourth plane (default on): it says whom to segment where several people stand in one crop.
+network sees the box as a fourth plane (default on): it marks the person among several in one crop.
 Without it the input is the paper's, the crop alone. The library's decoder has one 3x3 convolution after joining the low
 features where Chen et al. (ECCV 2018, table 2) have two.
 """

@@ -51,7 +51,7 @@ class Sam:
 def build(weights: str | None = None, device: str = "auto", batch_size: int = 8, precision: str = "fp32") -> Sam:
     """A SAM by the hub's name (None: facebook/sam-vit-base) or from a folder of ``save_pretrained``.
 
-    ``random`` is a tiny untrained one, for tests. SAM 2 is told by the folder's own configuration.
+    ``random`` is a tiny untrained one, for tests. SAM 2 is recognised by the folder's configuration.
 
     Raises:
         UserError: when the weights cannot be had.

@@ -1,7 +1,7 @@
 """STAGE bank: the occluders of each split, chosen by hash, never from a photo of another split.
 
 Random instances of the named sources (spec §2: of COCO). Each split keeps its own share of what it could have, so that
-every bank is as large as was asked for, or holds all there is.
+every bank has the requested size, or holds all there is.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def _photos(part: Path, sources: Sequence[str], min_area: int) -> dict[str, int]
 
 
 def read_bank(folder: str) -> tuple[Occluder, ...]:
-    """All occluders of one split's bank, sorted by id; kept for the process while the files stand."""
+    """All occluders of one split's bank, sorted by id; kept by the process until the files change."""
     return _held(folder)[0]
 
 
 def _held(folder: str) -> tuple[tuple[Occluder, ...], dict[str, Occluder]]:
-    there = Path(folder).stat()  # one look: it is asked several times a sample, of thousands of parts
+    there = Path(folder).stat()  # one look: this runs several times a sample, over thousands of parts
     return _read(folder, there.st_ino, there.st_mtime_ns)
 
 

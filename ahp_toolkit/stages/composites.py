@@ -27,20 +27,20 @@ from ahp_toolkit.storage.images import ImageError
 class Freeze:
     """The stage function: passed composites -> frozen Samples, with the humans and occluders they need.
 
-    ``gone``: proposals whose human is not as it was, and preserved, in the test split any more.
+    ``outdated``: proposals whose human is no longer a preserved one of the test split with the same mask.
     """
 
     initial: Initial
     seed: int
     roots: dict[str, str]
-    gone: frozenset[str] = frozenset()
+    outdated: frozenset[str] = frozenset()
 
     def __call__(self, items: Sequence[Composite]) -> Output:
         """One shard; a composite whose photos cannot be read is dropped."""
         out, render = Output({MAIN: [], "humans": [], "occluders": []}), Renderer(self.roots)
         for c in items:
             name, source = f"test/{c.proposal_id}", c.human.image.source
-            if c.proposal_id in self.gone:
+            if c.proposal_id in self.outdated:
                 detail = "the human is no preserved one of the test split, or has another mask now; propose anew"
                 out.dropped.append(Dropped(name, STAGE, "human_changed", detail, source))
                 continue
@@ -72,8 +72,8 @@ def frozen_by(root: Path) -> tuple[Initial, int]:
     Raises:
         UserError: when the folder is no build.
     """
-    said, plain = files.read_json(root / "build.json"), Initial()
-    o = said.get("options", {})
+    record, plain = files.read_json(root / "build.json"), Initial()
+    o = record.get("options", {})
     maker, weights = o.get("initial", plain.maker), o.get("initial_weights")
     return Initial(maker, weights, o.get("initial_iou", plain.iou), o.get("device", plain.device)), o.get("seed", 0)
 
@@ -106,11 +106,11 @@ def stage(root: Path, voters: int | None = None, initial: Initial | None = None,
     initial, seed = initial or own, own_seed if seed is None else seed
     people = (h for h in parquet.read_records(root / "review", Human) if h.split == "test" and h.verdict == "preserve")
     now_in = {h.human_id: h.mask for h in people}
-    gone = frozenset(c.proposal_id for c in found if now_in.get(c.human.human_id) != c.human.mask)
-    fn = Freeze(initial, seed, roots_of(root), gone)
+    outdated = frozenset(c.proposal_id for c in found if now_in.get(c.human.human_id) != c.human.mask)
+    fn = Freeze(initial, seed, roots_of(root), outdated)
     key = {
         "composites": [hashing.digest_value(repr(c)) for c in found],  # masks too: a version is of the placement alone
-        "gone": sorted(gone),
+        "outdated": sorted(outdated),
         "initial": fn.initial.key(),
         "seed": seed,
         "code": code_digest(__name__, *fn.initial.modules()),

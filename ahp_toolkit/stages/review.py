@@ -63,7 +63,7 @@ class Thresholds:
 
 
 def thresholds(photos: Iterable[str], sizes: SplitSizes) -> Thresholds:
-    """Cut the photos (one key a preserved human) so that val and test get the humans that were asked for.
+    """Cut the photos (one key a preserved human) so that val and test get the requested numbers of humans.
 
     Only the photos of the lowest hashes are held: as many as val and test can use, whatever the number of humans.
     """
@@ -128,7 +128,7 @@ def _cases(logs: tuple[str, ...], refine: str) -> dict[str, Case]:
 
 @cache
 def _scenes(path: str) -> dict[str, str]:
-    """Scene by image id: of a user's file, or of the table of `stages.scene_labels`."""
+    """Scene by image id: of a user's file, or of the table of `stages.scenes`."""
     if not path:
         return {}
     if not Path(path).is_dir():
@@ -152,8 +152,8 @@ def forget() -> None:
 class Review:
     """The stage function. Items: (path of a Segmented part, path of the Decision part made for it, or '').
 
-    ``logs`` are decision files of people, who overrule the rule. ``scenes`` is a file or table of
-    scenes, or ''. ``merge`` makes one decision of several. ``refine`` is the folder of proposed masks, or ''. ``triage`` is the
+    ``logs`` are decision files of people, who overrule the rule. ``scenes`` is a file or table of scenes, or ''.
+    ``merge`` makes one decision of several. ``refine`` is the folder of proposed masks, or ''. ``triage`` is the
     triage's folder, or '': its discards count until people decide. ``closing`` closes the holes of preserved masks.
     """
 
@@ -187,9 +187,9 @@ class Review:
         out.tables["decisions"].extend(decisions)
         d = self.merge(decisions)
         if d is None:
-            said = ", ".join(f"{x.reviewer}: {x.verdict}" for x in decisions)
+            detail = ", ".join(f"{x.reviewer}: {x.verdict}" for x in decisions)
             several = len({x.verdict for x in decisions}) > 1
-            out.dropped.append(Dropped(cid, STAGE, "disagreed" if several else "undecided", said, source))
+            out.dropped.append(Dropped(cid, STAGE, "disagreed" if several else "undecided", detail, source))
             return
         mask = _cases(self.logs, self.refine).get(cid, Case()).mask(d, s.mask)
         frame = (s.mask.height, s.mask.width)
@@ -231,18 +231,18 @@ def decisions_on(
     refine: str = "",
     first: Callable[[], str] | None = None,
 ) -> list[Decision]:
-    """The words that count for a candidate: people's where there are any, else the triage's discard, else the rule's.
+    """The decisions that count for a candidate: people's if there are any, else the triage's discard, else the rule's.
 
-    A rule that knows the truth (its word is not provisional) counts as people do. ``first`` gives the digest of the
-    build's mask, where a word's mask must be looked for; without it every mask that a word names is taken for there.
+    A rule that knows the truth (its decision is not provisional) counts as people do. ``first`` gives the digest of the
+    build's mask, to look for the mask of a decision; without it every such mask counts as present.
     """
     case = _cases(tuple(logs), refine).get(candidate_id, Case())
     if first is not None and case.unsure:
         case.first = first()
-    said = case.counted()
+    human = case.counted()
     ruled = [rule[candidate_id]] if candidate_id in rule else []
-    if any(not d.provisional for d in said or ruled) or candidate_id not in _unseen(triage):
-        return said or ruled
+    if any(not d.provisional for d in human or ruled) or candidate_id not in _unseen(triage):
+        return human or ruled
     return [Decision(candidate_id, "discard", TRIAGE, TRIAGE, provisional=True)]
 
 

@@ -1,4 +1,4 @@
-"""Scene categories of photos (figure 5b): from a file, or from an official Places365 ResNet checkpoint.
+"""STAGE scenes: scene categories of photos (figure 5b), from a file or by an official Places365 ResNet checkpoint.
 
 The checkpoint is what the Places365 authors publish: ``resnet18_places365.pth.tar`` or ``resnet50_places365.pth.tar``
 with its ``categories_places365.txt``; it is loaded with ``weights_only=True``, so it cannot run code.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError, require
+from ahp_toolkit.core.records import Dropped, Segmented
+from ahp_toolkit.runtime.code import code_digest
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, digest_of
+from ahp_toolkit.storage import parquet
 from ahp_toolkit.storage.files import read_json
-from ahp_toolkit.storage.images import Rgb
+from ahp_toolkit.storage.images import ImageError, Rgb
+from ahp_toolkit.storage.photos import Photos
 
 CLASSES = 365
 _MEAN, _STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -46,11 +53,11 @@ def read_scenes(path: Path) -> dict[str, str]:
     return _from_rows(path, rows, first=2)
 
 
-def _from_json(path: Path, said: Any) -> dict[str, str]:
-    if isinstance(said, list):
-        return _from_rows(path, said, first=1)
-    if isinstance(said, dict) and all(isinstance(v, str) for v in said.values()):
-        return dict(said)
+def _from_json(path: Path, content: Any) -> dict[str, str]:
+    if isinstance(content, list):
+        return _from_rows(path, content, first=1)
+    if isinstance(content, dict) and all(isinstance(v, str) for v in content.values()):
+        return dict(content)
     raise UserError(f'{path}: expected {{"image_id": "scene", ...}} or a list of image_id and scene; mend the file')
 
 
@@ -128,8 +135,64 @@ def places365(weights: Path, categories: Path, device: str = "cpu") -> SceneClas
 def _state(weights: Path) -> dict[str, Any]:
     from ahp_toolkit.nets.checkpoints import load_torch
 
-    said = load_torch(weights, "the checkpoint resnet18_places365.pth.tar")
-    state = said.get("state_dict", said) if isinstance(said, dict) else None
+    content = load_torch(weights, "the checkpoint resnet18_places365.pth.tar")
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
-        raise UserError(f"{weights}: expected a 'state_dict' of tensors, got {type(said).__name__}; download it again")
+        raise UserError(
+            f"{weights}: expected a 'state_dict' of tensors, got {type(content).__name__}; download it again"
+        )
     return {k.removeprefix("module."): v for k, v in state.items()}
+
+
+STAGE = "scenes"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneLabel:
+    """The most likely scene category of one photo."""
+
+    image_id: str
+    scene: str
+
+
+@dataclass(frozen=True)
+class Classify:
+    """The stage function. Items: paths of Segmented parts; ``weights`` and ``categories`` are Places365's own files."""
+
+    weights: str
+    categories: str
+    device: str
+    roots: dict[str, str]
+
+    def __call__(self, items: Sequence[str]) -> Output:
+        """One part: each photo once."""
+        out, photos = Output({MAIN: []}), Photos(self.roots)
+        classify = _classifier(self.weights, self.categories, self.device)
+        images = {s.candidate.image.image_id: s.candidate.image for p in items for s in _read(p)}
+        for image_id, image in sorted(images.items()):
+            try:
+                out.tables[MAIN].append(SceneLabel(image_id, classify(photos.read(image))))
+            except ImageError as e:
+                out.dropped.append(Dropped(image_id, STAGE, f"image_{e.reason}", str(e), image.source))
+        return out
+
+
+def _read(part: str) -> list[Segmented]:
+    return list(parquet.read_records(Path(part), Segmented))
+
+
+@cache
+def _classifier(weights: str, categories: str, device: str) -> SceneClassifier:
+    from ahp_toolkit.nets.devices import pick_device
+
+    return places365(Path(weights), Path(categories), str(pick_device(device)))
+
+
+def stage(out: Path, files: tuple[Path, Path], device: str, roots: Mapping[str, str]) -> Stage:
+    """Scenes of all photos by Places365's files (weights, categories), into ``out``/scenes."""
+    weights, categories = (str(p.resolve()) for p in files)
+    key = {"files": [hashing.digest_file(p) for p in files], "input": digest_of(out / "parse")}
+    key |= {"code": code_digest(__name__)}
+    fn = Classify(weights, categories, device, dict(roots))
+    job = Job(STAGE, out / "scenes", fn, {MAIN: SceneLabel}, key, shard_size=1, unit="part", network=True)
+    return Stage(job, [str(p) for p in parquet.parts(out / "parse")])

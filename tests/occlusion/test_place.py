@@ -66,7 +66,7 @@ def test_packing_a_mask_or_its_rle_is_the_same(mask: Bool2D, rle: bool, top: int
     assert (packed.x0, packed.y0, packed.width, packed.height) == (left, top, mask.shape[1], mask.shape[0])
     assert packed.area == mask.sum()
     assert np.array_equal(packed.columns, mask.sum(axis=0)) and np.array_equal(packed.rows, mask.sum(axis=1))
-    bits = np.unpackbits(np.ascontiguousarray(packed.words[:, 1:-1]).view(np.uint8), axis=1, bitorder="little")
+    bits = np.unpackbits(np.ascontiguousarray(packed.bits[:, 1:-1]).view(np.uint8), axis=1, bitorder="little")
     assert np.array_equal(bits[:, : mask.shape[0]].T.astype(bool), mask) and bits.sum() == mask.sum()
 
 

@@ -65,7 +65,7 @@ def test_a_package_stands_for_all_of_its_modules(probe):
         ("ahp_toolkit.segmenters.centermask", {"segmenters.mask_rcnn", "nets.checkpoints"}),
         ("ahp_toolkit.stages.review", {"decisions.merge", "decisions.mask_history", "core.hashing"}),
         ("ahp_toolkit.stages.synthesize", {"occlusion.search", "occlusion.paste", "core.hashing", "storage.images"}),
-        ("ahp_toolkit.stages.scene_labels", {"stages.scenes", "storage.images"}),
+        ("ahp_toolkit.stages.scenes", {"storage.images"}),
     ],
 )
 def test_what_decides_the_bytes_of_each_stage_is_found(stage, decides):
