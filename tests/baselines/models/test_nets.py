@@ -131,7 +131,7 @@ def relation(n: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
     return q, k, v, torch.rand(2, n) > 0.6, torch.rand(2, n) > 0.5
 
 
-@pytest.mark.parametrize("backend", ["blocked", "sdpa"])
+@pytest.mark.parametrize("backend", ["picked", "static"])
 @pytest.mark.parametrize("n", [37, 1500])
 def test_pga_attention_is_the_plain_formula_with_gradients(n: int, backend: str) -> None:
     q, k, v, visible, invisible = relation(n)
@@ -154,12 +154,12 @@ def test_listing_has_both_directions_without_masks() -> None:
     assert (rows - columns).abs().max() > 0.1  # R is not symmetric
 
 
-def test_blocked_gradients_by_finite_differences() -> None:
+def test_gradients_by_finite_differences() -> None:
     q, k, v, visible, _ = relation(6, torch.float64)
-    assert torch.autograd.gradcheck(lambda *a: attend(*a, keys=visible, backend="blocked"), (q, k, v))
+    assert torch.autograd.gradcheck(lambda *a: attend(*a, keys=visible, backend="picked"), (q, k, v))
 
 
-@pytest.mark.parametrize("backend", ["blocked", "sdpa"])
+@pytest.mark.parametrize("backend", ["picked", "static"])
 @pytest.mark.parametrize(("visible", "invisible"), [(False, True), (True, False), (False, False)])
 def test_nothing_visible_or_nothing_invisible_is_finite(visible: bool, invisible: bool, backend: str) -> None:
     q, k, v, *_ = relation(20)

@@ -57,7 +57,7 @@ def test_inference_reads_no_value_on_the_host(name: str, task: str, monkeypatch:
     model, given = built(name, task), shown(task)
     with torch.no_grad():
         eager = model.predict(given)
-        monkeypatch.setattr(attention, "_by_blocks", lambda query: False)  # the form that a GPU takes
+        monkeypatch.setattr(attention, "_picks", lambda query: False)  # the form that a GPU takes
         if name in READS:
             with pytest.raises(HostRead), NoHostReads():
                 model.predict(given)
@@ -68,16 +68,16 @@ def test_inference_reads_no_value_on_the_host(name: str, task: str, monkeypatch:
 
 
 @pytest.mark.parametrize("form", ["eq6", "two_way", "listing"])
-def test_the_static_form_is_the_blocked_one(form: Any) -> None:
+def test_the_static_form_is_the_picked_one(form: Any) -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 96, d) for d in (8, 8, 24))
     visible, invisible = torch.rand(2, 96) < 0.3, torch.rand(2, 96) < 0.3
     visible[1] = False  # a person of whom nothing is seen
-    found = [attention.pairwise(q, k, v, visible, invisible, form, how) for how in ("blocked", "sdpa")]  # type: ignore[arg-type]
+    found = [attention.pairwise(q, k, v, visible, invisible, form, how) for how in ("picked", "static")]  # type: ignore[arg-type]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     with NoHostReads():
-        attention.pairwise(q, k, v, visible, invisible, form, "sdpa")
+        attention.pairwise(q, k, v, visible, invisible, form, "static")
 
 
 def test_one_hot_is_torchs() -> None:
@@ -96,14 +96,14 @@ def test_a_graph_answers_as_the_model_does(task: str) -> None:
         return again(fn)
 
     graphs = Graphs(model, how=how)
-    attention_was = attention._by_blocks
-    attention._by_blocks = lambda query: False  # type: ignore[assignment]
+    attention_was = attention._picks
+    attention._picks = lambda query: False  # type: ignore[assignment]
     try:
         with torch.inference_mode():
             kept = [(graphs(shown(task, seed)), model.predict(shown(task, seed))) for seed in range(4)]
             odd = graphs(shown(task, 9, 1)), model.predict(shown(task, 9, 1))
     finally:
-        attention._by_blocks = attention_was
+        attention._picks = attention_was
     for mine, theirs in [*kept, odd]:  # an earlier answer is not written over by a later one
         equal(mine, theirs)
     assert len(calls) == 1 and graphs.able  # from the second batch of a shape on; the odd last one is eager
