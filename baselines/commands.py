@@ -211,6 +211,8 @@ def predict_photo(
 ) -> None:
     """Complete people in anybody's photograph (or in a folder of them): masks, recovered photo, cutout.
 
+    The photo is taken as every viewer shows it (EXIF applied); boxes and masks are in that frame.
+
     \b
     OUT/a          the one person of a.jpg (OUT/a.jpg where there is an a.png too)
     OUT/a/0, /1    several people: first the boxes, then the mask's values
@@ -265,7 +267,7 @@ def _completed(
     from baselines.data.people import box_of, mask_file, masks_in
 
     try:
-        pixels = images.read(path)
+        pixels = images.read(path, shown=True)
         file = mask_file(mask, path)
         masks = list(masks_in(file)) if file is not None else []
     except (images.ImageError, UserError) as e:

@@ -156,19 +156,20 @@ def _header_of(im: Image.Image) -> Header:
     return Header(width, height, im.mode, form, orientation)
 
 
-def decode(data: bytes, size: tuple[int, int] | None = None) -> Rgb:
+def decode(data: bytes, size: tuple[int, int] | None = None, shown: bool = False) -> Rgb:
     """Decode a picture to RGB uint8 [H, W, 3].
 
     Args:
         data: the file's bytes; the format is told by content, not by name.
         size: (width, height) px of the frame the annotations live in; None takes the picture as stored.
+        shown: as every viewer shows it, whatever EXIF says, in place of ``size``.
 
     Raises:
         ImageError: ``unreadable``, ``corrupt``, ``truncated``, ``too_large`` or ``size_mismatch``.
     """
     with _open(data) as im:
         head = _header_of(im)
-        _, turn = head.frame(size)
+        turn = 2 <= head.orientation <= 8 if shown else head.frame(size)[1]
         if head.format == "JPEG" and data.count(b"\xff\xda") * head.width * head.height > MAX_SCANNED_PIXELS:
             raise ImageError("too_large", f"JPEG {head.width}x{head.height}: too many scans of so many pixels")
         if head.format == "JPEG" and head.mode in ("RGB", "L") and not turn:
@@ -226,14 +227,14 @@ def _to_rgb(im: Image.Image) -> Rgb:
     return out
 
 
-def read(path: Path, size: tuple[int, int] | None = None) -> Rgb:
+def read(path: Path, size: tuple[int, int] | None = None, shown: bool = False) -> Rgb:
     """Read a picture file to RGB uint8 [H, W, 3]; see `decode`.
 
     Raises:
         ImageError: with the reason in one word.
     """
     try:
-        return decode(read_bytes(path), size)
+        return decode(read_bytes(path), size, shown)
     except ImageError as e:
         raise ImageError(e.reason, str(e) if path.name in str(e) else f"{path.name}: {e}") from e
 

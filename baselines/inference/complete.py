@@ -89,7 +89,7 @@ class Completer:
         """Complete one person.
 
         Args:
-            photo: RGB uint8 [H, W, 3].
+            photo: RGB uint8 [H, W, 3], as viewers show it.
             box: around what is seen of the person; or
             mask: bool [H, W], the visible part of the person.
 
@@ -102,7 +102,8 @@ class Completer:
             assert box is not None
             mask = self._segmented(photo, box)
         if mask.shape != photo.shape[:2]:
-            raise UserError(f"expected a mask of the photo's size {photo.shape[:2]}, got {mask.shape}")
+            its, own = (f"{a.shape[1]}x{a.shape[0]}" for a in (photo, mask))
+            raise UserError(f"expected a mask of the photo's size as viewers show it, {its} px, got {own} px")
         if not mask.any():
             raise UserError("the person's mask is empty; give another box or a mask")
         crop, masks = self._looked(photo, mask)

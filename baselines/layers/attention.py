@@ -2,7 +2,8 @@
 
 `attend` is unscaled, softmax(Q K^T) V, over chosen queries and chosen keys. A CPU computes the chosen positions alone
 (with 6 % of the queries and 30 % of the keys a fortieth of the time at 64x64 positions); a GPU gets one shape whatever
-the masks say, with the mask as a bias on the keys. `pairwise` is the paper's PGA relation (eq. 6) and the supplement's two-way form.
+the masks say, with the mask as a bias on the keys. `pairwise` is the paper's PGA relation (eq. 6) and the supplement's
+two-way form.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ahp_toolkit.storage import images
 from ahp_toolkit.storage.images import ImageError
@@ -147,6 +147,16 @@ def test_every_format_is_used_as_stored_or_turned_once(fmt, options, orientation
     flat = stored.transpose(1, 0, 2)  # orientation 5; TIFF 6.0 and EXIF 2.3, tag 274
     right = {5: flat, 6: flat[:, ::-1], 7: flat[::-1, ::-1], 8: flat[::-1]}[orientation]
     assert close(images.decode(data, (32, 48)), right)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("fmt", "options"), ORIENTED)
+def test_every_format_can_be_taken_as_viewers_show_it(fmt, options, orientation):
+    stored = np.zeros((32, 48, 3), np.uint8)
+    stored[:16, :16], stored[16:, 32:] = (250, 0, 0), (0, 250, 0)
+    png = Image.open(io.BytesIO(coded(stored, "PNG", exif=turned(orientation))))
+    right = np.asarray(ImageOps.exif_transpose(png))  # Pillow's own
+    assert close(images.decode(coded(stored, fmt, exif=turned(orientation), **options), shown=True), right)
 
 
 def close(a, b):

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor
 
 from ahp_toolkit.core.errors import UserError
@@ -334,3 +335,28 @@ def test_a_soft_mask_is_one_person_and_labels_are_several(nobody: list[tuple], t
     assert len(found((person > 0) * 1)) == len(found(person)) == 1
     three[three > 0] += 80
     assert "as of smoothed edges; save it without smoothing" in found(cv2.GaussianBlur(three, (0, 0), 3))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_photo_is_taken_as_viewers_show_it(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
+):
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(completing.Completer, "_looked", lambda _, photo, mask: seen.append(photo) or 1 / 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((60, 100, 3), np.uint8)
+    stored[:20] = 255
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    shown = {1: stored, 3: stored[::-1, ::-1], 6: np.rot90(stored, -1)}[orientation]
+    mask = np.zeros(shown.shape[:2], np.uint8)
+    mask[10:30, 10:30] = 1
+    images.write_png(tmp_path / "m.png", mask)
+    runs_ = ("--mask-run", str(trained[0]), "--content-run", str(trained[1]), "--device", "cpu")
+    call = [str(tmp_path / "a.png"), *runs_, "--out", str(tmp_path / "o"), "--mask", str(tmp_path / "m.png")]
+    assert isinstance(CliRunner().invoke(commands.predict_photo, call).exception, ZeroDivisionError)
+    assert np.array_equal(seen[0], shown)
+    images.write_png(tmp_path / "m.png", np.ones((9, 7), np.uint8))
+    found = CliRunner().invoke(commands.predict_photo, call).exception
+    wide = f"{shown.shape[1]}x{shown.shape[0]}"
+    assert f"size as viewers show it, {wide} px, got 7x9 px" in str(found)
