@@ -6,6 +6,8 @@ source may say more of what it needs: ``SINGLE`` (one person with a parsing a ph
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,8 @@ import numpy as np
 
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.records import Flags, ImageRef, Instance, SourceImage
-from ahp_toolkit.sources.base import Scene
+from ahp_toolkit.sample_world.writers.base import Scene
+from ahp_toolkit.storage import files, images
 
 #: The names and photo keys of photo n, as each source gives them. Others: see `stem`.
 STEMS = {
@@ -104,5 +107,31 @@ def write(name: str, module: ModuleType, root: Path, count: int = 6, seed: int =
     """Write the world's scenes of a source below ``root``, which is made."""
     made = scenes(name, module, count, seed)
     root.mkdir(parents=True, exist_ok=True)
-    module.write(root, made)
+    write_scenes(name, root, made)
     return made
+
+
+def write_scenes(name: str, root: Path, made: Iterable[Scene]) -> None:
+    """Write scenes in a source's own layout and formats."""
+    if name == "ahp":
+        _write_ahp(root, made)
+    else:
+        importlib.import_module(f"ahp_toolkit.sample_world.writers.{name}").write(root, made)
+
+
+def _write_ahp(root: Path, made: Iterable[Scene]) -> None:
+    """The layout of the authors' release: one person with a mask a photo."""
+    lists: dict[str, list[str]] = {}
+    for scene in made:
+        stem = scene.image.image.image_id.partition("/")[2]
+        (person,) = scene.image.instances
+        assert person.mask is not None
+        folder = root / "AHP" / scene.split
+        images.write_jpeg(folder / "JPEGImages" / f"{stem}.jpg", scene.pixels)
+        images.write_png(folder / "Annotations" / f"{stem}.png", person.mask.decode().astype(np.uint8) * 255)
+        if person.parsing is not None:
+            images.write_png(folder / "PseudoParsingAnnotations" / f"{stem}.png", person.parsing.decode())
+        lists.setdefault(scene.split, []).append(stem)
+    for split, stems in lists.items():
+        with files.atomic(root / "AHP" / split / "ImageSets" / f"{split}.txt", "w") as f:
+            f.write("".join(f"{s}\n" for s in stems))

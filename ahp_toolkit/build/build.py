@@ -66,7 +66,8 @@ def groups(c: Config) -> Sequence[str]:
 
 def harvest(c: Config) -> Iterator[Step]:
     """Acquisition (paper §4.1 (1)): candidates and occluders of all sources, each photograph once."""
-    rules = Rules(c.harvest.min_area, c.harvest.gutter, verify=c.harvest.verify)
+    h = c.harvest
+    rules = Rules(h.min_area, h.gutter, verify=h.verify, person_names=h.person_names)
     read, whole = deduplicate.stages(c.out / "harvest", c.roots, c.formats, rules)
     again = "harvest" in c.run.rebuild or not whole.up_to_date()
     if again:

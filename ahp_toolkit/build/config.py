@@ -97,6 +97,13 @@ class Harvesting:
     )
     gutter: int = option(5, "Border that no human may touch", unit="px", type=lambda: click.IntRange(0))
     verify: bool = option(True, "Decode every photo that is used, at harvest.")
+    person_names: tuple[str, ...] = option(
+        (),
+        "A category that is people beside person, in any case, such as pedestrian. Repeatable, or with commas.",
+        flag="--person-name",
+        parse=_names,
+        click={"metavar": "NAME"},
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,13 @@ plain values (as JSON, XML or CSV give them) and raises `BadValue` for what has 
 from __future__ import annotations
 
 import codecs
+import io
 import math
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
@@ -249,6 +251,31 @@ def utf8(data: bytes) -> bytes:
     if not any(data.startswith(mark) for mark, _ in _MARKS):
         return data
     return data[3:] if data.startswith(codecs.BOM_UTF8) else decode_text(data).encode()
+
+
+def open_utf8(path: Path) -> IO[bytes]:
+    """A large text file as UTF-8 bytes (with its byte order mark, where it is UTF-8): others are recoded on disk.
+
+    Raises:
+        OSError: when it cannot be read.
+        BadValue: ``bad_text`` when it is not in the encoding of its byte order mark.
+    """
+    file = path.open("rb")
+    start = file.read(4)
+    file.seek(0)
+    encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+    if encoding.startswith("utf-8"):
+        return file
+    recoded = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+    with io.TextIOWrapper(file, encoding, newline="") as text:
+        try:
+            while block := text.read(2**20):
+                recoded.write(block.encode())
+        except UnicodeError as e:
+            recoded.close()
+            raise BadValue("bad_text", f"no {encoding.upper()}, which its first bytes promise: {e}") from e
+    recoded.seek(0)
+    return recoded
 
 
 def read_lines(path: Path, what: str = "one id a line") -> list[str]:

@@ -11,8 +11,9 @@ from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import Flags, ImageRef, Instance, SourceImage
 from ahp_toolkit.sample_world.scene import WorldObject, WorldPerson, WorldScene
 from ahp_toolkit.sample_world.truth import Truth, truth_of
-from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.sources.base import PERSON, Scene
+from ahp_toolkit.sample_world.writers.base import Scene
+from ahp_toolkit.sources.base import PERSON
+from ahp_toolkit.sources.openimages import instance_id
 
 #: our names -> the dataset's; a name that is missing is not annotated there (an occluder nobody has marked)
 COCO = {
@@ -107,7 +108,6 @@ def openimages(scene: WorldScene) -> Annotated:
     """Boxes with flags (at times unknown), the most specific human class, masks for two photos in three."""
     stem = f"{seed_of('openimages', scene.seed, scene.index):016x}"
     ref = _ref(scene, "openimages", stem, flickr(scene.seed, scene.index))
-    name = SOURCES.get("openimages").instance_id
     known, masked = scene.index % 5 != 4, scene.index % 3 != 0
     found, seen = [], set()
     for k, (thing, n) in enumerate(_all(scene)):
@@ -117,7 +117,7 @@ def openimages(scene: WorldScene) -> Annotated:
         sides = box.scaled(1 / ref.width, 1 / ref.height)
         label = PERSON if isinstance(thing, WorldPerson) else thing.label
         mid = _MIDS[(scene.index + k) % 5] if person else f"/m/0{seed_of('class', label) % 16**6:06x}"
-        id_ = name(ref.image_id, mid, (sides.x0, sides.x1, sides.y0, sides.y1))
+        id_ = instance_id(ref.image_id, mid, (sides.x0, sides.x1, sides.y0, sides.y1))
         if id_ in seen or (isinstance(thing, WorldPerson) and thing.crowd and masked and not mask):
             continue
         seen.add(id_)

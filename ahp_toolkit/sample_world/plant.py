@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ahp_toolkit.sample_world.annotate import coco_number, split_of
-from ahp_toolkit.sources.base import Scene
+from ahp_toolkit.sample_world.writers.base import Scene
 from ahp_toolkit.storage import files, images
 
 #: photo files of each kind, made of extra scenes of COCO

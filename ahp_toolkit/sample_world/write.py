@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,8 +14,7 @@ from ahp_toolkit.sample_world import annotate, plant
 from ahp_toolkit.sample_world.annotate import Annotated
 from ahp_toolkit.sample_world.scene import SMALL, WorldScene, generate
 from ahp_toolkit.sample_world.truth import FOLDER, PLANTED, Truth
-from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.sources.base import Scene
+from ahp_toolkit.sample_world.writers.base import Scene
 from ahp_toolkit.storage import files, parquet
 
 #: which dataset scene n goes to; 13 and the layouts' period have no common factor: each dataset gets every layout
@@ -47,7 +47,7 @@ def write_world(
         raise UserError(f"a world needs 5 scenes at least, one a dataset, got {scenes}")
     writer = _Writer(root, seed, scenes, size, progress)
     for name in sorted(set(TURN)):
-        SOURCES.get(name).write(root / name, writer.scenes_of(name))
+        importlib.import_module(f"ahp_toolkit.sample_world.writers.{name}").write(root / name, writer.scenes_of(name))
     spoiled = plant.plant(root, seed, scenes)
     writer.truths = [t for t in writer.truths if t.image_id not in spoiled["unreadable"]]
     writer.truths.sort(key=lambda t: t.candidate_id)

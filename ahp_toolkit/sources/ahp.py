@@ -7,19 +7,28 @@ and ``ImageSets/<split>.txt``, in a folder ``AHP`` or in the root itself. The st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import LabelMap
 from ahp_toolkit.core.records import Dropped, ImageRef, Instance, SourceImage
-from ahp_toolkit.sources.base import PARTS, PERSON, Entry, Loaded, Scene, read_all
-from ahp_toolkit.sources.reading.shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
-from ahp_toolkit.storage import files, images, locations
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import PARTS, PERSON, Entry, Loaded
+from ahp_toolkit.sources.reading.finder import picture_of
+from ahp_toolkit.sources.reading.shared import (
+    coco_key,
+    dropped_of,
+    inside,
+    labels_of,
+    looked_for,
+    shared_frame,
+    stems_of,
+    tight_box,
+)
+from ahp_toolkit.storage import locations
 
 LICENCE = "annotations CC BY 4.0, non-commercial research purpose only; photos under their sources' terms"
 HOMEPAGE = "https://sydney0zq.github.io/ahp/"
@@ -27,7 +36,6 @@ CARRIES = frozenset({"mask", "parsing"})
 RANK = 5
 HAS_PARSINGS = True
 
-_NAME = "ahp"
 _ORDER = ("train", "val", "test")
 #: What a stem tells of its photo, in its source's form: COCO's (2014, 2017) or LIP's (no leading zeros), and others'.
 _COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})|([1-9]\d{0,11})_[1-9]\d*")
@@ -65,10 +73,10 @@ def inputs(root: Path) -> list[Path]:
 
 def total(root: Path) -> int:
     """The number of entries of ``scan``, from the id lists."""
-    return sum(len(id_list(path)) for path in inputs(root))
+    return sum(len(stems_of(path)) for path in inputs(root))
 
 
-def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
+def scan(root: Path, name: str = "ahp", person_names: Collection[str] = ()) -> Iterator[Entry]:
     """Every person in the order of the id lists.
 
     Raises:
@@ -76,7 +84,7 @@ def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
     """
     seen: dict[str, str] = {}
     for folder, path in _splits(root):
-        for stem in id_list(path):
+        for stem in stems_of(path):
             repeat = seen.get(stem, "")
             yield Entry(f"{name}/{stem}" + (f"@{path.stem}" if repeat else ""), _Human(folder, stem, repeat))
             seen.setdefault(stem, path.name)
@@ -85,22 +93,23 @@ def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its person. A parsing that cannot be used is dropped alone (``<image id>/parsing``)."""
     human: _Human = entry.payload
-    relative, labels = f"{human.folder}JPEGImages/{human.stem}.jpg", f"{human.folder}Annotations/{human.stem}.png"
+    photo = picture_of(root, f"{human.folder}JPEGImages", human.stem)
+    labels = f"{human.folder}Annotations/{human.stem}.png"
     try:
         if human.repeat:
-            raise Bad("duplicate_id", f"{human.stem}: listed before in {human.repeat}")
-        size, key = stored_size(inside(root, relative)), _photo_key(human.stem) or entry.image_id
-        image = ImageRef(entry.image_id, entry.source, relative, *size, key)
+            raise BadValue("duplicate_id", f"{human.stem}: listed before in {human.repeat}")
         label_path = inside(root, labels)
+        size, key = shared_frame(inside(root, photo), label_path), _photo_key(human.stem) or entry.image_id
+        image = ImageRef(entry.image_id, entry.source, photo, *size, key)
         parsing_path = inside(root, f"{human.folder}PseudoParsingAnnotations/{human.stem}.png")
-    except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(relative))
+    except BadValue as bad:
+        return Loaded(None, (dropped_of(bad, entry.image_id, entry.source),), looked_for(bad, (photo,)))
     instance_id = f"{entry.image_id}#1"
     try:
         mask = labels_of(label_path, image.width, image.height) > 0
         box = tight_box(mask)
-    except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),))
+    except BadValue as bad:
+        return Loaded(SourceImage(image, ()), (dropped_of(bad, instance_id, entry.source),))
     parsing, dropped = _parsing(parsing_path, image)
     return Loaded(SourceImage(image, (Instance(instance_id, PERSON, box, masks.encode(mask), parsing),)), dropped)
 
@@ -111,10 +120,10 @@ def _parsing(path: Path, image: ImageRef) -> tuple[LabelMap | None, tuple[Droppe
     try:
         labels = labels_of(path, image.width, image.height)
         if labels.max(initial=0) >= len(PARTS):
-            raise Bad("bad_label", f"{path.name}: labels go from 0 to {len(PARTS) - 1}, got {labels.max()}")
+            raise BadValue("bad_label", f"{path.name}: labels go from 0 to {len(PARTS) - 1}, got {labels.max()}")
         return masks.encode_labels(labels), ()
-    except Bad as bad:
-        return None, (bad.dropped(f"{image.image_id}/parsing", image.source),)
+    except BadValue as bad:
+        return None, (dropped_of(bad, f"{image.image_id}/parsing", image.source),)
 
 
 def _photo_key(stem: str) -> str:
@@ -126,36 +135,3 @@ def _photo_key(stem: str) -> str:
         return f"openimages/{stem}"
     voc = _VOC_STEM.fullmatch(stem)
     return f"voc/{voc[1]}" if voc else ""
-
-
-def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
-    """``scan`` and ``load`` in one."""
-    return read_all(root, name, scan, load)
-
-
-def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """Write the release's layout below ``AHP``.
-
-    A scene is one person with a mask; flags are lost, so is a box not tight.
-
-    Raises:
-        UserError: for a scene of none or several instances, or without a mask.
-    """
-    lists: dict[str, list[str]] = {}
-    for scene in scenes:
-        stem = scene.image.image.image_id.partition("/")[2]
-        mask = scene.image.instances[0].mask if len(scene.image.instances) == 1 else None
-        if mask is None:
-            raise UserError(
-                f"AHP holds one person with a mask a photo, {stem} has {len(scene.image.instances)} instances"
-            )
-        folder = root / "AHP" / scene.split
-        images.write_jpeg(folder / "JPEGImages" / f"{stem}.jpg", scene.pixels)
-        images.write_png(folder / "Annotations" / f"{stem}.png", mask.decode().astype(np.uint8) * 255)
-        parsing = scene.image.instances[0].parsing
-        if parsing is not None:
-            images.write_png(folder / "PseudoParsingAnnotations" / f"{stem}.png", parsing.decode())
-        lists.setdefault(scene.split, []).append(stem)
-    for split, stems in lists.items():
-        with files.atomic(root / "AHP" / split / "ImageSets" / f"{split}.txt", "w") as f:
-            f.write("".join(f"{s}\n" for s in stems))

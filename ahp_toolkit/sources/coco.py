@@ -1,73 +1,64 @@
 """COCO 2014 and 2017, and folders of the same build (formats §1).
 
-``annotations/instances_*.json`` beside image folders such as ``train2017/``. Boxes, polygons and RLE of all three forms
-are decoded in ``load``. Names of 12 digits are COCO's own ids; a photo of another name is known by its split and name.
+``annotations/instances_*.json`` beside image folders such as ``train2017/`` (else Roboflow's ``_annotations.coco.json``
+and other JSON files there). A photograph's identity is its path below the root; for COCO's own files it is COCO's
+number. Records of one photograph, in one file or several, are united.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw
 
-from ahp_toolkit.core import masks
+from ahp_toolkit.core import values
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.masks import Box, Mask
+from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
-from ahp_toolkit.sources.base import Entry, Loaded, Scene, read_all
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import Entry, Loaded, label_of
 from ahp_toolkit.sources.reading import coco_json as js
+from ahp_toolkit.sources.reading import meaning
+from ahp_toolkit.sources.reading.finder import Finder, Found
 from ahp_toolkit.sources.reading.shared import (
     MAX_INSTANCES,
-    Bad,
+    coco_key,
+    dropped_of,
     first_there,
+    frame_size,
     inside,
     labelled,
-    stored_size,
+    looked_for,
     usable_box,
-    usable_size,
 )
-from ahp_toolkit.sources.writing import coco
-from ahp_toolkit.storage import locations
 
 LICENCE = "annotations CC BY 4.0; photos under Flickr's terms and each photo's own licence"
 HOMEPAGE = "https://cocodataset.org"
 CARRIES = frozenset({"mask", "crowd", "label"})
-RANK = 0
+RANK, IS_CROP = 0, False
 
-_NAME = "coco"
-_PATTERN = "annotations/instances_*.json"
-_OFFICIAL = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
-#: Photos asked for first where a file's photos lie; of a store, where none of them is there, so many others.
-_FIRST, _REMOTE = 8, 24
-#: Other folders of a data root, the first by name, in which a missing photo is looked for again.
-_OTHERS = 8
+_PATTERNS = ("annotations/instances_*.json", "annotations/*.json", "_annotations.coco.json", "*/_annotations.coco.json")
+_NOT_INSTANCES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+#: COCO's own splits, and the name of a photo in them.
+_OWN_SPLITS = frozenset(
+    ("train2014", "val2014", "test2014", "test2015", "train2017", "val2017", "test2017", "unlabeled2017")
+)
+_OWN_NAME = re.compile(r"(?:COCO_[a-z]+20\d\d_)?(\d{12})\.jpg")
 
 
 class _Photo(NamedTuple):
-    """Payload of a photo: its record, its annotations (views into the file until pickled), the file's class names.
+    """Payload of a photo: where it lies, its key and size, and its annotations from each file with their labels."""
 
-    ``folders``: where it may lie, below the root (one tuple for all entries of a file).
-    """
-
-    folders: tuple[str, ...]
-    name: str
-    photo: str
-    size: tuple[int | None, int | None]
+    found: Found
+    key: str
+    size: tuple[int, int] | None
     licence: str
-    annotations: list[js.Annotation]
-    labels: dict[int, str]
-    repeats: tuple[int, ...] = ()
-
-    @property
-    def looked(self) -> tuple[str, ...]:
-        return tuple(folder + self.name for folder in self.folders)
+    parts: tuple[tuple[dict[js.Id, str], list[js.Annotation]], ...]
 
 
 class _Reject(NamedTuple):
@@ -82,297 +73,259 @@ def inputs(root: Path) -> list[Path]:
     Raises:
         UserError: when there is none.
     """
-    found = sorted(root.glob(_PATTERN))
-    if not found:
-        raise UserError(f"{root}: expected a COCO folder holding {_PATTERN}, found none; give the folder above it")
-    return found
+    for pattern in _PATTERNS:
+        found = sorted(p for p in root.glob(pattern) if not p.name.startswith(_NOT_INSTANCES))
+        if found:
+            return found
+    raise UserError(f"{root}: expected a COCO folder holding {_PATTERNS[0]}, found none; give the folder above it")
 
 
-def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
-    """Every annotated photo, file by file, in the order of the image records.
-
-    A photo that an earlier file gave already is an entry without photo, loaded as ``duplicate_image``.
+def scan(root: Path, name: str = "coco", person_names: Collection[str] = ()) -> Iterator[Entry]:
+    """Every annotated photo, in the order of the image records of the files.
 
     Raises:
         UserError: when a file is cut short, no JSON or no COCO file.
     """
-    seen: dict[str, str] = {}
-    for path in inputs(root):
-        yield from _scan_file(root, name, path, seen)
+    return scan_files(root, inputs(root), name, person_names)
 
 
-def _scan_file(root: Path, name: str, path: Path, seen: dict[str, str]) -> Iterator[Entry]:
-    index = js.read_index(path)
-    split = path.stem.removeprefix("instances_")
-    folders = _folders(root, split, index.images)
-    groups, repeats = _by_image(index.annotations)
-    index.annotations.clear()
-    known: set[int] = set()
-    twice: list[tuple[str, str, str]] = []
-    for image in index.images:
-        image_id = _image_id(image, name, split)
-        if image.id in known:
-            twice.append((image_id, "duplicate_id", f"{path.name}: a second image record of id {image.id}"))
-            continue
-        known.add(image.id)
-        group = groups.pop(image.id, None)
-        if group is None:
-            continue
-        if image_id in seen:
-            reason = ("duplicate_image", f"{path.name}: read before from {seen[image_id]}")
-            yield Entry(f"{image_id}@{path.stem}", _Reject(((f"{image_id}@{path.stem}", *reason),)))
-            continue
-        seen[image_id] = path.name
-        yield Entry(image_id, _photo(image, image_id, folders, group, index, repeats.get(image.id, ())))
-    yield from _rejects(name, path, groups, index, twice)
+def scan_files(root: Path, paths: Sequence[Path], name: str, person_names: Collection[str] = ()) -> Iterator[Entry]:
+    """`scan` of chosen files.
 
-
-def _by_image(annotations: list[js.Annotation]) -> tuple[dict[int, list[js.Annotation]], dict[int, tuple[int, ...]]]:
-    """Annotations by image id, in file order; and by image id the positions in its group whose id stood before."""
-    groups: dict[int, list[js.Annotation]] = defaultdict(list)
-    for a in annotations:
-        groups[a.image_id].append(a)
-    repeats: dict[int, tuple[int, ...]] = {}
-    again = {id(annotations[n]) for n in js.repeated(annotations)}
-    if again:
-        for image, group in groups.items():
-            repeats[image] = tuple(n for n, a in enumerate(group) if id(a) in again)
-    return groups, repeats
-
-
-def _photo(
-    image: js.Image,
-    image_id: str,
-    folders: tuple[str, ...],
-    group: list[js.Annotation],
-    index: js.Index,
-    repeats: tuple[int, ...],
-) -> _Photo:
-    licence = index.licences.get(image.license, "") if image.license is not None else ""
-    size, key = (image.width, image.height), _photo_key(image, image_id)
-    return _Photo(folders, image.file_name, key, size, licence, group, index.labels, repeats)
-
-
-def _rejects(
-    source: str,
-    path: Path,
-    orphans: dict[int, list[js.Annotation]],
-    index: js.Index,
-    twice: list[tuple[str, str, str]],
-) -> Iterator[Entry]:
-    """Entries for what belongs to no photo, so that it is counted and not lost."""
-    for number, group in orphans.items():
-        name = f"{source}/{number:012d}"
-        why = f"{path.name}: no image record of id {number}"
-        labels = [index.labels.get(a.category_id, "?") for a in group]
-        lost = ((f"{name}#{a.id}", "unknown_image", labelled(why, c)) for a, c in zip(group, labels, strict=True))
-        yield Entry(f"{name}@{path.stem}", _Reject(tuple(lost)))
-    bad = tuple(
-        (_name_of(source, m), "malformed", f"{path.name}: {m.kind} record: {m.detail}") for m in index.malformed
-    )
-    if bad or twice:
-        yield Entry(f"{source}/@{path.stem}", _Reject((*bad, *twice)))
-
-
-def _name_of(source: str, record: js.Malformed) -> str:
-    own, image = record.ids
-    if record.kind == "annotation":
-        return f"{source}/{f'{image:012d}' if type(image) is int else image}#{own}"
-    return f"{source}/{record.kind}/{own}"
-
-
-def _image_id(image: js.Image, source: str, split: str) -> str:
-    name = image.file_name
-    if len(name) == 16 and name.endswith(".jpg") and name.isascii() and name[:12].isdecimal():  # nearly all of them
-        return f"{source}/{name[:12]}"
-    stem = PurePosixPath(name).stem
-    official = _OFFICIAL.fullmatch(stem)
-    if official:
-        return f"{source}/{official[1]}"
-    return f"{source}/{split}/{name.rpartition('.')[0] or image.id}"
-
-
-def _photo_key(image: js.Image, image_id: str) -> str:
-    own = image_id.partition("/")[2]
-    key = f"coco/{own}" if len(own) == 12 and own.isdecimal() else image_id  # COCO's id, whatever the source's name
-    url = image.flickr_url
-    if url and "flickr.com/" in url:
-        number = url.rpartition("/")[2].partition("_")[0]
-        if number.isdecimal():
-            return f"{key} flickr/{number}"
-    return key
-
-
-def _folders(root: Path, split: str, images: list[js.Image]) -> tuple[str, ...]:
-    """The folder that file names are relative to, with its slash, as the photos on disk tell it.
-
-    Where none tells it, all that may be: a guess first, then those where photos may lie that are fetched later.
+    Raises:
+        UserError: when a file is cut short, no JSON or no COCO file.
     """
-    usual = [f"{split}/", f"images/{split}/", "", "images/"]
-    others = [f"{d.name}/" for d in sorted(root.iterdir()) if d.is_dir() and d.name != "annotations"]
-    every = list(dict.fromkeys([*usual, *others]))
-    told = _told(root, every, images)
-    if told is not None:
-        return (told,)
-    # a name with a folder in it is taken from the root, a bare one from its split's folder
-    guess = "" if images and "/" in images[0].file_name else usual[0]
-    return tuple(dict.fromkeys([guess, *every[: len(usual) + _OTHERS]]))
+    collected = _Collected(root, name, person_names)
+    for path in paths:
+        collected.add(path)
+    yield from collected.entries()
 
 
-def _told(root: Path, folders: list[str], images: list[js.Image]) -> str | None:
-    """The folder of the first photo that is found; of a store only some are asked for, a request each."""
-    first, rest = images[:_FIRST], images[_FIRST:]
-    for image in first:
-        for folder in folders:
-            if _is_there(root, folder + image.file_name):
-                return folder
-    stored = isinstance(root, locations.Foreign)
-    held: dict[str, frozenset[str] | None] = {}
-    for image in rest[:: max(1, len(rest) // _REMOTE)] if stored else rest:
-        for folder in folders:
-            parent, _, name = (folder + image.file_name).rpartition("/")
-            if not stored and parent not in held:
-                held[parent] = _names(root, parent)
-            known = held.get(parent)
-            if (known is None or name in known) and _is_there(root, folder + image.file_name):
-                return folder
-    return None
+@dataclass
+class _Collected:
+    """The photos of all files, by where they lie, and the records that belong to no photo."""
+
+    root: Path
+    name: str
+    person_names: Collection[str]
+    photos: dict[str, tuple[str, _Photo]] = field(default_factory=dict)
+    rejects: list[Entry] = field(default_factory=list)
+    ids: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+
+    def add(self, path: Path) -> None:
+        """Take in one file."""
+        index = js.read_index(path)
+        split = path.parent.name if path.name == "_annotations.coco.json" else path.stem.removeprefix("instances_")
+        labels = {number: label_of(name, self.person_names) for number, name in index.labels.items()}
+        groups: dict[js.Id, list[js.Annotation]] = defaultdict(list)
+        for a in index.annotations:
+            groups[a.image_id].append(a)
+        for m in index.malformed:
+            if m.kind == "annotation" and isinstance(m.ids[1], (int, str)) and m.ids[1] != "?":
+                groups[m.ids[1]] += []  # its photo is one with annotations
+        ambiguous = _ambiguous(index.images)
+        lost: list[tuple[str, str, str]] = []
+        for number, names in ambiguous.items():
+            why = f"{path.name}: the image id {number} is given to {' and '.join(names[:3])}"
+            lost += [(f"{self.name}/{split}/{name}", "ambiguous_id", why) for name in names]
+            lost += self._orphans(number, groups.pop(number, []), labels, "ambiguous_id", why)
+        for image, found in self._found(path, split, index.images):
+            if image.id not in ambiguous and (group := groups.get(image.id)) is not None:
+                licence = index.licences.get(image.licence, "") if image.licence is not None else ""
+                self._put(path, split, image, _Photo(found, "", image.size, licence, ((labels, group),)))
+        known = {image.id for image in index.images}
+        for number, group in groups.items():
+            if number not in known and group:
+                why = f"{path.name}: no image record of id {number}"
+                orphans = tuple(self._orphans(number, group, labels, "unknown_image", why))
+                self.rejects.append(Entry(f"{self._name_of(number)}@{path.stem}", _Reject(orphans)))
+        bad = [self._malformed(path, m) for m in index.malformed]
+        if bad or lost:
+            self.rejects.append(Entry(f"{self.name}/@{path.stem}", _Reject((*bad, *lost))))
+
+    def _found(self, path: Path, split: str, images: list[js.Image]) -> Iterator[tuple[js.Image, Found]]:
+        """Each image record with its photo; one file for two different paths that lead elsewhere is ambiguous."""
+        own = [f"{split}/", f"images/{split}/", "", "images/"]
+        if path.parent not in (self.root, self.root / "annotations"):
+            own.insert(0, f"{path.parent.relative_to(self.root).as_posix()}/")
+        finder = Finder(self.root, own)
+        pairs = [(image, finder.find(image.file_name, image.size)) for image in images]
+        tails: dict[str, set[str]] = defaultdict(set)
+        for image, found in pairs:
+            if found.tail and found.there:
+                tails[found.places[0]].add(image.file_name)
+        for image, found in pairs:
+            if found.tail and len(tails[found.places[0]]) > 1:
+                why = f"{image.file_name!r} and others lead to {found.places[0]!r} alone"
+                found = Found(found.places, BadValue("ambiguous_photo", why))
+            yield image, found
+
+    def _put(self, path: Path, split: str, image: js.Image, photo: _Photo) -> None:
+        place = photo.found.places[0]
+        where = place if photo.found.problem is None else f"?{image.file_name}"
+        before = self.photos.get(where)
+        if before is not None:
+            image_id, first = before
+            last_labels, last = first.parts[-1]
+            labels, group = photo.parts[0]
+            # records of one file are one part: its ids tell repeats
+            parts = (
+                (*first.parts[:-1], (labels, [*last, *group]))
+                if labels is last_labels
+                else (*first.parts, *photo.parts)
+            )
+            self.photos[where] = image_id, first._replace(parts=parts, size=first.size or photo.size)
+            return
+        name, number = self.name, _own_number(split, image, place)
+        official = f"{name}/{number}"
+        seen = self.ids.get(official)
+        if number and seen is not None and self._is_same(seen, split, photo.size):
+            reason = ("duplicate_image", f"{path.name}: read before from {seen[0]}")
+            self.rejects.append(Entry(f"{official}@{path.stem}", _Reject(((f"{official}@{path.stem}", *reason),))))
+            return
+        if number and seen is None:
+            image_id, key = official, coco_key(number)
+        else:
+            image_id = key = self._path_id(split, image, photo.found)
+        self.ids[image_id] = (path.name, split, where)
+        flickr = _flickr(image.flickr_url)
+        self.photos[where] = image_id, photo._replace(key=f"{key} {flickr}" if flickr else key)
+
+    def _is_same(self, seen: tuple[str, str, str], split: str, size: tuple[int, int] | None) -> bool:
+        """Whether COCO's number is that of the photo seen before: COCO never uses one twice in one year."""
+        _, before, where = seen
+        return before[-4:] != split[-4:] and (size is None or self.photos[where][1].size in (None, size))
+
+    def _path_id(self, split: str, image: js.Image, found: Found) -> str:
+        """The id of a photo that is not COCO's: its path without ending, with it where another has the same."""
+        place = f"{split}/{image.file_name}" if found.problem is not None else found.places[0]
+        stem = f"{self.name}/{place.rpartition('.')[0] or image.id}"
+        return stem if stem not in self.ids else f"{self.name}/{place}"
+
+    def entries(self) -> Iterator[Entry]:
+        """What was taken in, photos first."""
+        for image_id, photo in self.photos.values():
+            yield Entry(image_id, photo)
+        yield from self.rejects
+
+    def _orphans(
+        self, number: js.Id, group: Iterable[js.Annotation], labels: dict[js.Id, str], reason: str, why: str
+    ) -> Iterator[tuple[str, str, str]]:
+        for a in group:
+            yield f"{self._name_of(number)}#{a.id}", reason, labelled(why, labels.get(a.category_id, "?"))
+
+    def _name_of(self, number: Any) -> str:
+        return f"{self.name}/{number:012d}" if type(number) is int and number >= 0 else f"{self.name}/{number}"
+
+    def _malformed(self, path: Path, record: js.Malformed) -> tuple[str, str, str]:
+        own, image = record.ids
+        why = f"{path.name}: {record.kind} record: {record.detail}"
+        if record.kind != "annotation":
+            return f"{self.name}/{record.kind}/{own}", "malformed", why
+        label = label_of(record.label, self.person_names) if record.label else "?"
+        return f"{self._name_of(image)}#{own}", "malformed", labelled(why, label)
 
 
-def _names(root: Path, folder: str) -> frozenset[str] | None:
-    """What lies in a folder on a disk, listed once; None where an archive stands for it, which knows its members."""
-    try:
-        path = inside(root, folder) if folder else root
-        if path.is_dir():
-            return frozenset(p.name for p in path.iterdir())
-        return None if locations.has_folder(root, folder) else frozenset()
-    except (Bad, OSError):
-        return frozenset()
+def _ambiguous(images: list[js.Image]) -> dict[js.Id, list[str]]:
+    """Image ids that are given to several files, with the files."""
+    count = Counter(image.id for image in images)
+    names: dict[js.Id, list[str]] = defaultdict(list)
+    for image in images:
+        if count[image.id] > 1 and image.file_name not in names[image.id]:
+            names[image.id].append(image.file_name)
+    return {number: found for number, found in names.items() if len(found) > 1}
 
 
-def _is_there(root: Path, relative: str) -> bool:
-    try:
-        return inside(root, relative).is_file()
-    except (Bad, OSError):
-        return False
+def _own_number(split: str, image: js.Image, place: str) -> str:
+    """COCO's number of twelve digits for a photo of COCO's own layout and names, else nothing."""
+    name = _OWN_NAME.fullmatch(PurePosixPath(place).name)
+    if name is None or split not in _OWN_SPLITS or image.id != int(name[1]):
+        return ""
+    return name[1] if place.rpartition("/")[0].rpartition("/")[2] in ("", "images", *_OWN_SPLITS) else ""
+
+
+def _flickr(url: str) -> str:
+    number = url.rpartition("/")[2].partition("_")[0] if "flickr.com/" in url else ""
+    return f"flickr/{number}" if number.isdecimal() else ""
 
 
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its instances; outlines are rasterised here."""
+    source = entry.source
     if isinstance(entry.payload, _Reject):
-        return Loaded(
-            None, tuple(Dropped(i, "harvest", why, detail, entry.source) for i, why, detail in entry.payload.records)
-        )
+        dropped = tuple(Dropped(i, "harvest", why, detail, source) for i, why, detail in entry.payload.records)
+        return Loaded(None, dropped, is_photo=False)
     photo: _Photo = entry.payload
     try:
-        if len(photo.annotations) > MAX_INSTANCES:
-            raise Bad("too_many", f"{len(photo.annotations)} annotations, at most {MAX_INSTANCES} are read")
-        path, width, height = _frame(root, photo)
-    except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(*photo.looked))
-    image = ImageRef(entry.image_id, entry.source, path, width, height, photo.photo, "", photo.licence)
+        count = sum(len(group) for _, group in photo.parts)
+        if count > MAX_INSTANCES:
+            raise BadValue("too_many", f"{count} annotations, at most {MAX_INSTANCES} are read")
+        if photo.found.problem is not None:
+            raise photo.found.problem
+        path = photo.found.places[0] if photo.found.there else first_there(root, photo.found.places)
+        width, height = frame_size(inside(root, path), photo.size)
+    except BadValue as bad:
+        return Loaded(None, (dropped_of(bad, entry.image_id, source),), looked_for(bad, photo.found.places))
+    image = ImageRef(entry.image_id, source, path, width, height, photo.key, "", photo.licence)
+    instances, lost = _instances(image, photo)
+    return Loaded(SourceImage(image, tuple(instances)), tuple(lost), photo.found.places)
+
+
+def _instances(image: ImageRef, photo: _Photo) -> tuple[list[Instance], list[Dropped]]:
+    """The usable annotations of all parts. Equal id and outline in a file, and equal outline in two, is a repeat."""
     instances: list[Instance] = []
     dropped: list[Dropped] = []
-    for n, a in enumerate(photo.annotations):
-        instance_id, label = f"{entry.image_id}#{a.id}", photo.labels.get(a.category_id, "")
-        try:
-            if n in photo.repeats:
-                raise Bad("duplicate_id", f"a second annotation of id {a.id}")
-            instances.append(_instance(instance_id, label, a, width, height))
-        except Bad as bad:
-            dropped.append(bad.dropped(instance_id, entry.source, label or "?"))
-    return Loaded(SourceImage(image, tuple(instances)), tuple(dropped), photo.looked)
-
-
-def _frame(root: Path, photo: _Photo) -> tuple[str, int, int]:
-    """Where the photo lies below the root, and its size in px."""
-    if f"/{photo.name}".rstrip(".").endswith("/"):
-        raise Bad("unsafe_path", f"a file name is expected, got {photo.looked[0]!r}")
-    first, *others = photo.looked
-    # not asked for in a folder that is not there: of a store each is a request
-    others = [p for f, p in zip(photo.folders[1:], others, strict=True) if _has(root, f)]
-    relative = first_there(root, [first, *others])
-    path = inside(root, relative)
-    width, height = photo.size
-    return relative, *(stored_size(path) if width is None or height is None else usable_size(width, height))
-
-
-@lru_cache(maxsize=1024)
-def _has(root: Path, folder: str) -> bool:
-    """Whether a folder, or an archive in its place, is there at all."""
-    return not folder or locations.has_folder(root, folder)
+    ids: Counter[str] = Counter()
+    outlines: set[Any] = set()
+    repeated = 0
+    for labels, group in photo.parts:
+        own: set[Any] = set()
+        for a in group:
+            instance_id, label = f"{image.image_id}#{a.id}", labels.get(a.category_id, "").strip()
+            try:
+                instance = _instance(instance_id, label, a, image.width, image.height)
+                outline = (instance.box, instance.mask.counts if instance.mask else None)
+                if outline in outlines:
+                    repeated += 1
+                    continue
+                if (a.id, outline) in own:
+                    raise BadValue("duplicate_id", f"a second annotation of id {a.id}")
+            except BadValue as bad:
+                dropped.append(dropped_of(bad, instance_id, image.source, label or "?"))
+                continue
+            own.add((a.id, outline))
+            ids[instance_id] += 1
+            number = f"-{ids[instance_id]}" if ids[instance_id] > 1 else ""
+            instances.append(replace(instance, instance_id=f"{instance_id}{number}"))
+        outlines |= {outline for _, outline in own}
+    if repeated:
+        detail = f"{repeated} annotations of this photo are in another file too"
+        dropped.append(Dropped(f"{image.image_id}/repeated", "harvest", "repeated", detail, image.source))
+    return instances, dropped
 
 
 def _instance(instance_id: str, label: str, a: js.Annotation, width: int, height: int) -> Instance:
     if not label:
-        raise Bad("unknown_category", f"no category of id {a.category_id}")
-    mask = _mask(a.segmentation, height, width)
-    box = _box(a.bbox) or (mask.box if mask else None)
-    if box is None:
-        raise Bad("no_box", "neither a bbox nor a segmentation")
-    return Instance(instance_id, label, usable_box(box, width, height), mask, None, Flags(crowd=bool(a.iscrowd)))
+        raise BadValue("unknown_category", f"no category of id {a.category_id}")
+    record = _decoded(a.more, "annotation") if a.more is not None else {}
+    if record:
+        found = meaning.outlines(record, height, width)
+    else:
+        found = meaning.plain(_decoded(a.segmentation, "segmentation"), _decoded(a.bbox, "bbox"), height, width)
+    if found.box is None:
+        raise BadValue("no_box", "neither a bbox nor a segmentation")
+    difficult, ignore = meaning.flag_of(record, "difficult"), meaning.flag_of(record, "ignore")
+    flags = Flags(
+        crowd=values.flag(a.iscrowd),
+        occluded=found.occluded,
+        truncated=meaning.flag_of(record, "truncated"),
+        difficult=True if ignore else difficult,
+    )
+    return Instance(instance_id, label, usable_box(Box(*found.box), width, height), found.modal, None, flags)
 
 
-def _box(bbox: Raw) -> Box | None:
+def _decoded(raw: msgspec.Raw, what: str) -> Any:
     try:
-        values = msgspec.json.decode(bbox, type=list[float | None] | None)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise Bad("bad_box", f"bbox: expected [x, y, width, height] px: {e}") from e
-    if not values:
-        return None
-    if len(values) != 4:
-        raise Bad("bad_box", f"bbox: expected [x, y, width, height] px, got {len(values)} numbers")
-    x, y, w, h = (math.nan if v is None else v for v in values)
-    return masks.box_from_xywh(x, y, w, h)
-
-
-class _Rle(msgspec.Struct):
-    size: tuple[int, int]
-    counts: str | list[int]
-
-
-def _mask(outline: Raw, height: int, width: int) -> Mask | None:
-    try:
-        shape = msgspec.json.decode(outline, type=list[list[float | None]] | _Rle | None)
-        if isinstance(shape, _Rle):
-            mask = masks.from_rle(shape.size, shape.counts, height, width)
-        elif shape:
-            mask = _polygons(shape, height, width)
-        else:
-            return None
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise Bad("bad_segmentation", f"expected polygons or RLE: {e}") from e
-    except Bad:
-        raise
-    except (ValueError, OverflowError) as e:
-        raise Bad("bad_rle", str(e)) from e
-    if mask.area == 0:
-        raise Bad("empty_mask", "the segmentation covers no pixel")
-    return mask
-
-
-def _polygons(polygons: list[list[float | None]], height: int, width: int) -> Mask:
-    finite = [[v for v in p if v is not None and math.isfinite(v)] for p in polygons]
-    if any(len(f) != len(p) for f, p in zip(finite, polygons, strict=True)):
-        raise Bad("not_finite", "a polygon has a coordinate that is no finite number")
-    try:
-        return masks.from_polygons(finite, height, width)
-    except ValueError as e:
-        raise Bad("short_polygon", str(e)) from e
-
-
-def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
-    """``scan`` and ``load`` in one."""
-    return read_all(root, name, scan, load)
-
-
-def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """Write COCO 2017: ``annotations/instances_<split>2017.json`` and ``<split>2017/<12 digits>.jpg``.
-
-    Ids must be COCO's (``coco/<12 digits>``, ``#<number>``). Flags other than crowd, and parsings, are lost. Masks
-    without holes become polygons along the pixels' borders; those that polygons cannot give back exactly become RLE.
-
-    Raises:
-        UserError: for ids that are no COCO ids.
-    """
-    coco.write(root, scenes)
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise BadValue(f"bad_{'box' if what == 'bbox' else what}", f"{what}: no JSON: {e}") from e

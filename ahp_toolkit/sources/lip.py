@@ -7,16 +7,27 @@ A person at the crop's border is cut by the crop, not by the camera, so ``trunca
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import ImageRef, Instance, SourceImage
-from ahp_toolkit.sources.base import PARTS, PERSON, Entry, Loaded, Scene, read_all
-from ahp_toolkit.sources.reading.shared import Bad, coco_key, id_list, inside, labels_of, stored_size, tight_box
-from ahp_toolkit.storage import files, images, locations
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import PARTS, PERSON, Entry, Loaded
+from ahp_toolkit.sources.reading.finder import picture_of
+from ahp_toolkit.sources.reading.shared import (
+    coco_key,
+    dropped_of,
+    inside,
+    labels_of,
+    looked_for,
+    shared_frame,
+    stems_of,
+    tight_box,
+)
+from ahp_toolkit.storage import locations
 
 LICENCE = "non-commercial research only; photos from COCO under Flickr's terms"
 HOMEPAGE = "https://lip.sysuhcp.com"
@@ -25,7 +36,6 @@ RANK = 4
 IS_CROP = True
 HAS_PARSINGS = True
 
-_NAME = "lip"
 _SPLITS = ("train", "val")
 _STEM = re.compile(r"(\d{1,12})_(\d+)")
 _IMAGES = ("", "TrainVal_images/", "TrainVal_images/TrainVal_images/")
@@ -37,9 +47,9 @@ _LABELS = (
 
 
 class _Crop(NamedTuple):
-    """Payload: paths of the crop and of its parts, relative to the root; ``repeat`` names the earlier list."""
+    """Payload: folders of the crop and of its parts, relative to the root; ``repeat`` names the earlier list."""
 
-    image: str
+    photos: str
     labels: str
     repeat: str = ""
 
@@ -70,10 +80,10 @@ def _folder(root: Path, folders: tuple[str, ...], name: str) -> str:
 
 def total(root: Path) -> int:
     """The number of entries of ``scan``, from the id lists."""
-    return sum(len(id_list(path)) for path in inputs(root))
+    return sum(len(stems_of(path)) for path in inputs(root))
 
 
-def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
+def scan(root: Path, name: str = "lip", person_names: Collection[str] = ()) -> Iterator[Entry]:
     """Every crop in the order of the id lists, train before val.
 
     Raises:
@@ -84,8 +94,8 @@ def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
         split = path.name.removesuffix("_id.txt")
         labels = _folder(root, _LABELS, f"{split}_segmentations")
         photos = _folder(root, _IMAGES, f"{split}_images")
-        for stem in id_list(path):
-            crop = _Crop(f"{photos}/{stem}.jpg", f"{labels}/{stem}.png", seen.get(stem, ""))
+        for stem in stems_of(path):
+            crop = _Crop(photos, labels, seen.get(stem, ""))
             yield Entry(f"{name}/{stem}" + (f"@{path.stem}" if crop.repeat else ""), crop)
             seen.setdefault(stem, path.name)
 
@@ -94,19 +104,20 @@ def load(root: Path, entry: Entry) -> Loaded:
     """The crop with its person, whose mask is every labelled pixel."""
     crop: _Crop = entry.payload
     stem = entry.image_id.partition("/")[2]
+    photo, parts = picture_of(root, crop.photos, stem), f"{crop.labels}/{stem}.png"
     try:
         if crop.repeat:
-            raise Bad("duplicate_id", f"{stem}: listed before in {crop.repeat}")
-        path, labels = inside(root, crop.image), inside(root, crop.labels)
-        image = ImageRef(entry.image_id, entry.source, crop.image, *stored_size(path), _photo_key(entry))
-    except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(crop.image))
+            raise BadValue("duplicate_id", f"{stem}: listed before in {crop.repeat}")
+        path, labels = inside(root, photo), inside(root, parts)
+        image = ImageRef(entry.image_id, entry.source, photo, *shared_frame(path, labels), _photo_key(entry))
+    except BadValue as bad:
+        return Loaded(None, (dropped_of(bad, entry.image_id, entry.source),), looked_for(bad, (photo,)))
     match = _STEM.fullmatch(stem)
     instance_id = f"{entry.image_id}#{match[2] if match else 1}"
     try:
         return Loaded(SourceImage(image, (_person(instance_id, labels, image),)))
-    except Bad as bad:
-        return Loaded(SourceImage(image, ()), (bad.dropped(instance_id, entry.source),))
+    except BadValue as bad:
+        return Loaded(SourceImage(image, ()), (dropped_of(bad, instance_id, entry.source),))
 
 
 def _photo_key(entry: Entry) -> str:
@@ -117,31 +128,6 @@ def _photo_key(entry: Entry) -> str:
 def _person(instance_id: str, path: Path, image: ImageRef) -> Instance:
     labels = labels_of(path, image.width, image.height)
     if labels.max(initial=0) >= len(PARTS):
-        raise Bad("bad_label", f"{path.name}: labels go from 0 to {len(PARTS) - 1}, got {labels.max()}")
+        raise BadValue("bad_label", f"{path.name}: labels go from 0 to {len(PARTS) - 1}, got {labels.max()}")
     mask = labels > 0
     return Instance(instance_id, PERSON, tight_box(mask), masks.encode(mask), masks.encode_labels(labels))
-
-
-def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
-    """``scan`` and ``load`` in one."""
-    return read_all(root, name, scan, load)
-
-
-def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """Write LIP's folders and lists. A scene is one person with a parsing; flags are lost, so is a box not tight.
-
-    Raises:
-        UserError: for a scene of none or several instances, or without a parsing.
-    """
-    lists: dict[str, list[str]] = {}
-    for scene in scenes:
-        stem = scene.image.image.image_id.partition("/")[2]
-        parsings = [i.parsing for i in scene.image.instances]
-        if len(parsings) != 1 or parsings[0] is None:
-            raise UserError(f"LIP holds one person with a parsing a photo, {stem} has {len(parsings)} instances")
-        images.write_jpeg(root / f"{scene.split}_images" / f"{stem}.jpg", scene.pixels)
-        images.write_png(root / f"{scene.split}_segmentations" / f"{stem}.png", parsings[0].decode())
-        lists.setdefault(scene.split, []).append(stem)
-    for split, stems in lists.items():
-        with files.atomic(root / f"{split}_id.txt", "w") as f:
-            f.write("".join(f"{s}\n" for s in stems))

@@ -7,25 +7,34 @@ gives the photos with at least one human, by image number, each with all its box
 from __future__ import annotations
 
 import math
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.masks import Box, box_from_xywh
+from ahp_toolkit.core.masks import box_from_xywh
 from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from ahp_toolkit.core.text import short_line
-from ahp_toolkit.sources.base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import PERSON, Entry, Loaded, PassedOver, passed_over
 from ahp_toolkit.sources.reading.grouping import Grouper, Range, bounds, starts
 from ahp_toolkit.sources.reading.objects365_json import ANNOTATION, BAD, IMAGE, NO_LABEL, Categories, Sink, pass_over
-from ahp_toolkit.sources.reading.shared import MAX_INSTANCES, labelled
-from ahp_toolkit.storage import files, images, locations
+from ahp_toolkit.sources.reading.shared import (
+    MAX_INSTANCES,
+    first_there,
+    inside,
+    labelled,
+    looked_for,
+    stored_frame,
+)
+from ahp_toolkit.storage import files
 
 NAME = "objects365"
 LICENCE = "annotations CC BY 4.0, academic purpose only; images: Flickr terms of use, not to be redistributed"
@@ -37,13 +46,18 @@ FILES = {
     "train": ("zhiyuan_objv2_train.json", "objects365_train.json"),
     "val": ("zhiyuan_objv2_val.json", "objects365_val.json"),
 }
+#: Objects365's own names of photos.
+_OWN = re.compile(r"objects365_v[12]_\d{8}")
 _FOLDERS = ("", "annotations", "train", "val")
 #: A row of an entry: annotation id, index into the names, three flags (1, 0, -1 unknown), reason if bad, box.
 ROW = np.dtype([(n, ANNOTATION[n]) for n in ("id", "label", "crowd", "fake", "reflected", "bad", "box")])
 
 
 class Payload(NamedTuple):
-    """What ``load`` needs: the photo and its boxes (bytes of ROW), and the class names (one tuple for all entries)."""
+    """What ``load`` needs: the photo and its boxes (bytes of ROW), and the class names (one tuple for all entries).
+
+    ``names_of_id``: the files, where one image number is given to several.
+    """
 
     split: str
     file_name: str
@@ -52,6 +66,7 @@ class Payload(NamedTuple):
     licence: str
     rows: bytes
     names: tuple[str, ...]
+    names_of_id: str = ""
 
 
 class Bad(NamedTuple):
@@ -84,7 +99,7 @@ def inputs(root: Path) -> list[Path]:
     return [path for _, path in _found(root)]
 
 
-def scan(root: Path, name: str = NAME) -> Iterator[Entry]:
+def scan(root: Path, name: str = NAME, person_names: Collection[str] = ()) -> Iterator[Entry]:
     """Every photo with a human, by image number within a file, with all its boxes in the file's order.
 
     Raises:
@@ -95,32 +110,44 @@ def scan(root: Path, name: str = NAME) -> Iterator[Entry]:
             sink = Sink(
                 Grouper(Path(temp), "images", IMAGE, texts=True), Grouper(Path(temp), "annotations", ANNOTATION)
             )
-            for reject in pass_over(path, sink):
+            for reject in pass_over(path, sink, person_names):
                 yield Entry(f"{name}/{split}#{short_line(reject[0])}", Bad(*reject))
-            yield from _entries(name, split, sink)
+            yield from _entries(name, split, sink, person_names)
 
 
-def _entries(name: str, split: str, sink: Sink) -> Iterator[Entry]:
-    categories = Categories(sink.categories)
+def _entries(name: str, split: str, sink: Sink, person_names: Collection[str]) -> Iterator[Entry]:
+    categories = Categories(sink.categories, person_names)
+    left_out = np.zeros(len(categories.names), np.int64)
     cuts = bounds([sink.images, sink.annotations])
     for pictures, boxes in zip(sink.images.read(cuts), sink.annotations.read(cuts), strict=True):
-        yield from _range((name, split), pictures, boxes.rows, categories, sink.licences)
+        if not len(boxes.rows):
+            continue
+        labels, first = categories.index(boxes.rows["category"]), starts(boxes.rows["key"])
+        human = np.logical_or.reduceat(categories.human[labels], first)
+        alone = ~np.repeat(human, np.diff(np.append(first, len(labels))))
+        left_out += np.bincount(labels[alone], minlength=len(left_out))
+        index = _Index(name, split, labels, first, np.flatnonzero(human))
+        yield from _range(index, pictures, boxes.rows, categories, sink.licences)
+    others = passed_over(categories.names, left_out.tolist())
+    if others is not None:
+        yield Entry(f"{name}/@{split}", others)
+
+
+class _Index(NamedTuple):
+    """A range of boxes: names of the source and its split, label of each box, first box of each photo, those chosen."""
+
+    source: str
+    split: str
+    labels: NDArray[np.uint32]
+    first: NDArray[np.int64]
+    chosen: NDArray[np.int64]
 
 
 def _range(
-    where: tuple[str, str],
-    pictures: Range,
-    boxes: NDArray[np.void],
-    categories: Categories,
-    licences: dict[int, str],
+    index: _Index, pictures: Range, boxes: NDArray[np.void], categories: Categories, licences: dict[int, str]
 ) -> Iterator[Entry]:
-    """The entries of one range of image numbers; ``where`` is the names of the source and of its split."""
-    source, split = where
-    first = starts(boxes["key"])
-    if not len(first):
-        return
-    labels = categories.index(boxes["category"])
-    human = np.logical_or.reduceat(categories.human[labels], first)
+    """The entries of one range of image numbers."""
+    source, split, labels, first, chosen = index
     keys = boxes["key"][first]
     last = np.append(first[1:], len(boxes))
     rows = np.empty(len(boxes), ROW)
@@ -131,49 +158,69 @@ def _range(
     known &= record < len(pictures.rows)
     data, size = rows.tobytes(), ROW.itemsize
     facts = pictures.rows[["width", "height", "licence"]].tolist()
-    chosen = np.flatnonzero(human)
+    ambiguous = _ambiguous(pictures)
     columns = [a[chosen].tolist() for a in (keys, first, last, record, known)]
     for key, a, b, at, there in zip(*columns, strict=True):
         width, height, licence = facts[at] if there else (0, 0, 0)
         name = pictures.texts[at].decode() if there else ""
-        image_id = f"{source}/{_stem(name) if name else key}"
-        cut = data[a * size : b * size]
-        yield Entry(image_id, Payload(split, name, width, height, licences.get(licence, ""), cut, categories.names))
+        image_id = f"{source}/{_own_id(split, name) if name else key}"
+        cut, licence_name = data[a * size : b * size], licences.get(licence, "")
+        names = ambiguous.get(key, "")
+        yield Entry(image_id, Payload(split, name, width, height, licence_name, cut, categories.names, names))
 
 
-def _stem(name: str) -> str:
-    """The file name without folders and suffix."""
-    tail = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return tail.rpartition(".")[0] or tail or name
+def _ambiguous(pictures: Range) -> dict[int, str]:
+    """The image numbers that several files have, with their names."""
+    keys = pictures.rows["key"]
+    found: dict[int, str] = {}
+    for at in np.flatnonzero(keys[1:] == keys[:-1]).tolist():
+        if pictures.texts[at] != pictures.texts[at + 1]:
+            names = b" and ".join(pictures.texts[at : at + 2])
+            found[int(keys[at])] = names.decode()
+    return found
+
+
+def _own_id(split: str, name: str) -> str:
+    """The name of a photo of Objects365 without folders and ending; of others the path below the split."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.stem if _OWN.fullmatch(path.stem) else f"{split}/{path.with_suffix('').as_posix().lstrip('./')}"
 
 
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its boxes, clipped to the annotated frame; bad boxes and unusable photos are in ``dropped``."""
-    p: Payload | Bad = entry.payload
+    p: Payload | Bad | PassedOver = entry.payload
     source = entry.source
+    if isinstance(p, PassedOver):
+        return Loaded(None, is_photo=False, passed_over=p.labels)
     if isinstance(p, Bad):
-        return Loaded(None, (_drop(source, p.id, p.reason, p.detail),))
-    if not p.file_name:
-        return Loaded(
-            None, (_drop(source, entry.image_id, "no_image_record", "boxes of an image that the file does not list"),)
-        )
-    count = len(p.rows) // ROW.itemsize
-    if count > MAX_INSTANCES:
-        return Loaded(
-            None, (_drop(source, entry.image_id, "too_many", f"{count} boxes, at most {MAX_INSTANCES} are read"),)
-        )
+        return Loaded(None, (_drop(source, p.id, p.reason, p.detail),), is_photo=False)
+    looked: tuple[str, ...] = ()
     try:
-        path = locations.first(root, looked := _looked(root, p.split, p.file_name))
-        head = images.header(path)
-        (width, height), _ = head.frame((p.width, p.height) if p.width > 0 and p.height > 0 else None)
-    except images.ImageError as e:
-        return Loaded(None, (_drop(source, entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ())
-    except ValueError as e:
-        return Loaded(None, (_drop(source, entry.image_id, "unsafe_path", str(e)),))
-    relative, licence = path.relative_to(root).as_posix(), p.licence or LICENCE
-    ref = ImageRef(entry.image_id, source, relative, width, height, licence=licence)
+        _check(p)
+        looked = _looked(root, p.split, p.file_name)
+        relative = first_there(root, looked)
+        size = (p.width, p.height) if p.width > 0 and p.height > 0 else None
+        width, height = stored_frame(inside(root, relative), size)
+    except BadValue as bad:
+        return Loaded(None, (_drop(source, entry.image_id, bad.reason, str(bad)),), looked_for(bad, looked))
+    ref = ImageRef(entry.image_id, source, relative, width, height, licence=p.licence or LICENCE)
     instances, dropped = _instances(ref, np.frombuffer(p.rows, ROW), p.names)
     return Loaded(SourceImage(ref, tuple(instances)), tuple(dropped))
+
+
+def _check(p: Payload) -> None:
+    """Check that the boxes have one photo, and are not too many.
+
+    Raises:
+        BadValue: ``no_image_record``, ``ambiguous_id`` or ``too_many``.
+    """
+    count = len(p.rows) // ROW.itemsize
+    if not p.file_name:
+        raise BadValue("no_image_record", "boxes of an image that the file does not list")
+    if p.names_of_id:
+        raise BadValue("ambiguous_id", f"one image id is given to {p.names_of_id}")
+    if count > MAX_INSTANCES:
+        raise BadValue("too_many", f"{count} boxes, at most {MAX_INSTANCES} are read")
 
 
 def _looked(root: Path, split: str, file_name: str) -> tuple[str, ...]:
@@ -181,9 +228,12 @@ def _looked(root: Path, split: str, file_name: str) -> tuple[str, ...]:
     all of it below the split's folder (as the server lays val out) or below ``root``.
 
     Raises:
-        ValueError: when the name leads out of ``root``.
+        BadValue: ``unsafe_path`` when the name leads out of ``root``.
     """
-    files.below(file_name)
+    try:
+        files.below(file_name)
+    except ValueError as e:
+        raise BadValue("unsafe_path", str(e)) from e
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     name, tail, whole = (f"/{'/'.join(parts[-n:])}" for n in (1, 2, len(parts)))
     unpacked = _is_folder(root, (split + tail).rpartition("/")[0])  # then archives left elsewhere stay closed
@@ -199,15 +249,15 @@ def _is_folder(root: Path, folder: str) -> bool:
 def _instances(ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]) -> tuple[list[Instance], list[Dropped]]:
     kept: list[Instance] = []
     dropped: list[Dropped] = []
-    seen_ids: set[int] = set()
+    seen_ids: Counter[int] = Counter()
     seen_boxes: set[tuple[int, tuple[float, ...]]] = set()
     columns = (rows[n].tolist() for n in ROW.names or ())  # a row's own tolist leaves an array in it
     for number, label, crowd, fake, reflected, bad, xywh in zip(*columns, strict=True):
         instance_id = f"{ref.image_id}#{number}"
         exact = (label, tuple(xywh))
         reason, detail = _fault(bad, label, xywh, (crowd, fake, reflected))
-        if not reason and (exact in seen_boxes or number in seen_ids):
-            reason = "duplicate" if exact in seen_boxes else "duplicate_id"
+        if not reason and exact in seen_boxes:
+            reason = "duplicate"
             detail = f"{names[label]} {xywh} is there already"
         box = box_from_xywh(*xywh).clip(ref.width, ref.height)
         if not reason and (box.width <= 0 or box.height <= 0):
@@ -215,7 +265,8 @@ def _instances(ref: ImageRef, rows: NDArray[np.void], names: Sequence[str]) -> t
         if reason:
             dropped.append(_drop(ref.source, instance_id, reason, detail, names[label] or "?"))
             continue
-        seen_ids.add(number)
+        seen_ids[number] += 1  # another box of the same id is another object
+        instance_id += f"-{seen_ids[number]}" if seen_ids[number] > 1 else ""
         seen_boxes.add(exact)
         flags = Flags(crowd=_tri(crowd), depiction=_tri(fake), reflection=_tri(reflected))
         kept.append(Instance(instance_id, names[label], box, flags=flags))
@@ -243,81 +294,3 @@ def _tri(value: int) -> bool | None:
 
 def _drop(source: str, id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
     return Dropped(id_ or "?", "harvest", reason, labelled(detail, label), source)
-
-
-def read(root: Path, name: str = NAME) -> Iterator[SourceImage]:
-    """Every loadable photo with a human."""
-    return read_all(root, name, scan, load)
-
-
-def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """The layout of v2: ``zhiyuan_objv2_<split>.json`` and ``<split>/patchK/NAME.jpg``; held in memory (small sizes).
-
-    An instance id ends in ``#`` and the annotation's number; where it does not, the annotations are numbered.
-    """
-    splits: dict[str, list[SourceImage]] = {}
-    for scene in scenes:
-        splits.setdefault(scene.split, []).append(scene.image)
-        images.write_jpeg(files.safe_join(root, _relative(scene)), scene.pixels)
-    for split, found in splits.items():
-        files.write_json(root / FILES[split][0], _document(found))
-
-
-def _relative(scene: Scene) -> str:
-    stem = scene.image.image.image_id.split("/", 1)[-1]
-    return f"{scene.split}/{_patch(stem)}/{stem}.jpg"
-
-
-def _patch(stem: str) -> str:
-    return f"patch{hashing.seed_of(stem) % 51}"
-
-
-def _document(found: Sequence[SourceImage]) -> dict[str, Any]:
-    labels = sorted({i.label for image in found for i in image.instances} - {PERSON})
-    numbers = {name: n for n, name in enumerate([PERSON, *labels], 1)}
-    licences = {name: n for n, name in enumerate(sorted({s.image.licence for s in found} - {LICENCE, ""}), 1)}
-    document: dict[str, Any] = {
-        "categories": [{"id": n, "name": name.capitalize()} for name, n in numbers.items()],
-        "licenses": [{"id": n, "name": name, "url": ""} for name, n in licences.items()],
-        "images": [],
-        "annotations": [],
-    }
-    number = 0
-    for image_number, image in enumerate(found, 1):
-        ref = image.image
-        stem = ref.image_id.split("/", 1)[-1]
-        document["images"].append(
-            {"id": image_number, "width": ref.width, "height": ref.height, "license": licences.get(ref.licence, 0),
-             "file_name": f"images/v2/{_patch(stem)}/{stem}.jpg", "url": ""}
-        )  # fmt: skip
-        for instance in image.instances:
-            number += 1
-            document["annotations"].append(_annotation(instance, image_number, number, numbers[instance.label]))
-    return document
-
-
-def _annotation(instance: Instance, image_number: int, number: int, category: int) -> dict[str, Any]:
-    tail = instance.instance_id.rpartition("#")[2]
-    box: Box = instance.box
-    record: dict[str, Any] = {
-        "id": int(tail) if tail.isdigit() else number,
-        "image_id": image_number,
-        "category_id": category,
-        "bbox": [box.x0, box.y0, _extent(box.x0, box.x1), _extent(box.y0, box.y1)],
-        "area": box.area,
-    }
-    said = {
-        "iscrowd": instance.flags.crowd,
-        "isfake": instance.flags.depiction,
-        "isreflected": instance.flags.reflection,
-    }
-    return record | {name: int(value) for name, value in said.items() if value is not None}
-
-
-def _extent(a: float, b: float) -> float:
-    """The width w for which a + w is b to the last bit."""
-    w = b - a
-    for near in (w, math.nextafter(w, math.inf), math.nextafter(w, -math.inf)):
-        if a + near == b:
-            return near
-    return w

@@ -2,14 +2,16 @@
 
 ``scan`` passes over the CSVs of a split once, writes compact rows to a temporary folder (about 50 bytes a box, under
 TMPDIR), groups them there by ImageID, whatever their order, and gives the photos with at least one human, by ImageID.
-Boxes fit the stored pixels: EXIF and the Rotation column are never applied.
+Boxes fit the stored pixels: those of a photo with an EXIF turn are turned with it, to what viewers show. The Rotation
+column is never applied.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +23,12 @@ from ahp_toolkit.core.limits import MAX_LABEL_PIXELS
 from ahp_toolkit.core.masks import Box, Mask
 from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from ahp_toolkit.core.text import short_line
-from ahp_toolkit.sources.base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import PERSON, Entry, Loaded, PassedOver, passed_over
 from ahp_toolkit.sources.reading import openimages_index as index
 from ahp_toolkit.sources.reading.grouping import Range, bounds, starts
 from ahp_toolkit.sources.reading.openimages_index import BAD, BOX, CLASSES, HIERARCHY, Label
-from ahp_toolkit.sources.reading.shared import MAX_INSTANCES, labelled
-from ahp_toolkit.sources.writing import openimages
+from ahp_toolkit.sources.reading.shared import MAX_INSTANCES, first_there, header_of, inside, labelled, looked_for
 from ahp_toolkit.storage import images, locations
 
 NAME = "openimages"
@@ -80,7 +82,7 @@ def inputs(root: Path) -> list[Path]:
     return [path for path in found if path is not None]
 
 
-def scan(root: Path, name: str = NAME) -> Iterator[Entry]:
+def scan(root: Path, name: str = NAME, person_names: Collection[str] = ()) -> Iterator[Entry]:
     """Every photo with a human, by ImageID within a split, with all its boxes in the file's order.
 
     Raises:
@@ -93,9 +95,14 @@ def scan(root: Path, name: str = NAME) -> Iterator[Entry]:
                 yield Entry(f"{name}/{split}#{short_line(bad.id)}", bad)
             groupers = (sink.boxes, sink.masks, sink.infos)
             cuts = bounds(groupers)
-            labels = sink.labels(root)
+            labels = sink.labels(root, person_names)
+            left_out = np.zeros(len(labels), np.int64)
             for boxes, found, infos in zip(*(g.read(cuts) for g in groupers), strict=True):
                 yield from _range((name, split), boxes, found, infos, labels)
+                left_out += _left_out(boxes.rows, labels)
+            found_others = passed_over([label.name for label in labels], left_out.tolist())
+            if found_others is not None:
+                yield Entry(f"{name}/@{split}", found_others)
 
 
 def _fill(root: Path, split: str, boxes: Path, sink: index.Sink) -> Iterator[Bad]:
@@ -136,6 +143,17 @@ def _range(
         yield Entry(f"{source}/{key:016x}", Payload(split, data[a * size : b * size], found, info, labels))
 
 
+def _left_out(rows: NDArray[np.void], labels: tuple[Label, ...]) -> NDArray[np.int64]:
+    """How many boxes of each class the photos without a human have, int64 [labels]."""
+    first = starts(rows["key"])
+    if not len(first):
+        return np.zeros(len(labels), np.int64)
+    human = np.array([label.depth >= 0 for label in labels])
+    chosen = np.logical_or.reduceat(human[rows["label"]], first)
+    alone = ~np.repeat(chosen, np.diff(np.append(first, len(rows))))
+    return np.bincount(rows["label"][alone], minlength=len(labels))
+
+
 def _mask_files(found: Range, start: int, stop: int) -> tuple[MaskFile, ...]:
     rows = found.rows[start:stop]
     texts = (t.decode("utf-8", "replace") for t in found.texts[start:stop])
@@ -154,35 +172,31 @@ class _Item(NamedTuple):
 
 def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its boxes in stored pixels, and masks where there are; bad records are in ``dropped``."""
-    p: Payload | Bad = entry.payload
+    p: Payload | Bad | PassedOver = entry.payload
+    if isinstance(p, PassedOver):
+        return Loaded(None, is_photo=False, passed_over=p.labels)
     if isinstance(p, Bad):
-        return Loaded(None, (_drop(entry.source, p.id, p.reason, p.detail),))
+        return Loaded(None, (_drop(entry.source, p.id, p.reason, p.detail),), is_photo=False)
     key = entry.image_id.split("/", 1)[1]
-    count = len(p.rows) // _ROW.itemsize + len(p.masks)
-    if count > MAX_INSTANCES:
-        return Loaded(
-            None,
-            (_drop(entry.source, entry.image_id, "too_many", f"{count} boxes and masks, at most {MAX_INSTANCES}"),),
-        )
     looked = tuple(f"{folder}/{key}.jpg" for folder in _folders(p.split, key))
     try:
-        path = locations.first(root, looked)
-        head = images.header(path)
-    except images.ImageError as e:
-        return Loaded(
-            None, (_drop(entry.source, entry.image_id, e.reason, str(e)),), looked if e.reason == "missing" else ()
-        )
-    except ValueError as e:
-        return Loaded(None, (_drop(entry.source, entry.image_id, "unsafe_path", str(e)),))
+        count = len(p.rows) // _ROW.itemsize + len(p.masks)
+        if count > MAX_INSTANCES:
+            raise BadValue("too_many", f"{count} boxes and masks, at most {MAX_INSTANCES}")
+        where = first_there(root, looked)
+        head = header_of(inside(root, where))
+        (width, height), _ = head.frame(None)
+    except BadValue as bad:
+        return Loaded(None, (_drop(entry.source, entry.image_id, bad.reason, str(bad)),), looked_for(bad, looked))
     number, _, licence = p.info.partition("\t")
     photo = f"{NAME}/{key} flickr/{number}" if number else f"{NAME}/{key}"
-    where = path.relative_to(root).as_posix()
-    ref = ImageRef(entry.image_id, entry.source, where, head.width, head.height, photo, licence=licence or LICENCE)
+    ref = ImageRef(entry.image_id, entry.source, where, width, height, photo, licence=licence or LICENCE)
     dropped: list[Dropped] = []
-    items = _items(ref, np.frombuffer(p.rows, _ROW), p.labels, dropped)
+    items = _items(ref, head.orientation, np.frombuffer(p.rows, _ROW), p.labels, dropped)
     items = _match(items, p, ref, dropped)
     items = _one_per_human(items, p.labels, ref.source, dropped)
-    instances = tuple(_with_mask(root, p.split, item, ref, dropped) for item in items)
+    files = _MaskFiles(root, p.split, ref, head.orientation, dropped)
+    instances = tuple(files.added_to(item) for item in items)
     return Loaded(SourceImage(ref, instances), tuple(dropped))
 
 
@@ -200,7 +214,9 @@ def instance_id(image_id: str, mid: str, box: Sequence[float]) -> str:
     return f"{image_id}#{mid.replace('/', '')}-{x0:05d}-{y0:05d}-{x1:05d}-{y1:05d}"
 
 
-def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropped: list[Dropped]) -> list[_Item]:
+def _items(
+    ref: ImageRef, orientation: int, rows: NDArray[np.void], labels: Sequence[Label], dropped: list[Dropped]
+) -> list[_Item]:
     items: dict[str, _Item] = {}
     # column by column: a row's own tolist leaves arrays in it, and no numpy truth is True
     for label, flags, bad, sides in zip(*(rows[n].tolist() for n in _ROW.names or ()), strict=True):
@@ -208,10 +224,11 @@ def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropp
         if not bad and max(map(abs, box)) > _FARTHEST:
             bad = BAD.index("bad_box")
         id_ = instance_id(ref.image_id, labels[label].mid or "none", box) if not bad else f"{ref.image_id}#{BAD[bad]}"
+        shown = box if bad else _shown(box, orientation)
         # nanopixels are noise of the division that made the CSV's numbers
         x0, x1, y0, y1 = (
             0.0 if bad else round(v * s, 9)
-            for v, s in zip(box, (ref.width, ref.width, ref.height, ref.height), strict=True)
+            for v, s in zip(shown, (ref.width, ref.width, ref.height, ref.height), strict=True)
         )
         clipped = Box(x0, y0, x1, y1).clip(ref.width, ref.height)
         reason = _fault(bad, labels[label], Box(x0, y0, x1, y1), clipped) or ("duplicate" if id_ in items else "")
@@ -222,6 +239,16 @@ def _items(ref: ImageRef, rows: NDArray[np.void], labels: Sequence[Label], dropp
         instance = Instance(id_, labels[label].name, clipped, flags=_flags(flags))
         items[id_] = _Item(instance, label, box)
     return list(items.values())
+
+
+def _shown(box: tuple[float, ...], orientation: int) -> tuple[float, ...]:
+    """A box (XMin, XMax, YMin, YMax, in [0, 1]) of the stored pixels in the photo as viewers turn it by its EXIF."""
+    x0, x1, y0, y1 = box
+    if orientation in (2, 3, 6, 7):  # the axis that ends as x runs backwards
+        x0, x1, y0, y1 = (x0, x1, 1 - y1, 1 - y0) if orientation in (6, 7) else (1 - x1, 1 - x0, y0, y1)
+    if orientation in (3, 4, 7, 8):
+        x0, x1, y0, y1 = (1 - x1, 1 - x0, y0, y1) if orientation in (7, 8) else (x0, x1, 1 - y1, 1 - y0)
+    return (y0, y1, x0, x1) if orientation in (5, 6, 7, 8) else (x0, x1, y0, y1)
 
 
 def _fault(bad: int, label: Label, box: Box, clipped: Box) -> str:
@@ -237,9 +264,9 @@ def _fault(bad: int, label: Label, box: Box, clipped: Box) -> str:
     return "box_outside" if clipped.area <= 0 else ""
 
 
-def _flags(said: Sequence[int]) -> Flags:
+def _flags(row: Sequence[int]) -> Flags:
     """Tri-state: -1 is unknown, not true."""
-    occluded, truncated, group, depiction, inside = (None if v < 0 else v == 1 for v in said)
+    occluded, truncated, group, depiction, inside = (None if v < 0 else v == 1 for v in row)
     return Flags(occluded=occluded, truncated=truncated, group=group, depiction=depiction, inside=inside)
 
 
@@ -289,21 +316,50 @@ def _same(a: _Item, b: _Item) -> bool:
     return not one_group and a.instance.box.iou(b.instance.box) >= SAME_HUMAN_IOU
 
 
-def _with_mask(root: Path, split: str, item: _Item, ref: ImageRef, dropped: list[Dropped]) -> Instance:
-    """The instance with its mask; without it, and a note ``<image id>/mask``, where it is missing or unreadable."""
-    i, note = item.instance, f"{ref.image_id}/mask"
-    if not item.mask:
-        return i
-    try:
-        mask = _mask(root, _mask_places(split, item.mask), item.mask, ref)
-    except images.ImageError as e:
-        reason = "mask_missing" if e.reason == "missing" else "mask_unreadable"
-        dropped.append(_drop(ref.source, note, reason, f"{i.instance_id}: {e}"))
-        return i
-    except ValueError as e:
-        dropped.append(_drop(ref.source, note, "unsafe_path", f"{i.instance_id}: {e}"))
-        return i
-    return Instance(i.instance_id, i.label, i.box, mask, None, i.flags)
+class _MaskFiles(NamedTuple):
+    """The mask PNGs of a photo."""
+
+    root: Path
+    split: str
+    ref: ImageRef
+    orientation: int
+    dropped: list[Dropped]
+
+    def added_to(self, item: _Item) -> Instance:
+        """The instance with its mask; without it, and a note ``<image id>/mask``, where it is missing or unreadable."""
+        if not item.mask:
+            return item.instance
+        places = _mask_places(self.split, item.mask)
+        try:
+            return replace(item.instance, mask=self._mask(places, item.mask))
+        except BadValue as bad:
+            note = f"{item.instance.instance_id}: {bad}"
+            self.dropped.append(_drop(self.ref.source, f"{self.ref.image_id}/mask", bad.reason, note))
+            return item.instance
+
+    def _mask(self, places: Sequence[str], name: str) -> Mask:
+        """A mask PNG of any resolution, at the photo's; the first that is there.
+
+        Raises:
+            BadValue: ``mask_missing``, ``mask_unreadable`` or ``unsafe_path``.
+        """
+        width, height = self.ref.width, self.ref.height
+        if width * height > MAX_LABEL_PIXELS:
+            raise BadValue("mask_unreadable", f"{name}: a mask of {width}x{height}, at most {MAX_LABEL_PIXELS} px")
+        try:
+            pixels = images.read_labels(locations.first(self.root, places))
+        except images.ImageError as e:
+            raise BadValue("mask_missing" if e.reason == "missing" else "mask_unreadable", str(e)) from e
+        except ValueError as e:
+            raise BadValue("unsafe_path", str(e)) from e
+        pixels = images.turned(pixels, self.orientation)
+        grey = 122 if pixels.max(initial=0) > 1 else 0  # 8-bit masks are 0 and 255, 1-bit ones 0 and 1
+        ys = ((2 * np.arange(height) + 1) * pixels.shape[0]) // (2 * height)
+        xs = ((2 * np.arange(width) + 1) * pixels.shape[1]) // (2 * width)
+        mask = masks.encode(pixels[np.ix_(ys, xs)] > grey)
+        if not mask.area:
+            raise BadValue("mask_unreadable", f"{name}: the mask has no pixel")
+        return mask
 
 
 def _mask_places(split: str, name: str) -> tuple[str, ...]:
@@ -312,36 +368,5 @@ def _mask_places(split: str, name: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}" for folder in folders)
 
 
-def _mask(root: Path, looked: tuple[str, ...], name: str, ref: ImageRef) -> Mask:
-    """A mask PNG of any resolution, at the photo's; the first that is there.
-
-    Raises:
-        ImageError: when it is missing, unreadable or empty.
-        ValueError: when its name leads out of ``root``.
-    """
-    if ref.width * ref.height > MAX_LABEL_PIXELS:
-        raise images.ImageError(
-            "too_large", f"{name}: a mask of {ref.width}x{ref.height}, at most {MAX_LABEL_PIXELS} px"
-        )
-    values = images.read_labels(locations.first(root, looked))
-    grey = 122 if values.max(initial=0) > 1 else 0  # 8-bit masks are 0 and 255, 1-bit ones 0 and 1
-    ys = ((2 * np.arange(ref.height) + 1) * values.shape[0]) // (2 * ref.height)
-    xs = ((2 * np.arange(ref.width) + 1) * values.shape[1]) // (2 * ref.width)
-    mask = masks.encode(values[np.ix_(ys, xs)] > grey)
-    if not mask.area:
-        raise images.ImageError("empty", f"{name}: the mask has no pixel")
-    return mask
-
-
 def _drop(source: str, id_: str, reason: str, detail: str, label: str = PERSON) -> Dropped:
     return Dropped(id_ or "?", "harvest", reason, labelled(detail, label or "?"), source)
-
-
-def read(root: Path, name: str = NAME) -> Iterator[SourceImage]:
-    """Every loadable photo with a human."""
-    return read_all(root, name, scan, load)
-
-
-def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """The files of V6 and their layout, held in memory (small sizes); ``val`` goes to ``validation``."""
-    openimages.write(root, scenes, LICENCE)

@@ -2,31 +2,36 @@
 
 The root holds ``VOCdevkit/VOC2012`` (or is it, or its parent) and may hold SBD as ``benchmark_RELEASE/dataset`` or
 ``SBD``. Boxes and flags come from the XML; masks from SegmentationObject, else from SBD; a photo without XML takes its
-boxes from SBD's masks. VOC's void band (255) belongs to no mask, so it counts neither as area nor at a border.
+boxes from SBD's masks. VOC's void band (255) belongs to no mask, so it counts neither as area nor at a border. The
+photo of an XML has its stem; where there is none, it is the one that ``<filename>`` names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
-from ahp_toolkit.sources.base import PERSON, Entry, Loaded, Scene, read_all
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import Entry, Loaded, label_of
 from ahp_toolkit.sources.reading import voc_files
-from ahp_toolkit.sources.reading.shared import Bad, first_there, inside, stored_size, usable_box, usable_size
+from ahp_toolkit.sources.reading.finder import by_stem
+from ahp_toolkit.sources.reading.shared import dropped_of, first_there, frame_size, inside, looked_for, usable_box
 from ahp_toolkit.sources.reading.voc_files import CLASSES, Annotated, Outlined
-from ahp_toolkit.sources.writing import voc_sbd
 
 LICENCE = "annotations free for research with citation; photos under Flickr's terms of use"
 HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 CARRIES = frozenset({"mask", "label", "occluded", "truncated", "difficult"})
 RANK = 1
 
-_NAME = "voc_sbd"
 _VOC = ("VOCdevkit/VOC2012/", "VOC2012/", "")
 _SBD = ("benchmark_RELEASE/dataset/", "SBD/", "SBD/dataset/", "SBD/benchmark_RELEASE/dataset/")
+#: VOC's own names of photos.
+_OWN = re.compile(r"(?:19|20)\d\d_\d{6}")
 #: A mask and an XML object are one when their boxes agree so well; VOC's own k-th with half of it (formats §2).
 _IOU, _IOU_SAME_PLACE = 0.5, 0.25
 
@@ -36,10 +41,11 @@ class _Photo(NamedTuple):
 
     image: str
     other: str
-    xml: str
+    xmls: tuple[str, ...]
     voc_mask: str
     voc_class: str
     sbd: str
+    person_names: Collection[str] = ()
 
 
 def _folder(root: Path, places: tuple[str, ...], sign: str) -> str | None:
@@ -59,9 +65,12 @@ def _places(root: Path) -> tuple[str | None, str | None]:
     return voc, sbd
 
 
-def _stems(root: Path, folder: str | None, name: str, suffix: str) -> set[str]:
+def _files(root: Path, folder: str | None, name: str, suffix: str) -> dict[str, str]:
+    """stem -> path below the root of the files with an ending (in any case) in a folder."""
     path = root / f"{folder}{name}"
-    return set() if folder is None or not path.is_dir() else {p.stem for p in path.iterdir() if p.suffix == suffix}
+    if folder is None or not path.is_dir():
+        return {}
+    return {p.stem: f"{folder}{name}/{p.name}" for p in path.iterdir() if p.suffix.lower() == suffix}
 
 
 def inputs(root: Path) -> list[Path]:
@@ -78,35 +87,43 @@ def inputs(root: Path) -> list[Path]:
 
 def total(root: Path) -> int:
     """The number of entries of ``scan``, from the file names."""
-    voc, sbd = _places(root)
-    return len(_stems(root, voc, "Annotations", ".xml") | _stems(root, sbd, "inst", ".mat"))
+    return sum(1 for _ in scan(root))
 
 
-def scan(root: Path, name: str = _NAME) -> Iterator[Entry]:
+def scan(root: Path, name: str = "voc_sbd", person_names: Collection[str] = ()) -> Iterator[Entry]:
     """Every photo with an XML or an SBD outline, in the order of ids.
 
     Raises:
         UserError: when there is neither VOC nor SBD.
     """
     voc, sbd = _places(root)
-    xml, seg = _stems(root, voc, "Annotations", ".xml"), _stems(root, voc, "SegmentationObject", ".png")
-    photos, mats = _stems(root, voc, "JPEGImages", ".jpg"), _stems(root, sbd, "inst", ".mat")
-    for stem in sorted(xml | mats):
+    xml, seg = _files(root, voc, "Annotations", ".xml"), _files(root, voc, "SegmentationObject", ".png")
+    mats, classes = _files(root, sbd, "inst", ".mat"), _files(root, voc, "SegmentationClass", ".png")
+    photos = by_stem(root, f"{voc}JPEGImages") if voc is not None else {}
+    others = by_stem(root, f"{sbd}img") if sbd is not None else {}
+    xmls: dict[str, list[str]] = {stem: [] for stem in mats}
+    for stem in sorted(xml):
+        xmls.setdefault(_photo_stem(root, stem, xml[stem], photos, others), []).append(xml[stem])
+    for stem in sorted(xmls):
         # SBD's copy is read where VOC has none
-        at = [f"{voc}JPEGImages/{stem}.jpg"] if voc is not None else []
-        at += [f"{sbd}img/{stem}.jpg"] if stem in mats else []
+        at = [f"{voc}JPEGImages/{photos.get(stem, f'{stem}.jpg')}"] if voc is not None else []
+        at += [f"{sbd}img/{others.get(stem, f'{stem}.jpg')}"] if stem in mats else []
         image, other = (*(at if stem in photos else at[::-1]), "")[:2]
-        yield Entry(
-            f"{name}/{stem}",
-            _Photo(
-                image,
-                other,
-                f"{voc}Annotations/{stem}.xml" if stem in xml else "",
-                f"{voc}SegmentationObject/{stem}.png" if stem in seg else "",
-                f"{voc}SegmentationClass/{stem}.png" if stem in seg else "",
-                f"{sbd}inst/{stem}.mat" if stem in mats else "",
-            ),
-        )
+        masks = (seg.get(stem, ""), classes.get(stem, f"{voc}SegmentationClass/{stem}.png") if stem in seg else "")
+        payload = _Photo(image, other, tuple(xmls[stem]), *masks, mats.get(stem, ""), person_names)
+        yield Entry(f"{name}/{stem}", payload)
+
+
+def _photo_stem(root: Path, stem: str, xml: str, *photos: Collection[str]) -> str:
+    """The stem of an XML's photo: its own, else its ``<filename>``'s, where only that photo is there."""
+    if not photos[0] or any(stem in known for known in photos):
+        return stem
+    try:
+        named = voc_files.annotation(inside(root, xml)).filename.replace("\\", "/")
+    except BadValue:
+        return stem
+    other = PurePosixPath(named).stem
+    return other if any(other in known for known in photos) else stem
 
 
 def load(root: Path, entry: Entry) -> Loaded:
@@ -116,18 +133,19 @@ def load(root: Path, entry: Entry) -> Loaded:
     dropped: list[Dropped] = []
     try:
         photo = photo._replace(image=first_there(root, looked), other="")
-        files = {path: inside(root, path) for path in photo if path}
-        said = voc_files.annotation(files[photo.xml]) if photo.xml else None
-        size = said.size if said and said.size else stored_size(files[photo.image])
-        width, height = usable_size(*size)
-    except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(*looked))
+        paths = {p: inside(root, p) for p in (photo.image, *photo.xmls, *photo[3:6]) if p}
+        annotated = [voc_files.annotation(paths[xml]) for xml in photo.xmls]
+        size = next((a.size for a in annotated if a.size), None)
+        width, height = frame_size(paths[photo.image], size)
+    except BadValue as bad:
+        return Loaded(None, (dropped_of(bad, entry.image_id, entry.source),), looked_for(bad, looked))
     stem = entry.image_id.partition("/")[2]
-    image = ImageRef(entry.image_id, entry.source, photo.image, width, height, f"voc/{stem}")
-    outlined, numbered = _outlines(files, photo, image, dropped)
-    boxed = _boxes(said, image, dropped)
+    key = f"voc/{stem}" if _OWN.fullmatch(stem) else entry.image_id
+    image = ImageRef(entry.image_id, entry.source, photo.image, width, height, key)
+    outlined, numbered = _outlines(paths, photo, image, dropped)
+    boxed = _boxes(annotated, image, photo.person_names, dropped)
     pairs = _pairs(boxed, outlined, numbered)
-    instances = [_with_outline(i, outlined[pairs[k]] if k in pairs else None) for k, i in boxed.items()]
+    instances = [replace(i, mask=outlined[pairs[k]].mask) if k in pairs else i for k, i in boxed.items()]
     used = set(pairs.values())
     names = {i.instance_id for i in instances} | {d.id for d in dropped}
     for n, outline in enumerate(outlined):
@@ -136,43 +154,47 @@ def load(root: Path, entry: Entry) -> Loaded:
     return Loaded(SourceImage(image, tuple(instances)), tuple(dropped), looked)
 
 
-def _boxes(said: Annotated | None, image: ImageRef, dropped: list[Dropped]) -> dict[int, Instance]:
-    """XML objects by their place, counted from 1, as instances without masks."""
+def _boxes(
+    annotated: Sequence[Annotated], image: ImageRef, person_names: Collection[str], dropped: list[Dropped]
+) -> dict[int, Instance]:
+    """XML objects by their place, counted from 1, as instances without masks; a second XML repeats none."""
     found: dict[int, Instance] = {}
-    for k, thing in enumerate(said.objects if said else (), 1):
+    for k, thing in enumerate((t for a in annotated for t in a.objects), 1):
         instance_id = f"{image.image_id}#{k}"
+        label = label_of(thing.label, person_names)
         try:
-            if isinstance(thing, Bad):
-                raise thing
+            if thing.bad is not None:
+                raise thing.bad
             box = usable_box(thing.box, image.width, image.height)
-            found[k] = Instance(instance_id, thing.label, box, flags=Flags(**thing.flags))
-        except Bad as bad:
-            label = "" if isinstance(thing, Bad) else thing.label
-            dropped.append(bad.dropped(instance_id, image.source, label or PERSON))
+            if len(annotated) > 1 and any((i.label, i.box) == (label, box) for i in found.values()):
+                raise BadValue("duplicate", "the same object is in two XML files of the photo")
+            found[k] = Instance(instance_id, label, box, flags=Flags(**thing.flags))
+        except BadValue as bad:
+            dropped.append(dropped_of(bad, instance_id, image.source, label))
     return found
 
 
 def _outlines(
-    files: dict[str, Path], photo: _Photo, image: ImageRef, dropped: list[Dropped]
+    paths: dict[str, Path], photo: _Photo, image: ImageRef, dropped: list[Dropped]
 ) -> tuple[list[Outlined], bool]:
     """VOC's masks, whose numbers are the objects' (True); SBD's where VOC has none or has one that cannot be used."""
     size = (image.width, image.height)
     try:
         if photo.voc_mask:
-            return voc_files.voc_outlines(files[photo.voc_mask], files[photo.voc_class], *size), True
-    except Bad as bad:
-        dropped.append(bad.dropped(f"{image.image_id}/mask", image.source))
+            return voc_files.voc_outlines(paths[photo.voc_mask], paths[photo.voc_class], *size), True
+    except BadValue as bad:
+        dropped.append(dropped_of(bad, f"{image.image_id}/mask", image.source))
     try:
-        return (voc_files.sbd_outlines(files[photo.sbd], *size) if photo.sbd else []), False
-    except Bad as bad:
-        dropped.append(bad.dropped(f"{image.image_id}/sbd", image.source))
+        return (voc_files.sbd_outlines(paths[photo.sbd], *size) if photo.sbd else []), False
+    except BadValue as bad:
+        dropped.append(dropped_of(bad, f"{image.image_id}/sbd", image.source))
         return [], False
 
 
 def _pairs(boxed: dict[int, Instance], outlined: list[Outlined], numbered: bool) -> dict[int, int]:
     """Object place -> position of its outline, best IoU of the boxes first; each once, same class.
 
-    ``numbered``: of outlines that fit as well, to a tenth, the k-th is the k-th object's (VOC's; SBD counts anew).
+    ``numbered``: of outlines that fit as well, to a tenth, the k-th is the k-th object's (VOC's, not SBD's).
     """
     scored: list[tuple[float, bool, float, int, int]] = []
     for n, outline in enumerate(outlined):
@@ -195,12 +217,6 @@ def _same_class(label: str, other: str) -> bool:
     return label == other or label not in CLASSES or not other
 
 
-def _with_outline(instance: Instance, outline: Outlined | None) -> Instance:
-    if outline is None:
-        return instance
-    return Instance(instance.instance_id, instance.label, instance.box, outline.mask, None, instance.flags)
-
-
 def _add_alone(
     outline: Outlined, image: ImageRef, names: set[str], instances: list[Instance], dropped: list[Dropped]
 ) -> None:
@@ -209,25 +225,7 @@ def _add_alone(
     if instance_id in names:
         instance_id = f"{image.image_id}#mask{outline.number}"
     if not outline.label:
-        bad = Bad("unknown_category", "the mask is of none of the 20 classes")
-        dropped.append(bad.dropped(instance_id, image.source, "?"))
+        bad = BadValue("unknown_category", "the mask is of none of the 20 classes")
+        dropped.append(dropped_of(bad, instance_id, image.source, "?"))
         return
     instances.append(Instance(instance_id, outline.label, outline.mask.box, outline.mask))
-
-
-def read(root: Path, name: str = _NAME) -> Iterator[SourceImage]:
-    """``scan`` and ``load`` in one."""
-    return read_all(root, name, scan, load)
-
-
-def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """Write VOCdevkit/VOC2012 (XML, palette PNG, ImageSets) and benchmark_RELEASE/dataset (.mat).
-
-    A photo whose instances all have masks and say nothing of occlusion, truncation or difficulty is written as SBD's,
-    with boxes lost (they are the masks'); the others as VOC's. Instance ids must be ``#1``, ``#2``, ... in order; other
-    flags are lost, and where two masks overlap the later one has the pixels.
-
-    Raises:
-        UserError: for other ids, or a label that is none of the 20 classes.
-    """
-    voc_sbd.write(root, scenes)

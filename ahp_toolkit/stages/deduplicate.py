@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Candidate, Dropped, ImageRef, Occluder
 from ahp_toolkit.runtime.code import code_digest
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, finished
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.sources.base import PERSON, Entry
-from ahp_toolkit.stages.harvest import STAGE, Harvest, Photo, Rules, entries_of
+from ahp_toolkit.stages.harvest import STAGE, Harvest, Photo, Rules, entries_of, refuse_unusable, remarks
 from ahp_toolkit.stages.near import Int, near_pairs, roots, union
 from ahp_toolkit.storage import files, locations, parquet
 from ahp_toolkit.storage.parquet import schema_of
@@ -254,12 +255,22 @@ def stages(folder: Path, roots: Mapping[str, str], formats: Mapping[str, str], r
     fn = Harvest(dict(roots), rules, formats)
     read = Job(STAGE, raw, fn, tables | {"photos": Photo}, key, growing=True, unit="photo")
 
+    people = frozenset(n.strip().lower() for n in rules.person_names)
+
     def entries() -> Iterator[tuple[str, Entry]]:
         for name, reader in readers.items():
-            for entry in entries_of(reader, locations.place(roots[name]), name):  # type: ignore[arg-type]
+            for entry in entries_of(reader, locations.place(roots[name]), name, people):  # type: ignore[arg-type]
                 yield name, entry
 
     def parts() -> list[str]:
+        made = finished(raw)
+        counts = made.counts if made is not None else {}
+        try:
+            refuse_unusable(raw, counts, roots)
+        except UserError:
+            files.remove_tree(raw)  # other photos may be there the next time
+            raise
+        sys.stderr.writelines(f"{line}\n" for line in remarks(counts))
         find_duplicates(raw / "photos", formats).save(found)
         return [p.name for p in parquet.parts(raw)]
 

@@ -8,7 +8,8 @@ the image borders, and people of photos that cannot be decoded. Each rule is a s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,14 +19,17 @@ import numpy as np
 from PIL import Image
 
 from ahp_toolkit.core import hashing
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.neighbours import neighbours_of
 from ahp_toolkit.core.records import Candidate, Dropped, ImageRef, Instance, Occluder
 from ahp_toolkit.runtime.stage import MAIN, Output
 from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.sources.base import PERSON, Entry, Source, was_human
-from ahp_toolkit.storage import images, locations, missing
+from ahp_toolkit.sources.base import LABEL, MOST_NAMED, PERSON, Entry, Source, may_be_human, was_human
+from ahp_toolkit.storage import images, locations, missing, parquet
 
 STAGE = "harvest"
+#: Counts: instances of categories that may be people and are not read as such; photos whose EXIF turn is not applied.
+PASSED_OVER, AS_STORED = "passed_over", "as_stored"
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,15 @@ class Rules:
     """What makes a human a candidate.
 
     ``min_area`` px²; ``gutter`` px along the four borders; ``drop_flags`` marks that end a human's way; ``verify``
-    decodes every photo that gives anything (a broken one is found here and not in the middle of a training).
+    decodes every photo that gives anything (a broken one is found here and not in the middle of a training);
+    ``person_names`` are categories that are people beside ``person``, in any case.
     """
 
     min_area: int = 300
     gutter: int = 5
     drop_flags: tuple[str, ...] = ("crowd", "group", "depiction", "reflection")
     verify: bool = True
+    person_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +83,25 @@ class Harvest:
         root = locations.place(self.roots[source])
         loaded = SOURCES.get(self.formats.get(source, source)).load(root, entry)
         out.dropped.extend(replace(d, stage=STAGE, source=source) for d in loaded.dropped)
-        out.counts[f"images/{source}"] += 1
+        out.counts[f"images/{source}"] += loaded.is_photo
         out.counts[f"persons/{source}"] += sum(map(was_human, loaded.dropped))
+        for label, count in loaded.passed_over.items():
+            out.counts[f"{PASSED_OVER}/{source}/{label}"] += count
         if loaded.image is None:
             return
         image, instances = loaded.image.image, loaded.image.instances
         people = [i for i in instances if i.label == PERSON]
         out.counts[f"persons/{source}"] += len(people)
+        for instance in instances:
+            if instance.label != PERSON and may_be_human(instance.label):
+                out.counts[f"{PASSED_OVER}/{source}/{instance.label}"] += 1
         kept, dropped = self._sift(source, people, image)
         out.dropped.extend(dropped)
         sources_of_occlusion = [i for i in instances if i.mask is not None and not (i.flags.crowd or i.flags.group)]
         if not kept and not sources_of_occlusion:
             return
         try:
-            image, phash, thumb = self._verify(root, image)
+            image, phash, thumb = self._verify(root, image, out)
         except (images.ImageError, ValueError) as e:
             reason = f"image_{e.reason}" if isinstance(e, images.ImageError) else "unsafe_path"
             out.dropped.extend(Dropped(i.instance_id, STAGE, reason, str(e), source) for i in kept)
@@ -123,7 +134,7 @@ class Harvest:
             return "gutter", f"within {self.rules.gutter} px of the image border"
         return None
 
-    def _verify(self, root: Path, image: ImageRef) -> tuple[ImageRef, bytes, bytes]:
+    def _verify(self, root: Path, image: ImageRef, out: Output) -> tuple[ImageRef, bytes, bytes]:
         path = locations.find(root, image.path)
         if not self.rules.verify:
             images.header(path).frame((image.width, image.height))
@@ -133,10 +144,13 @@ class Harvest:
             pixels = images.decode(data, (image.width, image.height))
         except images.ImageError as e:
             raise images.ImageError(e.reason, f"{image.path}: {e}") from e
+        head = images.header(data)
+        if head.orientation > 1 and not head.frame((image.width, image.height))[1]:
+            out.counts[f"{AS_STORED}/{image.source}"] += 1
         return replace(image, digest=hashing.digest_bytes(data)), *fingerprint(pixels)
 
 
-def entries_of(reader: Source, root: Path, name: str) -> Iterator[Entry]:
+def entries_of(reader: Source, root: Path, name: str, person_names: Collection[str] = ()) -> Iterator[Entry]:
     """The photos of a source, after a look at its first ones: a disk that is not mounted is not harvested.
 
     Where none of the first `missing.CHECKED` photos is there (a user may have fetched the last split alone), photos
@@ -146,7 +160,7 @@ def entries_of(reader: Source, root: Path, name: str) -> Iterator[Entry]:
         UserError: when not one photo that was looked for is there.
         StorageError: when a store does not answer.
     """
-    entries = reader.scan(root, name)
+    entries = reader.scan(root, name, person_names)
     first = list(itertools.islice(entries, missing.CHECKED))
     looked = itertools.chain(first, _spread(reader, root, name))
     missing.check(name, str(root), _places(reader, root, looked))
@@ -201,3 +215,74 @@ def _emit(
         if area == 0:
             continue
         out.tables["occluders"].append(Occluder(o.instance_id, image, o.label, o.mask.box, o.mask, area))
+
+
+def remarks(counts: Mapping[str, int]) -> list[str]:
+    """What a user should know of a harvest, one line each: people passed over, EXIF turns not applied."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for key, count in counts.items():
+        kind, _, rest = key.partition("/")
+        source, _, label = rest.partition("/")
+        if kind == PASSED_OVER and may_be_human(label):
+            found.setdefault(source, []).append((-count, label))
+    lines = []
+    for source, labels in sorted(found.items()):
+        named = ", ".join(f"{-n} {label}" for n, label in sorted(labels)[:MOST_NAMED])
+        lines.append(f"{source}: not read as people: {named}; to read them add --person-name {min(labels)[1]!r}")
+    for key in sorted(counts):
+        kind, _, source = key.partition("/")
+        if kind == AS_STORED:
+            lines.append(
+                f"{source}: {counts[key]} photos have an EXIF turn that their annotations do not follow; "
+                "their pixels are used as stored"
+            )
+    return lines
+
+
+#: What a user can do where all of a source falls for a reason.
+_WAYS_OUT = {
+    "missing": "look at the data root (--source), mount or fetch the photos",
+    "unsafe_path": "photos must lie below the data root: copy or mount them there, links out of it are not followed",
+    "ambiguous_photo": "give each photo a path below the data root in its record",
+    "malformed": "write the fields that the detail names, or leave the source out",
+}
+
+
+def refuse_unusable(folder: Path, counts: Mapping[str, int], sources: Collection[str]) -> None:
+    """Refuse a source that gives no candidate where one cause explains it.
+
+    A source without people whose other instances can occlude is used for these.
+
+    Args:
+        folder: of the raw harvest (tables ``photos`` and ``dropped``).
+        counts: of the raw harvest.
+
+    Raises:
+        UserError: with the reason, the count and one example.
+    """
+    people, photos = Counter[str](), Counter[str]()
+    for part in parquet.parts(folder / "photos"):
+        for row in parquet.read_table(part, ["source", "people"]).to_pylist():
+            people[row["source"]] += row["people"]
+            photos[row["source"]] += 1
+    for source in sorted(s for s in sources if not people[s]):
+        lost = Counter[str]()
+        example: dict[str, tuple[str, str]] = {}
+        for d in parquet.read_records(folder / "dropped.parquet", Dropped):
+            if d.source == source and not d.detail.startswith(LABEL):
+                lost[d.reason] += 1
+                example.setdefault(d.reason, (d.id, d.detail))
+        persons = counts.get(f"persons/{source}", 0)
+        if lost and (len(lost) == 1 or not photos[source]):
+            reason, n = lost.most_common(1)[0]
+            way = _WAYS_OUT.get(reason.removeprefix("image_"), "mend the annotations, or leave the source out")
+            whole = f"{persons} persons" if persons else f"{counts.get(f'images/{source}', 0)} photos"
+            such = ": ".join(example[reason])
+            raise UserError(f"{source}: not one of its {whole} can be used: {n} {reason}, such as {such}; {way}")
+        passed = {k.split("/", 2)[2]: n for k, n in counts.items() if k.startswith(f"{PASSED_OVER}/{source}/")}
+        if not persons and not lost and (passed or not photos[source]):
+            named = ", ".join(f"{n} {label}" for label, n in sorted(passed.items(), key=lambda p: -p[1])[:MOST_NAMED])
+            raise UserError(
+                f"{source}: no category is a person{f', it has {named}' if named else ''}; name those that are, "
+                f"such as --person-name {next(iter(passed), 'NAME')!r}, or leave the source out"
+            )

@@ -36,6 +36,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 _MACHINE = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 _STRIP = 256  # rows that are converted at a time
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_MOVED = range(2, 9)  # EXIF orientations that move any pixel
 _ORIENTATION, _TIFF_SIZE = 274, (256, 257)  # tags
 
 
@@ -57,16 +58,17 @@ class Header(NamedTuple):
     orientation: int
 
     def frame(self, size: tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
-        """((width, height) to use, whether EXIF must be applied) for an annotated ``size`` (None: as stored).
+        """((width, height) to use, whether EXIF must be applied) for an annotated ``size`` (None: as viewers show it).
 
         Raises:
             ImageError: ``size_mismatch`` when neither the stored nor the turned size is the annotated one.
         """
         stored = (self.width, self.height)
-        if size is None or size == stored:
+        shown = stored[::-1] if self.orientation in _TURNED else stored
+        if size is None or size == shown:
+            return shown, self.orientation in _MOVED
+        if size == stored:
             return stored, False
-        if self.orientation in _TURNED and size == stored[::-1]:
-            return size, True
         raise ImageError("size_mismatch", f"annotated as {size[0]}x{size[1]}, the file is {stored[0]}x{stored[1]} px")
 
 
@@ -184,7 +186,7 @@ def decode(data: bytes, size: tuple[int, int] | None = None, shown: bool = False
             im.close()  # its pixels take more than ours: gone before they are turned
             if turn == was_turned:
                 return pixels
-            return np.ascontiguousarray(_turned(pixels, head.orientation, back=was_turned))
+            return np.ascontiguousarray(turned(pixels, head.orientation, back=was_turned))
         except Exception as e:
             reason = "truncated" if "truncated" in str(e) else "corrupt"
             raise ImageError(reason, f"{head.format} {head.width}x{head.height}: {type(e).__name__}: {e}") from e
@@ -195,7 +197,7 @@ def _turned_by_pillow(im: Image.Image, head: Header) -> bool:
     return isinstance(im, TiffImageFile) and head.orientation != 1 and _ORIENTATION not in im.getexif()
 
 
-def _turned(pixels: NDArray[np.uint8], orientation: int, back: bool = False) -> NDArray[np.uint8]:
+def turned(pixels: NDArray[np.uint8], orientation: int, back: bool = False) -> NDArray[np.uint8]:
     """Pixels [H, W, ...] turned by an EXIF orientation (2 to 8), or ``back``: from turned to stored."""
     if orientation in (6, 8):
         return np.rot90(pixels, 1 if (orientation == 8) != back else -1)
@@ -255,7 +257,7 @@ def read_labels(data: bytes | Path) -> NDArray[np.uint8]:
             head = _header_of(im)
             labels = np.asarray(im, dtype=np.uint8)
             if _turned_by_pillow(im, head):
-                labels = _turned(labels, head.orientation, back=True)
+                labels = turned(labels, head.orientation, back=True)
             return np.ascontiguousarray(labels)
         except Exception as e:
             raise ImageError("corrupt", f"{name}: {type(e).__name__}: {e}") from e

@@ -130,7 +130,8 @@ def test_what_is_no_segmentation(value: Any) -> None:
     ("value", "reason"),
     [
         ("polygon", "bad_segmentation"), (True, "bad_segmentation"), ([1, 2, 3, 4, 5], "bad_segmentation"),
-        ([["a"] * 6], "bad_segmentation"), ([{"size": [10, 12]}], "bad_segmentation"), ([[1, 1, 5, 5]], "short_polygon"),
+        ([["a"] * 6], "bad_segmentation"), ([{"size": [10, 12]}], "bad_segmentation"),
+        ([[1, 1, 5, 5]], "short_polygon"),
         ([[1, 1, math.nan, 5, 9, 9]], "not_finite"), ([[1, 1, None, 5, 9, 9]], "not_finite"),
         ([[100, 100, 120, 100, 120, 120]], "empty_mask"), ({"size": [10, 12], "counts": [120]}, "empty_mask"),
         ({"size": [12, 10], "counts": RUNS}, "bad_rle"), ({"size": [10, 12], "counts": [60.5, 59.5]}, "bad_rle"),

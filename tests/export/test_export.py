@@ -27,6 +27,7 @@ from ahp_toolkit.export.export import export as write_export
 from ahp_toolkit.export.formats import FORMATS
 from ahp_toolkit.export.polygons import flat, loops, polygons
 from ahp_toolkit.sources import SOURCES
+from ahp_toolkit.sources.base import read_all
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage import images, parquet
 from ahp_toolkit.storage.tar_index import plain_files
@@ -116,7 +117,7 @@ def test_kins_has_both_years(build, tmp_path):
 
 def test_ahp_layout_is_read_by_the_ahp_source(build, tmp_path):
     run(build, tmp_path, "ahp", "humans")
-    found = list(SOURCES.get("ahp").read(tmp_path))
+    found = list(read_all(SOURCES.get("ahp"), tmp_path, "ahp"))
     humans = [h for h in truth(build, Human).values() if h.human_id != "coco/0000#0"]
     key = lambda h: (h.mask, h.parsing)  # noqa: E731
     assert {i.instances[0].mask for i in found} == {h.mask for h in humans}

@@ -63,7 +63,7 @@ def test_bad_boxes_are_dropped_with_their_reasons(tmp_path: Path) -> None:
     put(tmp_path, rows)
     (image,), dropped = loaded(tmp_path)
     key = f"objects365/{STEM}#"
-    assert [i.instance_id for i in image.instances] == [f"{key}{n}" for n in (1, 10, 11)]
+    assert [i.instance_id for i in image.instances] == [f"{key}{n}" for n in (1, "1-2", 10, 11)]
     assert image.instances[2].flags.crowd is True and image.instances[1].flags.depiction is None
     reasons = {2: "duplicate", 3: "zero_area", 4: "box_outside", 5: "bad_box", 6: "bad_box", 7: "bad_box",
                8: "bad_flag", 9: "unknown_category", 1: "duplicate_id"}  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped, SourceImage
 from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.sources.base import Loaded
+from ahp_toolkit.sources.base import Loaded, read_all
 from ahp_toolkit.storage import images
 from tests import source_scenes as world
 
@@ -44,7 +44,7 @@ def test_it_says_whose_data_it_is(module: ModuleType) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_read_is_the_inverse_of_write(name: str, module: ModuleType, tmp_path: Path, seed: int) -> None:
     made = {s.image.image.image_id: s for s in world.write(name, module, tmp_path, 6, seed)}
-    back = {s.image.image_id: s for s in module.read(tmp_path)}
+    back = {s.image.image_id: s for s in read_all(module, tmp_path, name)}
     assert sorted(back) == sorted(made)
     for image_id, scene in made.items():
         got, wanted = back[image_id], scene.image
@@ -69,7 +69,7 @@ def test_flags_and_boxes_are_pythons_own(name: str, module: ModuleType, tmp_path
 
 def test_photos_are_the_written_ones(name: str, module: ModuleType, tmp_path: Path) -> None:
     made = {s.image.image.image_id: s for s in world.write(name, module, tmp_path)}
-    for image in module.read(tmp_path):
+    for image in read_all(module, tmp_path, name):
         pixels = images.read(tmp_path / image.image.path)
         assert pixels.shape == made[image.image.image_id].pixels.shape
         assert not Path(image.image.path).is_absolute() and image.image.source == name
@@ -88,8 +88,8 @@ def test_scanning_has_one_order_and_its_entries_travel(name: str, module: Module
 
 def test_ids_begin_with_the_name_that_the_user_gave(name: str, module: ModuleType, tmp_path: Path) -> None:
     world.write(name, module, tmp_path)
-    plain = list(module.read(tmp_path, name))
-    named = list(module.read(tmp_path, "my-own_1"))
+    plain = list(read_all(module, tmp_path, name))
+    named = list(read_all(module, tmp_path, "my-own_1"))
     assert len(named) == len(plain) > 0
     for mine, usual in zip(named, plain, strict=True):
         assert mine.image.source == "my-own_1"

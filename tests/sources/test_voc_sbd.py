@@ -10,9 +10,11 @@ from scipy.io import savemat
 
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
+from ahp_toolkit.sample_world.writers import voc_sbd as voc_writer
+from ahp_toolkit.sample_world.writers.base import Scene
+from ahp_toolkit.sample_world.writers.voc_sbd import voc_palette
 from ahp_toolkit.sources import voc_sbd
-from ahp_toolkit.sources.base import Loaded, Scene
-from ahp_toolkit.sources.writing.voc_sbd import voc_palette
+from ahp_toolkit.sources.base import Loaded
 from ahp_toolkit.storage import images
 
 VOC = "VOCdevkit/VOC2012"
@@ -147,7 +149,7 @@ def test_xml_that_is_none_costs_the_photo_only(tmp_path: Path) -> None:
 
 
 def test_sbd_alone_gives_masks_with_their_boxes(tmp_path: Path) -> None:
-    voc_sbd.write(tmp_path, [scene()])
+    voc_writer.write(tmp_path, [scene()])
     assert not (tmp_path / VOC).exists()
     loaded = load(tmp_path)
     assert loaded.image is not None and loaded.image.instances == scene().image.instances
@@ -156,7 +158,7 @@ def test_sbd_alone_gives_masks_with_their_boxes(tmp_path: Path) -> None:
 
 
 def test_sbd_masks_fill_in_where_voc_has_none_and_give_way_where_it_has(tmp_path: Path) -> None:
-    voc_sbd.write(tmp_path, [scene()])
+    voc_writer.write(tmp_path, [scene()])
     put(tmp_path, box("person", 11, 6, 20, 20))
     (person,) = people(tmp_path)
     assert person.mask == scene().image.instances[0].mask
@@ -169,7 +171,7 @@ def test_sbd_masks_fill_in_where_voc_has_none_and_give_way_where_it_has(tmp_path
 
 @pytest.mark.parametrize("data", [b"", b"MATLAB 5.0", b"\x89HDF\r\n\x1a\n" + bytes(600)])
 def test_a_damaged_mat_file_is_dropped(tmp_path: Path, data: bytes) -> None:
-    voc_sbd.write(tmp_path, [scene()])
+    voc_writer.write(tmp_path, [scene()])
     (tmp_path / "benchmark_RELEASE/dataset/inst/2008_000001.mat").write_bytes(data)
     loaded = load(tmp_path)
     assert [d.reason for d in loaded.dropped] == ["mask_corrupt"] and all(
@@ -179,7 +181,7 @@ def test_a_damaged_mat_file_is_dropped(tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("inner", ["", "VOC2012", "VOCdevkit/VOC2012"])
 def test_voc_may_be_the_root_itself(tmp_path: Path, inner: str) -> None:
-    voc_sbd.write(tmp_path / "w", [scene(flags=Flags(occluded=True))])
+    voc_writer.write(tmp_path / "w", [scene(flags=Flags(occluded=True))])
     root = tmp_path / "root" / inner
     root.parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "w" / VOC).rename(root)

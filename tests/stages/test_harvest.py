@@ -16,8 +16,9 @@ from ahp_toolkit.core.records import Candidate, Dropped, Flags, ImageRef, Instan
 from ahp_toolkit.report import statistics
 from ahp_toolkit.runtime.stage import Result
 from ahp_toolkit.sample_world import write_world
+from ahp_toolkit.sample_world.writers import objects365 as objects365_writer
+from ahp_toolkit.sample_world.writers.base import Scene
 from ahp_toolkit.sources import SOURCES
-from ahp_toolkit.sources.base import Scene
 from ahp_toolkit.stages import deduplicate, segment
 from ahp_toolkit.stages import near as _near
 from ahp_toolkit.stages.harvest import Photo, fingerprint
@@ -228,7 +229,7 @@ def objects365(root: Path, seeds: list[int]) -> Path:
         ref = ImageRef(f"objects365/objects365_v2_{seed:08d}", "objects365", "", 160, 120)
         person = Instance(f"{ref.image_id}#{seed}", "person", Box(20, 20, 60, 100))
         scenes.append(Scene(SourceImage(ref, (person,)), photo(seed)))
-    SOURCES.get("objects365").write(root, scenes)
+    objects365_writer.write(root, scenes)
     return root
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from ahp_toolkit.core import values
 from ahp_toolkit.core.errors import UserError
 
 BLOCK = 4 * 2**20
@@ -43,7 +44,7 @@ def batches(path: Path, types: Mapping[str, type], block: int = BLOCK) -> Iterat
     Each list starts with an empty batch, so that an empty list can be told from a missing one.
 
     Args:
-        path: a JSON file, UTF-8, whose top level is an object.
+        path: a JSON file, UTF-8 (or UTF-16 with a byte order mark), whose top level is an object.
         types: key of a list -> msgspec type of its records.
         block: bytes read at a time.
 
@@ -52,8 +53,10 @@ def batches(path: Path, types: Mapping[str, type], block: int = BLOCK) -> Iterat
     """
     decoders = {key: msgspec.json.Decoder(list[kind]) for key, kind in types.items()}  # type: ignore[valid-type]
     try:
-        with path.open("rb") as file:
+        with values.open_utf8(path) as file:
             yield from _Walker(path, file, block).walk(decoders)
+    except values.BadValue as e:
+        raise UserError(f"{path}: expected JSON in UTF-8: {e}; save it as UTF-8") from e
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror or e})") from e
 

@@ -6,7 +6,7 @@ every record has the same width and a whole block becomes one numpy array withou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ahp_toolkit.core import hashing, values
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.text import one_line
-from ahp_toolkit.sources.base import PERSON
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import PERSON, label_of, may_be_human
 from ahp_toolkit.sources.reading.chunks import batches
 from ahp_toolkit.sources.reading.grouping import Grouper
 
@@ -94,9 +96,9 @@ class Sink:
 class Categories:
     """Class numbers to indices of lower-case names; index 0 is the unknown class."""
 
-    def __init__(self, said: dict[int, str]) -> None:
-        self.numbers = np.array(sorted(said), np.int64)
-        plain = [said[n].strip().lower() for n in sorted(said)]
+    def __init__(self, names: dict[int, str], person_names: Collection[str]) -> None:
+        self.numbers = np.array(sorted(names), np.int64)
+        plain = [label_of(names[n], person_names) for n in sorted(names)]
         self.names = ("", *plain)
         self.human = np.array([False, *(name == PERSON for name in plain)])
 
@@ -108,7 +110,7 @@ class Categories:
         return np.where(self.numbers[at] == numbers, at + 1, NO_LABEL).astype(np.uint32)
 
 
-def pass_over(path: Path, sink: Sink) -> Iterator[tuple[str, str, str]]:
+def pass_over(path: Path, sink: Sink, person_names: Collection[str]) -> Iterator[tuple[str, str, str]]:
     """Fill the sink; gives (id, reason, detail) of records that belong to no image.
 
     Raises:
@@ -132,8 +134,11 @@ def pass_over(path: Path, sink: Sink) -> Iterator[tuple[str, str, str]]:
     missing = [key for key in ("images", "annotations", "categories") if key not in seen]
     if missing:
         raise UserError(f"{path}: no Objects365 annotation file, its list {missing[0]!r} is missing")
-    if PERSON not in Categories(sink.categories).names:
-        raise UserError(f"{path}: no category is named {PERSON!r} among {len(sink.categories)}")
+    names = Categories(sink.categories, person_names).names
+    if PERSON not in names:
+        human = [repr(n) for n in names if may_be_human(n)]
+        hint = f"{' and '.join(human[:3])} may be: add --person-name" if human else "name one by --person-name"
+        raise UserError(f"{path}: no category is named {PERSON!r} among {len(sink.categories)}; {hint}")
 
 
 def _rows(records: list[_Annotation]) -> NDArray[np.void] | None:
@@ -160,12 +165,13 @@ def _rows(records: list[_Annotation]) -> NDArray[np.void] | None:
 
 
 def _whole(value: Any) -> int:
-    """An integer of 64 bits; ValueError for all else."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
-        raise ValueError(f"expected an integer, got {str(value)[:60]!r}")
-    return value
+    """An id as a number: a text that is none as a number of its own.
+
+    Raises:
+        BadValue: for what is no id.
+    """
+    found = values.identifier(value)
+    return found if isinstance(found, int) else hashing.seed_of(found)
 
 
 def _loose_annotations(sink: Sink, records: Iterable[Any]) -> Iterator[tuple[str, str, str]]:
@@ -173,7 +179,7 @@ def _loose_annotations(sink: Sink, records: Iterable[Any]) -> Iterator[tuple[str
     for record in records:
         try:
             key = _whole(record["image_id"])
-        except (TypeError, KeyError, ValueError) as e:
+        except (TypeError, KeyError, BadValue) as e:
             yield _name_of(record), "bad_record", f"annotation without a usable image_id: {type(e).__name__}: {e}"
             continue
         rows.append((key, *_loose_annotation(record)))
@@ -183,28 +189,26 @@ def _loose_annotations(sink: Sink, records: Iterable[Any]) -> Iterator[tuple[str
 
 def _loose_annotation(record: dict[str, Any]) -> tuple[Any, ...]:
     """(id, category, three flags, bad, label, box) of a plain record."""
-    number, category, box, bad = -1, -1, (0.0,) * 4, 0
+    number, category, bad = -1, -1, 0
+    box: tuple[float, ...]
     try:
         category = _whole(record["category_id"])
         number = _whole(record["id"])
-    except (KeyError, ValueError):
+    except (KeyError, BadValue):
         bad = BAD.index("bad_record")
     try:
-        x, y, w, h = (float(v) for v in record["bbox"] if not isinstance(v, (bool, str)))
-        box = (x, y, w, h)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        bad = bad or BAD.index("bad_box")
-    flags = [_loose_flag(record.get(name)) for name in ("iscrowd", "isfake", "isreflected")]
-    if None in flags:
-        bad = bad or BAD.index("bad_flag")
-    return (number, category, *(-1 if f is None else f for f in flags), bad, 0, box)
-
-
-def _loose_flag(value: Any) -> int | None:
-    """1, 0, -1 (not said); None for what is no flag."""
-    if value is None or (value == -1 and not isinstance(value, bool)):
-        return -1
-    return int(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
+        box = tuple(values.numbers(record.get("bbox"), 4, "bbox") or ())
+    except BadValue:
+        box = ()
+    bad = bad or (BAD.index("bad_box") if not box else 0)
+    flags = []
+    for name in ("iscrowd", "isfake", "isreflected"):
+        try:
+            flags.append(values.flag(record.get(name)))
+        except BadValue:
+            bad = bad or BAD.index("bad_flag")
+            flags.append(None)
+    return (number, category, *(-1 if f is None else int(f) for f in flags), bad, 0, box or (0.0,) * 4)
 
 
 def _name_of(record: Any) -> str:
@@ -243,8 +247,10 @@ def _image(record: Any) -> tuple[tuple[int, ...], bytes]:
     if not isinstance(record, _Image):
         if not isinstance(record, dict) or not isinstance(record["file_name"], str):
             raise ValueError("expected an object with a file_name")
-        width, height, licence = (_whole(record.get(name) or 0) for name in ("width", "height", "license"))
-        record = _Image(_whole(record["id"]), record["file_name"], width, height, licence)
+        width, height = values.size(record.get("width"), record.get("height")) or (0, 0)
+        licence = record.get("license")
+        number = _whole(licence) if type(licence) in (int, float, str) and licence != "" else 0
+        record = _Image(_whole(record["id"]), record["file_name"], width, height, number % 2**31)
     text = record.file_name.encode("utf-8")
     if not text or len(text) > MAX_NAME:
         raise ValueError(f"a file name of {len(text)} bytes")
@@ -261,10 +267,12 @@ def _names(into: dict[int, str], records: Iterable[Any], path: Path) -> None:
         UserError: when there are more than any file can have.
     """
     for record in records:
-        number, name = (record.get("id"), record.get("name")) if isinstance(record, dict) else (None, None)
-        if not isinstance(number, int) or not isinstance(name, str) or not name.strip():
+        name = record.get("name") if isinstance(record, dict) else None
+        if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME:
             continue
-        if abs(number) < 2**63 and len(name) <= MAX_NAME:
-            into.setdefault(number, one_line(name))
+        try:
+            into.setdefault(_whole(record["id"]), one_line(name))
+        except (KeyError, BadValue):
+            continue
     if len(into) > _MAX_NAMES:
         raise UserError(f"{path}: more than {_MAX_NAMES} categories or licences; this is no Objects365 annotation file")

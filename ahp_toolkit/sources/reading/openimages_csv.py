@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +20,15 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from ahp_toolkit.core import values
 from ahp_toolkit.core.errors import UserError
 
 BLOCK = 4 * 2**20  # fits the caches: larger blocks parse more slowly
 MAX_ROW = 64 * 2**20
+NO_FLAG = 2
 _MAX_HEAD = 2**16
 _SMALL = 2**16
+_TEXT = pa.dictionary(pa.int32(), pa.string())
 _HEX = re.compile(r"[0-9a-fA-F]{16}")
 _NIBBLE = np.full(256, 255, np.uint8)
 _NIBBLE[list(b"0123456789abcdef")] = range(16)
@@ -60,7 +63,7 @@ def blocks(
         UserError: when the file cannot be read, lacks a column, or is cut short.
     """
     try:
-        with path.open("rb") as file:
+        with values.open_utf8(path) as file:
             head = file.readline(_MAX_HEAD)
             names = _header(path, head, required)
             types = {n: t for n, t in {**required, **(optional or {})}.items() if n in names}
@@ -73,6 +76,8 @@ def blocks(
                         yield ahead.popleft().result()
                 while ahead:
                     yield ahead.popleft().result()
+    except values.BadValue as e:
+        raise UserError(f"{path}: expected a CSV in UTF-8: {e}; save it as UTF-8") from e
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror or e})") from e
 
@@ -135,16 +140,18 @@ def _line_end(text: bytes) -> int:
 
 def _parse(path: Path, text: bytes, at: int, names: list[str], types: Mapping[str, pa.DataType]) -> Block:
     quoted = b'"' in text
-    try:
-        table = pacsv.read_csv(
-            pa.BufferReader(text),
-            read_options=pacsv.ReadOptions(column_names=names, block_size=len(text) + 1, use_threads=False),
-            parse_options=pacsv.ParseOptions(newlines_in_values=quoted),
-            convert_options=pacsv.ConvertOptions(include_columns=list(types), column_types=dict(types)),
-        )
+    for chosen in (types, {n: _TEXT if t == pa.int8() else t for n, t in types.items()}):
+        try:
+            table = pacsv.read_csv(
+                pa.BufferReader(text),
+                read_options=pacsv.ReadOptions(column_names=names, block_size=len(text) + 1, use_threads=False),
+                parse_options=pacsv.ParseOptions(newlines_in_values=quoted),
+                convert_options=pacsv.ConvertOptions(include_columns=list(chosen), column_types=dict(chosen)),
+            )
+        except pa.ArrowInvalid:
+            continue  # flags may be 0.0 or True: then their columns are texts
         return Block(table, [])
-    except pa.ArrowInvalid:
-        return Block(None, _loose(path, text, at, names, types))
+    return Block(None, _loose(path, text, at, names, types))
 
 
 def _loose(
@@ -218,10 +225,25 @@ def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def flags(column: pa.ChunkedArray | None, count: int) -> NDArray[np.int8]:
-    """A tri-state column as int8: 1, 0, -1; -1 where the column or the value is missing."""
+    """A tri-state column as int8: 1, 0, -1 (unknown: the column or the value is missing), and `NO_FLAG`."""
     if column is None:
         return np.full(count, -1, np.int8)
-    return _values(column, -1, np.dtype(np.int8))
+    if column.type == pa.int8():
+        return _values(column, -1, np.dtype(np.int8))
+    parts = [np.zeros(0, np.int8)]
+    for chunk in column.chunks:
+        table = np.array([*map(flag, chunk.dictionary.to_pylist()), -1], np.int8)
+        parts.append(table[_plain(chunk.indices, len(table) - 1, np.dtype(np.int32))])
+    return np.concatenate(parts)
+
+
+def flag(value: Any) -> int:
+    """1, 0, -1 (unknown), or `NO_FLAG` for what is none of these."""
+    try:
+        found = values.flag(value)
+    except values.BadValue:
+        return NO_FLAG
+    return -1 if found is None else int(found)
 
 
 def _values(column: pa.ChunkedArray, null: float, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -244,17 +266,7 @@ def read_small(path: Path) -> list[list[str]]:
         UserError: when it cannot be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            return [row for row in csv.reader(f) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        text = values.decode_text(path.read_bytes())
+        return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except (OSError, values.BadValue, csv.Error) as e:
         raise UserError(f"{path}: cannot be read as CSV ({e})") from e
-
-
-def to_csv(header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> bytes:
-    """CSV bytes, lines ending in a newline as Open Images has them."""
-    text = io.StringIO(newline="")
-    out = csv.writer(text, lineterminator="\n")
-    if header is not None:
-        out.writerow(header)
-    out.writerows(rows)
-    return text.getvalue().encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ahp_toolkit.core import values
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.sources.base import PERSON
 from ahp_toolkit.sources.reading.grouping import Grouper
 from ahp_toolkit.sources.reading.openimages_csv import (
+    NO_FLAG,
     Block,
     Codes,
     blocks,
+    flag,
     flags,
     hex_key,
     hex_keys,
@@ -32,6 +35,8 @@ FOLDERS = ("", "annotations")
 PERSON_MID = "/m/01g317"
 #: The human classes and their depth below Person, for folders without the hierarchy JSON (formats §5).
 HUMANS = {PERSON_MID: 0, "/m/04yx4": 1, "/m/03bt1vf": 1, "/m/01bl7v": 1, "/m/05r655": 1}
+#: Their names, as some tools write them for the MIDs.
+HUMAN_NAMES = ("person", "man", "woman", "boy", "girl")
 HIERARCHY = "bbox_labels_600_hierarchy.json"
 CLASSES = ("oidv7-class-descriptions-boxable.csv", "class-descriptions-boxable.csv")
 FLAGS = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")
@@ -109,7 +114,7 @@ def humans(root: Path) -> dict[str, int]:
     if path is None:
         return dict(HUMANS)
     try:
-        person = _node(json.loads(path.read_text("utf-8")))
+        person = _node(json.loads(values.decode_text(path.read_bytes())))
         return _depths(person, 0) if person else dict(HUMANS)
     except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: cannot be read as JSON ({e}); fetch the file again") from e
@@ -156,13 +161,17 @@ class Sink:
         self.masks = Grouper(self.folder, "masks", MASK, texts=True)
         self.infos = Grouper(self.folder, "infos", INFO, texts=True)
 
-    def labels(self, root: Path) -> tuple[Label, ...]:
-        """The classes met, by code."""
+    def labels(self, root: Path, person_names: Collection[str]) -> tuple[Label, ...]:
+        """The classes met, by code. A class may be given by its MID or by its name."""
         depth, names = humans(root), class_names(root)
-        return tuple(
-            Label(mid, PERSON if mid in depth else names.get(mid) or mid.strip().lower(), depth.get(mid, -1))
-            for mid in self.codes.of
-        )
+        named = dict(zip(HUMAN_NAMES, HUMANS.values(), strict=True))
+        found = []
+        for mid in self.codes.of:
+            plain = mid.strip().lower()
+            name = names.get(mid) or plain
+            level = depth.get(mid, named.get(plain, 0 if {plain, name} & set(person_names) else -1))
+            found.append(Label(mid, PERSON if level >= 0 else name, level))
+        return tuple(found)
 
     def full(self, path: Path) -> None:
         """Check that the labels still have numbers.
@@ -193,10 +202,10 @@ def _box_rows(table: pa.Table, codes: Codes) -> tuple[NDArray[np.void], NDArray[
     rows["key"], good = hex_keys(table["ImageID"])
     rows["label"], rows["bad"] = codes.column(table["LabelName"]), 0
     for n, name in enumerate(FLAGS):
-        said = flags(table[name] if name in table.column_names else None, len(rows))
-        rows["flags"][:, n] = said
-        if said.size and (said.min() < -1 or said.max() > 1):
-            rows["bad"][(said < -1) | (said > 1)] = BAD.index("bad_flag")
+        known = flags(table[name] if name in table.column_names else None, len(rows))
+        rows["flags"][:, n] = known
+        if known.size and (known.min() < -1 or known.max() > 1):
+            rows["bad"][(known < -1) | (known > 1)] = BAD.index("bad_flag")
     for n, name in enumerate(_SIDES):
         side = numbers(table[name])
         rows["box"][:, n] = side
@@ -218,10 +227,10 @@ def _loose_boxes(block: Block, sink: Sink) -> Rejects:
             yield str(row["ImageID"])[:60], "bad_record", "ImageID: expected 16 hex digits"
             continue
         box = _sides(row, _SIDES)
-        said = [_flag(row.get(name)) for name in FLAGS]
-        bad = "bad_box" if box is None else "bad_flag" if None in said else ""
+        known = [flag(row.get(name)) for name in FLAGS]
+        bad = "bad_box" if box is None else "bad_flag" if NO_FLAG in known else ""
         label = sink.codes.code(row["LabelName"] or "")
-        rows.append((key, label, [f or 0 for f in said], BAD.index(bad), box or [0.0] * 4))
+        rows.append((key, label, [0 if f == NO_FLAG else f for f in known], BAD.index(bad), box or [0.0] * 4))
     if rows:
         sink.boxes.add(np.array([tuple(r) for r in rows], BOX))
 
@@ -229,15 +238,9 @@ def _loose_boxes(block: Block, sink: Sink) -> Rejects:
 def _sides(row: dict[str, str | None], names: Sequence[str]) -> list[float] | None:
     """Four finite numbers, or None."""
     try:
-        box = [float(row[name] or "nan") for name in names]
-    except ValueError:
+        return [values.number(row[name]) for name in names]
+    except values.BadValue:
         return None
-    return box if np.isfinite(box).all() else None
-
-
-def _flag(text: str | None) -> int | None:
-    """1, 0, -1; -1 where it is missing; None for what is no flag."""
-    return {None: -1, "": -1, "-1": -1, "0": 0, "1": 1}.get(text if text is None else text.strip())
 
 
 def pass_masks(path: Path, sink: Sink) -> Rejects:

@@ -1,4 +1,4 @@
-"""What several sources need: one word for each kind of bad data, safe paths, checked boxes, id lists."""
+"""What several sources need: records of bad values, safe paths, checked boxes and sizes, label pictures."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core import values
 from ahp_toolkit.core.masks import Bool2D, Box, Label2D
 from ahp_toolkit.core.records import Dropped
+from ahp_toolkit.core.values import BadValue
 from ahp_toolkit.sources.base import LABEL, PERSON
+from ahp_toolkit.sources.reading.finder import SUFFIXES, of_any_case
 from ahp_toolkit.storage import images, locations
 
 #: No side of a photo is longer (JPEG's own limit): it keeps rasterising from taking unbounded memory.
@@ -20,20 +22,14 @@ MAX_SIDE = 65_535
 MAX_INSTANCES = 4096
 
 
-class Bad(ValueError):
-    """A record that cannot be used: one snake_case word to count it by, and what was expected and came."""
+def looked_for(bad: BadValue, places: Sequence[str]) -> tuple[str, ...]:
+    """The places of a photo where ``bad`` means that it is missing: see `Loaded`."""
+    return tuple(places) if bad.reason == "missing" else ()
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
-    def looked(self, *places: str) -> tuple[str, ...]:
-        """The places of a photo where this says that it is missing: see `Loaded`."""
-        return places if self.reason == "missing" else ()
-
-    def dropped(self, record_id: str, source: str, label: str = PERSON) -> Dropped:
-        """The same as the record the harvest keeps; its detail starts with the label where that is no person's."""
-        return Dropped(record_id, "harvest", self.reason, labelled(str(self), label), source)
+def dropped_of(bad: BadValue, record_id: str, source: str, label: str = PERSON) -> Dropped:
+    """The record of a bad value that the harvest keeps; its detail starts with the label where that is no person's."""
+    return Dropped(record_id, "harvest", bad.reason, labelled(str(bad), label), source)
 
 
 def labelled(detail: str, label: str) -> str:
@@ -45,25 +41,24 @@ def inside(root: Path, relative: str) -> Path:
     """``relative`` below ``root``: a file, an address, or a member of an archive.
 
     Raises:
-        Bad: ``unsafe_path`` when it leaves the root, links followed.
+        BadValue: ``unsafe_path`` when it leaves the root, links followed.
     """
     try:
         return locations.find(root, relative)
     except (ValueError, OSError, IndexError) as e:
-        raise Bad("unsafe_path", f"not a path below the data root: {relative!r} ({e})") from e
+        raise BadValue("unsafe_path", f"not a path below the data root: {relative!r} ({e})") from e
 
 
-def first_there(root: Path, looked: Sequence[str]) -> str:
-    """The first of these places below ``root`` that has a picture, else the first of all."""
-    if len(looked) == 1:
-        return looked[0]
-    return next((p for p in looked if _has_picture(root, p)), looked[0])
+def first_there(root: Path, places: Sequence[str]) -> str:
+    """The first of these places below ``root`` that has a picture, endings without case; else the first of all."""
+    there = next((p for p in places if _has_picture(root, p)), None)
+    return there or next((other for place in places if (other := of_any_case(root, place))), places[0])
 
 
 def _has_picture(root: Path, relative: str) -> bool:
     try:
         return locations.is_picture(inside(root, relative))
-    except (Bad, OSError):
+    except (BadValue, OSError):
         return False
 
 
@@ -71,15 +66,15 @@ def usable_box(box: Box, width: int, height: int) -> Box:
     """The box clipped to the photo of ``width`` x ``height`` px.
 
     Raises:
-        Bad: ``not_finite``, ``empty_box`` (a side of 0 px or less) or ``box_outside``.
+        BadValue: ``not_finite``, ``empty_box`` (a side of 0 px or less) or ``box_outside``.
     """
     if not all(map(math.isfinite, box)):
-        raise Bad("not_finite", f"a box needs four finite numbers, got {tuple(box)}")
+        raise BadValue("not_finite", f"a box needs four finite numbers, got {tuple(box)}")
     if box.x1 <= box.x0 or box.y1 <= box.y0:
-        raise Bad("empty_box", f"a box needs sides above 0 px, got {box.x1 - box.x0:g} x {box.y1 - box.y0:g}")
+        raise BadValue("empty_box", f"a box needs sides above 0 px, got {box.x1 - box.x0:g} x {box.y1 - box.y0:g}")
     clipped = box.clip(width, height)
     if clipped.area <= 0:
-        raise Bad("box_outside", f"the box {tuple(box)} lies outside the photo of {width}x{height} px")
+        raise BadValue("box_outside", f"the box {tuple(box)} lies outside the photo of {width}x{height} px")
     return clipped
 
 
@@ -87,38 +82,73 @@ def usable_size(width: int, height: int) -> tuple[int, int]:
     """(width, height) px when a photo can be so large.
 
     Raises:
-        Bad: ``bad_size`` or ``too_large``.
+        BadValue: ``bad_size`` or ``too_large``.
     """
     if width <= 0 or height <= 0:
-        raise Bad("bad_size", f"a photo needs sides above 0 px, got {width}x{height}")
+        raise BadValue("bad_size", f"a photo needs sides above 0 px, got {width}x{height}")
     if max(width, height) > MAX_SIDE or width * height > images.MAX_PIXELS:
-        raise Bad("too_large", f"{width}x{height} px; at most {MAX_SIDE} px a side, {images.MAX_PIXELS} px in all")
+        raise BadValue("too_large", f"{width}x{height} px; at most {MAX_SIDE} px a side, {images.MAX_PIXELS} px in all")
     return width, height
 
 
-def stored_size(path: Path) -> tuple[int, int]:
-    """(width, height) px from a picture's header, as stored.
+def header_of(path: Path) -> images.Header:
+    """The header of a picture.
 
     Raises:
-        Bad: with the reason of the ImageError.
+        BadValue: with the reason of the ImageError.
     """
     try:
-        head = images.header(path)
+        return images.header(path)
     except images.ImageError as e:
-        raise Bad(e.reason, str(e)) from e
-    return usable_size(head.width, head.height)
+        raise BadValue(e.reason, str(e)) from e
+
+
+def frame_size(path: Path, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(width, height) px of the frame that annotations live in: as annotated, else of the photo as viewers show it.
+
+    Raises:
+        BadValue: with the reason of the ImageError, ``bad_size`` or ``too_large``.
+    """
+    return usable_size(*(header_of(path).frame(None)[0] if size is None else size))
+
+
+def stored_frame(path: Path, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) px of a photo that is opened: as annotated, where it fits the file; else as viewers show it.
+
+    Raises:
+        BadValue: with the reason of the ImageError (``size_mismatch`` too), ``bad_size`` or ``too_large``.
+    """
+    try:
+        return usable_size(*images.header(path).frame(size)[0])
+    except images.ImageError as e:
+        raise BadValue(e.reason, str(e)) from e
+
+
+def shared_frame(photo: Path, labels: Path) -> tuple[int, int]:
+    """(width, height) px of the frame that a photo and its label picture share; the photo's alone without a picture.
+
+    Raises:
+        BadValue: with the reason of the photo's ImageError, ``bad_size`` or ``too_large``.
+    """
+    head = header_of(photo)
+    try:
+        annotated = images.header(labels)
+        size, _ = head.frame((annotated.width, annotated.height))
+    except images.ImageError:
+        size, _ = head.frame(None)
+    return usable_size(*size)
 
 
 def labels_of(path: Path, width: int, height: int) -> Label2D:
     """A label picture, uint8 [height, width].
 
     Raises:
-        Bad: ``mask_<reason>`` of the ImageError, or ``mask_size`` when it is not of the photo's size.
+        BadValue: ``mask_<reason>`` of the ImageError, or ``mask_size`` when it is not of the photo's size.
     """
     try:
         labels = images.read_labels(path)
     except images.ImageError as e:
-        raise Bad(f"mask_{e.reason}", str(e)) from e
+        raise BadValue(f"mask_{e.reason}", str(e)) from e
     return same_size(labels, width, height, path.name)
 
 
@@ -126,11 +156,11 @@ def same_size(labels: Label2D, width: int, height: int, name: str) -> Label2D:
     """``labels`` when they are [height, width].
 
     Raises:
-        Bad: ``mask_size``.
+        BadValue: ``mask_size``.
     """
     if labels.shape != (height, width):
         got = "x".join(map(str, labels.shape[::-1]))
-        raise Bad("mask_size", f"{name}: expected {width}x{height} px like its photo, got {got}")
+        raise BadValue("mask_size", f"{name}: expected {width}x{height} px like its photo, got {got}")
     return labels
 
 
@@ -138,28 +168,27 @@ def tight_box(mask: Bool2D) -> Box:
     """The tight box of a mask, bool [H, W].
 
     Raises:
-        Bad: ``empty_mask``.
+        BadValue: ``empty_mask``.
     """
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not xs.size:
-        raise Bad("empty_mask", "the mask has no pixel")
+        raise BadValue("empty_mask", "the mask has no pixel")
     return Box(float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
-
-
-def id_list(path: Path) -> list[str]:
-    """The ids of a text file, one a line; empty lines are left out.
-
-    Raises:
-        UserError: when the file cannot be read as text.
-    """
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: expected a text file with one id a line, byte {e.start} is no UTF-8") from e
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror or e}); expected a text file, one id a line") from e
 
 
 def coco_key(number: int | str) -> str:
     """The photo key of a COCO image id."""
     return f"coco/{int(number):012d}"
+
+
+def stems_of(path: Path) -> list[str]:
+    """The photos of an id list, one a line, without the ending of a picture.
+
+    Raises:
+        UserError: when the file cannot be read as text.
+    """
+    return [
+        stem if dot and f".{suffix.lower()}" in SUFFIXES else line
+        for line in values.read_lines(path)
+        for stem, dot, suffix in [line.rpartition(".")]
+    ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ahp_toolkit.core import values
 from ahp_toolkit.core.limits import MAX_LABEL_PIXELS
 from ahp_toolkit.core.masks import Bool2D, Box, Label2D, Mask, encode
+from ahp_toolkit.core.values import BadValue
 from ahp_toolkit.sources.reading.mat import struct_fields
-from ahp_toolkit.sources.reading.shared import Bad, labels_of, same_size
+from ahp_toolkit.sources.reading.shared import labels_of, same_size
 from ahp_toolkit.storage import images
 
 #: VOC's class order; the index in a mask is the position here, 0 is background (formats §2).
@@ -29,21 +32,26 @@ _MAX_INSTANCES = 1024
 _MAX_WORK = 2**32  # px times instances: 16 instances of the largest picture, all of any photo
 
 
+_NO_BOX = Box(0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Object:
-    """An XML object: box 0-based half open, flags True, False or None (not said)."""
+    """An XML object: box 0-based half open, flags True, False or None (unknown); ``bad``: why it cannot be used."""
 
     label: str
-    box: Box
-    flags: dict[str, bool | None]
+    box: Box = _NO_BOX
+    flags: Mapping[str, bool | None] = field(default_factory=dict)
+    bad: BadValue | None = None
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """An XML file: (width, height) px where it says it, and its objects in order, bad ones as their Bad."""
+    """An XML file: (width, height) px where they are known, its photo's name, and its objects in order."""
 
     size: tuple[int, int] | None
-    objects: tuple[Object | Bad, ...]
+    filename: str
+    objects: tuple[Object, ...]
 
 
 @dataclass(frozen=True)
@@ -59,64 +67,64 @@ def annotation(path: Path) -> Annotated:
     """Read an annotation XML; direct children only, for the parts of a person are nested objects with boxes too.
 
     Raises:
-        Bad: ``annotation_<reason>`` when it is missing, too large or no XML.
+        BadValue: ``annotation_<reason>`` when it is missing, too large or no XML.
     """
     try:
         data = images.read_bytes(path)
         if len(data) > _MAX_XML:
-            raise Bad("annotation_too_large", f"{path.name}: {len(data)} bytes, at most {_MAX_XML} are read")
+            raise BadValue("annotation_too_large", f"{path.name}: {len(data)} bytes, at most {_MAX_XML} are read")
         tree = ET.fromstring(data, ET.XMLParser(target=_NoDoctype()))
     except images.ImageError as e:
-        raise Bad(f"annotation_{e.reason}", str(e)) from e
+        raise BadValue(f"annotation_{e.reason}", str(e)) from e
     except (ET.ParseError, ValueError, LookupError) as e:
-        if isinstance(e, Bad):
+        if isinstance(e, BadValue):
             raise
-        raise Bad("annotation_corrupt", f"{path.name}: not XML: {e}") from e
+        raise BadValue("annotation_corrupt", f"{path.name}: not XML: {e}") from e
     if tree.tag != "annotation":
-        raise Bad("annotation_corrupt", f"{path.name}: expected <annotation>, got <{tree.tag}>")
+        raise BadValue("annotation_corrupt", f"{path.name}: expected <annotation>, got <{tree.tag}>")
     objects = tree.findall("object")
     if len(objects) > _MAX_INSTANCES:
-        raise Bad("annotation_too_large", f"{path.name}: {len(objects)} objects, at most {_MAX_INSTANCES} are read")
-    return Annotated(_size(tree), tuple(map(_object, objects)))
+        raise BadValue(
+            "annotation_too_large", f"{path.name}: {len(objects)} objects, at most {_MAX_INSTANCES} are read"
+        )
+    return Annotated(_size(tree), (tree.findtext("filename") or "").strip(), tuple(map(_object, objects)))
 
 
 class _NoDoctype(ET.TreeBuilder):
     """Refuses a document type: VOC's files have none, and entities declared there can grow without end."""
 
     def doctype(self, name: str, *_: object) -> None:
-        raise Bad("annotation_corrupt", f"a document type {name[:60]!r}, which no annotation has")
+        raise BadValue("annotation_corrupt", f"a document type {name[:60]!r}, which no annotation has")
 
 
 def _size(tree: ET.Element) -> tuple[int, int] | None:
     try:
-        width, height = (int(float(tree.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
-    except (ValueError, OverflowError):
+        return values.size(tree.findtext("size/width"), tree.findtext("size/height"))
+    except BadValue:
         return None
-    return (width, height) if width > 0 and height > 0 else None
 
 
-def _object(thing: ET.Element) -> Object | Bad:
+def _object(thing: ET.Element) -> Object:
     label = (thing.findtext("name") or "").strip().lower()
     if not label:
-        return Bad("unknown_category", "an object without a name")
+        return Object("?", bad=BadValue("unknown_category", "an object without a name"))
     corners = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    if None in corners:
+        return Object(label, bad=BadValue("bad_box", f"bndbox: expected xmin, ymin, xmax, ymax in px, got {corners}"))
     try:
-        x0, y0, x1, y1 = (float(c) for c in corners if c is not None)
-    except ValueError:
-        return Bad("bad_box", f"bndbox: expected xmin, ymin, xmax, ymax in px, got {corners}")
+        x0, y0, x1, y1 = (values.number(c, "bad_box") for c in corners)
+        flags = {name: values.flag(thing.findtext(name)) for name in _FLAGS}
+    except BadValue as bad:
+        return Object(label, bad=bad)
     # 1-based and inclusive (formats §2): pixel xmax is inside
-    return Object(label, Box(x0 - 1, y0 - 1, x1, y1), {f: _flag(thing.findtext(f)) for f in _FLAGS})
-
-
-def _flag(text: str | None) -> bool | None:
-    return {"1": True, "0": False}.get((text or "").strip())
+    return Object(label, Box(x0 - 1, y0 - 1, x1, y1), flags)
 
 
 def voc_outlines(object_png: Path, class_png: Path, width: int, height: int) -> list[Outlined]:
     """The masks of SegmentationObject with the majority class of SegmentationClass under each; void left out.
 
     Raises:
-        Bad: ``mask_<reason>`` or ``mask_size``.
+        BadValue: ``mask_<reason>`` or ``mask_size``.
     """
     objects = labels_of(object_png, width, height)
     classes = labels_of(class_png, width, height)
@@ -129,10 +137,10 @@ def voc_outlines(object_png: Path, class_png: Path, width: int, height: int) -> 
 
 def _numbers(labels: Label2D | NDArray[np.integer[Any]]) -> list[int]:
     if labels.size > MAX_LABEL_PIXELS:
-        raise Bad("mask_too_large", f"{labels.size} px, at most {MAX_LABEL_PIXELS} px of labels")
+        raise BadValue("mask_too_large", f"{labels.size} px, at most {MAX_LABEL_PIXELS} px of labels")
     numbers = [int(k) for k in np.unique(labels) if k not in (0, VOID)]
     if len(numbers) > _MAX_INSTANCES or len(numbers) * labels.size > _MAX_WORK:
-        raise Bad("mask_corrupt", f"{len(numbers)} instances in one photo of {labels.size} px")
+        raise BadValue("mask_corrupt", f"{len(numbers)} instances in one photo of {labels.size} px")
     return numbers
 
 
@@ -150,7 +158,7 @@ def sbd_outlines(path: Path, width: int, height: int) -> list[Outlined]:
     """The masks of SBD's inst/<id>.mat (struct GTinst: Segmentation, Categories).
 
     Raises:
-        Bad: ``mask_<reason>`` when it cannot be read, ``mask_size`` when it is not of the photo's size.
+        BadValue: ``mask_<reason>`` when it cannot be read, ``mask_size`` when it is not of the photo's size.
     """
     segmentation, categories = _gt_inst(path)
     same_size(segmentation, width, height, path.name)
@@ -165,15 +173,15 @@ def _gt_inst(path: Path) -> tuple[Label2D, NDArray[np.int64]]:
     try:
         data = images.read_bytes(path)
     except images.ImageError as e:
-        raise Bad("mask_corrupt" if e.reason == "empty" else f"mask_{e.reason}", str(e)) from e
+        raise BadValue("mask_corrupt" if e.reason == "empty" else f"mask_{e.reason}", str(e)) from e
     try:
         record = struct_fields(data, "GTinst", ("Segmentation", "Categories"))
     except ValueError as e:
-        raise Bad("mask_corrupt", f"{path.name}: expected the struct GTinst of SBD: {e}") from e
+        raise BadValue("mask_corrupt", f"{path.name}: expected the struct GTinst of SBD: {e}") from e
     segmentation = np.ascontiguousarray(record["Segmentation"])
     with np.errstate(invalid="ignore"):  # no number is no class
         categories = record["Categories"].ravel().astype(np.int64)
     if segmentation.ndim != 2 or segmentation.dtype.kind not in "iu":
         got = f"{segmentation.dtype} {segmentation.shape}"
-        raise Bad("mask_corrupt", f"{path.name}: expected whole numbers [H, W], got {got}")
+        raise BadValue("mask_corrupt", f"{path.name}: expected whole numbers [H, W], got {got}")
     return segmentation, categories

@@ -31,7 +31,7 @@ class Source(Target):
         for n, root in enumerate(self.roots):
             root.mkdir(parents=True, exist_ok=True)
             made = world.scenes(self.name, self.module, (1, 2, 1)[n], n)
-            self.module.write(root, [replace(s, split="train") for s in made])
+            world.write_scenes(self.name, root, [replace(s, split="train") for s in made])
             ENRICH.get(self.name, lambda root: None)(root)
         self.files = [sorted(p for p in root.rglob("*") if p.is_file()) for root in self.roots]
         self.whole = {p: p.read_bytes() for files in self.files for p in files}

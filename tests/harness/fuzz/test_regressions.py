@@ -23,7 +23,7 @@ from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.sources.base import Loaded
 from ahp_toolkit.sources.reading import chunks, mat, openimages_csv, voc_files
 from ahp_toolkit.sources.reading.openimages_index import flickr_number
-from ahp_toolkit.sources.reading.shared import MAX_INSTANCES, Bad
+from ahp_toolkit.sources.reading.shared import MAX_INSTANCES
 from ahp_toolkit.storage import images
 from ahp_toolkit.storage.parquet import to_table
 from annotation.exchange import decisions as exchange
@@ -39,7 +39,7 @@ def dataset(name: str, root: Path, count: int = 1) -> Any:
     """A source's module, with a small dataset of it at ``root``."""
     module = SOURCES.get(name)
     root.mkdir(exist_ok=True)
-    module.write(root, [s.__class__(s.image, s.pixels, "train") for s in world.scenes(name, module, count)])
+    world.write_scenes(name, root, [s.__class__(s.image, s.pixels, "train") for s in world.scenes(name, module, count)])
     ENRICH.get(name, lambda _: None)(root)
     return module
 
@@ -119,7 +119,7 @@ def test_turning_is_what_pillow_does(orientation: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (7, 11, 3), np.uint8)
     im = Image.fromarray(pixels)
     im.getexif()[0x0112] = orientation
-    assert np.array_equal(images._turned(pixels, orientation), np.asarray(ImageOps.exif_transpose(im)))
+    assert np.array_equal(images.turned(pixels, orientation), np.asarray(ImageOps.exif_transpose(im)))
 
 
 # --- sources --------------------------------------------------------------------------------------------------------

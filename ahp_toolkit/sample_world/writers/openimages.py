@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ahp_toolkit.core.records import Instance, SourceImage
-from ahp_toolkit.sources.base import PERSON, Scene
-from ahp_toolkit.sources.reading.openimages_csv import to_csv
+from ahp_toolkit.sample_world.writers.base import Scene
+from ahp_toolkit.sources.base import PERSON
+from ahp_toolkit.sources.openimages import LICENCE
 from ahp_toolkit.sources.reading.openimages_index import CLASSES, HIERARCHY, HUMANS, PERSON_MID
 from ahp_toolkit.storage import files, images
 
@@ -39,13 +42,13 @@ class _Split:
         self.infos: list[tuple[object, ...]] = []
 
 
-def write(root: Path, scenes: Iterable[Scene], default_licence: str) -> None:
-    """See `openimages.write`."""
+def write(root: Path, scenes: Iterable[Scene]) -> None:
+    """Write the files of V6 and their layout, held in memory (small sizes); ``val`` goes to ``validation``."""
     splits: dict[str, _Split] = {}
     names: dict[str, str] = dict(_HUMAN_NAMES)
     for scene in scenes:
         split = "validation" if scene.split == "val" else scene.split
-        _scene(root, split, scene, splits.setdefault(split, _Split()), names, default_licence)
+        _scene(root, split, scene, splits.setdefault(split, _Split()), names)
     for split, rows in splits.items():
         _tables(root, split, rows)
     _put(root / CLASSES[0], to_csv(("LabelName", "DisplayName"), sorted(names.items())))
@@ -86,11 +89,11 @@ def mid_of(instance: Instance) -> str:
     return f"/m/0{hashlib.sha256(instance.label.encode()).hexdigest()[:6]}"
 
 
-def _scene(root: Path, split: str, scene: Scene, rows: _Split, names: dict[str, str], default_licence: str) -> None:
+def _scene(root: Path, split: str, scene: Scene, rows: _Split, names: dict[str, str]) -> None:
     image = scene.image
     key = hex_id(image.image.image_id)
     images.write_jpeg(files.safe_join(root, f"{split}/{key}.jpg"), scene.pixels)
-    rows.infos.append(_info(image, key, split, default_licence))
+    rows.infos.append(_info(image, key, split))
     for instance in image.instances:
         mid = mid_of(instance)
         names.setdefault(mid, instance.label.capitalize())
@@ -113,9 +116,19 @@ def _sides(instance: Instance, width: int, height: int) -> tuple[float, float, f
     return box.x0, box.x1, box.y0, box.y1
 
 
-def _info(image: SourceImage, key: str, split: str, default_licence: str) -> tuple[object, ...]:
+def _info(image: SourceImage, key: str, split: str) -> tuple[object, ...]:
     found = re.search(r"flickr/(\d+)", image.image.photo)
     url = f"https://farm1.staticflickr.com/1/{found.group(1)}_0000000000_o.jpg" if found else ""
-    licence = "" if image.image.licence == default_licence else image.image.licence
+    licence = "" if image.image.licence == LICENCE else image.image.licence
     # a comma, a quote and a line break, as authors and titles have them
     return key, split, url, "", licence, "", "An author, of photos", 'A "title"\nin two lines', 0, "", "", 0.0
+
+
+def to_csv(header: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> bytes:
+    """CSV bytes, lines ending in a newline as Open Images has them."""
+    text = io.StringIO(newline="")
+    out = csv.writer(text, lineterminator="\n")
+    if header is not None:
+        out.writerow(header)
+    out.writerows(rows)
+    return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""Writing VOC 2012 and SBD; see `voc_sbd.write`."""
+"""Scenes to the files of VOC 2012 and SBD."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Label2D
 from ahp_toolkit.core.records import Instance, SourceImage
-from ahp_toolkit.sources.base import Scene
+from ahp_toolkit.sample_world.writers.base import Scene
 from ahp_toolkit.sources.reading.voc_files import CLASSES
 from ahp_toolkit.storage import files, images
 
@@ -21,7 +21,15 @@ _SBD = "benchmark_RELEASE/dataset"
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """See `voc_sbd.write`."""
+    """Write VOCdevkit/VOC2012 (XML, palette PNG, ImageSets) and benchmark_RELEASE/dataset (.mat).
+
+    A photo whose instances all have masks and no flag of occlusion, truncation or difficulty is written as SBD's, with
+    boxes lost (they are the masks'); the others as VOC's. Instance ids must be ``#1``, ``#2``, ... in order; other
+    flags are lost, and where two masks overlap the later one has the pixels.
+
+    Raises:
+        UserError: for other ids, or a label that is none of the 20 classes.
+    """
     lists: dict[str, list[str]] = {}
     for scene in scenes:
         stem = scene.image.image.image_id.partition("/")[2]

@@ -1,4 +1,4 @@
-"""Writing COCO instances files; `outline` turns a mask into the polygons that give it back."""
+"""Scenes to COCO instances files; `outline` turns a mask into the polygons that give it back."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Mask
 from ahp_toolkit.core.records import Instance
-from ahp_toolkit.sources.base import PERSON, Scene
+from ahp_toolkit.sample_world.writers.base import Scene
+from ahp_toolkit.sources.base import PERSON
 from ahp_toolkit.storage import files, images
 
 _Point = tuple[int, int]
 
 
 def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """See `coco.write`."""
+    """Write COCO 2017: ``annotations/instances_<split>2017.json`` and ``<split>2017/<12 digits>.jpg``.
+
+    Ids must be COCO's (``coco/<12 digits>``, ``#<number>``). Flags other than crowd, and parsings, are lost. Masks
+    without holes become polygons along the pixels' borders; those that polygons cannot give back exactly become RLE.
+
+    Raises:
+        UserError: for ids that are no COCO ids.
+    """
     splits: dict[str, _Split] = {}
     for scene in scenes:
         split = splits.setdefault(scene.split, _Split())

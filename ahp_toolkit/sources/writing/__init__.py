@@ -1,1 +1,0 @@
-"""How the sample world is written in the formats of the sources."""
