@@ -1,4 +1,4 @@
-"""STAGE materialize: the pixels of a split's samples as files, for who wants files (design: Records).
+"""STAGE materialize: the pixels of a split's samples as files (design: Records).
 
 ``full``: whole photos: NAME/{occluded,recovered}.png and {amodal,modal,invisible,given}.png masks (0 and 255).
 ``crops``: the protocol's 256x256 crops: NAME.{occluded,recovered,given,amodal,modal}.png.
@@ -30,7 +30,7 @@ from ahp_toolkit.storage.lock import lock
 STAGE = "materialize"
 CROPS = ("occluded", "recovered", "given", "amodal", "modal")
 FULL = (*CROPS, "invisible")
-#: What is laid beside a split's tables: the crops, and the record of what was written.
+#: Folders beside a split's tables: the crops, and the record of what was written.
 BESIDE = ("crops", ".crops.written")
 
 
@@ -51,54 +51,31 @@ class WrittenSample:
 
 @dataclass(frozen=True)
 class Materialize:
-    """The stage function. Items: names of the split's parts; ``what`` is full or crops.
-
-    ``before``: folder of what a former call wrote of this very split, '' for none: whole pictures of a photo that is
-    missing now stay as they are, and are told as written.
-    """
+    """The stage function. Items: names of the split's parts; ``what`` is full or crops."""
 
     split: str
     to: str
     what: str
     roots: dict[str, str]
-    before: str = ""
 
     def __call__(self, items: Sequence[str]) -> Output:
         """One part of the split."""
         out = Output({MAIN: []})
+        to, write = Path(self.to), _write_full if self.what == "full" else _write_crops
         for part in items:
             render = Renderer(self.roots, Path(self.split), part)
-            former: dict[str, WrittenSample] | None = None
             for sample in parquet.read_records(Path(self.split) / part, Sample):
                 try:
                     pasted = render(sample)
                 except images.ImageError as e:
-                    former = self._former(part) if former is None else former
-                    stands = former.get(sample.sample_id) if e.reason == "missing" else None
-                    if stands and files_digest(Path(self.to), stands.name, self.what) == stands.files:
-                        out.tables[MAIN].append(stands)
-                        out.counts["written"] += 1
-                        continue
-                    source = sample.image.source
-                    out.dropped.append(Dropped(sample.sample_id, STAGE, f"image_{e.reason}", str(e), source))
+                    reason, source = f"image_{e.reason}", sample.image.source
+                    out.dropped.append(Dropped(sample.sample_id, STAGE, reason, str(e), source))
                     continue
-                write = _write_full if self.what == "full" else _write_crops
-                recovered = write(Path(self.to), sample, pasted)
-                name = file_stem(sample.sample_id)
-                digest = files_digest(Path(self.to), name, self.what)
+                recovered, name = write(to, sample, pasted), file_stem(sample.sample_id)
+                digest = files_digest(to, name, self.what)
                 out.tables[MAIN].append(WrittenSample(sample.sample_id, name, sample.digest, digest, recovered))
                 out.counts["written"] += 1
         return out
-
-    def _former(self, part: str) -> dict[str, WrittenSample]:
-        """What was written of a part, by sample id; nothing where that cannot be read."""
-        path = Path(self.before) / part
-        if not self.before or not path.is_file():
-            return {}
-        try:
-            return {w.sample_id: w for w in parquet.read_records(path, WrittenSample)}
-        except UserError:
-            return {}
 
 
 def write_digests(to: Path, written: Iterable[WrittenSample]) -> None:
@@ -196,13 +173,10 @@ def materialize(
         }
         marks = to.parent / f".{to.name}.written"
         job = Job(f"write {name}", marks, fn, {MAIN: WrittenSample}, key, shard_size=1, unit="part")
-        former = files.read_sealed(marks / "stage.json") or {}
-        if former.get("key_digest") == job.key_digest:
-            fn = replace(fn, before=str(marks))
-        job = replace(job, fn=fn, check=missing.mounted(roots, root / "harvest", root / "harvest" / "occluders"))
+        job = replace(job, check=missing.mounted(roots, root / "harvest", root / "harvest" / "occluders"))
         items = [p.name for p in parquet.parts(folder)]
         with lock(marks.parent):
-            with suppress(UserError):  # no whole table stands: nothing is known of what was written
+            with suppress(UserError):  # no whole table: nothing is known of what was written
                 _forget_all(_written_names(marks) - _wanted(folder), to, what)  # the split no longer has them
             result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
             again = not result.fresh and result.counts["dropped"] > 0  # a photo may be there now
