@@ -42,9 +42,9 @@ class Oracle:
 
     def __call__(self, s: Segmented, others: Sequence[Occluder] | None = None) -> Decision | None:
         """The decision on one segmented human, or None."""
+        truths = _truths(tuple(dict.fromkeys(self.roots)))
         source, slash, rest = s.candidate.candidate_id.partition("/")
-        known = f"{dict(self.formats).get(source, source)}{slash}{rest}"
-        truth = _truths(tuple(dict.fromkeys(self.roots))).get(known)
+        truth = truths.get(f"{dict(self.formats).get(source, source)}{slash}{rest}")
         if truth is None or (s.mask.height, s.mask.width) != (truth.modal.height, truth.modal.width):
             return None
         verdict, reason, corrected = truth.verdict, truth.reason, None

@@ -30,6 +30,8 @@ from ahp_toolkit.storage import images, locations, missing, parquet
 STAGE = "harvest"
 #: Counts: instances of categories that may be people and are not read as such; photos whose EXIF turn is not applied.
 PASSED_OVER, AS_STORED = "passed_over", "as_stored"
+#: Reasons of the harvest's own rules.
+RULES = ("crowd", "group", "depiction", "reflection", "small", "gutter")
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,7 @@ def refuse_unusable(folder: Path, counts: Mapping[str, int], sources: Collection
                 lost[d.reason] += 1
                 example.setdefault(d.reason, (d.id, d.detail))
         persons = counts.get(f"persons/{source}", 0)
-        if lost and (len(lost) == 1 or not photos[source]):
+        if lost and not any(reason in RULES for reason in lost) and (len(lost) == 1 or not photos[source]):
             reason, n = lost.most_common(1)[0]
             way = _WAYS_OUT.get(reason.removeprefix("image_"), "mend the annotations, or leave the source out")
             whole = f"{persons} persons" if persons else f"{counts.get(f'images/{source}', 0)} photos"

@@ -1,8 +1,8 @@
 """The only image decoder and writer: EXIF, grey, CMYK, palette, 16 bit, size limits, clear errors.
 
-Images in memory are RGB uint8 [H, W, 3]. EXIF rule (formats §7): annotations fix the frame. Where the stored size is
-the annotated one the pixels are used as stored; where only the EXIF-turned size is, they are turned; else it is an
-error. JPEG is decoded strictly: what a lenient decoder would patch over is an error here.
+Images in memory are RGB uint8 [H, W, 3]. EXIF rule (formats §7): pixels are used as every viewer shows them, turned by
+EXIF, unless the annotated size is that of the stored pixels alone; another size is an error. JPEG is decoded strictly:
+what a lenient decoder would patch over is an error here.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def decode(data: bytes, size: tuple[int, int] | None = None, shown: bool = False
 
     Args:
         data: the file's bytes; the format is told by content, not by name.
-        size: (width, height) px of the frame the annotations live in; None takes the picture as stored.
+        size: (width, height) px of the frame the annotations live in; None takes the picture as viewers show it.
         shown: as every viewer shows it, whatever EXIF says, in place of ``size``.
 
     Raises:

@@ -113,13 +113,13 @@ def test_objects365_boxes_over_the_border_are_clipped_and_exact_repeats_dropped(
     assert list(dropped.values()) == ["duplicate"]
 
 
-def test_open_images_never_turns_a_photo_whatever_exif_and_rotation_say(tmp_path: Path) -> None:
+def test_open_images_boxes_turn_with_their_photo_by_exif_and_never_by_the_rotation_column(tmp_path: Path) -> None:
     oi.put(tmp_path, [oi.row()])
     (tmp_path / "validation" / f"{oi.A}.jpg").write_bytes(turned_jpeg(100, 50))
     text = f"ImageID,OriginalURL,Rotation\n{oi.A},,90.0\n{oi.B},,\n"
     (tmp_path / "validation-images-with-rotation.csv").write_text(text)
     (photo,), _ = oi.loaded(tmp_path)
-    assert (photo.image.width, photo.image.height) == (100, 50) and photo.instances[0].box == Box(10, 10, 50, 40)
+    assert (photo.image.width, photo.image.height) == (50, 100) and photo.instances[0].box == Box(10, 10, 40, 50)
     made = Harvest({"openimages": str(tmp_path)}, Rules(min_area=20, gutter=1))(
         [("openimages", e) for e in oi.openimages.scan(tmp_path)]
     )

@@ -100,7 +100,6 @@ def test_all_three_forms_of_outline(tmp_path: Path, form: str) -> None:
         ({"image_id": 404}, "unknown_image"),
         ({"image_id": "nine"}, "unknown_image"),
         ({"image_id": None}, "malformed"),
-        ({"id": None}, "malformed"),
     ],
 )
 def test_bad_records_are_dropped_with_their_reason(tmp_path: Path, more: dict[str, Any], reason: str) -> None:

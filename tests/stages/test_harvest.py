@@ -145,10 +145,13 @@ def test_a_new_source_that_is_partly_there_is_harvested(tmp_path, name):
 
 @pytest.mark.parametrize("about", [{"iscrowd": 1}, {"box": (20, 20, 21, 21)}, {"bbox": [1, 2]}])
 def test_a_photo_whose_people_are_all_dropped_is_there(tmp_path, about):
-    root = coco(tmp_path / "coco", {1: [{"box": (20, 20, 60, 100)} | about], 2: [{"box": (20, 20, 60, 100)}]})
+    root = coco(
+        tmp_path / "coco",
+        {1: [{"box": (20, 20, 60, 100)} | about], 2: [{"box": (20, 20, 60, 100)}], 3: [{"box": (20, 20, 60, 100)}]},
+    )
     (root / "train2017" / "000000000002.jpg").unlink()
     _, kept, dropped = harvest(tmp_path, {"coco": root})
-    assert not kept and "image_missing" in dropped.values()
+    assert len(kept) == 1 and len(dropped) == 2 and "image_missing" in dropped.values()
 
 
 def test_a_source_without_any_photo_is_refused(tmp_path):

@@ -42,7 +42,8 @@ def test_five_sources_in_a_store_give_the_same_tables(s3, world, local, tmp_path
     front.fault = lambda method, key, n: 503 if n % 10 == 0 else 0
     assert harvest(tmp_path / "out", {name: locations.place(f"{root}/{name}") for name in SOURCES}) == local
     jpegs = [k for m, k in front.done if m == "GET" and k.endswith(".jpg")]
-    assert len(jpegs) == len(set(jpegs))  # header and pixels are one request
+    # header and pixels are one request; the first photo of a source is looked at before the harvest
+    assert len(jpegs) - len(set(jpegs)) <= len(SOURCES)
 
 
 def test_their_photos_in_archives_give_the_same_tables(world, local, tmp_path, monkeypatch):

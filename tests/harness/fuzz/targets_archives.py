@@ -29,7 +29,8 @@ class Archives(Target):
         self.module, self.root = SOURCES.get("coco"), folder / "root"
         shutil.rmtree(self.root, ignore_errors=True)  # of a process that died at an input
         self.root.mkdir(parents=True)
-        world.write_scenes("coco", self.root, [replace(s, split="train") for s in world.scenes("coco", self.module, 2, 1)])
+        made = [replace(s, split="train") for s in world.scenes("coco", self.module, 2, 1)]
+        world.write_scenes("coco", self.root, made)
         photos = self.root / "train2017"
         self.files = {p.name: p.read_bytes() for p in sorted(photos.iterdir())}
         shutil.rmtree(photos)

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision, Dropped
+from ahp_toolkit.core.values import BadValue
 from ahp_toolkit.decisions import log as decisions
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.sources.base import Loaded
@@ -285,15 +286,15 @@ def test_xml_with_a_document_type_or_endless_objects_is_refused(tmp_path: Path) 
     path = tmp_path / "a.xml"
     for text in (mutate.entities(9), mutate.entities(9).decode().encode("utf-16")):
         path.write_bytes(text)
-        with pytest.raises(Bad, match="document type"):
+        with pytest.raises(BadValue, match="document type"):
             voc_files.annotation(path)
     path.write_bytes(b"<annotation>" + b"<object/>" * 5000 + b"</annotation>")
-    with pytest.raises(Bad, match="at most"):
+    with pytest.raises(BadValue, match="at most"):
         voc_files.annotation(path)
 
 
 def test_a_large_label_map_of_many_instances_costs_no_mask_each(tmp_path: Path) -> None:
-    with pytest.raises(Bad, match="instances"):
+    with pytest.raises(BadValue, match="instances"):
         voc_files._numbers(np.broadcast_to(np.arange(1, 1200), (2, 1199)))
 
 
