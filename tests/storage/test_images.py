@@ -132,9 +132,7 @@ ORIENTED = [
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("fmt", "options"), ORIENTED)
-def test_every_format_is_used_as_shown_unless_its_annotations_fit_the_stored_pixels(
-    fmt, options, orientation
-):
+def test_every_format_is_used_as_shown_unless_its_annotations_fit_the_stored_pixels(fmt, options, orientation):
     stored = np.zeros((32, 48, 3), np.uint8)
     stored[:16, :16], stored[16:, 32:] = (250, 0, 0), (0, 250, 0)
     data = coded(stored, fmt, exif=turned(orientation), **options)
