@@ -147,24 +147,16 @@ class Metric(ABC):
         """One row of statistics per sample, float [n, k]."""
 
     @abstractmethod
-    def value(self, rows: Rows, weights: Floats | None = None) -> float:
-        """The figure over rows, each counted ``weights`` times (None: once); NaN where it is undefined."""
+    def value(self, rows: Rows) -> float:
+        """The figure over rows; NaN where it is undefined."""
 
     @abstractmethod
     def each(self, rows: Rows) -> Floats:
         """The figure of each sample alone, float64 [n]; NaN where there is none."""
 
-    def values(self, rows: Rows, weights: Floats) -> Floats:
-        """`value` for each row of weights [B, n]; NaN where all weights are 0."""
-        return np.array([self.value(rows, w) if w.any() else np.nan for w in weights])
-
     def update(self, batch: Any) -> None:
         """Measure a batch."""
         self._chunks.append(self.rows_of(batch))
-
-    def take(self, rows: Rows) -> None:
-        """Add rows that another process measured."""
-        self._chunks.append(rows)
 
     def merge(self, other: Metric) -> None:
         """Add the rows of another metric of this kind."""
@@ -193,9 +185,9 @@ class Metric(ABC):
 class Ratio(Metric):
     """A sum of numerators over a sum of denominators, rows [n, 2]; a mean over samples has denominators of 1."""
 
-    def value(self, rows: Rows, weights: Floats | None = None) -> float:
-        """Weighted sum of numerators over that of denominators."""
-        top, bottom = rows.sum(0) if weights is None else weights @ rows
+    def value(self, rows: Rows) -> float:
+        """The ratio of the two sums."""
+        top, bottom = rows.sum(0)
         return float(top / bottom) if bottom else float("nan")
 
     def each(self, rows: Rows) -> Floats:
@@ -229,9 +221,9 @@ class GlobalIou(MeanIou):
         """(intersection, union) of each sample in px."""
         return np.stack(self.sets(batch.areas), axis=1).astype(np.float64)
 
-    def value(self, rows: Rows, weights: Floats | None = None) -> float:
+    def value(self, rows: Rows) -> float:
         """The ratio of sums; 1 where no sample has a pixel in either mask."""
-        return 1.0 if len(rows) and not rows[:, 1].any() else super().value(rows, weights)
+        return 1.0 if len(rows) and not rows[:, 1].any() else super().value(rows)
 
     def each(self, rows: Rows) -> Floats:
         """Each sample's own IoU."""

@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the demo's boards: few steps, so that all stay inside the demo's 12 minutes on 2 cores."""
+    """A model of the demo's boards: few steps, so that all stay inside the demo's 12 minutes on 2 cores; 0: no training."""
 
     model: str
     task: str
@@ -32,6 +32,8 @@ class Entry:
 
 
 ENTRIES = (
+    Entry("initial", "mask", 0),
+    Entry("nothing", "content", 0),
     Entry("human_deocclusion", "mask", 200),
     Entry("pcnets", "mask", 200),
     Entry("pix2pix", "mask", 200),
@@ -47,7 +49,7 @@ def jobs(out: Path, seed: int, entries: tuple[Entry, ...] = ENTRIES) -> list[Tra
     from baselines.training.train import Training
 
     return [
-        Training(root=out, model=e.model, task=e.task, recipe="debug", steps=e.steps, seed=seed, device="cpu")
+        Training(root=out, model=e.model, task=e.task, recipe="debug", steps=e.steps or None, seed=seed, device="cpu")
         for e in entries
     ]
 
@@ -58,13 +60,9 @@ def run_boards(out: Path, seed: int, workers: int, say: Say, entries: tuple[Entr
     from benchmark.features.context import Context
 
     split = runs.write_crops(out, SPLIT, workers)
-    plain = out / "boards" / "submissions"
-    folders = [runs.submit_given(split, plain / "initial-mask")]
-    if any(e.task == "content" for e in entries):
-        folders.append(runs.submit_occluded(split, plain / "nothing-painted"))
-    steps = ", ".join(f"{e.model}/{e.task} {e.steps}" for e in entries)
+    steps = ", ".join(f"{e.model}/{e.task} {e.steps}" for e in entries if e.steps)
     say(f"benchmark  recipe debug with fewer steps than its 600 and 200, so that the demo stays short: {steps}")
-    folders += [_made(job, split, say) for job in jobs(out, seed, entries)]
+    folders = [_made(job, split, say) for job in jobs(out, seed, entries)]
     boards, context = out / "boards", Context(cache=out / "boards" / "cache")
     kept = {_scored(folder, split, boards, context, say) for folder in folders}
     for old in boards.glob("*/score.json"):
@@ -82,10 +80,10 @@ def _made(job: Training, split: Path, say: Say) -> Path:
     run, trained = runs.train_once(job)
     spent = time.monotonic() - begun
     predictions, predicted = runs.predict_once(run, split, device=job.device)
-    said = files.read_json(predictions / "run.json")
-    fresh = f"trained {job.steps} steps in {spent:.0f} s" if trained else f"trained {job.steps} steps (stands already)"
-    again = "" if predicted else " (stand already)"
-    say(f"{'train':10s} {job.model}/{job.task}: {fresh}, {said['predictions']} predictions{again}")
+    record = files.read_json(predictions / "run.json")
+    fresh = f"trained {job.steps} steps in {spent:.0f} s" if trained else f"trained {job.steps} steps (up to date)"
+    again = "" if predicted else " (up to date)"
+    say(f"{'train':10s} {job.model}/{job.task}: {fresh}, {record['predictions']} predictions{again}")
     return predictions
 
 
@@ -94,5 +92,5 @@ def _scored(predictions: Path, split: Path, boards: Path, context: object, say: 
     model = files.read_json(folder / "score.json")["model"]
     found = runs.scores_of(folder)
     shown = [f"{n} {found[n].value:.3f}" for n in ("iou_amodal", "iou_invisible", "l1_invisible") if n in found]
-    say(f"{'score':10s} {model}: {', '.join(shown)}{'' if fresh else '  (stands already)'}")
+    say(f"{'score':10s} {model}: {', '.join(shown)}{'' if fresh else '  (up to date)'}")
     return folder

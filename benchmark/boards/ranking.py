@@ -29,7 +29,7 @@ from benchmark.grading.score import SCORED
 from benchmark.grading.submission import Submission, digest_of
 from benchmark.metric import METRICS, Metric
 
-#: The rule of ranks, as every form of a board prints it and `_standings` computes it.
+#: The rule of ranks, as every form of a board prints it and `_places` computes it.
 RULE = (
     "Ranks: from the best down, a method is compared with the first method of the group above it. It shares that "
     "method's rank (=) if the paired 95 % interval of their difference (by human: difference ± t standard errors) "
@@ -103,7 +103,7 @@ class Run:
 
 
 @dataclass
-class Standing:
+class Place:
     """A run's rank by one metric, whether others share it, and the difference to the first method of the group above.
 
     ``difference`` is (value, low, high), None for the best.
@@ -116,7 +116,7 @@ class Standing:
 
 @dataclass
 class Board:
-    """One leaderboard: ``standings[metric][k]`` is the standing of ``runs[k]``; runs are in headline order."""
+    """One leaderboard: ``places[metric][k]`` is the place of ``runs[k]``; runs are in headline order."""
 
     board: str
     split: str
@@ -124,7 +124,7 @@ class Board:
     protocol: str
     runs: list[Run]
     metrics: list[type[Metric]] = field(default_factory=list)
-    standings: dict[str, dict[int, Standing]] = field(default_factory=dict)
+    places: dict[str, dict[int, Place]] = field(default_factory=dict)
     given: str = ""
 
     @property
@@ -203,8 +203,10 @@ def _given(run: Run, board: str) -> str:
     """The masks a method was given for its pictures, as ``fed_by`` in its run.json claims; '' on the mask board."""
     if board != "content":
         return ""
-    fed_by = run.record["run"].get("fed_by")
-    return TRUTH if fed_by == "truth" else _NOTHING if fed_by == "nothing" else INITIAL
+    claims = run.record["run"]
+    if claims.get("trained") is False or claims.get("fed_by") == "nothing":
+        return _NOTHING
+    return TRUTH if claims.get("fed_by") == "truth" else INITIAL
 
 
 def _rank(board: Board) -> None:
@@ -214,7 +216,7 @@ def _rank(board: Board) -> None:
     head = METRICS.get(board.headline)
     board.runs.sort(key=lambda r: (_sort_value(head, r), r.model, r.folder.name))
     for metric in board.metrics:
-        board.standings[metric.name] = _standings(metric, board.runs)
+        board.places[metric.name] = _places(metric, board.runs)
 
 
 def _column(metric: type[Metric]) -> tuple[int, str]:
@@ -228,17 +230,17 @@ def _sort_value(metric: type[Metric], run: Run) -> float:
     return -s.value if metric.higher_is_better else s.value
 
 
-def _standings(metric: type[Metric], runs: Sequence[Run]) -> dict[int, Standing]:
+def _places(metric: type[Metric], runs: Sequence[Run]) -> dict[int, Place]:
     """Ranks by `RULE`; runs without a figure have none."""
     values = sorted((v, k) for k, r in enumerate(runs) if np.isfinite(v := _sort_value(metric, r)))
-    out: dict[int, Standing] = {}
+    out: dict[int, Place] = {}
     leader: tuple[int, Estimate] | None = None
     for place, (_, k) in enumerate(values, 1):
         mine = runs[k].estimate(metric.name)
         if leader is not None and tied(mine, leader[1]):
             out[leader[0]].tied = True
-            out[k] = Standing(out[leader[0]].rank, True, difference(mine, leader[1]))
+            out[k] = Place(out[leader[0]].rank, True, difference(mine, leader[1]))
         else:
-            out[k] = Standing(place, False, difference(mine, leader[1]) if leader else None)
+            out[k] = Place(place, False, difference(mine, leader[1]) if leader else None)
             leader = k, mine
     return out

@@ -28,19 +28,21 @@ def colour(k: int) -> str:
 
 def board_table(board: Board, printed: bool = False) -> Table:
     """The board, a row a run; ``printed``: short enough for a paper, without metrics that no run has a figure of."""
-    metrics = [m for m in board.metrics if not printed or board.standings[m.name]]
+    metrics = [m for m in board.metrics if not printed or board.places[m.name]]
     columns = [Column("method", number=False), Column("rank", "#"), Column("n", "n of N"), *map(column, metrics)]
     rows = []
     for k, run in enumerate(board.runs):
-        stand = board.standings[board.headline].get(k)
-        rank = Cell(stand.rank, mark="=" if stand.tied else "") if stand else None
+        place = board.places[board.headline].get(k)
+        rank = Cell(place.rank, mark="=" if place.tied else "") if place else None
         claims = "" if printed else described(run.record["run"])
         note = "; ".join([*([claims] if claims else []), *run.marks])
         name = run.model if len(run.model) <= _PRINTED or not printed else f"{run.model[: _PRINTED - 1]}…"
         method = Cell(run.model, name, note=note, colour=colour(k), hint=str(run.record["run_id"]))
         most = max(_of_board(board, run), key=lambda s: s.n)
         faults = "" if printed else ", ".join(f"{n} {kind}" for kind, n in run.record["problems"].items())
-        rows.append([method, rank, Cell(most.n, n_of(most), note=faults), *(_cell(board, k, m) for m in metrics)])
+        rows.append(
+            [method, rank, Cell(most.n, n_of(most), note=faults), *(_cell(board, k, m, printed) for m in metrics)]
+        )
     return Table(columns, rows, board.title, notes(board))
 
 
@@ -51,25 +53,25 @@ def column(metric: type[Metric]) -> Column:
     return Column(metric.name, title, unit, digits=metric.digits, scale=metric.scale, hint=metric.definition)
 
 
-def _cell(board: Board, row: int, metric: type[Metric]) -> Cell:
+def _cell(board: Board, row: int, metric: type[Metric], printed: bool) -> Cell:
     run = board.runs[row]
-    s, stand = run.scores.get((metric.name, "all")), board.standings[metric.name].get(row)
-    if s is None or stand is None:
+    s, place = run.scores.get((metric.name, "all")), board.places[metric.name].get(row)
+    if s is None or place is None:
         reason = run.record["absent"].get(metric.name, "").partition(":")[0]
-        return Cell(None, f"absent: {reason}" if reason else NOTHING)
+        return Cell(None, f"absent: {reason}" if reason and not printed else NOTHING)
     hint = ""
-    if stand.difference:
-        d, low, high = (f"{v * metric.scale:+.{metric.digits}f}" for v in stand.difference)
-        between = "no interval" if math.isnan(stand.difference[1]) else f"[{low}, {high}]"
-        hint = f"{d} {between} against the first of the group above{', tied' if stand.tied else ''}"
-    ranks = sorted({k.rank for k in board.standings[metric.name].values()})
-    alone = len(board.standings[metric.name]) < 2  # nothing to be the best of
+    if place.difference:
+        d, low, high = (f"{v * metric.scale:+.{metric.digits}f}" for v in place.difference)
+        between = "no interval" if math.isnan(place.difference[1]) else f"[{low}, {high}]"
+        hint = f"{d} {between} against the first of the group above{', tied' if place.tied else ''}"
+    ranks = sorted({k.rank for k in board.places[metric.name].values()})
+    alone = len(board.places[metric.name]) < 2  # nothing to be the best of
     given = metric.subtracts_modal and run.record["modal"] != "own"
     few = n_of(s) if s.n < max(o.n for o in _of_board(board, run)) else ""
-    shared = any(k.tied and k.rank == stand.rank for k in board.standings[metric.name].values())
+    shared = any(k.tied and k.rank == place.rank for k in board.places[metric.name].values())
     return Cell(
         s.value, low=s.low, high=s.high, mark=("=" if shared else "") + (GIVEN if given else ""), note=few,
-        rank=0 if alone else ranks.index(stand.rank) + 1, hint=hint,
+        rank=0 if alone else ranks.index(place.rank) + 1, hint=hint,
     )  # fmt: skip
 
 
@@ -85,7 +87,9 @@ def n_of(s: Score) -> str:
 def notes(board: Board) -> list[str]:
     """What every form of the board prints below it."""
     first = board.runs[0].record
-    out = [f"{first['samples']} samples of {first['humans']} humans; in brackets: 95 % intervals, by human."]
+    out = [
+        f"{first['samples']} samples of {first['humans']} humans; beside or below a figure: its 95 % interval, by human."
+    ]
     if len(board.runs) > 1:
         out.append(RULE)
     if board.board == "mask" and any(r.record["modal"] != "own" for r in board.runs):
@@ -160,13 +164,13 @@ def to_json(board: Board) -> dict[str, Any]:
     """The board for machines, with definitions and reported rows, values as in the CSV; None where one is undefined."""
     rows = []
     for k, run in enumerate(board.runs):
-        stand = board.standings[board.headline].get(k)
+        place = board.places[board.headline].get(k)
         rows.append({
-            "rank": stand.rank if stand else None, "tied": bool(stand and stand.tied), "model": run.model,
+            "rank": place.rank if place else None, "tied": bool(place and place.tied), "model": run.model,
             "run_id": run.record["run_id"], "self_reported": described(run.record["run"]), "marks": run.marks,
                 "problems": run.record["problems"],
             "modal": run.record["modal"], "n": max(s.n for s in _of_board(board, run)),
-            "metrics": {m.name: _json_cell(board, k, m) for m in board.metrics if k in board.standings[m.name]},
+            "metrics": {m.name: _json_cell(board, k, m) for m in board.metrics if k in board.places[m.name]},
             "absent": run.record["absent"],
         })  # fmt: skip
     return {
@@ -181,9 +185,9 @@ def to_json(board: Board) -> dict[str, Any]:
 
 
 def _json_cell(board: Board, row: int, metric: type[Metric]) -> dict[str, Any]:
-    s, stand = board.runs[row].scores[metric.name, "all"], board.standings[metric.name][row]
+    s, place = board.runs[row].scores[metric.name, "all"], board.places[metric.name][row]
     value, low, high = map(number, (s.value, s.low, s.high))
     return {
-        "value": value, "interval": [low, high], "rank": stand.rank, "tied": stand.tied, "unit": metric.stored_unit(),
+        "value": value, "interval": [low, high], "rank": place.rank, "tied": place.tied, "unit": metric.stored_unit(),
         "n": s.n, "n_missing": s.n_missing,
     }  # fmt: skip

@@ -118,7 +118,7 @@ def _jackknife_shares(metric: Metric, rows: Rows, groups: np.ndarray) -> Floats:
     count = min(_GROUPS, int(kept.max()) + 1 if len(kept) else 0)
     if count < 2:
         return np.full(count, np.nan)
-    left = metric.values(rows, (kept[None] % count != np.arange(count)[:, None]).astype(np.float64))
+    left = np.array([metric.value(rows[kept % count != k]) for k in range(count)])
     return np.asarray((left - left.mean()) * np.sqrt((count - 1) / count))
 
 

@@ -193,11 +193,11 @@ class _Prober:
         """What is wrong with a table; '' where nothing is."""
         with self._lock:
             fresh = self._process is None or self._owner != os.getpid() or self._process.poll() is not None
-            answer = self._asked(path, fresh)
+            answer = self._answer(path, fresh)
             # memory that an earlier file took is no fault of this one
-            return answer if fresh or not answer else self._asked(path, fresh=True)
+            return answer if fresh or not answer else self._answer(path, fresh=True)
 
-    def _asked(self, path: Path, fresh: bool) -> str:
+    def _answer(self, path: Path, fresh: bool) -> str:
         if fresh:
             self._stop()
             self._owner, command = os.getpid(), [sys.executable, "-I", str(probe.__file__)]

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from benchmark.features.context import Context
-from benchmark.features.frechet import frechet, frechet_replicates
+from benchmark.features.frechet import frechet
 from benchmark.features.inception import Extractor, open_inception
 from benchmark.metric import Floats, GreyExample, Metric, PictureBatch, Rows
 
@@ -41,15 +41,9 @@ class Fid(Metric):
         """Features of each sample, predicted then true, float32 [n, 2 d]."""
         return self.extractor.of(batch)
 
-    def value(self, rows: Rows, weights: Floats | None = None) -> float:
+    def value(self, rows: Rows) -> float:
         """The distance; NaN with fewer than two samples."""
-        if weights is not None:
-            rows = np.repeat(rows, weights.astype(int), axis=0)
         return frechet(*sides(rows)) if len(rows) > 1 else float("nan")
-
-    def values(self, rows: Rows, weights: Floats) -> Floats:
-        """The distance under every row of weights."""
-        return frechet_replicates(*sides(rows), weights=weights)
 
     def each(self, rows: Rows) -> Floats:
         """NaN: a distance of sets has no figure of one sample."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmark.features.frechet import kernel_distance, kernel_replicates
-from benchmark.metric import Floats, GreyExample, Rows
+from benchmark.features.frechet import kernel_distance
+from benchmark.metric import GreyExample, Rows
 from benchmark.metrics.fid import Fid, sides
 
 
@@ -28,13 +28,9 @@ class Kid(Fid):
         """0; the estimate of the truth itself is a little lower."""
         return 0.0
 
-    def value(self, rows: Rows, weights: Floats | None = None) -> float:
+    def value(self, rows: Rows) -> float:
         """The distance; NaN with fewer than two samples."""
-        return kernel_distance(*sides(rows), weights=weights) if len(rows) > 1 else float("nan")
-
-    def values(self, rows: Rows, weights: Floats) -> Floats:
-        """The distance under every row of weights."""
-        return kernel_replicates(*sides(rows), weights=weights)
+        return kernel_distance(*sides(rows)) if len(rows) > 1 else float("nan")
 
 
 METRICS = (Kid,)

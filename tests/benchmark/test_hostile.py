@@ -176,10 +176,10 @@ def test_ranks_follow_the_printed_rule_and_no_seed(tmp_path: Path, monkeypatch: 
         for folder in folders:
             score(folder, split, tmp_path / f"b{seed}")
         (board,) = boards_of(load_runs(tmp_path / f"b{seed}")[0])
-        ranks.append({m: [s.rank for _, s in sorted(k.items())] for m, k in board.standings.items()})
+        ranks.append({m: [s.rank for _, s in sorted(k.items())] for m, k in board.places.items()})
     assert ranks[0] == ranks[1]
     assert len({tuple(r) for r in ranks[0].values()}) > 1 and any(len(set(r)) < 8 for r in ranks[0].values())
-    for metric, found in board.standings.items():  # the rule, computed again
+    for metric, found in board.places.items():  # the rule, computed again
         order = sorted(found, key=lambda k: (found[k].rank, k))
         values = [board.runs[k].scores[metric, "all"].value for k in order]
         shares = [board.runs[k].shares[metric] for k in order]

@@ -92,18 +92,6 @@ def test_merge_order_and_bounds(name: str) -> None:
     assert len(whole.rows) == len(whole.each(whole.rows)) == 12
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_weights_are_repetition(name: str) -> None:
-    if name == "kid":
-        pytest.skip("a copy of a sample is not paired with itself: tested in test_frechet")
-    metric = ready(name)
-    metric.update(batch_of(name, 5))
-    w = np.array([2.0, 0, 1, 1, 0, 3])
-    repeated = metric.value(np.repeat(metric.rows, w.astype(int), axis=0))
-    assert metric.value(metric.rows, w) == pytest.approx(repeated)
-    assert metric.values(metric.rows, w[None])[0] == pytest.approx(repeated, rel=1e-6)
-
-
 def coco_iou(p: np.ndarray, g: np.ndarray) -> float:
     if not p.any() and not g.any():
         return 1.0

@@ -125,8 +125,8 @@ def test_simple_rules_rank_where_they_must(world) -> None:  # type: ignore[no-un
     (board,) = boards_of(load_runs(root / "rules")[0])
     assert [r.model for r in board.runs] == order
     # given and empty both find nothing hidden: a tie, and it shows
-    standing = {board.runs[k].model: s for k, s in board.standings["iou_invisible"].items()}
-    assert standing["given"].rank == standing["empty"].rank and (standing["given"].tied or standing["empty"].tied)
+    places = {board.runs[k].model: s for k, s in board.places["iou_invisible"].items()}
+    assert places["given"].rank == places["empty"].rank and (places["given"].tied or places["empty"].tied)
 
 
 def test_same_files_same_bytes_and_any_form(world, tmp_path) -> None:  # type: ignore[no-untyped-def]

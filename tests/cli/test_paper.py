@@ -196,20 +196,18 @@ def test_a_changed_split_is_predicted_anew_and_other_seeds_are_other_runs(root: 
     assert json.loads((out / "run.json").read_text())["dataset_digest"] == said["dataset_digest"]
 
 
-def test_other_initial_masks_and_crops_are_predicted_and_submitted_anew(root: Path, tmp_path: Path):
+def test_other_initial_masks_and_crops_are_predicted_again(root: Path, tmp_path: Path):
     build = Path(shutil.copytree(root, tmp_path / "b", ignore=shutil.ignore_patterns("runs", "paper", "again")))
-    job = replace(Setup(build, steps=1, settings={"width": 4}).job("pcnets", "mask", {}, 0), device="cpu")
-    run, _ = runs.train_once(job)
-    split, out = build / "splits" / "val", tmp_path / "given"
+    run, _ = runs.train_once(replace(Setup(build).job("initial", "mask", {}, 0), device="cpu"))
+    split = build / "splits" / "val"
     samples = list(parquet.read_records(split, Sample))
     smaller = [replace(s, given=Given(s.modal, "another")) for s in samples]
     moved = [replace(s, crop=square_around(s.amodal.box, 1.9)) for s in smaller]
     for now in (samples, smaller, moved):
         parquet.write_records(split / "part-00000.parquet", now, Sample)
-        assert runs.predict_once(run, split, device="cpu")[1]
-        runs.submit_given(split, out)
-        said = {p.sample_id: p.amodal for p in parquet.read_records(out / "predictions.parquet", Prediction)}
-        assert said == {s.sample_id: encode(crop_mask(s.given.mask, s.crop, 256)) for s in now}
+        out, new = runs.predict_once(run, split, device="cpu")
+        made = {p.sample_id: p.amodal for p in parquet.read_records(out, Prediction)}
+        assert new and made == {s.sample_id: encode(crop_mask(s.given.mask, s.crop, 256)) for s in now}
         assert not runs.predict_once(run, split, device="cpu")[1]
 
 

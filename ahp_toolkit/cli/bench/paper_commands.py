@@ -16,7 +16,7 @@ FILE = Local(exists=True)
 
 
 def numbers(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
-    """``1,2,4`` to numbers."""
+    """``1,2,4`` as sorted numbers."""
     try:
         return tuple(sorted({int(n) for n in text.split(",")}))
     except ValueError as e:
@@ -29,25 +29,25 @@ def numbers(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]
 @click.option("--recipe", type=click.Choice(["debug", "small", "paper"]), default="debug", show_default=True)
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each row.")
-@click.option("--steps", type=click.IntRange(1), help="Of every run, in place of the recipe's (said in the tables).")
+@click.option("--steps", type=click.IntRange(1), help="Steps of every run, in place of the recipe's.")
 @click.option(
     "--fed",
     type=click.Choice(["truth", "cascade"]),
     default="truth",
     show_default=True,
-    help="What content models are fed at test: the true masks, or stage 1 of the paper.",
+    help="Masks of content models at test: the true ones, or those of the paper's stage 1.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
 @click.option("--inception", type=FILE, help="pytorch-fid's weights (else AHP_INCEPTION_WEIGHTS, torch's hub cache).")
 @click.option("--lpips", type=FILE, help="torchvision's AlexNet weights (else AHP_LPIPS_WEIGHTS, torch's hub cache).")
-@click.option("--dry-run", is_flag=True, help="Say what would run and how long it would take; train nothing for good.")
+@click.option("--dry-run", is_flag=True, help="Print each run and its time; train nothing for good.")
 def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) -> None:
     """Fill the paper's tables: plan, train what is missing, predict, score, and write them below ROOT/paper.
 
-    The same command goes on where it was stopped; what stands is not made again. A dry run takes its step times from
-    runs that stand, else it measures a few steps of each model and throws them away. The CSVs hold fractions (unit
-    ratio) where the tables print per cent, ours and the paper's.
+    The same command resumes after a stop and repeats nothing that is up to date. A dry run takes step times from
+    earlier runs, else it trains a few steps of each model and throws them away. The CSVs hold fractions (unit ratio)
+    where the tables print per cent, ours and the paper's.
 
     \b
     ahp bench paper --root out/ahp --tables 2,4 --recipe small --dry-run
@@ -64,7 +64,7 @@ def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) ->
     setup = Setup(root=root, **options)
     wanted = plan(setup, tables)
     if dry_run:
-        tell_costs(setup, wanted, 1 in tables)
+        print_costs(setup, wanted, 1 in tables)
         return
     from benchmark.features.context import Context
 
@@ -81,8 +81,8 @@ def paper(root: Path, tables: tuple[int, ...], dry_run: bool, **options: Any) ->
     click.echo(page.resolve())
 
 
-def tell_costs(setup: Any, wanted: Any, first: bool) -> None:
-    """The plan, a line a run, and the whole."""
+def print_costs(setup: Any, wanted: Any, first: bool) -> None:
+    """Print the plan, a line a run, and the sum."""
     from ahp_toolkit.cli.bench.paper_tables import costs
 
     if first:
@@ -92,7 +92,7 @@ def tell_costs(setup: Any, wanted: Any, first: bool) -> None:
         job = c.job
         name = f"{job.model}/{job.task} {job.recipe} seed {job.seed}"
         given = ", ".join(f"{k}={v}" for k, v in job.settings.items())
-        pace = "stands already" if not c.steps else f"{c.steps} steps x {c.seconds:.2f} s = {time_of(c.total)}"
+        pace = "up to date" if not c.steps else f"{c.steps} steps x {c.seconds:.2f} s = {time_of(c.total)}"
         source = f" ({c.known_by})" if c.steps else ""
         click.echo(f"{name}{f' [{given}]' if given else ''}: {pace}{source}; for {', '.join(c.rows)}")
         total, runs = total + c.total, runs + bool(c.steps)
@@ -100,7 +100,7 @@ def tell_costs(setup: Any, wanted: Any, first: bool) -> None:
 
 
 def time_of(seconds: float) -> str:
-    """Seconds in words."""
+    """A duration for people."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

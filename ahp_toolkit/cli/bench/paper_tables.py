@@ -1,4 +1,4 @@
-"""The paper's Tables 2 to 6 as plans: which run fills which row, what it costs, and what was measured.
+"""The paper's Tables 2 to 6 as plans: the run of each row, its cost, and its figures.
 
 A job that several rows share (Table 4's last row is Table 2's, Table 6 repeats rows of Table 5) is trained once. The
 paper's figures are in columns of their own. Without Inception's weights the cells of FID say so.
@@ -51,9 +51,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Setup:
-    """What all runs of a plan share; ``steps`` in place of the recipe's, ``fed``: content by ``truth`` or ``cascade``.
+    """The options that all runs of a plan share.
 
-    ``settings`` are given to every model over the recipe's and the row's own (for trials).
+    ``steps`` replaces the recipe's; ``fed``: the masks of content runs, ``truth`` or ``cascade``; ``settings`` override
+    those of recipe and row (for trials).
     """
 
     root: Path
@@ -128,9 +129,9 @@ def _lines(number: int, split: str) -> Iterator[tuple[str, str, Mapping[str, Any
 
     if number in (2, 3):
         real = "real" if split == "test" else "synthesized"
-        told = {r.method: r.figures for r in reported("mask" if number == 2 else "content") if real in r.data}
+        printed = {r.method: r.figures for r in reported("mask" if number == 2 else "content") if real in r.data}
         for name, model in (TABLE2 if number == 2 else TABLE3).items():
-            yield name, model, {}, told[name]
+            yield name, model, {}, printed[name]
         return
     if number == 4:
         ablations = [r.figures for r in reported("mask") if r.method.startswith("ablation")]
@@ -143,16 +144,16 @@ def _lines(number: int, split: str) -> Iterator[tuple[str, str, Mapping[str, Any
 
 
 def _changed(settings: Mapping[str, Any], own: object) -> dict[str, Any]:
-    """The settings that are not the model's own already, so that equal rows of two tables are one run."""
+    """The settings that differ from the model's own, so that equal rows of two tables are one run."""
     return {k: v for k, v in settings.items() if getattr(own, k) != v}
 
 
-# --- what it costs ------------------------------------------------------------------------------------------------
+# --- the cost ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One run of the plan: the rows it fills, the steps to go, and the time of a step (None: not known)."""
+    """One run of the plan: the rows it fills, the steps left, and seconds a step (None: unknown)."""
 
     job: Training
     rows: tuple[str, ...]
@@ -162,7 +163,7 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """Seconds of training to go, 0 where a step's time is not known."""
+        """Seconds of training left, 0 where a step's time is unknown."""
         return self.steps * (self.seconds or 0.0)
 
 
@@ -183,7 +184,7 @@ def unique(setup: Setup, tables: Sequence[Table]) -> list[tuple[Training, list[s
 
 
 def costs(setup: Setup, tables: Sequence[Table], timing: Path | None = None) -> Iterator[Cost]:
-    """What each run of the plan costs; with ``timing`` (a folder) unknown step times are measured."""
+    """The cost of each run of the plan; with ``timing`` (a folder) unknown step times are measured."""
     for job, rows in unique(setup, tables):
         total = job.resolved().steps[job.task]
         left = 0 if runs.finished(job) else max(0, total - runs.steps_done(job))
@@ -191,7 +192,7 @@ def costs(setup: Setup, tables: Sequence[Table], timing: Path | None = None) -> 
         yield Cost(job, tuple(rows), left, seconds, known_by)
 
 
-# --- what came out ------------------------------------------------------------------------------------------------
+# --- the results ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class Measured:
 def fill(
     setup: Setup, tables: Sequence[Table], boards: Path, context: Context, say: Say
 ) -> dict[tuple[int, str], Measured]:
-    """Train what is missing, predict, score; by (table, row). What stands already is left alone."""
+    """Train, predict and score whatever is not up to date; results by (table, row)."""
     if not tables:
         return {}
     split = runs.write_crops(setup.root, setup.split, max(1, setup.workers))

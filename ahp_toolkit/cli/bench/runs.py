@@ -1,7 +1,7 @@
-"""Train, predict, score: the benchmark's three steps, each left alone where it stands. Wiring of baselines and judges.
+"""Train, predict, score: the benchmark's three steps, each skipped where its result is up to date.
 
-What stands is told by content: a finished run by model and its version, settings, recipe, options, seed and data
-(``run.json``); predictions by the split's digest; a score by its digests, its definitions and what could be computed.
+A run is compared by model and version, settings, recipe, options, seed and data (``run.json``); predictions by the
+split's and the weights' digests; a score by its digests, its definitions and the metrics that could be computed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ahp_toolkit.build import config
 from ahp_toolkit.core import hashing
-from ahp_toolkit.core.crops import SIDE, crop_mask
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.masks import encode
-from ahp_toolkit.core.records import Prediction, Sample, Score
+from ahp_toolkit.core.records import Score
 from ahp_toolkit.runtime.engines import LocalEngine
 from ahp_toolkit.stages.materialize import materialize
 from ahp_toolkit.storage import files, parquet
@@ -36,13 +34,13 @@ Json = dict[str, Any]
 
 
 def identity(job: Training) -> Json:
-    """What a run's weights depend on, as its run.json says it; equal for jobs that would train the same."""
+    """Everything a run's weights depend on, as in its run.json; equal for jobs that would train the same."""
     from baselines.base import MODELS
     from baselines.training.record import init_digest, options
     from baselines.training.runs import splits_digests
 
     recipe = job.resolved()
-    said = {
+    found = {
         "model": job.model,
         "model_version": MODELS.get(job.model).VERSION,
         "task": job.task,
@@ -53,7 +51,7 @@ def identity(job: Training) -> Json:
         "init": init_digest(job),
         "train": splits_digests(job.root).get("train"),
     }
-    return dict(json.loads(json.dumps(said)))
+    return dict(json.loads(json.dumps(found)))
 
 
 @cache
@@ -71,30 +69,30 @@ def _runs(root: Path) -> Iterator[tuple[Path, Json]]:
 def finished(job: Training) -> Path | None:
     """The finished run of this very job, if there is one."""
     wanted = identity(job)
-    for folder, said in _runs(job.out or job.root):
-        if said.get("status") == "done" and _identity_of(said) == wanted and (folder / "last.safetensors").exists():
+    for folder, record in _runs(job.out or job.root):
+        if record.get("status") == "done" and _identity_of(record) == wanted and (folder / "last.safetensors").exists():
             return folder
     return None
 
 
 def steps_done(job: Training) -> int:
-    """How many of a job's steps are behind it, in whatever state its run is."""
+    """How many of a job's steps were trained, whether or not its run is finished."""
     wanted = identity(job)
-    same = [said for _, said in _runs(job.out or job.root) if _identity_of(said) == wanted]
-    return max((int(said.get("step", 0)) for said in same), default=0)
+    same = [record for _, record in _runs(job.out or job.root) if _identity_of(record) == wanted]
+    return max((int(record.get("step", 0)) for record in same), default=0)
 
 
-def _identity_of(said: Json) -> Json:
-    own = {k: said.get(k) for k in ("model", "model_version", "task", "settings", "seed", "training")}
-    if "vgg_asked" in said:  # as the job says it: a begun run keeps to what it found
-        own["settings"] = {**said["settings"], "vgg": said["vgg_asked"]}
-    own["init"] = said.get("init_digest", said.get("init"))  # older runs say the path alone: '' when there was none
-    values = {**said.get("recipe_values", {}), "save_every": 0}
-    return own | {"recipe_values": values, "train": said.get("splits", {}).get("train")}
+def _identity_of(record: Json) -> Json:
+    own = {k: record.get(k) for k in ("model", "model_version", "task", "settings", "seed", "training")}
+    if "vgg_asked" in record:  # as in the job: the run keeps the network that it found
+        own["settings"] = {**record["settings"], "vgg": record["vgg_asked"]}
+    own["init"] = record.get("init_digest")
+    values = {**record.get("recipe_values", {}), "save_every": 0}
+    return own | {"recipe_values": values, "train": record.get("splits", {}).get("train")}
 
 
 def train_once(job: Training) -> tuple[Path, bool]:
-    """The run folder of a job, and whether anything was trained for it now."""
+    """The run folder of a job, and whether this call trained anything."""
     from baselines.training.train import train
 
     done = finished(job)
@@ -102,15 +100,15 @@ def train_once(job: Training) -> tuple[Path, bool]:
 
 
 def seconds_per_step(job: Training, timing: Path | None = None) -> tuple[float | None, str]:
-    """How long a step of a job takes, and whence that is known.
+    """Seconds of a step (None: unknown), and the source of the figure.
 
-    From a finished run of the same job, of the same model and recipe with other settings, from an earlier measurement,
-    or, with ``timing`` (a folder), from a few steps that are run now and thrown away.
+    The source is a run of the same job, a run of the same model and recipe with other settings, an earlier measurement,
+    or, with ``timing`` (a folder), a few steps that are trained now and thrown away.
     """
     wanted = identity(job)
     alike: list[tuple[bool, float]] = []
-    for _, said in _runs(job.out or job.root):
-        pace, own = said.get("seconds_per_step"), _identity_of(said)
+    for _, record in _runs(job.out or job.root):
+        pace, own = record.get("seconds_per_step"), _identity_of(record)
         if pace and _cost(own) == _cost(wanted):
             alike.append((own["settings"] == wanted["settings"], float(pace)))
     if alike:
@@ -118,9 +116,9 @@ def seconds_per_step(job: Training, timing: Path | None = None) -> tuple[float |
     return (None, "not known") if timing is None else (_measured(job, timing), "measured")
 
 
-def _cost(said: Json) -> Json:
-    values = {k: said["recipe_values"].get(k) for k in ("size", "batch", "width", "precision")}
-    return values | {k: said[k] for k in ("model", "model_version", "task")}
+def _cost(record: Json) -> Json:
+    values = {k: record["recipe_values"].get(k) for k in ("size", "batch", "width", "precision")}
+    return values | {k: record[k] for k in ("model", "model_version", "task")}
 
 
 def _measured(job: Training, timing: Path) -> float:
@@ -148,58 +146,19 @@ def predict_once(run: Path, split: Path, feeder: Path | None = None, device: str
     out = run / "predictions" / (split.name + (f"-fed-by-{feeder.name}" if feeder else ""))
     mark = out / "run.json"
     used = [weights_file(run), *([weights_file(feeder)] if feeder else [])]
-    said = files.read_json(mark) if mark.exists() else {}
-    if said.get("weights_files") == [hashing.digest_file(w) for w in used]:  # by content: clocks go wrong
-        whole = any(out.glob("part-*.parquet")) and said.get("parts") == hashing.digest_files(parquet.parts(out))
-        if whole and said.get("dataset_digest") == split_digest(split):
+    record = files.read_json(mark) if mark.exists() else {}
+    if record.get("weights_files") == [hashing.digest_file(w) for w in used]:  # by content: clocks go wrong
+        whole = any(out.glob("part-*.parquet")) and record.get("parts") == hashing.digest_files(parquet.parts(out))
+        if whole and record.get("dataset_digest") == split_digest(split):
             return out, False
     return predict_run(run, split, out, feeder, device=device, quiet=True), True
-
-
-def submit_given(split: Path, out: Path) -> Path:
-    """The trivial submission: each sample's given (initial) mask as its amodal mask, the invisible left empty."""
-    from baselines.training.runs import split_digest
-
-    digest = split_digest(split)
-    if (out / "run.json").exists() and files.read_json(out / "run.json").get("dataset_digest") == digest:
-        return out
-    rows = []
-    for s in parquet.read_records(split, Sample):
-        given = encode(crop_mask(s.given.mask, s.crop, SIDE))
-        rows.append(Prediction(s.sample_id, "initial mask", given))
-    parquet.write_records(out / "predictions.parquet", rows, Prediction)
-    files.write_json(out / "run.json", {"model": "initial mask", "recipe": "nothing learnt", "dataset_digest": digest})
-    return out
-
-
-def submit_occluded(split: Path, out: Path) -> Path:
-    """The trivial picture: the occluded crop, nothing painted."""
-    from ahp_toolkit.core.text import file_stem
-    from baselines.training.runs import split_digest
-
-    digest = split_digest(split)
-    if (out / "run.json").exists() and files.read_json(out / "run.json").get("dataset_digest") == digest:
-        return out
-    rows = []
-    for s in parquet.read_records(split, Sample):
-        name = f"{file_stem(s.sample_id)}.png"
-        source = split / "crops" / f"{file_stem(s.sample_id)}.occluded.png"
-        if not source.exists():
-            continue  # a photo that could not be read; the judge names the missing sample
-        with files.atomic(out / "images" / name) as f:
-            f.write(source.read_bytes())
-        rows.append(Prediction(s.sample_id, "nothing painted", image=f"images/{name}"))
-    parquet.write_records(out / "predictions.parquet", rows, Prediction)
-    about = {"model": "nothing painted", "recipe": "nothing learnt", "fed_by": "nothing", "dataset_digest": digest}
-    files.write_json(out / "run.json", about)
-    return out
 
 
 # --- scoring ------------------------------------------------------------------------------------------------------
 
 
 def write_crops(root: Path, split: str, workers: int = 1) -> Path:
-    """The split's 256x256 crops, which content is scored against; returns the split's folder.
+    """Write the split's 256x256 crops, which content is scored against; returns the split's folder.
 
     Raises:
         UserError: when the build has no such split.
@@ -213,7 +172,7 @@ def write_crops(root: Path, split: str, workers: int = 1) -> Path:
 
 
 def score_once(predictions: Path, split: Path, boards: Path, context: Context) -> tuple[Path, bool]:
-    """The scored run's folder below ``boards``, and whether it was scored now."""
+    """The scored run's folder below ``boards``, and whether this call scored it."""
     from benchmark.grading.score import score
 
     found = _scored(predictions, split, boards, context)

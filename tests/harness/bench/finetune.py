@@ -144,7 +144,8 @@ def main(
         ways = [answers("before", split, *_copies(root, mask_run, content_run)), answers("after", split, *tuned)]
         for way in ways:
             found[way.name] |= figures(way, split, root / "boards", context)
-        given = bench_steps.submit_given(split, root / "boards" / "given")
+        initial = bench_steps.train_once(Training(root, "initial", "mask", recipe))[0]
+        given = bench_steps.predict_once(initial, split)[0]
         found["initial mask"] |= figures(Way("initial", given, given), split, root / "boards", context)
         rows |= rows_of(root, split, ways)
     _report(out, found, rows, shown)
