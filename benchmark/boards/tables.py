@@ -87,9 +87,7 @@ def n_of(s: Score) -> str:
 def notes(board: Board) -> list[str]:
     """What every form of the board prints below it."""
     first = board.runs[0].record
-    out = [
-        f"{first['samples']} samples of {first['humans']} humans; beside or below a figure: its 95 % interval, by human."
-    ]
+    out = [f"{first['samples']} samples of {first['humans']} humans. With a figure: its 95 % interval, by human."]
     if len(board.runs) > 1:
         out.append(RULE)
     if board.board == "mask" and any(r.record["modal"] != "own" for r in board.runs):

@@ -18,8 +18,8 @@ TEXTS = {
 SPEED = {
     "parameters": ("parameters", "M", 1e-6, (0.0, 1e13)),
     "flops": ("FLOPs", "G", 1e-9, (0.0, 1e17)),
-    "ms_per_person": ("ms / person", "ms", 1.0, (1e-3, 1e8)),
-    "people_per_second": ("people / s", "1/s", 1.0, (1e-5, 1e6)),
+    "ms_per_person": ("ms / person", "ms", 1.0, (1e-6, 1e8)),
+    "people_per_second": ("people / s", "1/s", 1.0, (1e-5, 1e9)),
     "peak_memory_mb": ("peak memory", "MB", 1.0, (0.0, 1e7)),
 }
 #: Every key that is read of run.json.
