@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the demo's boards, with few steps (0: no training): all stay inside the demo's 12 minutes on 2 cores."""
+    """A model of the demo's boards, with few steps (0: none): all stay inside the demo's 12 minutes on 2 cores."""
 
     model: str
     task: str
