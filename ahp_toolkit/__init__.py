@@ -1,7 +1,7 @@
 """AHP toolkit: build, review and benchmark amodal human perception (Zhou et al., CVPR 2021).
 
-``Build`` opens a finished build: its people, its samples with their pixels, a split as a torch ``Dataset``. Names are
-imported when they are first used.
+``configure`` and ``build_dataset`` run a build; ``Build`` opens one: its people, its samples with their pixels, a split
+as a torch ``Dataset``. Names are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ahp_toolkit.build.opened import Build as Build
+    from ahp_toolkit.build.opened import build_dataset as build_dataset
+    from ahp_toolkit.build.opened import configure as configure
     from ahp_toolkit.core.errors import UserError as UserError
 
 # OpenMP threads that wait by spinning make torch ten times slower wherever other work shares the cores (measured);
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PUBLIC = {
-    "Build": "ahp_toolkit.build.opened",
+    **dict.fromkeys(("Build", "build_dataset", "configure"), "ahp_toolkit.build.opened"),
     "UserError": "ahp_toolkit.core.errors",
 }
-__all__ = ["Build", "UserError"]
+__all__ = ["Build", "UserError", "build_dataset", "configure"]
 
 
 def __getattr__(name: str) -> Any:

@@ -76,7 +76,7 @@ def test_baselines_and_benchmark_do_not_know_each_other():
 
 
 def test_no_import_cycles():
-    top = {n: {u for u in used if not u.endswith("__init__")} for n, used in GRAPH.items()}
+    top = {n: {u for u in used if "." in u} for n, used in GRAPH.items() if "." in n}  # a package's top is its interface
     seen: dict[str, int] = {}
     cycles = []
 

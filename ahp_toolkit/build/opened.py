@@ -1,16 +1,19 @@
-"""A finished build from Python: its people and samples with their pixels, and a split as training data."""
+"""Builds from Python: configure and run one; its people and samples with their pixels; a split as training data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ahp_toolkit.build.config import Config, config_of
+from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS, Human, ImageRef, Sample
 from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.occlusion.render import Renderer
+from ahp_toolkit.runtime.settings import every
 from ahp_toolkit.storage import build_folder
 from ahp_toolkit.storage.images import Rgb
 
@@ -77,3 +80,42 @@ class Build:
     def _renderers(self) -> dict[str, Renderer]:
         roots = {name: str(path) for name, path in self._folder.roots.items()}
         return {split: Renderer(roots, self.root / "splits" / split) for split in SPLITS}
+
+
+def configure(sources: Mapping[str, str | Path], out: str | Path, **options: Any) -> Config:
+    """The configuration of a build.
+
+    Args:
+        sources: the root of each source by FORMAT or NAME:FORMAT, as ``--source`` takes them.
+        out: the build folder.
+        options: any other option of ``ahp build`` by its field name (see the reference), with the value that the
+            command line takes.
+
+    Raises:
+        UserError: for an unknown option or source, or a value that makes no sense.
+    """
+    known = {field.name for field in every(Config)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UserError(f"a build has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    roots = tuple(f"{name}={root}" for name, root in sources.items())
+    return config_of({"sources": roots, "out": Path(out), "quiet": True, **options})
+
+
+def build_dataset(config: Config) -> Build:
+    """Run every stage that is not up to date, as ``ahp build`` does, and open the build.
+
+    Raises:
+        UserError: when an option, an input or a stage needs the user.
+    """
+    from ahp_toolkit.build.build import build
+    from ahp_toolkit.build.checks import check, check_device
+    from ahp_toolkit.runtime.engine_options import make_engine
+    from ahp_toolkit.runtime.publish import working
+    from ahp_toolkit.storage.lock import lock
+
+    check(config)
+    check_device(config)
+    with working(config.out, config.run.work) as folder, lock(folder), make_engine(config.engine) as engine:
+        build(config.at(folder), engine, lambda _: None)
+    return Build.open(folder)

@@ -10,6 +10,9 @@ from ahp_toolkit.core.masks import Label2D
 from ahp_toolkit.parsers.base import Body
 
 NEEDS_PIXELS = True
+TRAINABLE = False
+WEIGHTS = ""
+LICENCE = "Apache-2.0"
 
 
 class Bands:

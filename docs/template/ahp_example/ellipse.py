@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ahp_toolkit.segmenters.base import Ask, Found
+from ahp_toolkit.segmenters.base import Prompt, Segmentation
 
 NEEDS_PIXELS = True
+TRAINABLE = False
+WEIGHTS = ""
+LICENCE = "Apache-2.0"
 
 
 class Ellipse:
@@ -16,14 +19,14 @@ class Ellipse:
 
     name = "ellipse@1"
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Found]:
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """One mask, bool [H, W] of the crop, and its score in [0, 1] for each person."""
         found = []
-        for ask in asks:
-            y, x = np.mgrid[: ask.pixels.shape[0], : ask.pixels.shape[1]] + 0.5
-            box = ask.box
+        for prompt in prompts:
+            y, x = np.mgrid[: prompt.pixels.shape[0], : prompt.pixels.shape[1]] + 0.5
+            box = prompt.box
             dx, dy = (x - (box.x0 + box.x1) / 2) / (box.x1 - box.x0), (y - (box.y0 + box.y1) / 2) / (box.y1 - box.y0)
-            found.append(Found(dx**2 + dy**2 < 0.25, 1.0))
+            found.append(Segmentation(dx**2 + dy**2 < 0.25, 1.0))
         return found
 
 
