@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Baseline, Batch, Output, Result, soft_mask
+from baselines.base import Baseline, Batch, Output, Result
+from baselines.layers.aids import soft_mask
 from baselines.layers.losses import mask_ce
 from baselines.training.settings import Settings, make_settings
 
