@@ -131,8 +131,11 @@ def summary(r: Result, review: str) -> str:
         unseen = _sum(c, "triage/")
         return f"{line}, {unseen} discarded unseen by triage" if unseen else line
     if r.name in ("train", "val", "test"):
-        last = max((int(k[3:]) for k in c if k.startswith("bin") and k[3:].isdigit()), default=-1)
-        bins = ", ".join(str(c.get(f"bin{i}", 0)) for i in range(last + 1))
+        from ahp_toolkit.occlusion.densities import parse
+        from ahp_toolkit.storage import files
+
+        density = parse(files.read_json(r.folder / "stage.json")["key"].get("density", "val"))
+        bins = ", ".join(str(c.get(f"bin{i}", 0)) for i in range(len(density.bins)))
         return f"{c['in']} people -> {c['out']} samples (by bin: {bins})"
     return ""
 
