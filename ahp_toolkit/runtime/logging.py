@@ -7,11 +7,11 @@ run_start       version, pid, argv
 stage_start     stage, unit, total (null where nobody knows it)
 stage_progress  stage, done, total, seconds, left (s, null where unknown); every ten seconds at most
 stage_end       stage, done, total, seconds, ok (false: an error or an interrupt ended it)
-stage_result    stage, counts, dropped (reasons and numbers), fresh (false: it stood already), seconds, digest
+stage_result    stage, counts, dropped (reasons and numbers), fresh (false: it was up to date), seconds, digest
 message, output what the command says to the person on stderr, and on stdout: message
-replaced        split, stayed, were: a val or test made anew, and how many of its humans the new one has
-damaged         path: a file that is no longer what a stage left; the stage is made anew
-warning         message, source (the library's logger, or the category)
+replaced        split, stayed, were: a val or test that another replaced, and how many of its humans stayed
+damaged         path: a file that is no longer what a stage left; the stage is made again
+warning         message, source (the library's logger; py.warnings for Python's own)
 error           kind (user, machine, internal, interrupted), message; traceback where it is internal
 run_end         status (the exit status), seconds
 =============== ========================================================================================
@@ -29,11 +29,10 @@ import os
 import re
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 from ahp_toolkit.core.errors import UserError
 
@@ -71,35 +70,54 @@ def _secret(name: str, value: Any) -> bool:
     return not isinstance(value, int | float | None) and _NAME.search(name) is not None  # a number is a count
 
 
-class Log:
-    """One open log; a line that cannot be written (full disk) ends the log with a word on stderr, not the command."""
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record; a record of a library is the event ``warning``."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream: IO[str] | None = stream
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        now = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        name, fields = record.getMessage(), getattr(record, "fields", None)
+        if fields is None:
+            name, fields = "warning", {"message": name, "source": record.name}
+        line = {"time": now, "level": _LEVELS.get(record.levelno, "error"), "event": name} | redacted(fields)
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        return text.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+
+
+_LEVELS = {logging.INFO: "info", logging.WARNING: "warning"}
+_LOGGER = logging.getLogger("ahp")
+_LOGGER.propagate = False
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The open log; a line that cannot be written (full disk) ends the log with a line on stderr, not the command."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.setFormatter(JsonFormatter())
         self.start = time.monotonic()
 
-    def write(self, event: str, level: str = "info", **fields: Any) -> None:
-        """Append one line."""
-        if self._stream is None:
-            return
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": now, "level": level, "event": event} | redacted(fields)
-        text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
-        try:
-            self._stream.write(text.encode(errors="backslashreplace").decode())  # names of files may be no UTF-8
-            self._stream.flush()
-        except (OSError, ValueError) as e:  # ValueError: closed by somebody else
-            self._stream = None
-            sys.stderr.write(f"ahp: the log ends here, it cannot be written: {e}\n")
+    def handleError(self, record: logging.LogRecord) -> None:
+        """End the log."""
+        _drop(self)
+        sys.stderr.write(f"ahp: the log ends here, it cannot be written: {sys.exc_info()[1]}\n")
 
 
-_log: Log | None = None
+_open: _Handler | None = None
+
+
+def _drop(handler: _Handler) -> None:
+    global _open
+    for logger in (_LOGGER, logging.getLogger()):
+        logger.removeHandler(handler)
+    logging.captureWarnings(False)
+    _open = None
 
 
 def event(name: str, level: str = "info", **fields: Any) -> None:
     """Write one line to the open log; without one, do nothing."""
-    if _log is not None:
-        _log.write(name, level, **fields)
+    if _open is not None:
+        _LOGGER.log(logging.getLevelNamesMapping()[level.upper()], name, extra={"fields": fields})
 
 
 class _Lines:
@@ -126,53 +144,43 @@ class _Lines:
         return getattr(self._shown, name)
 
 
-class _Handler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        event("warning", "warning", message=record.getMessage(), source=record.name)
-
-
 def open_log(path: str, version: str) -> None:
     """Begin the log of this process, appended to ``path``; ``-`` is stdout, which then holds nothing but the log.
 
     Raises:
         UserError: when the file cannot be written, or a log is open already.
     """
-    global _log
-    if _log is not None:
+    global _open
+    if _open is not None:
         raise UserError("--log-json is given twice; one log a command")
     shown = sys.stdout
     try:
         stream = shown if path == "-" else Path(path).open("a", encoding="utf-8")  # noqa: SIM115 closed with the process
     except OSError as e:
         raise UserError(f"--log-json {path}: cannot be written: {e.strerror}") from e
-    _log = Log(stream)
     sys.stdout = _Lines(shown, through=path != "-")  # type: ignore[assignment]
+    _open = _Handler(stream)
+    _LOGGER.addHandler(_open)
+    _LOGGER.setLevel(logging.INFO)
     root = logging.getLogger()
     if not root.handlers and logging.lastResort is not None:
         root.addHandler(logging.lastResort)  # a handler of ours alone would silence what stderr shows
-    handler = _Handler(logging.WARNING)
-    root.addHandler(handler)
-    before = warnings.showwarning
-
-    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-        event("warning", "warning", message=str(message), source=category.__name__)
-        before(message, category, filename, lineno, file, line)
-
-    warnings.showwarning = show
+    root.addHandler(_open)
+    logging.captureWarnings(True)
     event("run_start", version=version, pid=os.getpid(), argv=sys.argv[1:])
 
 
 def close_log(status: int) -> None:
     """Write the last line, with the exit status."""
-    global _log
-    if _log is None:
+    if _open is None:
         return
-    event("run_end", "info" if status == 0 else "error", status=status, seconds=seconds(_log.start))
+    event("run_end", "info" if status == 0 else "error", status=status, seconds=seconds(_open.start))
     if isinstance(sys.stdout, _Lines):
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         sys.stdout = sys.stdout._shown
-    _log = None
+    if _open is not None:
+        _drop(_open)
 
 
 def seconds(since: float) -> float:

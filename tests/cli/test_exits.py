@@ -165,9 +165,7 @@ def test_what_stands_at_the_path_is_told_as_the_users(e, capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    child = start(
-        "doctor", before="import os, sys\nr, w = os.pipe()\nos.dup2(w, 1)\nos.close(w)\nos.close(r)"
-    )
+    child = start("doctor", before="import os, sys\nr, w = os.pipe()\nos.dup2(w, 1)\nos.close(w)\nos.close(r)")
     _, err = child.communicate(timeout=120)
     assert child.returncode == 0 and not err, err
 

@@ -90,8 +90,9 @@ def test_a_name_in_other_bytes_is_refused_in_one_line_and_logged(tmp_path, args)
 
 
 def test_a_log_takes_any_bytes(tmp_path):
-    with (tmp_path / "log").open("w", encoding="utf-8") as f:
-        logging.Log(f).write("warning", message=f"photo {NO_UTF8}")
-        logging.Log(f).write("warning", message="the next line")
+    logging.open_log(str(tmp_path / "log"), "0")
+    for message in (f"photo {NO_UTF8}", "the next line"):
+        logging.event("message", message=message)
+    logging.close_log(0)
     found = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
-    assert [e["message"] for e in found] == [f"photo {NO_UTF8}", "the next line"]
+    assert [e.get("message") for e in found] == [None, f"photo {NO_UTF8}", "the next line", None]
