@@ -107,7 +107,7 @@ def decide(c: Config) -> Iterator[Step]:
         step = scene_stage.stage(c.out, c.review.places365, c.training.device, c.roots)
         yield _stage(c, step.job, step.items)
         scenes = step.job.folder
-    given = review.Given(logs, scenes, _merge(c), c.review.review if rule is not None else "", _closing(c))
+    given = review.Given(logs, scenes, merge_of(c), c.review.review if rule is not None else "", _closing(c))
     yield review.stage(c.out, given, _sizes(c))
 
 
@@ -142,7 +142,7 @@ def splits(c: Config) -> Iterator[Step]:
 
 def report(c: Config) -> Iterator[Step]:
     """The page with all counts, figures and samples."""
-    yield Report(c.out, c.synthesis.seed, _merge(c), c.review.decisions)
+    yield Report(c.out, c.synthesis.seed, merge_of(c), c.review.decisions)
 
 
 MAKE: dict[str, Callable[[Config], Iterator[Step]]] = {
@@ -206,7 +206,8 @@ def _closing(c: Config) -> Closing | None:
     return Closing() if c.review.close_holes else None
 
 
-def _merge(c: Config) -> Merge:
+def merge_of(c: Config) -> Merge:
+    """The rule that makes one decision of several reviewers'."""
     return Merge(**asdict(c.review.merge))
 
 
@@ -256,7 +257,7 @@ def remake_report(root: Path, seed: int, decisions: Sequence[Path]) -> Path:
     Raises:
         UserError: when the folder is no build.
     """
-    return Report(root, seed, _merge(config.read(root)), tuple(decisions)).make()
+    return Report(root, seed, merge_of(config.read(root)), tuple(decisions)).make()
 
 
 def roots_beside(root: Path, out: Path) -> dict[str, str]:
