@@ -91,7 +91,7 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     ahp bench train human_deocclusion --task mask --root out/ahp --recipe small
     torchrun --nproc-per-node 8 -m ahp_toolkit.cli.main bench train pcnets --task content --root out/ahp --recipe paper
     """
-    from ahp_toolkit.runtime.publish import reading_and_working, shown
+    from ahp_toolkit.storage.sync import reading_and_working, shown
     from baselines.training.job import Training
     from baselines.training.train import train as run
 
@@ -143,7 +143,7 @@ def _parsing_note(said: dict[str, Any]) -> str:
 def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run: Path | None, **options: Any) -> None:
     """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
     from ahp_toolkit.nets.devices import pick_device
-    from ahp_toolkit.runtime.publish import check_there, local_to, naming, shown, working
+    from ahp_toolkit.storage.sync import check_there, local_to, naming, shown, working
     from baselines.inference.predict import predict_run
 
     check_there(run, root, mask_run)

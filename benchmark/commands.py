@@ -35,7 +35,7 @@ def score(
     A submission that cannot be scored is named; the others are scored all the same, and the exit status is 2.
     """
     from ahp_toolkit.runtime import signals
-    from ahp_toolkit.runtime.publish import naming, reading, shown, working
+    from ahp_toolkit.storage.sync import naming, reading, shown, working
     from benchmark.features.context import Context
     from benchmark.grading.score import score as run
 

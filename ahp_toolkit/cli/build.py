@@ -73,8 +73,8 @@ def build(ctx: click.Context, as_json: bool, **options: Any) -> None:
 
 def _dry_run(c: Config, as_json: bool) -> None:
     from ahp_toolkit.build.dry_run import dry_run, text
-    from ahp_toolkit.runtime.publish import folder_of
     from ahp_toolkit.storage.locations import Remote
+    from ahp_toolkit.storage.sync import folder_of
 
     if isinstance(c.out, Remote):
         folder = c.run.work or folder_of(c.out)
@@ -92,13 +92,18 @@ def _build(c: Config) -> None:
     """Run the stages in order, print what each made, and end with the page."""
     from ahp_toolkit.build.build import build as run
     from ahp_toolkit.build.checks import next_step
-    from ahp_toolkit.runtime.publish import shown, working
     from ahp_toolkit.storage.lock import lock
+    from ahp_toolkit.storage.sync import shown, upload, working
 
     start, out = time.monotonic(), c.out
     with working(out, c.run.work) as folder, lock(folder), make_engine(c.engine) as engine:
         local = c.at(folder)
-        page = run(local, engine, lambda result: say_result(result, c.review.review))
+
+        def finished(result: Result) -> None:
+            say_result(result, c.review.review)
+            upload(folder, out)
+
+        page = run(local, engine, finished)
     if page is not None:
         say(f"done in {time.monotonic() - start:.0f} s; the report:")
         click.echo(shown(out, folder, page).resolve())
@@ -180,8 +185,8 @@ def export(root: Path, fmt: str, out: Path | None, splits: tuple[str, ...], what
     from ahp_toolkit.build.build import roots_beside
     from ahp_toolkit.export.export import Contents
     from ahp_toolkit.export.export import export as write
-    from ahp_toolkit.runtime.publish import reading_and_working, shown
     from ahp_toolkit.stages.report import renderer_of
+    from ahp_toolkit.storage.sync import reading_and_working, shown
 
     with reading_and_working(root, out) as (read, folder):
         to = folder if out else folder / "export" / (fmt if what == "samples" else f"{fmt}-{what}")
@@ -211,9 +216,9 @@ def materialize(root: Path, out: Path | None, splits: tuple[str, ...], what: str
     Every picture is checked against the digest of its recipe.
     """
     from ahp_toolkit.build.build import roots_beside
-    from ahp_toolkit.runtime.publish import reading_and_working, shown
     from ahp_toolkit.stages.materialize import materialize as write
     from ahp_toolkit.stages.materialize import pictures_of
+    from ahp_toolkit.storage.sync import reading_and_working, shown
 
     if out and what == "crops":
         raise UserError(f"--out {out}: is for --what full; crops lie beside the split's tables, leave --out out")
@@ -237,8 +242,8 @@ def report(root: Path, seed: int, decisions: tuple[Path, ...]) -> None:
     from ahp_toolkit.build import config
     from ahp_toolkit.build.build import remake_report
     from ahp_toolkit.build.checks import warn_left_out
-    from ahp_toolkit.runtime.publish import shown, working
     from ahp_toolkit.storage.lock import lock
+    from ahp_toolkit.storage.sync import shown, working
 
     with working(root, build=True) as folder:
         given = config.read(folder).review.decisions  # a folder that is no build gets no lock file

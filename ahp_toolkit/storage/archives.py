@@ -31,7 +31,7 @@ from ahp_toolkit.storage import files, remote, tar_index
 from ahp_toolkit.storage.lock import waiting
 
 #: How a compressed tar is opened.
-_COMPRESSED = {".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar.xz": lzma.open}
+_COMPRESSED: dict[str, Any] = {".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar.xz": lzma.open}
 #: The endings of an archive that stands for a folder, in the order of the search.
 SUFFIXES = (".zip", ".tar", *_COMPRESSED)
 _VERSION = 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -30,13 +29,15 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     Text is UTF-8.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp, fd = _temporary(path)
+    temp = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    # 644 less the user's umask: who asked for privacy gets it
+    fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(fd, mode, encoding=None if "b" in mode else "utf-8") as f:  # whatever the locale
             yield f
             f.flush()
             os.fsync(f.fileno())
-            temp.replace(path)  # before it is closed: until then it is seen to be held
+        temp.replace(path)
     except OSError as e:
         e.filename = e.filename or str(path)  # "no space left" alone does not say where
         raise
@@ -44,42 +45,15 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temp.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> tuple[Path, int]:
-    """A new file beside ``path``, open and held by flock, so that `forget_dead` tells it from one left behind."""
-    while True:
-        temp = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-        # 644 less the user's umask: who asked for privacy gets it
-        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with suppress(OSError):  # a file system without locks: nobody can take it for a dead one either
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.fstat(fd).st_nlink:
-            return temp, fd
-        os.close(fd)  # taken for a dead one before it was held
-
-
 def forget_dead(*paths: Path) -> None:
-    """Remove what killed `atomic` calls left beside these files; no lock is needed: what is being written is held."""
+    """Remove what killed `atomic` calls left beside these files; only for files that nobody writes at the moment."""
     names: dict[Path, set[str]] = {}
     for path in paths:
         names.setdefault(path.parent, set()).add(path.name)
     for folder, wanted in names.items():
         for left in folder.glob(".*.tmp"):
             if left.name[1:-13] in wanted and _LEFT.fullmatch(left.name[-13:]):
-                _remove_dead(left)
-
-
-def _remove_dead(left: Path) -> None:
-    try:
-        fd = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # gone, a link, or not ours
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        left.unlink(missing_ok=True)
-    except OSError:
-        pass  # somebody is writing it, or the file system does not tell
-    finally:
-        os.close(fd)
+                left.unlink(missing_ok=True)
 
 
 def forget_unfinished(folder: Path, deep: bool = False) -> None:
@@ -119,11 +93,11 @@ def sealed(value: Any) -> bytes:
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """What `sealed` made, without the digest; None when the file is missing, damaged, or was changed."""
     try:
-        said = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    check = said.pop("check", None) if isinstance(said, dict) else None
-    return said if check is not None and check == digest_value(said) else None
+    check = value.pop("check", None) if isinstance(value, dict) else None
+    return value if check is not None and check == digest_value(value) else None
 
 
 def read_json(path: Path) -> Any:

@@ -15,7 +15,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
@@ -46,7 +46,7 @@ _PASSING |= {"ResponseParserError", "ServiceRequestError", "ServiceResponseError
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object, or a folder of objects: size in bytes, time of change (s since the epoch), MD5 hex ('': not told)."""
+    """An object, or a folder of objects: size in bytes, time of change (s since the epoch), MD5 hex ('': unknown)."""
 
     address: str
     folder: bool = False
@@ -138,9 +138,9 @@ def _stored(scheme: str, info: dict[str, Any]) -> Stored:
 
 
 def _md5(info: dict[str, Any], tag: str) -> str:
-    said = info.get("md5Hash") or (info.get("content_settings") or {}).get("content_md5")
-    if said:
-        return (base64.b64decode(said) if isinstance(said, str) else bytes(said)).hex()
+    md5 = info.get("md5Hash") or (info.get("content_settings") or {}).get("content_md5")
+    if md5:
+        return (base64.b64decode(md5) if isinstance(md5, str) else bytes(md5)).hex()
     return tag if re.fullmatch(r"[0-9a-f]{32}", tag) else ""
 
 
@@ -202,55 +202,29 @@ def blocks(address: str, size: int) -> Iterator[bytes]:
         yield read(address, start, min(start + BLOCK, size))
 
 
-def write(address: str, data: bytes, new: bool = False) -> None:
-    """Put one whole object, in one request: it stands with all of its bytes or not at all.
+def upload(address: str, path: Path) -> None:
+    """Put a file: the object is there with all of its bytes or not at all.
 
     Raises:
-        FileExistsError: with ``new``, when there is one already.
         StorageError: as for all requests, and when there is no such bucket.
     """
-    more = {"mode": "create"} if new else {}
-    with _bucket_needed(address):
-        _ask(address, lambda system, path: system.pipe_file(path, data, **more))
+    whole = path.stat().st_size <= ONE_REQUEST  # larger files go up in parts
 
+    def put(system: Any, to: str) -> None:
+        more = {"chunksize": ONE_REQUEST} if type(system).__module__.startswith("s3fs") else {}
+        system.pipe_file(to, path.read_bytes(), **more) if whole else system.put_file(str(path), to)
 
-@contextmanager
-def _bucket_needed(address: str) -> Iterator[None]:
-    """Say it in one line when nothing can be put, since the bucket itself is missing."""
     try:
-        yield
+        _ask(address, put)
     except FileNotFoundError as e:
         bucket = "/".join(address.split("/")[:3])
-        raise StorageError(f"{address}: no such bucket, {bucket}; make it, or mend the address") from e
-
-
-def upload(address: str, path: Path) -> str:
-    """Put a file; returns the MD5 (hex) of what was put. Files above ``ONE_REQUEST`` bytes go up in parts."""
-    if path.stat().st_size <= ONE_REQUEST:
-        data = path.read_bytes()
-        with _bucket_needed(address):
-            _ask(address, partial(_pipe, data=data))
-        return hashlib.md5(data, usedforsecurity=False).hexdigest()
-    said = md5_of(path)
-    _ask(address, lambda system, at: system.put_file(str(path), at))
-    return said
-
-
-def _pipe(system: Any, path: str, data: bytes) -> None:
-    whole = {"chunksize": ONE_REQUEST} if PACKAGES.get("s3") == type(system).__module__.partition(".")[0] else {}
-    system.pipe_file(path, data, **whole)
+        raise StorageError(f"{address}: no such bucket, {bucket}; make it, or look at the address") from e
 
 
 def md5_of(path: Path) -> str:
     """MD5 hex of a file: what the stores tell of their objects."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
-
-
-def copy(source: str, to: str) -> None:
-    """Copy an object inside its store."""
-    path = to.partition("://")[2]
-    _ask(source, lambda system, at: system.cp_file(at, path))
 
 
 def delete(addresses: Sequence[str]) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
-import threading
-import time
 
 import pytest
 
 from ahp_toolkit.core.records import Dropped
-from ahp_toolkit.runtime import publish, signals
+from ahp_toolkit.runtime import signals
 from ahp_toolkit.runtime.stage import MAIN, Job, Output, run
 from tests.cli.small import start
 
@@ -91,44 +88,6 @@ def test_an_ignored_ctrl_c_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signals.on_signals()
     signal.raise_signal(signal.SIGINT)
-    assert not signals.signalled()
-
-
-def slept() -> None:
-    time.sleep(60)
-
-
-def replaced() -> None:
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt as e:
-        raise ValueError("a library's own") from e
-
-
-def swallowed() -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        time.sleep(60)
-
-
-@pytest.mark.parametrize("end", [slept, replaced, swallowed])
-def test_what_publishing_raises_in_place_of_the_work_is_no_ctrl_c(end):
-    """Publishing in the background interrupts the work by a signal; its own error is then the end of the command."""
-
-    begun = threading.Event()
-
-    class Failing:
-        def step(self) -> float:
-            begun.wait()
-            raise RuntimeError("the store is gone")
-
-        renew = step
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signals.on_signals()
-    mirror = Failing()
-    with pytest.raises(RuntimeError, match="the store is gone"), publish._published(mirror, mirror):  # type: ignore[arg-type]
-        begun.set()
-        end()
     assert not signals.signalled()
 
 

@@ -64,7 +64,7 @@ class Front:
 
     def puts(self) -> Counter[str]:
         """How often each key was written and stood."""
-        return Counter(k for m, k in self.done if m in ("PUT", "COPY") and k and "/.ahp/" not in k)
+        return Counter(k for m, k in self.done if m in ("PUT", "COPY") and k)
 
     def forget(self) -> None:
         """Count anew."""
@@ -118,6 +118,5 @@ class Bucket:
         return [o["Key"] for page in pages for o in page.get("Contents", [])]
 
     def tree(self, prefix: str) -> dict[str, bytes]:
-        """Content by name below a prefix, leases left out."""
-        keys = [k for k in self.keys(f"{prefix}/") if "/.ahp/" not in k]
-        return {k.removeprefix(f"{prefix}/"): self.get(k) for k in keys}
+        """Content by name below a prefix."""
+        return {k.removeprefix(f"{prefix}/"): self.get(k) for k in self.keys(f"{prefix}/")}

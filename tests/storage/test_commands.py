@@ -10,8 +10,8 @@ import pytest
 
 from ahp_toolkit.cli import main
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.runtime.publish import check_there, folder_of, naming, reading, working
 from ahp_toolkit.storage import files, locations
+from ahp_toolkit.storage.sync import check_there, folder_of, naming, reading, working
 from tests import fake_build
 from tests.benchmark.world import by_rule, make_split, submit
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from ahp_toolkit.core.errors import StorageError, UserError
-from ahp_toolkit.storage import files, images, lease, locations, remote
+from ahp_toolkit.storage import files, images, locations, remote
 
 
 def every(k, *statuses):
@@ -15,11 +15,12 @@ def every(k, *statuses):
     return lambda method, key, n: statuses[n // k % len(statuses)] if n % k == 0 else 0
 
 
-def test_throttling_and_server_errors_pass(s3):
+def test_throttling_and_server_errors_pass(s3, tmp_path):
     front, _, root = s3
     front.fault = every(2, 503, 500)
     for n in range(6):
-        remote.write(f"{root}/d/{n}", b"x" * n)
+        (tmp_path / "x").write_bytes(b"x" * n)
+        remote.upload(f"{root}/d/{n}", tmp_path / "x")
     assert [s.size for s in remote.listing(f"{root}/d")] == list(range(6))
     assert remote.read(f"{root}/d/5", 1, 3) == b"xx"
     assert remote.read(f"{root}/d/0") == b""
@@ -59,14 +60,6 @@ def test_what_is_missing_is_missing(s3):
         images.read(locations.place(f"{root}/none.jpg"))
     assert e.value.reason == "missing"
     remote.delete([f"{root}/none"])
-
-
-def test_one_asker_alone_creates(s3):
-    _, _, root = s3
-    remote.write(f"{root}/lease", b"a", new=True)
-    with pytest.raises(FileExistsError):
-        remote.write(f"{root}/lease", b"b", new=True)
-    assert remote.read(f"{root}/lease") == b"a"
 
 
 @pytest.mark.parametrize("text", ["ftp://host/x", "s3://", "s3:///x"])
@@ -170,10 +163,5 @@ def test_another_refusal_of_a_read_is_no_empty_object(monkeypatch):
 def test_a_missing_bucket_is_one_line(s3, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"x")
-    for put in (
-        lambda: remote.write("s3://nobucket/x", b"x"),
-        lambda: remote.upload("s3://nobucket/x", file),
-        lambda: lease.acquire("s3://nobucket/x", "work"),
-    ):
-        with pytest.raises(StorageError, match=r"^s3://nobucket/x\S*: no such bucket, s3://nobucket; make it"):
-            put()
+    with pytest.raises(StorageError, match=r"^s3://nobucket/x: no such bucket, s3://nobucket; make it"):
+        remote.upload("s3://nobucket/x", file)

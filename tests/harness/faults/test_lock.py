@@ -1,11 +1,10 @@
-"""Two commands on one folder: the second is refused with the owner's name; a dead owner's lock is taken over."""
+"""Two commands on one folder: the second is refused; a dead owner's lock is taken over."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -36,9 +35,8 @@ def owner(tmp_path: Path):
     process.wait()
 
 
-def test_the_second_is_refused_with_the_owners_name(tmp_path, owner):
-    said = f"in use by process {owner.pid} on {socket.gethostname()} since .*; wait for it, or build into another"
-    with pytest.raises(UserError, match=said), lock(tmp_path):
+def test_the_second_is_refused(tmp_path, owner):
+    with pytest.raises(UserError, match="another process works on this folder; wait for it"), lock(tmp_path):
         pass
 
 
@@ -49,7 +47,7 @@ def test_a_build_is_refused_before_it_writes_anything(tmp_path, owner):
         [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False, env=os.environ
     )
     assert run.returncode == 2 and run.stderr.startswith("ahp: ") and len(run.stderr.splitlines()) == 1
-    assert f"process {owner.pid}" in run.stderr
+    assert "another process works on this folder" in run.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "coco"]
 
 
@@ -57,7 +55,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, owner):
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     with lock(tmp_path):
-        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        pass
 
 
 def test_a_lock_file_with_anything_in_it_is_no_lock(tmp_path):
