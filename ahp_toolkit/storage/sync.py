@@ -27,8 +27,6 @@ from ahp_toolkit.storage.lock import lock
 from ahp_toolkit.storage.remote import Stored
 
 MARKS = ("stage.json", "run.json", "score.json", "export.json")
-#: Holds the lock of a working folder, and what is known of each file at the address.
-SYNC = ".sync"
 THREADS = 8
 
 
@@ -44,7 +42,7 @@ class _Pair:
     """A working folder and its address, with what was the same on both sides when they last met."""
 
     def __init__(self, folder: Path, address: str) -> None:
-        self.folder, self.address, self.path = folder, address.rstrip("/"), folder / SYNC / "record.json"
+        self.folder, self.address, self.path = folder, address.rstrip("/"), beside(folder) / "record.json"
         record = files.read_json(self.path) if self.path.exists() else {}
         if record.get("address", self.address) != self.address:
             raise UserError(f"{folder}: is the working folder of {record['address']}; give another one for {address}")
@@ -261,6 +259,12 @@ def folder_of(address: Path) -> Path:
     return files.cache_folder() / "work" / f"{address.name}-{hashing.digest_value(str(address))[:16]}"
 
 
+def beside(folder: Path) -> Path:
+    """The folder beside a working folder with its lock and what is known of each file at the address."""
+    whole = folder.absolute()
+    return whole.with_name(f".{whole.name}.sync")
+
+
 @contextmanager
 def working(out: Path, work: Path | None = None, build: bool = False) -> Iterator[Path]:
     """The folder to write for an output root: a local one itself; for an address its working folder, then uploaded.
@@ -282,7 +286,7 @@ def working(out: Path, work: Path | None = None, build: bool = False) -> Iterato
     if build:
         _check_build(out, remote.stat(f"{out}/build.json") is not None)
     folder = work or folder_of(out)
-    with naming(out), lock(folder / SYNC):
+    with naming(out), lock(beside(folder)):
         download(out, folder, writes=True)
         yield folder
         upload(folder, out)
@@ -299,7 +303,7 @@ def reading(root: Path) -> Path:
         return root
     folder = folder_of(root)
     check_there(root)
-    with naming(root), lock(folder / SYNC):
+    with naming(root), lock(beside(folder)):
         download(root, folder)
     return folder
 

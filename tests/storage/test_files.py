@@ -123,8 +123,8 @@ ELSEWHERE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 WRITTEN = """
 import locale, sys
 from pathlib import Path
-from ahp_toolkit.core import store
-from annotation import guide
+from ahp_toolkit.storage import files as store
+from annotation.app import guide
 from baselines import people, runlog
 assert locale.getpreferredencoding(False).upper() not in ("UTF-8", "UTF8")
 folder = Path(sys.argv[1])
