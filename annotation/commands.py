@@ -16,17 +16,17 @@ import click
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime.lazy_group import LazyGroup
 from ahp_toolkit.runtime.options import Number
-from annotation.build_check import REVIEWED, check_build
+from annotation.session.build_check import REVIEWED, check_build
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
-    "status": ("annotation.review_commands:status", "Counts, pace, agreement and the preserved ratio."),
-    "triage": ("annotation.review_commands:triage", "Order the queue and propose discards under a stated risk."),
-    "export": ("annotation.review_commands:export", "Decisions as CSV or Parquet, masks as COCO JSON or PNG."),
-    "import": ("annotation.review_commands:import_", "Decisions and corrected masks made with any other tool."),
-    "resegment": ("annotation.review_commands:resegment", "Another segmenter's masks for the people to refine."),
+    "status": ("annotation.session.commands:status", "Counts, pace, agreement and the preserved ratio."),
+    "triage": ("annotation.session.commands:triage", "Order the queue and propose discards under a stated risk."),
+    "export": ("annotation.exchange.commands:export", "Decisions as CSV or Parquet, masks as COCO JSON or PNG."),
+    "import": ("annotation.exchange.commands:import_", "Decisions and corrected masks made with any other tool."),
+    "resegment": ("annotation.exchange.commands:resegment", "Another segmenter's masks for the people to refine."),
     "compose": (
-        "annotation.review_commands:compose",
+        "annotation.composites.commands:compose",
         "Propose real composites for the test split; write those passed.",
     ),
 }
@@ -47,7 +47,7 @@ MOST, GOOD = 50_000, 20_000
     "--address",
     default="127.0.0.1",
     show_default=True,
-    help="Where the App listens. It asks nobody for a password: keep to the loopback and tunnel by ssh.",
+    help="Where the App listens. It has no password: keep to the loopback and tunnel by ssh.",
 )
 @click.option("--overlap", type=Number(0, 1), default=0.0, show_default=True, help="Share seen by several.")
 @click.option("--copies", type=click.IntRange(2), default=2, show_default=True, help="Reviewers of an overlapping one.")
@@ -58,7 +58,7 @@ MOST, GOOD = 50_000, 20_000
     default="1/1",
     show_default=True,
     metavar="K/N",
-    help="Hold the K-th of N pieces of the candidates; all words go to the same logs. For more than 50,000.",
+    help="Hold the K-th of N pieces of the candidates; all decisions go to the same logs. For more than 50,000.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
 @click.option("--check", is_flag=True, help="Bring the candidates into the database, reconcile, and stop.")
@@ -76,7 +76,7 @@ def review(
     no_browser: bool,
     check: bool,
 ) -> None:
-    """Review the people of a build by keyboard, in the FiftyOne App. Ctrl+C ends; nothing said is ever lost."""
+    """Review the people of a build by keyboard, in the FiftyOne App. Ctrl+C ends; no saved decision is ever lost."""
     if ctx.invoked_subcommand is not None:
         return
     if root is None:
@@ -90,19 +90,19 @@ def review(
 
     name = check_name(reviewer or default_reviewer())
     if shards and name not in shards:
-        raise UserError(f"{name} is none of --shard {', '.join(shards)} and would be asked nothing; give --reviewer")
+        raise UserError(f"{name} is none of --shard {', '.join(shards)} and would have an empty queue; give --reviewer")
     plan = Plan("shards" if shards else "shared", shards, overlap, copies)
     os.environ[PLAN_VARIABLE] = json.dumps(asdict(plan))
-    held = Slice.parse(piece)
-    _hint(root, held.of)
+    part = Slice.parse(piece)
+    _hint(root, part.of)
     if check:
-        dataset = server.prepare(root, name, click.echo, held)
+        dataset = server.prepare(root, name, click.echo, part)
         click.echo(f"{dataset.name}: {len(dataset)} candidates")
         return
     if not _loopback(address):
-        said = f"The App listens on {address}: whoever reaches this port can review as you"
-        click.echo(f"{said}, and read every file that you can read.", err=True)
-    with server.serving(root, name, port, address, click.echo, held) as session:
+        warning = f"The App listens on {address}: whoever reaches this port can review as you"
+        click.echo(f"{warning}, and read every file that you can read.", err=True)
+    with server.serving(root, name, port, address, click.echo, part) as session:
         url = f"http://{address}:{session.server_port}/datasets/{session.dataset.name}"
         click.echo(f"{name} reviews {root} at {url} (Ctrl+C ends)")
         if not no_browser:
@@ -117,7 +117,7 @@ def default_reviewer() -> str:
 
 
 def _hint(root: Path, pieces: int) -> None:
-    """Say when one App is given more than it answers quickly with."""
+    """Warn where one App holds more candidates than it answers quickly with."""
     from ahp_toolkit.storage.parquet import count_records
 
     total = count_records(root / "parse")
@@ -125,7 +125,7 @@ def _hint(root: Path, pieces: int) -> None:
         few = -(-total // GOOD)
         click.echo(
             f"{total // pieces} candidates for one App, which slows down beyond {MOST}: give --slice 1/{few}, and "
-            f"others --slice 2/{few} and so on; all words go to the same logs",
+            f"others --slice 2/{few} and so on; all decisions go to the same logs",
             err=True,
         )
 

@@ -113,7 +113,8 @@ def make(root: Path, photos: int = 8, provisional: bool = True, evil: bool = Fal
             candidates.append(c)
             segmented.append(Segmented(c, mask, 0.9, "source_mask@0", 0, _parsing(person(i)) if i % 2 else None, "p@1"))
             verdict = ("preserve", "preserve", "refine", "discard")[i % 4]
-            decisions.append(Decision(cid, verdict, "rule", "" if i % 4 < 2 else "occluded", provisional=provisional))
+            why = "" if i % 4 < 2 else "occluded"
+            decisions.append(Decision(cid, verdict, "rule", mask.digest, why, provisional=provisional))
             scene = ("kitchen", "street")[i % 2]
             human = (cid, image, mask.box, mask, segmented[-1].parsing, scene, split, ("rule",), verdict, provisional)
             if verdict != "discard":

@@ -17,7 +17,8 @@ from ahp_toolkit.core.closing import Closing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import SPLITS
 from ahp_toolkit.core.registry import Registry
-from ahp_toolkit.decisions.merge import Merge, logs_of
+from ahp_toolkit.decisions.log import logs_of
+from ahp_toolkit.decisions.merge import Merge
 from ahp_toolkit.parsers import PARSERS
 from ahp_toolkit.runtime.engines import Engine
 from ahp_toolkit.runtime.stage import Job, Result, Stage, Step, finished

@@ -23,7 +23,7 @@ BENCH: Table = {
         "ahp_toolkit.cli.bench.paper_commands:paper",
         "Fill the paper's Tables 1 to 6: plan, train, predict, score.",
     ),
-    "open": ("annotation.bench_commands:open_", "Several runs' predictions beside the truth, in the FiftyOne App."),
+    "open": ("annotation.app.commands:open_", "Several runs' predictions beside the truth, in the FiftyOne App."),
 }
 COMMANDS: Table = {
     "demo": ("ahp_toolkit.cli.demo:demo", "See the whole pipeline work on an embedded, procedural world."),

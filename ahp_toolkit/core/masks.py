@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ahp_toolkit.core.hashing import digest_bytes
 from ahp_toolkit.core.limits import MAX_PIXELS
 
 #: Length of the outlines of one mask, px: forty times around the largest picture.
@@ -144,6 +145,11 @@ class Mask:
         return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
 
     @property
+    def digest(self) -> str:
+        """16 hex digits that tell this mask from every other; see `digest_of`."""
+        return digest_of(self.height, self.width, self.counts)
+
+    @property
     def area(self) -> int:
         """Number of true pixels."""
         return int(coco.area(self.rle))
@@ -173,6 +179,11 @@ class Mask:
     def touches_border(self, gutter: int) -> bool:
         """Whether any pixel of the mask lies within ``gutter`` px of one of the four image borders (spec §1)."""
         return self.area > 0 and self.box.touches_border(self.width, self.height, gutter)
+
+
+def digest_of(height: int, width: int, counts: bytes) -> str:
+    """`Mask.digest` of a mask's fields, as tables hold them: no `Mask` is built for it."""
+    return digest_bytes(f"{height} {width}".encode(), counts)[:16]
 
 
 def _check_frame(height: int, width: int) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ahp_toolkit.core.hashing import digest_value
 from ahp_toolkit.core.masks import Box, LabelMap, Mask, intersection_union
 from ahp_toolkit.core.text import LONGEST_LINE, short_line
 
 SPLITS = ("train", "val", "test")
 VERDICTS = ("discard", "preserve", "refine")
+_HEX = set("0123456789abcdef")
 #: Why a human is discarded or refined; the review's keys 1 to 7 in this order.
 REASONS = ("occluded", "truncated", "not_a_person", "group", "bad_mask", "too_small", "other")
 
@@ -146,24 +148,43 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One reviewer's decision on one candidate. ``at`` is ISO 8601 UTC, ``seconds`` the time it took.
+    """One reviewer's decision on one mask of one candidate. ``at`` is ISO 8601 UTC, ``seconds`` the time it took.
 
-    ``shown`` is the digest of the mask that the reviewer saw (`decisions.mask_history.digest`), "" where nobody knows.
+    ``mask_digest`` names the mask shown to the reviewer (`Mask.digest`). ``corrected`` is a mask that the decision
+    carries: the mask shown where the build has another, or, with a refine, the reviewer's own correction of it.
+    ``id`` unites logs from two places; without one it is the digest of all other fields.
     """
 
     candidate_id: str
     verdict: str
     reviewer: str
+    mask_digest: str
     reason: str = ""
     corrected: Mask | None = None
     seconds: float = 0.0
     at: str = ""
     note: str = ""
     provisional: bool = False
-    shown: str = ""
+    id: str = ""
 
     def __post_init__(self) -> None:
         _check(self.verdict in VERDICTS, self, "verdict", f"one of {', '.join(VERDICTS)}", self.verdict)
+        hexadecimal = len(self.mask_digest) == 16 and set(self.mask_digest) <= _HEX
+        _check(hexadecimal, self, "mask_digest", "the 16 hex digits of the mask shown", self.mask_digest)
+        if self.corrected is not None and self.verdict != "refine":
+            same = self.corrected.digest == self.mask_digest
+            _check(same, self, "mask_digest", f"that of the mask it carries, {self.corrected.digest}", self.mask_digest)
+        if not self.id:
+            mask = self.corrected.digest if self.corrected else ""
+            told = (self.verdict, self.reviewer, self.mask_digest, self.reason, mask, self.seconds, self.at, self.note)
+            known = digest_value([self.candidate_id, *told, self.provisional])
+            object.__setattr__(self, "id", known[:32])
+
+    @property
+    def correction(self) -> Mask | None:
+        """The reviewer's own mask in the place of the one shown; None where there is none. It decides nothing."""
+        own = self.verdict == "refine" and self.corrected is not None and self.corrected.digest != self.mask_digest
+        return self.corrected if own else None
 
 
 @dataclass(frozen=True, slots=True)

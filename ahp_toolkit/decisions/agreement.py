@@ -1,25 +1,23 @@
 """How much reviewers agree: raw agreement, Cohen's and Fleiss' kappa, with bootstrap 95 % intervals by candidate.
 
-Only candidates that two or more reviewers have decided on count; provisional decisions never do, nor does what somebody
-said having seen the others' words (`unaware`).
+Only candidates that two or more reviewers have decided on count. Provisional decisions never count, and neither do
+decisions made in view of the others' (`independent`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ahp_toolkit.core.records import VERDICTS, Decision
-from ahp_toolkit.decisions.log import last_words
-from ahp_toolkit.decisions.mask_history import Case, pending
-from ahp_toolkit.decisions.voices import SETTLED
+from ahp_toolkit.decisions.state import Case
 
-Counts = NDArray[np.int64]  # [candidates, categories]: how many reviewers said what
+Counts = NDArray[np.int64]  # [candidates, categories]: how many reviewers chose each
 RESAMPLES = 1000
 
 
@@ -33,36 +31,38 @@ class Agreement:
     n: int
 
 
-def unaware(case: Case) -> list[Decision]:
-    """What reviewers said of a candidate's newest mask before they saw each other's words: final words, one a reviewer.
+def independent(case: Case) -> list[Decision]:
+    """The final decisions on a candidate that reviewers made before they saw each other's, one a reviewer.
 
-    A word that settles a disagreement is none; for one that only brings a mended mask stands what its author had said.
+    One that settles a disagreement is none. They are on the current mask where anybody has decided on that one.
     """
-    # first in order, a settling word hides none of its author's own; left out, the mask that it repeats might be lost
-    own = replace(case, words=sorted(case.words, key=lambda w: w.word.note != SETTLED))
-    said = (_decided(own, d) if pending(d) else d for d in own.counted() if d.note != SETTLED)
-    words = [d for d in said if d is not None and not d.provisional]
-    return words if own.answered() or not case.answered() else []
+    found = [d for d in case.counted(settled=False) if not d.provisional]
+    if not case.answered():
+        return found
+    return [d for d in found if d.mask_digest == case.current or (case.orphan(d) and case.current == case.first)]
 
 
-def _decided(case: Case, word: Decision) -> Decision | None:
-    """What the author of a word that brings a mask last decided by themselves."""
-    own = (w.word for w in reversed(case.words) if w.word.reviewer == word.reviewer)
-    return next((d for d in own if not pending(d) and d.note != SETTLED), None)
+def by_candidate(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:
+    """candidate id -> its final decisions, sorted by id."""
+    found: dict[str, list[Decision]] = {}
+    for d in decisions:
+        if not d.provisional:
+            found.setdefault(d.candidate_id, []).append(d)
+    return dict(sorted(found.items()))
 
 
 def tally(decisions: Iterable[Decision]) -> tuple[list[str], Counts]:
-    """(candidate ids, counts by verdict) of candidates with two or more final words."""
+    """(candidate ids, counts by verdict) of candidates with two or more final decisions, one a reviewer."""
     ids, rows = [], []
-    for cid, words in sorted(last_words(d for d in decisions if not d.provisional).items()):
-        if len(words) >= 2:
+    for cid, of in by_candidate(decisions).items():
+        if len(of) >= 2:
             ids.append(cid)
-            rows.append([sum(d.verdict == v for d in words) for v in VERDICTS])
+            rows.append([sum(d.verdict == v for d in of) for v in VERDICTS])
     return ids, np.asarray(rows, np.int64).reshape(-1, len(VERDICTS))
 
 
 def raw(counts: Counts) -> float:
-    """Share of reviewer pairs that said the same, mean over candidates."""
+    """Share of reviewer pairs that agree, mean over candidates."""
     n = counts.sum(axis=1)
     return float(np.mean((counts * (counts - 1)).sum(axis=1) / (n * (n - 1)))) if len(counts) else float("nan")
 
@@ -101,22 +101,22 @@ def interval(figure: Callable[[NDArray[np.int64]], float], rows: NDArray[np.int6
 def by_pair(decisions: Sequence[Decision]) -> dict[tuple[str, str], Agreement]:
     """Cohen's kappa of every two reviewers who share candidates."""
     shared: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for words in last_words(d for d in decisions if not d.provisional).values():
-        for a, b in combinations(sorted(words, key=lambda d: d.reviewer), 2):
+    for of in by_candidate(decisions).values():
+        for a, b in combinations(sorted(of, key=lambda d: d.reviewer), 2):
             pair = VERDICTS.index(a.verdict), VERDICTS.index(b.verdict)
             shared.setdefault((a.reviewer, b.reviewer), []).append(pair)
     return {names: interval(cohen, np.asarray(rows, np.int64)) for names, rows in sorted(shared.items())}
 
 
 def by_reviewer(decisions: Sequence[Decision]) -> dict[str, Agreement]:
-    """Share of a reviewer's shared candidates on which the majority of the others said the same.
+    """Share of a reviewer's shared candidates on which the majority of the others agrees.
 
-    Where the others have no majority (as many say one thing as another) the candidate does not count.
+    Where the others have no majority (as many choose one verdict as another) the candidate does not count.
     """
     rows: dict[str, list[int]] = {}
-    for words in last_words(d for d in decisions if not d.provisional).values():
-        for d in words if len(words) >= 2 else ():
-            others = [o.verdict for o in words if o is not d]
+    for of in by_candidate(decisions).values():
+        for d in of if len(of) >= 2 else ():
+            others = [o.verdict for o in of if o is not d]
             mine = rows.setdefault(d.reviewer, [])
             (most, n), *rest = Counter(others).most_common(2)
             if not rest or rest[0][1] < n:
@@ -127,16 +127,16 @@ def by_reviewer(decisions: Sequence[Decision]) -> dict[str, Agreement]:
 def by_reason(decisions: Sequence[Decision]) -> dict[str, Agreement]:
     """For each reason: of the candidates discarded for it by somebody, the share that all discarded."""
     rows: dict[str, list[int]] = {}
-    for words in last_words(d for d in decisions if not d.provisional).values():
-        if len(words) < 2:
+    for of in by_candidate(decisions).values():
+        if len(of) < 2:
             continue
-        for reason in {d.reason for d in words if d.verdict == "discard" and d.reason}:
-            rows.setdefault(reason, []).append(int(all(d.verdict == "discard" for d in words)))
+        for reason in {d.reason for d in of if d.verdict == "discard" and d.reason}:
+            rows.setdefault(reason, []).append(int(all(d.verdict == "discard" for d in of)))
     return {r: interval(lambda x: float(x.mean()), np.asarray(v, np.int64)) for r, v in sorted(rows.items())}
 
 
 def disagreements(decisions: Iterable[Decision]) -> list[str]:
-    """Ids of candidates whose reviewers do not all say the same, most divided first."""
+    """Ids of candidates whose reviewers do not all agree, most divided first."""
     ids, counts = tally(decisions)
     share = {i: c.max() / c.sum() for i, c in zip(ids, counts, strict=True)}
     return sorted((i for i in ids if share[i] < 1), key=lambda i: (share[i], i))

@@ -140,7 +140,7 @@ def judge(s: Segmented, values: Sequence[float] | None, thresholds: Thresholds |
         sure = known.certainty(values)
         kept = sure >= known.threshold and not _flagged(s)
         verdict, reason, note = *(("preserve", "") if kept else ("discard", reason or "other")), f"certainty {sure:.2f}"
-    return Decision(s.candidate.candidate_id, verdict, REVIEWER, reason=reason, note=note, provisional=True)
+    return Decision(s.candidate.candidate_id, verdict, REVIEWER, s.mask.digest, reason, note=note, provisional=True)
 
 
 def _flagged(s: Segmented) -> str:

@@ -1,4 +1,4 @@
-"""Where a review stands: counts, pace, agreement, the preserved ratio of each source, and what the triage saved.
+"""The progress of a review: counts, pace, agreement, the preserved ratio of each source, and what the triage saved.
 
 One list of small tables serves the terminal and the HTML page alike.
 """
@@ -20,12 +20,12 @@ from ahp_toolkit.core.records import VERDICTS, Decision
 from ahp_toolkit.core.text import one_line
 from ahp_toolkit.decisions import agreement
 from ahp_toolkit.decisions.agreement import Agreement
-from ahp_toolkit.decisions.merge import Merge, Settled, outcome, settle
-from ahp_toolkit.decisions.proposals import known
+from ahp_toolkit.decisions.merge import Merge, Settled, settle
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.decisions.triage.triage import PAPER_PACE, Triage, report_of
 from ahp_toolkit.storage import parquet
 
-ENOUGH = 10  # candidates: of fewer, a kappa and a bootstrap interval say nothing
+ENOUGH = 10  # candidates: for fewer, a kappa and a bootstrap interval mean nothing
 IDLE = 60.0  # s: a longer pause is no work
 #: The paper's preserved ratio (Table 1; spec §1) by our source; the paper gives COCO, VOC and LIP together.
 PAPER_RATIO = dict.fromkeys(("coco", "voc_sbd", "lip"), 5_940 / 24_806) | {
@@ -48,14 +48,14 @@ class Table:
 class Status:
     """Everything that is known of a review. ``sources`` maps every candidate's id to its source.
 
-    ``words`` are all final words, also those on candidates that the build does not have; all else is of its own.
-    ``said`` are the words that count, by candidate, one a reviewer; ``unaware`` those of `agreement.unaware`.
+    ``decisions`` are all final ones, also those on candidates that the build does not have; all else is of its own.
+    ``counted`` are those that count, by candidate, one a reviewer; ``independent`` as `agreement.independent`.
     """
 
     sources: dict[str, str]
-    words: tuple[Decision, ...]
-    said: dict[str, list[Decision]]
-    unaware: tuple[Decision, ...]
+    decisions: tuple[Decision, ...]
+    counted: dict[str, list[Decision]]
+    independent: tuple[Decision, ...]
     settled: Settled
     ruled: frozenset[str]
     reopened: frozenset[str]
@@ -65,7 +65,7 @@ class Status:
     @cached_property
     def verdicts(self) -> dict[str, str]:
         """candidate id -> what people have decided."""
-        return {c: outcome(d) for c, d in self.settled.decided.items() if not d.provisional and c in self.sources}
+        return {c: d.verdict for c, d in self.settled.decided.items() if not d.provisional and c in self.sources}
 
 
 def status(root: Path, merge: Merge | None = None, logs: Sequence[Path] = ()) -> Status:
@@ -74,21 +74,21 @@ def status(root: Path, merge: Merge | None = None, logs: Sequence[Path] = ()) ->
     Raises:
         UserError: when there is no parse table, or a log is damaged.
     """
-    heard, sources = known(root, logs), _sources(root)
-    words = tuple(w.word for case in heard.values() for w in case.words if not w.word.provisional)
-    cases = {cid: case for cid, case in heard.items() if cid in sources}
-    counted = ((cid, [d for d in case.counted() if not d.provisional]) for cid, case in cases.items())
-    said = {cid: ds for cid, ds in counted if ds}
-    shared = (case for case in cases.values() if len(case.words) > 1)
-    unaware = tuple(d for case in shared for d in agreement.unaware(case))
-    reopened = frozenset(cid for cid, case in cases.items() if case.reopened)
+    state, sources = Decisions(root, logs=logs).refresh(), _sources(root)
+    made = tuple(d for case in state.cases.values() for d in case.decisions if not d.provisional)
+    cases = {cid: case for cid, case in state.cases.items() if cid in sources}
+    found = ((cid, [d for d in case.counted() if not d.provisional]) for cid, case in cases.items())
+    counted = {cid: ds for cid, ds in found if ds}
+    shared = (case for case in cases.values() if len(case.decisions) > 1)
+    independent = tuple(d for case in shared for d in agreement.independent(case))
+    reopened = frozenset(state.reopened & sources.keys())
     report = report_of(root)
     audited = [t.candidate_id for t in parquet.read_records(root / "triage", Triage) if t.audit] if report else []
     decide = sorted((root / "decide").glob("part-*.parquet"))
     ruled = (c for p in decide for c in parquet.read_table(p, ["candidate_id"])["candidate_id"].to_pylist())
-    settled = settle(said, merge or Merge())
+    settled = settle(counted, merge or Merge())
     read = frozenset(ruled), reopened, report, frozenset(audited)
-    return Status(sources, words, said, unaware, settled, *read)
+    return Status(sources, made, counted, independent, settled, *read)
 
 
 def _sources(root: Path) -> dict[str, str]:
@@ -100,28 +100,28 @@ def _sources(root: Path) -> dict[str, str]:
 
 
 def tables(s: Status) -> list[Table]:
-    """The status as tables; those with nothing to say are left out."""
+    """The status as tables; empty ones are left out."""
     made = [_counts(s), _by_source(s), _pace(s), _agreement(s), _reasons(s), _triage(s), _disagreed(s)]
     return [t for t in made if t.rows]
 
 
 def _counts(s: Status) -> Table:
-    said = Counter(s.verdicts.values())
+    counts = Counter(s.verdicts.values())
     total, decided = len(s.sources), len(s.verdicts)
-    asked = {d.candidate_id for d in s.words}
-    rows = [("candidates", total), ("decided by people", decided), *((f"  {v}", said[v]) for v in VERDICTS)]
+    seen = {d.candidate_id for d in s.decisions}
+    rows = [("candidates", total), ("decided by people", decided), *((f"  {v}", counts[v]) for v in VERDICTS)]
     rows += [
         ("reviewers disagree", len(s.settled.disagreed)),
         ("waiting for another reviewer", len(s.settled.waiting)),
         ("back with a new mask", len(s.reopened)),
-        ("nobody has looked", total - len(asked & s.sources.keys())),
-        ("  of them with a rule's word (provisional)", len((s.ruled & s.sources.keys()) - asked)),
+        ("nobody has looked", total - len(seen & s.sources.keys())),
+        ("  of them decided by a rule (provisional)", len((s.ruled & s.sources.keys()) - seen)),
     ]
     kept = [(name, n) for name, n in rows if n or name in ("candidates", "decided by people", "nobody has looked")]
     cells = [(name, f"{n:,}", _percent(n, total)) for name, n in kept]
-    unknown = len(asked - s.sources.keys())
+    unknown = len(seen - s.sources.keys())
     if unknown:
-        cells.append(("words on unknown candidates", f"{unknown:,}", ""))  # a share of none of the build's
+        cells.append(("decisions on unknown candidates", f"{unknown:,}", ""))  # a share of none of the build's
     return Table("Review", ("", "humans", "share"), tuple(cells))
 
 
@@ -138,16 +138,16 @@ def _by_source(s: Status) -> Table:
 
 
 def _source_row(s: Status, name: str, ids: Sequence[str], paper: float | None) -> tuple[str, ...]:
-    said = [s.verdicts[c] for c in ids if c in s.verdicts]
+    decided = [s.verdicts[c] for c in ids if c in s.verdicts]
     audit = [s.verdicts[c] for c in s.audited & set(ids) if c in s.verdicts] if s.audited else []
-    kept = said.count("preserve")
+    kept = decided.count("preserve")
     return (
         name,
         f"{len(ids):,}",
-        f"{len(said):,}",
+        f"{len(decided):,}",
         f"{kept:,}",
-        f"{said.count('refine'):,}",
-        _percent(kept, len(said)),
+        f"{decided.count('refine'):,}",
+        _percent(kept, len(decided)),
         _percent(audit.count("preserve"), len(audit)),
         "" if paper is None else f"{100 * paper:.1f} %",
     )
@@ -155,13 +155,13 @@ def _source_row(s: Status, name: str, ids: Sequence[str], paper: float | None) -
 
 def _pace(s: Status) -> Table:
     took: dict[str, list[float]] = {}
-    for d in s.words:
+    for d in s.decisions:
         if d.seconds > 0:
             took.setdefault(d.reviewer, []).append(min(d.seconds, IDLE))
     rows = [_pace_row(who, took[who]) for who in sorted(took)]
     if len(took) > 1:
         rows.append(_pace_row("all", [x for v in took.values() for x in v]))
-    columns = ("reviewer", "words", "median s", "mean s", "against the paper's 3.26 s")
+    columns = ("reviewer", "decisions", "median s", "mean s", "against the paper's 3.26 s")
     return Table("Pace", columns, tuple(rows), f"A pause counts as at most {IDLE:.0f} s.")
 
 
@@ -172,15 +172,15 @@ def _pace_row(name: str, seconds: Sequence[float]) -> tuple[str, ...]:
 
 
 def _agreement(s: Status) -> Table:
-    words = s.unaware
-    _, counts = agreement.tally(words)
+    found = s.independent
+    _, counts = agreement.tally(found)
     shares: dict[str, Agreement] = {}
     kappas: dict[str, Agreement] = {}
     if len(counts):
         shares["raw agreement"] = agreement.interval(agreement.raw, counts)
         kappas["Fleiss' kappa"] = agreement.interval(agreement.fleiss, counts)
-        kappas |= {f"Cohen's kappa, {a} and {b}": k for (a, b), k in agreement.by_pair(words).items()}
-        shares |= {f"{who} with the majority of the others": k for who, k in agreement.by_reviewer(words).items()}
+        kappas |= {f"Cohen's kappa, {a} and {b}": k for (a, b), k in agreement.by_pair(found).items()}
+        shares |= {f"{who} with the majority of the others": k for who, k in agreement.by_reviewer(found).items()}
     rows = [*(_figure(n, k) for n, k in shares.items()), *(_figure(n, k, kappa=True) for n, k in kappas.items())]
     ties = "The majority of the others: where they are divided evenly there is none, and the candidate does not count."
     note = " ".join(filter(None, (ties, _few([*shares.values(), *kappas.values()]))))
@@ -188,7 +188,7 @@ def _agreement(s: Status) -> Table:
 
 
 def _reasons(s: Status) -> Table:
-    found = agreement.by_reason(s.unaware)
+    found = agreement.by_reason(s.independent)
     rows = tuple(_figure(name, k) for name, k in found.items())
     note = "Of the candidates that somebody discarded for this reason, the share that all their reviewers discarded."
     note = " ".join(filter(None, (note, _few(list(found.values())))))
@@ -233,14 +233,14 @@ def _held(waiting: int) -> str:
 
 
 def _disagreed(s: Status, most: int = 20) -> Table:
-    divided = agreement.disagreements(d for ds in s.said.values() for d in ds)
+    divided = agreement.disagreements(d for ds in s.counted.values() for d in ds)
     ids = [c for c in divided if c in s.settled.disagreed or c in s.settled.decided]
-    rows = tuple((c, ", ".join(f"{d.reviewer}: {d.verdict}" for d in s.said[c]), _stands(s, c)) for c in ids[:most])
+    rows = tuple((c, ", ".join(f"{d.reviewer}: {d.verdict}" for d in s.counted[c]), _result(s, c)) for c in ids[:most])
     note = f"The first {most} of {len(ids):,}, most divided first." if len(ids) > most else ""
-    return Table("Disagreements", ("candidate", "words", "stands"), rows, note)
+    return Table("Disagreements", ("candidate", "decisions", "result"), rows, note)
 
 
-def _stands(s: Status, candidate_id: str) -> str:
+def _result(s: Status, candidate_id: str) -> str:
     d = s.settled.decided.get(candidate_id)
     return d.verdict if d else "open"
 
@@ -258,7 +258,7 @@ def _lines(t: Table) -> Iterator[str]:
     rows = [tuple(map(one_line, row)) for row in t.rows]
     table = [t.columns, *rows] if any(t.columns) else rows
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lefts = [i == 0 or _wordy(t, i) for i in range(len(widths))]
+    lefts = [i == 0 or _is_text(t, i) for i in range(len(widths))]
     yield t.title
     for row in table:
         cells = (c.ljust(w) if left else c.rjust(w) for c, w, left in zip(row, widths, lefts, strict=True))
@@ -267,7 +267,7 @@ def _lines(t: Table) -> Iterator[str]:
         yield f"  {t.note}"
 
 
-def _wordy(t: Table, column: int) -> bool:
+def _is_text(t: Table, column: int) -> bool:
     return any(row[column][:1].isalpha() or len(row[column]) > 24 for row in t.rows)
 
 
@@ -289,7 +289,7 @@ def status_html(root: Path, merge: Merge | None = None, page: bool = False, logs
 
 
 def _html(t: Table) -> str:
-    kinds = ["" if i == 0 or _wordy(t, i) else ' class="n"' for i in range(len(t.columns))]
+    kinds = ["" if i == 0 or _is_text(t, i) else ' class="n"' for i in range(len(t.columns))]
     head = "".join(f"<th{k}>{html.escape(c)}</th>" for c, k in zip(t.columns, kinds, strict=True))
     rows = "".join(
         "<tr>" + "".join(f"<td{k}>{html.escape(c)}</td>" for c, k in zip(row, kinds, strict=True)) + "</tr>"

@@ -1,12 +1,13 @@
-"""Editors and voters on real composites (paper §5.1): their words, and the test samples that all voters passed.
+"""Editors and voters on real composites (paper §5.1), and the composites that all voters passed.
 
-Words are lines of ROOT/compose/words.jsonl, in the order they were spoken. An editor picks, nudges or rejects; others
+Each edit and each vote is a line of ROOT/compose/votes.jsonl with an id. An editor picks, nudges or rejects; others
 vote on exactly what the editor left: a vote names the version it saw, and a later nudge makes it void. An edit names
-the version of the proposal as it was made, and counts for no other (lines without one are from before there was any).
+the version of the proposal as it was made, and counts for no other.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -14,38 +15,30 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Placement
-from ahp_toolkit.decisions import jsonl
 from ahp_toolkit.decisions.composites import FOLDER, Composite
-from ahp_toolkit.decisions.log import check_name, now
+from ahp_toolkit.decisions.log import after, append_line, check_name, now, read_objects, when
 from ahp_toolkit.occlusion.place import ratio_of, scaled_size
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.lock import waiting
 
 EDITS, VOTES, UNDO = ("pick", "nudge", "reject"), ("pass", "fail"), "undo"
-
-
 ACTIONS = (*EDITS, *VOTES, UNDO)
-
-
 MODES = ("edit", "vote", "done")
-
-
 VOTERS = 2
-
-
 Mode = Literal["edit", "vote", "done"]
 
 
 @dataclass(frozen=True)
 class View:
-    """A proposal as it stands: ``composite`` with the editor's placement, its ``version``, and what was said.
+    """A proposal after all edits and votes: ``composite`` with the editor's placement, and its ``version``.
 
-    ``status`` is open, picked or rejected; ``votes`` are those on this version; ``editors`` have had a hand in it.
+    ``status`` is open, picked or rejected; ``votes`` are those on this version; ``editors`` have changed or judged it.
     """
 
     composite: Composite
@@ -61,38 +54,38 @@ class View:
 
 
 def log_of(root: Path) -> Path:
-    """The log of everybody's words."""
-    return root / FOLDER / "words.jsonl"
+    """The log of everybody's edits and votes."""
+    return root / FOLDER / "votes.jsonl"
 
 
-def turn(root: Path) -> AbstractContextManager[None]:
-    """One at a time: a word is checked and logged, or the table of proposals gives way to another. Waits."""
+def writing(root: Path) -> AbstractContextManager[None]:
+    """One at a time: a vote is checked and logged, or the table of proposals is replaced. Waits."""
     return waiting(root / FOLDER / ".lock")
 
 
 def begun(root: Path) -> bool:
-    """Whether anybody has had a word on composites."""
-    return any(jsonl.read(log_of(root)))
+    """Whether anybody has edited or voted."""
+    return any(read_objects(log_of(root)))
 
 
 def voters_of(root: Path) -> int:
-    """How many voters a composite needs: as many as were asked for last (`keep_voters`), else `VOTERS`.
+    """How many voters a composite needs: the number kept last (`keep_voters`), else `VOTERS`.
 
     Raises:
-        UserError: when what was kept is damaged.
+        UserError: when the kept number is damaged.
     """
     path = _voters(root)
     if not path.exists():
         return VOTERS
-    said = files.read_json(path)
-    n = said.get("voters") if isinstance(said, dict) else None
+    kept = files.read_json(path)
+    n = kept.get("voters") if isinstance(kept, dict) else None
     if not isinstance(n, int) or n < 1:
         raise UserError(f"{path}: expected a number of voters; give ahp review compose --voters again")
     return n
 
 
 def keep_voters(root: Path, voters: int) -> None:
-    """Keep how many voters a composite needs, so that ``ahp build`` asks for as many."""
+    """Keep how many voters a composite needs, so that ``ahp build`` needs as many."""
     files.forget_dead(_voters(root))
     files.write_json(_voters(root), {"voters": voters})
 
@@ -124,42 +117,45 @@ def version_of(c: Composite) -> str:
 
 
 def views(root: Path) -> dict[str, View]:
-    """proposal id -> how it stands after all words."""
+    """proposal id -> its `View` after all edits and votes."""
     return _views(root, read_composites(root))
 
 
-def standing(root: Path, among: Mapping[str, Composite]) -> list[Composite]:
-    """The proposals as they were made, ``among`` these, on which somebody's word stands; sorted by id."""
+def judged(root: Path, among: Mapping[str, Composite]) -> list[Composite]:
+    """The proposals as they were made, ``among`` these, that somebody has edited or voted on; sorted by id."""
     return [among[pid] for pid, v in sorted(_views(root, among).items()) if v.editors or v.votes]
 
 
 def _views(root: Path, among: Mapping[str, Composite]) -> dict[str, View]:
-    said: dict[str, list[dict[str, Any]]] = {}
-    for word in jsonl.read(log_of(root)):
-        words = said.setdefault(str(word.get("proposal_id")), [])
-        if word.get("action") == UNDO:
-            mine = [i for i, w in enumerate(words) if w.get("reviewer") == word.get("reviewer")]
-            if mine:
-                del words[mine[-1]]
-        else:
-            words.append(word)
-    return {pid: _view(c, said.get(pid, ())) for pid, c in among.items()}
+    actions = _actions(root)
+    return {pid: _view(c, actions.get(pid, ())) for pid, c in among.items()}
 
 
-def _view(c: Composite, words: Iterable[dict[str, Any]]) -> View:
+def _actions(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """proposal id -> the edits and votes that nobody took back, oldest first; each id counts once."""
+    by_id = {str(a.get("id")): a for a in read_objects(log_of(root))}
+    retracted = {a.get("retracts") for a in by_id.values()}
+    out: dict[str, list[dict[str, Any]]] = {}
+    for key, a in sorted(by_id.items(), key=lambda x: when(str(x[1].get("at")))):
+        if a.get("action") != UNDO and key not in retracted:
+            out.setdefault(str(a.get("proposal_id")), []).append(a)
+    return out
+
+
+def _view(c: Composite, actions: Iterable[dict[str, Any]]) -> View:
     made = version_of(c)
     view = View(c, made)
-    for w in words:
-        action, who = w["action"], str(w["reviewer"])
+    for a in actions:
+        action, who = a["action"], str(a["reviewer"])
         if action in EDITS:
-            if w.get("version", made) != made:
-                continue  # said of another placement
-            moved = nudged(c, w["dx"], w["dy"], w["scale"]) if action == "nudge" else c
+            if a.get("version") != made:
+                continue  # an edit of another placement
+            moved = nudged(c, a["dx"], a["dy"], a["scale"]) if action == "nudge" else c
             status = "rejected" if action == "reject" else "picked"
             votes = view.votes if version_of(moved) == view.version else {}
             votes = {v: ok for v, ok in votes.items() if v != who}
             view = View(moved, version_of(moved), status, who, view.editors | {who}, votes)
-        elif w.get("version") == view.version and who not in view.editors:
+        elif a.get("version") == view.version and who not in view.editors:
             view = replace(view, votes=view.votes | {who: action == "pass"})
     return view
 
@@ -188,7 +184,7 @@ def _ratio_of(human: Mask, occluder: Mask, placement: Placement) -> float:
 def proposals(root: Path, mode: Mode, reviewer: str, n: int = 8) -> list[View]:
     """The next ``n`` proposals for a reviewer.
 
-    ``edit``: nobody has had a word on them; ``vote``: picked by others, not yet voted on; ``done``: passed.
+    ``edit``: nobody has edited them; ``vote``: picked by others, not yet voted on; ``done``: passed.
 
     Raises:
         UserError: for another mode, or when nothing was proposed yet.
@@ -204,37 +200,38 @@ def proposals(root: Path, mode: Mode, reviewer: str, n: int = 8) -> list[View]:
     return [v for v in views(root).values() if wanted(v)][: max(0, n)]
 
 
+@dataclass(frozen=True)
+class Nudge:
+    """A move from the proposal as it was made, px of its photo, and a factor of its size."""
+
+    dx: float = 0.0
+    dy: float = 0.0
+    scale: float = 1.0
+
+
 def act(
-    root: Path,
-    reviewer: str,
-    proposal_id: str,
-    action: str,
-    dx: float = 0.0,
-    dy: float = 0.0,
-    scale: float = 1.0,
-    version: str = "",
+    root: Path, reviewer: str, proposal_id: str, action: str, nudge: Nudge | None = None, version: str = ""
 ) -> View:
-    """Say a word; it is on the disk when this returns. Returns how the proposal stands then.
+    """Log an edit, a vote or an undo; it is on the disk when this returns. Returns the proposal after it.
 
     Args:
-        dx, dy, scale: of a nudge: from the proposal as it was made, px of its photo and a factor.
+        nudge: of the action ``nudge``.
         version: of a vote: what the voter saw; of an edit: the proposal, as it was made, that the editor saw; '': as it
             is now.
 
     Raises:
-        UserError: when the word makes no sense, an editor votes on their own work, or saw what was proposed anew since.
+        UserError: when the action makes no sense, an editor votes on their own work, or the proposal was made again.
     """
     check_name(reviewer)
     read_composites(root)  # where there are none, nothing is made either
-    with turn(root):
-        jsonl.append(log_of(root), _word(root, reviewer, proposal_id, action, (dx, dy, scale), version))
+    with writing(root):
+        line = _line(root, reviewer, proposal_id, action, nudge or Nudge(), version)
+        append_line(log_of(root), json.dumps(line, sort_keys=True, ensure_ascii=False))
         return views(root)[proposal_id]
 
 
-def _word(
-    root: Path, reviewer: str, proposal_id: str, action: str, moved: tuple[float, float, float], version: str
-) -> dict[str, Any]:
-    """A word as the log has it; see `act`."""
+def _line(root: Path, reviewer: str, proposal_id: str, action: str, nudge: Nudge, version: str) -> dict[str, Any]:
+    """An action as the log has it; see `act`."""
     view = views(root).get(proposal_id)
     if view is None:
         raise UserError(f"{proposal_id}: no such proposal in {root}")
@@ -244,16 +241,20 @@ def _word(
         _check_vote(view, reviewer)
     proposal = read_composites(root)[proposal_id]
     if action in EDITS and version not in ("", version_of(proposal)):
-        raise UserError(f"{proposal_id}: it was proposed anew since you saw it; look again")
-    word: dict[str, Any] = {"proposal_id": proposal_id, "reviewer": reviewer, "action": action, "at": now()}
+        raise UserError(f"{proposal_id}: it was proposed again since you saw it; look again")
+    line: dict[str, Any] = {"id": uuid4().hex, "proposal_id": proposal_id, "reviewer": reviewer, "action": action}
+    line["at"] = after(now(), [str(a.get("at")) for a in _actions(root).get(proposal_id, ())])
     if action == "nudge":
-        _check_nudge(proposal, *moved)
-        word |= dict(zip(("dx", "dy", "scale"), map(float, moved), strict=True))
+        _check_nudge(proposal, nudge)
+        line |= asdict(nudge)
     if action in VOTES:
-        word["version"] = version or view.version
+        line["version"] = version or view.version
     if action in EDITS:
-        word["version"] = version_of(proposal)
-    return word
+        line["version"] = version_of(proposal)
+    if action == UNDO:
+        mine = [a["id"] for a in _actions(root).get(proposal_id, ()) if a.get("reviewer") == reviewer]
+        line["retracts"] = mine[-1] if mine else ""
+    return line
 
 
 def _check_vote(view: View, reviewer: str) -> None:
@@ -264,7 +265,8 @@ def _check_vote(view: View, reviewer: str) -> None:
         raise UserError(f"{pid}: {reviewer} has edited it; somebody else must vote")
 
 
-def _check_nudge(c: Composite, dx: float, dy: float, scale: float) -> None:
+def _check_nudge(c: Composite, nudge: Nudge) -> None:
+    dx, dy, scale = nudge.dx, nudge.dy, nudge.scale
     if not all(map(math.isfinite, (dx, dy, scale))) or not 0.1 <= scale <= 10 or max(abs(dx), abs(dy)) > 1e5:
         raise UserError(f"{c.proposal_id}: expected a nudge in px and a factor of 0.1 to 10, got {dx}, {dy}, {scale}")
     if nudged(c, dx, dy, scale).ratio in (0.0, 1.0):

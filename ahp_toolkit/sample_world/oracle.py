@@ -49,5 +49,5 @@ class Oracle:
             return None
         verdict, reason, corrected = truth.verdict, truth.reason, None
         if verdict == "preserve" and s.mask.iou(truth.modal) < FINE:
-            verdict, reason, corrected = "refine", "bad_mask", truth.modal
-        return Decision(s.candidate.candidate_id, verdict, REVIEWER, reason, corrected)
+            corrected = truth.modal
+        return Decision(s.candidate.candidate_id, verdict, REVIEWER, (corrected or s.mask).digest, reason, corrected)

@@ -41,7 +41,7 @@ class Freeze:
         for c in items:
             name, source = f"test/{c.proposal_id}", c.human.image.source
             if c.proposal_id in self.outdated:
-                detail = "the human is no preserved one of the test split, or has another mask now; propose anew"
+                detail = "the human is no preserved one of the test split, or has another mask now; propose again"
                 out.dropped.append(Dropped(name, STAGE, "human_changed", detail, source))
                 continue
             try:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.records import SPLITS, Sample
-from ahp_toolkit.decisions.merge import Merge, logs_of
+from ahp_toolkit.decisions.log import logs_of
+from ahp_toolkit.decisions.merge import Merge
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import Engine
 from ahp_toolkit.runtime.stage import Result

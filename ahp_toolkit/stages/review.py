@@ -7,7 +7,7 @@ Two humans of one photo never fall into two splits, and neither do two files of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -17,11 +17,11 @@ from ahp_toolkit.core import hashing
 from ahp_toolkit.core.closing import Closing
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Decision, Dropped, Human, Occluder, Segmented
-from ahp_toolkit.decisions.candidates import TRIAGE, auto_discarded
+from ahp_toolkit.decisions.candidates import TRIAGE, auto_discarded, mask_digest_at
 from ahp_toolkit.decisions.features import things_by_photo
-from ahp_toolkit.decisions.mask_history import Case, cases, digest
-from ahp_toolkit.decisions.merge import Merge, outcome
-from ahp_toolkit.decisions.proposals import every, first_at
+from ahp_toolkit.decisions.merge import Merge
+from ahp_toolkit.decisions.proposals import read_all
+from ahp_toolkit.decisions.state import Case, read_cases
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, digest_of
 from ahp_toolkit.stages.scenes import read_scenes
@@ -123,7 +123,7 @@ class Decide:
 
 @cache
 def _cases(logs: tuple[str, ...], refine: str) -> dict[str, Case]:
-    return cases(map(Path, logs), every(Path(refine)) if refine else {})
+    return read_cases(map(Path, logs), read_all(Path(refine)) if refine else {})
 
 
 @cache
@@ -143,7 +143,7 @@ def _unseen(triage: str) -> frozenset[str]:
 
 
 def forget() -> None:
-    """Drop what this process remembers of logs, proposals and triage: they may have grown since."""
+    """Forget the logs, proposals and triage that this process has read: they may have grown since."""
     for known in (_cases, _scenes, _unseen):
         known.cache_clear()
 
@@ -171,16 +171,35 @@ class Review:
         for segmented, ruled in items:
             rule = {d.candidate_id: d for d in parquet.read_records(Path(ruled), Decision)} if ruled else {}
             for s in parquet.read_records(Path(segmented), Segmented):
-                cid = s.candidate.candidate_id
-                first = partial(digest, s.mask)
-                self._one(s, decisions_on(cid, rule, self.logs, self.triage, self.refine, first), out)
+                self._one(s, self.decisions_on(s.candidate.candidate_id, rule, partial(getattr, s.mask, "digest")), out)
         return out
+
+    def decisions_on(
+        self, candidate_id: str, rule: Mapping[str, Decision], digest: Callable[[], str]
+    ) -> list[Decision]:
+        """The decisions that count: people's if there are any, else the triage's discard, else the rule's.
+
+        A rule that knows the truth (its decision is not provisional) counts as people do. ``digest`` gives that of the
+        build's own mask.
+        """
+        case = self._case(candidate_id)
+        if case.entries:
+            case.first = digest()
+        found = case.counted()
+        if not found and candidate_id in rule:
+            found = [rule[candidate_id]]
+        if any(not d.provisional for d in found) or candidate_id not in _unseen(self.triage):
+            return found
+        return [Decision(candidate_id, "discard", TRIAGE, digest(), TRIAGE, provisional=True)]
+
+    def _case(self, candidate_id: str) -> Case:
+        return _cases(self.logs, self.refine).get(candidate_id, Case())
 
     def _one(self, s: Segmented, decisions: list[Decision], out: Output) -> None:
         source, cid = s.candidate.image.source, s.candidate.candidate_id
         if not decisions:
-            lost = ", ".join(_cases(self.logs, self.refine).get(cid, Case()).lost)
-            why = f"preserved by {lost} with a mask that nobody has any more" if lost else ""
+            lost = ", ".join(self._case(cid).orphaned)
+            why = f"preserved by {lost} with a mask that the candidate no longer has" if lost else ""
             why = why or "nobody has decided on it yet"
             out.dropped.append(Dropped(cid, STAGE, "undecided", why, source))
             return
@@ -191,7 +210,8 @@ class Review:
             several = len({x.verdict for x in decisions}) > 1
             out.dropped.append(Dropped(cid, STAGE, "disagreed" if several else "undecided", detail, source))
             return
-        mask = _cases(self.logs, self.refine).get(cid, Case()).mask(d, s.mask)
+        carried = d.corrected if d.verdict != "refine" else None
+        mask = carried or self._case(cid).mask_of(d, s.mask)
         frame = (s.mask.height, s.mask.width)
         if d.verdict == "discard" or (mask.height, mask.width) != frame or mask.area == 0:
             reason = (d.reason or "discard") if d.verdict == "discard" else "corrected_mask_unusable"
@@ -199,15 +219,14 @@ class Review:
             if d.reviewer == TRIAGE:
                 out.counts[f"{TRIAGE}/{source}"] += 1
             return
-        verdict = outcome(d)
-        if self.closing is not None and verdict == "preserve":
+        if self.closing is not None and d.verdict == "preserve":
             mask, added = self.closing(mask)
             out.counts[f"closed/{source}"] += added > 0
             out.counts[f"closed_px/{source}"] += added
-        out.counts[f"{verdict}/{source}"] += 1
-        out.tables[MAIN].append(self._human(s, d, decisions, mask, verdict))
+        out.counts[f"{d.verdict}/{source}"] += 1
+        out.tables[MAIN].append(self._human(s, d, decisions, mask))
 
-    def _human(self, s: Segmented, d: Decision, all_of: list[Decision], mask: Mask, verdict: str) -> Human:
+    def _human(self, s: Segmented, d: Decision, all_of: list[Decision], mask: Mask) -> Human:
         image = s.candidate.image
         return Human(
             human_id=s.candidate.candidate_id,
@@ -218,32 +237,9 @@ class Review:
             scene=_scenes(self.scenes).get(image.image_id, ""),
             split=self.cut.split(image.photo or image.image_id),
             reviewers=tuple(sorted({x.reviewer for x in all_of})),
-            verdict=verdict,
+            verdict=d.verdict,
             provisional=d.provisional,
         )
-
-
-def decisions_on(
-    candidate_id: str,
-    rule: dict[str, Decision],
-    logs: Sequence[str],
-    triage: str = "",
-    refine: str = "",
-    first: Callable[[], str] | None = None,
-) -> list[Decision]:
-    """The decisions that count for a candidate: people's if there are any, else the triage's discard, else the rule's.
-
-    A rule that knows the truth (its decision is not provisional) counts as people do. ``first`` gives the digest of the
-    build's mask, to look for the mask of a decision; without it every such mask counts as present.
-    """
-    case = _cases(tuple(logs), refine).get(candidate_id, Case())
-    if first is not None and case.unsure:
-        case.first = first()
-    human = case.counted()
-    ruled = [rule[candidate_id]] if candidate_id in rule else []
-    if any(not d.provisional for d in human or ruled) or candidate_id not in _unseen(triage):
-        return human or ruled
-    return [Decision(candidate_id, "discard", TRIAGE, TRIAGE, provisional=True)]
 
 
 @dataclass(frozen=True)
@@ -314,10 +310,9 @@ def preserved_photos(parts: Sequence[str], ruled: Sequence[str], fn: Review) -> 
     columns = ["candidate.candidate_id", "candidate.image.photo", "candidate.image.image_id"]
     for part, decisions in zip(parts, ruled, strict=True):
         rule = {d.candidate_id: d for d in parquet.read_records(Path(decisions), Decision)} if decisions else {}
-        mask = first_at(Path(part))
+        digest = mask_digest_at(Path(part))
         for i, row in enumerate(parquet.read_table(Path(part), columns).to_pylist()):
             c = row["candidate"]
-            found = decisions_on(c["candidate_id"], rule, fn.logs, fn.triage, fn.refine, partial(mask, i))
-            decision = fn.merge(found)
-            if decision is not None and outcome(decision) == "preserve":
+            decision = fn.merge(fn.decisions_on(c["candidate_id"], rule, partial(digest, i)))
+            if decision is not None and decision.verdict == "preserve":
                 yield c["image"]["photo"] or c["image"]["image_id"]

@@ -80,8 +80,8 @@ def predictions_of(run: Path, split: str) -> Path:
 def load(run: Path, split: str, boards: Sequence[Path], taken: Sequence[str] = ()) -> Shown:
     """A run's predictions, with its figures where one of the ``boards`` folders holds its scores."""
     folder = predictions_of(run, split)
-    about = disk.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-    name = "".join(c if c.isalnum() else "_" for c in str(about.get("model") or folder.name)).strip("_") or "run"
+    facts = disk.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    name = "".join(c if c.isalnum() else "_" for c in str(facts.get("model") or folder.name)).strip("_") or "run"
     if not name[0].isalpha():
         name = f"run_{name}"
     while name in (*TAKEN, *taken):
@@ -109,7 +109,7 @@ def labels(amodal: NDArray[np.bool_], modal: NDArray[np.bool_]) -> NDArray[np.ui
 
 
 def predicted_labels(sample: Sample, p: Prediction | None) -> NDArray[np.uint8] | None:
-    """A prediction's labels; the given mask is its modal one where it has none of its own."""
+    """A prediction's labels; the initial mask is its modal one where it has none of its own."""
     if p is None or p.amodal is None or (p.amodal.height, p.amodal.width) != (SIDE, SIDE):
         return None
     modal = p.modal.decode() if p.modal is not None else crop_mask(sample.given.mask, sample.crop, SIDE)
@@ -151,7 +151,7 @@ def fields_of(sample: Sample, runs: Sequence[Shown]) -> dict[str, Any]:
 
 
 def build(root: Path, runs: Sequence[Shown], split: str, say: Say = lambda text: None) -> Any:
-    """The dataset, made anew: ``truth`` and one segmentation a run; pictures are slices of one group a sample.
+    """The dataset, made again: ``truth`` and one segmentation a run; pictures are slices of one group a sample.
 
     Raises:
         UserError: when the split's crops are not on disk.
@@ -163,7 +163,7 @@ def build(root: Path, runs: Sequence[Shown], split: str, say: Say = lambda text:
     fo = server.connect(root)
     which = hashing.digest_value([str(r.folder.resolve()) for r in runs])[:8]  # an open App keeps its own runs' dataset
     name = f"{server.dataset_name(root)}-{split}-predictions-{which}"
-    with server._turn(root / ".review" / "open.lock"):
+    with server.one_at_a_time(root / ".review" / "open.lock"):
         if fo.dataset_exists(name):
             fo.delete_dataset(name)
         dataset = _filled(fo, fo.Dataset(name, persistent=True), runs, folder)
@@ -237,5 +237,5 @@ def launch(root: Path, dataset: Any, port: int | None, address: str = "127.0.0.1
     """Start the App on a free port of the loopback; returns FiftyOne's session."""
     fo = server.connect(root)
     free = server.free_port(address, port)
-    server._wait_for(server._start_server(free, address), address, free)
+    server.wait_for(server.start_server(free, address), address, free)
     return fo.launch_app(dataset, remote=True, port=free, address=address)

@@ -1,4 +1,4 @@
-"""The compose and vote panels' server side: proposals with their pictures, moved ones drawn before anything is said."""
+"""The server side of the compose and vote panels: proposals with their pictures; a moved one is drawn, not logged."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ def look(root: Path, proposal_id: str, dx: float, dy: float, scale: float) -> di
 
 
 def act(root: Path, reviewer: str, p: dict[str, Any]) -> dict[str, Any]:
-    """An editor's or a voter's word: on the disk when this returns."""
+    """An editor's or a voter's action: on the disk when this returns."""
     dx, dy, scale = (float(p.get(k, d)) for k, d in (("dx", 0), ("dy", 0), ("scale", 1)))
-    view = votes.act(root, reviewer, p["proposal_id"], p["action"], dx, dy, scale, p.get("version", ""))
+    nudge = votes.Nudge(dx, dy, scale)
+    view = votes.act(root, reviewer, p["proposal_id"], p["action"], nudge, p.get("version", ""))
     return {"id": p["proposal_id"], "status": view.status}
 
 

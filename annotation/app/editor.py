@@ -1,4 +1,4 @@
-"""The masks that the App's own editor holds: those the panel shows, until somebody paints.
+"""The masks in the App's own editor: those the panel shows, until somebody paints.
 
 Each sample keeps the digest of the mask that was put there (``pushed``). A mask that differs from it was painted: it is
 never replaced, and it alone is taken for a reviewer's. Nothing here imports fiftyone.
@@ -13,19 +13,15 @@ from typing import Any
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.decisions.candidates import Candidates
-from ahp_toolkit.decisions.mask_history import digest
-from ahp_toolkit.decisions.voices import Words
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.storage import parquet
 from annotation.app.units import crop_of, mask_of, relative
 
 _BATCH = 1000
 
 
-def held(view: Any, candidates: Candidates) -> Iterator[tuple[str, str | None, Mask]]:
-    """(candidate id, digest of the mask that was put there, mask that is there) of a view's samples of this build.
-
-    The digest is None where a sample is of an older version, which did not keep it.
-    """
+def held(view: Any, candidates: Candidates) -> Iterator[tuple[str, str, Mask]]:
+    """(candidate id, digest of the mask that was put there, mask that is there) of a view's samples of this build."""
     for cid, human, pushed in zip(*view.values(["candidate_id", "human", "pushed"]), strict=True):
         if cid in candidates and human is not None and human.has_mask:
             frame = candidates.record(cid).mask
@@ -34,23 +30,20 @@ def held(view: Any, candidates: Candidates) -> Iterator[tuple[str, str | None, M
 
 def painted(view: Any, candidates: Candidates) -> Iterator[tuple[str, Mask]]:
     """(candidate id, mask) of every sample of a view whose mask was painted since it was put there."""
-    return ((cid, mask) for cid, pushed, mask in held(view, candidates) if pushed and digest(mask) != pushed)
+    return ((cid, mask) for cid, pushed, mask in held(view, candidates) if mask.digest != pushed)
 
 
 def put(fo: Any, dataset: Any, candidates: Candidates, shown: Mapping[str, Mask]) -> None:
-    """Bring the editor's masks of some candidates to those the panel shows, except what was painted.
-
-    What a sample of an older version holds counts as put there: nobody can tell whether it was painted.
-    """
+    """Bring the editor's masks of some candidates to those the panel shows, except what was painted."""
     from pymongo import UpdateOne
 
-    wanted_of, field = {cid: digest(mask) for cid, mask in shown.items()}, fo.ViewField("candidate_id")
+    wanted_of, field = {cid: mask.digest for cid, mask in shown.items()}, fo.ViewField("candidate_id")
     known = dataset.match(field.is_in(list(shown))).values(["candidate_id", "pushed"])
     other = [cid for cid, pushed in zip(*known, strict=True) if pushed != wanted_of[cid]]
     writes = []
     for cid, pushed, mask in held(dataset.match(field.is_in(other)), candidates) if other else ():
-        there, wanted = digest(mask), wanted_of[cid]
-        if pushed and there not in (pushed, wanted):
+        there, wanted = mask.digest, wanted_of[cid]
+        if there not in (pushed, wanted):
             continue
         new: dict[str, Any] = {"pushed": wanted}
         if there != wanted:
@@ -67,14 +60,15 @@ def build_of(candidates: Candidates) -> str:
     return hashing.digest_value(parts)
 
 
-def put_all(fo: Any, dataset: Any, candidates: Candidates, words: Words) -> None:
-    """`put` for all candidates; of a build that was pushed as it stands only those that words or proposals are on."""
+def put_all(fo: Any, dataset: Any, state: Decisions) -> None:
+    """`put` for all candidates; of a build that is in the database already only those with a new mask."""
+    candidates = state.candidates
     build = build_of(candidates)
     same = dataset.info.get("parse") == build
-    ids = iter(words.renewed if same else candidates)
+    ids = iter([cid for cid, case in state.cases.items() if case.masks] if same else candidates)
     while some := list(islice(ids, _BATCH)):
         firsts = {cid: candidates.record(cid).mask for cid in some if cid in candidates}
-        put(fo, dataset, candidates, {cid: words.case(cid).shown(first) for cid, first in firsts.items()})
+        put(fo, dataset, candidates, {cid: state.case(cid).current_mask(first) for cid, first in firsts.items()})
     if not same:
         dataset.info["parse"] = build
         dataset.save()

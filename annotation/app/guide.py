@@ -51,14 +51,14 @@ def _hider(kind: str) -> Case:
     def case(scene: WorldScene, p: WorldPerson) -> bool:
         if p.reason != "occluded" or not 0.12 < p.hidden < 0.5:
             return False
-        gone = p.amodal & ~p.modal
+        hidden = p.amodal & ~p.modal
         others = [o.modal for o in scene.people if o is not p] if kind == "person" else [o.modal for o in scene.objects]
-        return any((gone & m).sum() > 0.9 * gone.sum() for m in others)
+        return any((hidden & m).sum() > 0.9 * hidden.sum() for m in others)
 
     return case
 
 
-def _said(verdict: str, reason: str = "") -> Case:
+def _decided(verdict: str, reason: str = "") -> Case:
     return lambda scene, p: p.verdict == verdict and p.reason == reason
 
 
@@ -72,10 +72,10 @@ CASES: dict[str, Case] = {
     "preserve_worn": lambda s, p: p.verdict == "preserve" and _upright(p) and {1, 3} <= set(np.unique(p.parsing)),
     "discard_person": _hider("person"),
     "discard_thing": _hider("thing"),
-    "discard_cut": _said("discard", "truncated"),
-    "discard_picture": _said("discard", "not_a_person"),
-    "discard_group": _said("discard", "group"),
-    "discard_small": _said("discard", "too_small"),
+    "discard_cut": _decided("discard", "truncated"),
+    "discard_picture": _decided("discard", "not_a_person"),
+    "discard_group": _decided("discard", "group"),
+    "discard_small": _decided("discard", "too_small"),
     "refine_coarse": lambda s, p: p.poor and _upright(p) and not _lost(p),
     "refine_lost": lambda s, p: p.poor and _upright(p) and _lost(p),
 }

@@ -1,4 +1,4 @@
-"""What a reviewer is shown: a square crop of the photo with context, and its mask or body parts, as data URIs."""
+"""The pictures of the panel: a square crop of the photo with context, and its mask or body parts, as data URIs."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Pictures:
         ``crop`` is the square (x0, y0, x1, y1), px of the photo; it may reach outside it (black there).
         """
         box = crops.square_around(s.mask.box, CONTEXT)
-        said: dict[str, Any] = {"photo": "", "problem": "", "crop": [int(v) for v in box]}
+        out: dict[str, Any] = {"photo": "", "problem": "", "crop": [int(v) for v in box]}
         label = np.where(crops.crop_mask(s.mask, box, SIZE), np.uint8(WHOLE), np.uint8(0))
         if s.parsing is not None:
             parts = crops.crop_labels(s.parsing.decode(), box, SIZE)
             label = np.where((label > 0) & (parts > 0), parts, label)
-        said["label"] = png(label)
+        out["label"] = png(label)
         try:
             pixels = self._photos.read(s.candidate.image)
         except ImageError as e:
-            return said | {"problem": f"the photo cannot be shown: {e}"}
+            return out | {"problem": f"the photo cannot be shown: {e}"}
         shown = crops.crop_image(pixels, box, min(SIZE, max(64, int(box.width))))
-        return said | {"photo": jpeg(shown)}
+        return out | {"photo": jpeg(shown)}
 
 
 def png(labels: Label2D) -> str:

@@ -1,6 +1,6 @@
-"""What FiftyOne's dataset holds of a candidate: its fields, its saved views, and the making of samples in bulk.
+"""A candidate in FiftyOne's dataset: its fields, the saved views, and the making of samples in bulk.
 
-Nothing here imports fiftyone; the module is handed in by `annotation.app.server`.
+Nothing here imports fiftyone; `annotation.app.server` passes the module as an argument.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from bson import ObjectId
 from numpy.typing import NDArray
 
 from ahp_toolkit.core.records import ImageRef, Segmented
-from ahp_toolkit.decisions.candidates import Candidates
-from ahp_toolkit.decisions.mask_history import digest
-from ahp_toolkit.decisions.voices import Words, state
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.storage import files
 from annotation.app.units import crop_of, relative
 
@@ -26,7 +24,7 @@ PARSING_LONGEST = 640  # px; label maps are thinned to this for the App's own vi
 FLAGS = ("crowd", "group", "depiction", "reflection", "inside", "occluded", "truncated", "difficult")
 
 
-def count_anew(dataset: Any) -> None:
+def recount(dataset: Any) -> None:
     """Have MongoDB count the samples where its quick count is off, as after it was killed.
 
     FiftyOne goes by that count, and shows "No samples yet" in place of the panel.
@@ -37,7 +35,7 @@ def count_anew(dataset: Any) -> None:
 
 
 class Counts:
-    """Called now and then, has the samples counted anew whenever the database was started anew.
+    """Called now and then, has the samples counted again whenever the database was started again.
 
     The driver waits for a database that is away, so a killed one need not be seen as an error by anybody.
     """
@@ -51,7 +49,7 @@ class Counts:
         hello = dataset._sample_collection.database.command("hello")
         process = str(hello.get("topologyVersion", {}).get("processId", "one"))  # its own for each start of a mongod
         if process != self._process:
-            count_anew(dataset)
+            recount(dataset)
             self._process = process
 
 
@@ -90,12 +88,12 @@ class Documents:
     """Makes a candidate's sample as the document MongoDB keeps.
 
     FiftyOne's own way (`fo.Sample`, `add_samples`) spends three quarters of its time on wrapping documents in objects.
-    One sample is made that way, so that all that FiftyOne adds is there; of the others only the values differ.
+    One sample is made that way, with all that FiftyOne adds; in the others only the values differ.
     """
 
-    def __init__(self, fo: Any, dataset: Any, candidates: Candidates, words: Words, roots: Mapping[str, str]) -> None:
+    def __init__(self, fo: Any, dataset: Any, state: Decisions, roots: Mapping[str, str]) -> None:
         self._array = fo.core.fields.ArrayField().to_mongo
-        self._candidates, self._words, self._roots = candidates, words, roots
+        self._state, self._roots = state, roots
         now = datetime.now(UTC)
         one = np.ones((1, 1), np.uint8)
         sample = fo.Sample(
@@ -113,8 +111,8 @@ class Documents:
         d |= {k: v for k, v in self._values(s).items() if v is not None}
         d |= {"filepath": _filepath(self._roots, s.candidate.image), "_rand": random.random()}
         d["metadata"] = like["metadata"] | {"width": s.mask.width, "height": s.mask.height}
-        shown = self._words.case(s.candidate.candidate_id).shown(s.mask)
-        d["pushed"] = digest(shown)  # see `editor`
+        shown = self._state.case(s.candidate.candidate_id).current_mask(s.mask)
+        d["pushed"] = shown.digest  # see `editor`
         d["human"] = like["human"] | {
             "_id": ObjectId(),
             "bounding_box": relative(shown),
@@ -129,8 +127,8 @@ class Documents:
     def _values(self, s: Segmented) -> dict[str, Any]:
         c, near, box = s.candidate, s.candidate.neighbours, s.mask.box
         cid = c.candidate_id
-        said = state(self._words.said(cid), self._candidates.ruled.get(cid))
-        return {k: v for k, v in said.items() if not k.startswith("verdict_")} | {
+        verdicts = self._state.row(cid)
+        return {k: v for k, v in verdicts.items() if not k.startswith("verdict_")} | {
             "candidate_id": cid,
             "image_id": c.image.image_id,
             "source": c.image.source,
@@ -140,7 +138,7 @@ class Documents:
             "mask_contact": near.mask_contact,
             "near_crowd": near.crowd,
             "score": s.score,
-            "triage_score": self._candidates.scores.get(cid),
+            "triage_score": self._state.candidates.scores.get(cid),
             "segmenter": s.segmenter,
             "parser": s.parser or None,
             "border_touch": s.border_touch,
@@ -166,7 +164,7 @@ def _thin(s: Segmented) -> NDArray[np.uint8] | None:
 def views(fo: Any, dataset: Any) -> None:
     """Save the views that a dataset lacks."""
     field = fo.ViewField
-    said = {
+    wanted = {
         "to do": ~field("decided"),
         "discard": field("verdict") == "discard",
         "preserve": field("verdict") == "preserve",
@@ -174,7 +172,7 @@ def views(fo: Any, dataset: Any) -> None:
         "disagreed": field("disagreed") == True,  # noqa: E712  an expression, not a test
         "provisional": field("provisional") == True,  # noqa: E712
     }
-    for name, expression in said.items():
+    for name, expression in wanted.items():
         save_view(dataset, name, dataset.match(expression))
 
 

@@ -1,6 +1,6 @@
 """The only file that imports fiftyone: Segmented -> a FiftyOne dataset -> the App, and masks painted there back.
 
-The dataset is a mirror. What people said is in the logs; `reconcile` writes it over whatever the database holds.
+The dataset is a copy. Decisions are in the logs; `reconcile` writes them over whatever the database holds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.decisions.candidates import WHOLE, Candidates, Slice
 from ahp_toolkit.decisions.log import check_name
-from ahp_toolkit.decisions.voices import Words, state, verdict_field
+from ahp_toolkit.decisions.state import Decisions, row, verdict_field
 from ahp_toolkit.storage import files as disk
 from ahp_toolkit.storage.lock import lock
 from annotation.app import editor, samples
-from annotation.app.mirror import Mirror
+from annotation.app.writer import Writer
 from annotation.session.session import REVIEWER_VARIABLE, ROOT_VARIABLE, SLICE_VARIABLE, Session, check_free
 
 BATCH = 1000
@@ -56,8 +56,8 @@ def plugins_folder() -> Path:
     files = sorted(p for p in _PLUGIN.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     folder = base / f"plugins-{hashing.digest_files(files)[:12]}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    said = folder.stat()
-    if said.st_uid != os.getuid() or said.st_mode & 0o022:
+    stat = folder.stat()
+    if stat.st_uid != os.getuid() or stat.st_mode & 0o022:
         raise UserError(f"{folder}: others may write in it, and its code is run; chmod 700, or set XDG_CACHE_HOME")
     return folder
 
@@ -104,7 +104,7 @@ def _first_line(e: Exception) -> str:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """A database that goes away in the middle is told in one line.
+    """Turns a database that goes away in the middle into one line.
 
     Raises:
         UserError: in the place of the driver's errors.
@@ -114,8 +114,8 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except PyMongoError as e:
-        said = f"FiftyOne's database stopped answering ({_first_line(e)})"
-        raise UserError(f"{said}; start it again and run the same command: it goes on, and no decision is lost") from e
+        away = f"FiftyOne's database stopped answering ({_first_line(e)})"
+        raise UserError(f"{away}; start it again and run the same command: it goes on, and no decision is lost") from e
 
 
 @_answering()
@@ -133,11 +133,9 @@ def push(root: Path, name: str, say: Say = lambda text: None, piece: Slice = WHO
     if not have:
         dataset.info["parse"] = editor.build_of(candidates)
         dataset.save()
-    words = Words(root / "decisions", piece)
-    words.refresh()
     roots = disk.read_json(root / "build.json")["roots"]
     missing = candidates.records(have)
-    documents = samples.Documents(fo, dataset, candidates, words, roots)
+    documents = samples.Documents(fo, dataset, Decisions(root, candidates).refresh(), roots)
     done, total = len(have), len(candidates)
     while some := [documents.of(s) for s in islice(missing, BATCH)]:
         dataset._sample_collection.insert_many(some, ordered=False)
@@ -178,18 +176,16 @@ def sample_id(root: Path, candidate_id: str, piece: Slice = WHOLE) -> str:
 
 @_answering()
 def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = (), piece: Slice = WHOLE) -> int:
-    """Write what the logs say over what the database holds; returns how many samples' verdicts differed.
+    """Write the logs' state over the database's; returns how many samples' verdicts differed.
 
-    The editor's masks become those that the panel shows, except painted ones.
-
-    ``reviewers`` get their field and their view ("mine (name)") even before their first word.
+    The editor's masks become those that the panel shows, except painted ones. ``reviewers`` get their field and their
+    view ("mine (name)") even before their first decision.
     """
-    candidates, words = Candidates(root, piece), Words(root / "decisions", piece)
-    words.refresh()
-    known = sorted(set(reviewers) | set(words.by_reviewer))
-    changed = write_back(dataset, candidates, lambda c: state(words.said(c), candidates.ruled.get(c)), known)
+    state = Decisions(root, Candidates(root, piece)).refresh()
+    known = sorted(set(reviewers) | set(state.by_reviewer))
+    changed = write_back(dataset, state.candidates, state.row, known)
     fo = connect(root)
-    editor.put_all(fo, dataset, candidates, words)
+    editor.put_all(fo, dataset, state)
     for reviewer in known:
         mine = fo.ViewField(verdict_field(reviewer)).exists()
         samples.save_view(dataset, f"mine ({reviewer})", dataset.match(mine))
@@ -197,9 +193,9 @@ def reconcile(root: Path, dataset: Any, reviewers: Iterable[str] = (), piece: Sl
 
 
 def write_back(
-    dataset: Any, ids: Iterable[str], state_of: Callable[[str], dict[str, Any]], reviewers: Iterable[str]
+    dataset: Any, ids: Iterable[str], row_of: Callable[[str], dict[str, Any]], reviewers: Iterable[str]
 ) -> int:
-    """Bring the verdict fields of some samples to ``state_of`` them; returns how many differed."""
+    """Bring the verdict fields of some samples to ``row_of`` them; returns how many differed."""
     missing = {verdict_field(r) for r in reviewers} - set(dataset.get_field_schema())
     if missing:
         import fiftyone as fo
@@ -208,10 +204,10 @@ def write_back(
         for field in sorted(missing - set(dataset.get_field_schema())):
             dataset.add_sample_field(field, fo.StringField)
             dataset.create_index(field)
-    shown = {f for f in dataset.get_field_schema() if f.startswith("verdict_")} | set(state([], None))
+    shown = {f for f in dataset.get_field_schema() if f.startswith("verdict_")} | set(row([], None))
     changed, rest = 0, iter(ids)
     while some := list(islice(rest, 5000)):
-        changed += _write(dataset, {cid: state_of(cid) for cid in some}, shown)
+        changed += _write(dataset, {cid: row_of(cid) for cid in some}, shown)
     return changed
 
 
@@ -229,7 +225,7 @@ def _write(dataset: Any, wanted: Mapping[str, dict[str, Any]], shown: set[str]) 
         new = {k: fields.get(k) for k in keys}
         if cid in have and new != {k: have[cid].get(k) for k in keys}:
             writes.append(UpdateOne({"candidate_id": cid}, {"$set": new}))
-    if writes:  # journaled: what a killed database had only in memory would be taken for written
+    if writes:  # journaled: a killed database would lose what it had only in memory
         collection.with_options(write_concern=WriteConcern(w=1, j=True)).bulk_write(writes, ordered=False)
     return len(writes)
 
@@ -243,13 +239,13 @@ def dataset_name(root: Path, piece: Slice = WHOLE) -> str:
 
 
 def free_port(address: str, port: int | None) -> int:
-    """The port asked for, or the first free one from FiftyOne's 5151 on.
+    """The given port, or the first free one from FiftyOne's 5151 on.
 
-    An App must not share a port: FiftyOne would silently join the server that is there, and log this reviewer's words
-    under the other's name.
+    An App must not share a port: FiftyOne would silently join the server that is there, and log this reviewer's
+    decisions under the other's name.
 
     Raises:
-        UserError: when the port asked for is in use.
+        UserError: when the given port is in use.
     """
     for candidate in [port] if port else range(5151, 5251):
         with socket.socket() as s:
@@ -267,18 +263,19 @@ def free_port(address: str, port: int | None) -> int:
 def prepare(root: Path, reviewer: str, say: Say = lambda text: None, piece: Slice = WHOLE) -> Any:
     """Push and reconcile, one process at a time; returns the dataset."""
     connect(root)
-    with _turn(root / ".review" / "prepare.lock"):
+    with one_at_a_time(root / ".review" / "prepare.lock"):
         dataset = push(root, dataset_name(root, piece), say, piece)
         with _answering():
-            samples.count_anew(dataset)
+            samples.recount(dataset)
         changed = reconcile(root, dataset, [reviewer], piece)
     if changed:
-        say(f"{changed} samples of the database were behind the logs and have been brought up")
+        say(f"{changed} samples of the database were behind the logs and are up to date now")
     return dataset
 
 
 @contextmanager
-def _turn(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock file; waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
@@ -303,15 +300,15 @@ def launch(
     os.environ[SLICE_VARIABLE] = f"{piece.number}/{piece.of}"
     fo = connect(root)
     port = free_port(address, port)
-    server = _start_server(port, address)  # it starts up while the candidates are pushed
+    server = start_server(port, address)  # it starts up while the candidates are pushed
     dataset = prepare(root, reviewer, say, piece)
-    _wait_for(server, address, port)
+    wait_for(server, address, port)
     panel = fo.Panel(type="ahp_review", pinned=True)
     spaces = fo.Space(children=[panel, fo.Panel(type="Samples", pinned=True)], active_child=panel.component_id)
     return fo.launch_app(dataset, remote=True, port=port, address=address, spaces=spaces)
 
 
-def _start_server(port: int, address: str) -> Any:
+def start_server(port: int, address: str) -> Any:
     """FiftyOne's server process, where `launch_app` will look for it: on its own it waits 10 s after a failed try."""
     from fiftyone.core.service import ServerService
     from fiftyone.core.session import session as sessions
@@ -321,7 +318,12 @@ def _start_server(port: int, address: str) -> Any:
     return service
 
 
-def _wait_for(server: Any, address: str, port: int) -> None:
+def wait_for(server: Any, address: str, port: int) -> None:
+    """Wait until FiftyOne's server answers.
+
+    Raises:
+        UserError: when it has stopped.
+    """
     for _ in range(600):
         try:
             with urlopen(f"http://{address}:{port}/fiftyone", timeout=30):
@@ -347,15 +349,15 @@ def serving(root: Path, reviewer: str, port: int | None, address: str, say: Say,
             session.close()
 
 
-def mirror_for(session: Session) -> Mirror:
-    """The thread that tells the database what the session has logged (in the App's server process)."""
+def writer_for(session: Session) -> Writer:
+    """The thread that writes to the database what the session has logged (in the App's server process)."""
     name = dataset_name(session.root, session.candidates.piece)
 
     import fiftyone as fo
 
     def write(ids: set[str]) -> None:
-        write_back(fo.load_dataset(name), sorted(ids), session.state, list(session.words.by_reviewer))
-        # another reviewer's server may have written a newer word between our reading of the logs and this write
-        session.listen()
+        write_back(fo.load_dataset(name), sorted(ids), session.row, list(session.state.by_reviewer))
+        # another reviewer's server may have written a newer decision between our reading and this write
+        session.follow()
 
-    return Mirror(write, samples.Counts(lambda: fo.load_dataset(name)))
+    return Writer(write, samples.Counts(lambda: fo.load_dataset(name)))

@@ -21,7 +21,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, Mask
 from ahp_toolkit.core.records import Dropped, Human, Occluder, Placement
 from ahp_toolkit.decisions.composites import FOLDER, STAGE, Composite
-from ahp_toolkit.decisions.votes import standing, turn
+from ahp_toolkit.decisions.votes import judged, writing
 from ahp_toolkit.occlusion.place import counts_of, occluder_at
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.code import code_digest
@@ -34,12 +34,12 @@ EYES = 0.07  # of a person's height below the top of the head
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What to propose.
+class Settings:
+    """How composites are proposed.
 
     Attributes:
         per_human: proposals a human, at most.
-        ratio: wanted occlusion ratio, [low, high).
+        ratio: occlusion ratio, [low, high).
         reach: how far before the feet an object may stand, in heights of the human.
         scale: an object is resized by a factor in this range, or not proposed.
         light: largest difference of mean luminance of the two photos, in [0, 1].
@@ -141,15 +141,15 @@ def _decoded(mask: Mask) -> Bool2D:
 
 
 @dataclass(frozen=True)
-class Things:
-    """What can be moved: objects by photo, those of other photos to try, and the person each photo's ground is from."""
+class Objects:
+    """The objects to move, by photo; those of other photos to try; and the person that gives each photo's ground."""
 
     own: dict[str, list[Occluder]] = field(default_factory=dict)
     others: tuple[Occluder, ...] = ()
     people: dict[str, Box] = field(default_factory=dict)
 
 
-def things(root: Path, humans: Sequence[Human]) -> Things:
+def read_objects(root: Path, humans: Sequence[Human]) -> Objects:
     """Read the harvest's occluders once: those of the humans' photos, and the test split's bank where there is one."""
     photos = {h.image.image_id for h in humans}
     bank = root / "bank" / "test"
@@ -163,7 +163,7 @@ def things(root: Path, humans: Sequence[Human]) -> Things:
             own.setdefault(name, []).append(o)
         if name in elsewhere and o.label == "person" and o.mask.box.height > people.get(name, Box(0, 0, 0, 0)).height:
             people[name] = o.mask.box
-    return Things(own, others, people)
+    return Objects(own, others, people)
 
 
 def _cut_off(o: Occluder) -> bool:
@@ -173,8 +173,8 @@ def _cut_off(o: Occluder) -> bool:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A human to propose for. ``kept``: proposals that people have had a word on, carried over as they are.
+class Person:
+    """A human to propose for. ``kept``: proposals that people have edited or voted on, carried over as they are.
 
     ``left``: the human is no preserved one of the test split any more; nothing new is proposed.
     """
@@ -193,20 +193,20 @@ class Ask:
 class Propose:
     """The stage function."""
 
-    wish: Wish
-    things: Things
+    settings: Settings
+    objects: Objects
     roots: dict[str, str]
 
-    def __call__(self, items: Sequence[Ask]) -> Output:
+    def __call__(self, items: Sequence[Person]) -> Output:
         """One shard of humans: their proposals; a human without any is dropped with the reason."""
         out, render = Output({MAIN: []}), Renderer(self.roots)
-        for ask in items:
-            human, why = ask.human, ("no_composite", "no object stands plausibly before this person")
+        for person in items:
+            human, why = person.human, ("no_composite", "no object stands plausibly before this person")
             try:
-                new = [] if ask.left else list(self._of(human, render))
+                new = [] if person.left else list(self._of(human, render))
             except ImageError as e:
                 new, why = [], (f"image_{e.reason}", str(e))
-            found = ask.joined(new)
+            found = person.joined(new)
             out.tables[MAIN] += found
             out.counts["same_photo"] += sum(c.same_photo for c in found)
             if not found:
@@ -216,12 +216,12 @@ class Propose:
     def _of(self, human: Human, render: Renderer) -> Iterator[Composite]:
         n, light = 0, luminance(render.photo(human.image))
         for occluder, same in self._objects(human):
-            if n >= self.wish.per_human:
+            if n >= self.settings.per_human:
                 return
             if _cut_off(occluder) or not render.usable(occluder):
                 continue
             differs = 0.0 if same else abs(luminance(render.photo(occluder.image)) - light)
-            if differs > self.wish.light:
+            if differs > self.settings.light:
                 continue
             found = self._place(human, occluder, same)
             if found is not None:
@@ -230,28 +230,28 @@ class Propose:
 
     def _objects(self, human: Human) -> Iterator[tuple[Occluder, bool]]:
         """Objects of the human's own photo first, then some of others', in an order drawn by the seed."""
-        key = (self.wish.seed, human.human_id)
-        own = [o for o in self.things.own.get(human.image.image_id, []) if not _is(human, o)]
+        key = (self.settings.seed, human.human_id)
+        own = [o for o in self.objects.own.get(human.image.image_id, []) if not _is(human, o)]
         for o in sorted(own, key=lambda o: hashing.unit_hash(*key, o.occluder_id)):
             yield o, True
-        other = [o for o in self.things.others if o.image.photo != human.image.photo]
+        other = [o for o in self.objects.others if o.image.photo != human.image.photo]
         other.sort(key=lambda o: hashing.unit_hash(*key, o.occluder_id))
-        for o in other[: self.wish.tries]:
+        for o in other[: self.settings.tries]:
             yield o, False
 
     def _place(self, human: Human, occluder: Occluder, same: bool) -> Composite | None:
         here = Ground(human.mask.box)
-        person = human.mask.box if same else self.things.people.get(occluder.image.image_id)
-        there = Ground(person) if person is not None else None
+        ground = human.mask.box if same else self.objects.people.get(occluder.image.image_id)
+        there = Ground(ground) if ground is not None else None
         if there is None or there.height_at(occluder.mask.box.y1) <= 0:
             return None  # nothing tells how large it is, or it does not stand on the ground
-        seed = hashing.seed_of(self.wish.seed, human.human_id, occluder.occluder_id)
-        for y in lines_for(human, occluder, same, self.wish.reach, hashing.unit_hash("line", seed)):
+        seed = hashing.seed_of(self.settings.seed, human.human_id, occluder.occluder_id)
+        for y in lines_for(human, occluder, same, self.settings.reach, hashing.unit_hash("line", seed)):
             scale = here.height_at(y) / there.height_at(occluder.mask.box.y1)
             scale = round(scale * 4096) / 4096
-            if not self.wish.scale[0] <= scale <= self.wish.scale[1]:
+            if not self.settings.scale[0] <= scale <= self.settings.scale[1]:
                 continue
-            placed = stand(human, occluder, y, scale, self.wish.ratio, seed)
+            placed = stand(human, occluder, y, scale, self.settings.ratio, seed)
             if placed is not None:
                 name = f"{human.human_id}~{occluder.occluder_id}"
                 return Composite(name, human, occluder, placed[0], placed[1], same, y, 0.0)
@@ -273,45 +273,50 @@ def _drop(human: Human, reason: str, detail: str) -> Dropped:
 
 
 def propose(
-    root: Path, roots: dict[str, str], wish: Wish | None = None, workers: int = 1, quiet: bool = True
+    root: Path, roots: dict[str, str], settings: Settings | None = None, workers: int = 1, quiet: bool = True
 ) -> Result:
-    """Write ROOT/compose: proposals for every preserved human of the test split. What was said of a proposal stays.
+    """Write ROOT/compose: proposals for every preserved human of the test split.
 
-    A proposal on which a word stands is carried over as it is, whatever is wished for now, beside up to ``per_human``
-    new ones; only where its human has another mask now is it made anew.
+    A proposal that somebody has edited or voted on is carried over as it is, whatever the settings, beside up to
+    ``per_human`` new ones; only where its human has another mask now is it made again.
 
     Raises:
         UserError: when there is no reviewed build.
     """
-    wish = wish or Wish()
+    settings = settings or Settings()
     folder = root / FOLDER / "proposals"
     humans = [h for h in parquet.read_records(root / "review", Human) if h.split == "test" and h.verdict == "preserve"]
     code = code_digest(__name__)
     inputs = [hashing.digest_files(parquet.parts(root / f)) for f in ("review", "harvest/occluders")]
     bank = sorted((root / "bank" / "test").glob("part-*.parquet"))
-    key = {"wish": hashing.digest_value(repr(wish)), "inputs": inputs, "bank": hashing.digest_files(bank), "code": code}
-    fn = Propose(wish, things(root, humans), roots)
+    key = {
+        "settings": hashing.digest_value(repr(settings)),
+        "inputs": inputs,
+        "bank": hashing.digest_files(bank),
+        "code": code,
+    }
+    fn = Propose(settings, read_objects(root, humans), roots)
     while True:
         before, seen = _before(folder), _stamp(folder)
-        kept = standing(root, before)
-        said = {"kept": hashing.digest_bytes(parquet.table_bytes(to_table(kept, Composite)))}
-        job = Job(STAGE, folder, fn, {MAIN: Composite}, key | said, shard_size=16, unit="human")
-        result = _made(job, _asks(humans, kept), workers, quiet)
-        with turn(root):
-            if _stamp(folder) == seen and standing(root, before) == kept:
+        kept = judged(root, before)
+        carried = {"kept": hashing.digest_bytes(parquet.table_bytes(to_table(kept, Composite)))}
+        job = Job(STAGE, folder, fn, {MAIN: Composite}, key | carried, shard_size=16, unit="human")
+        result = _made(job, _people(humans, kept), workers, quiet)
+        with writing(root):
+            if _stamp(folder) == seen and judged(root, before) == kept:
                 return _placed(result, folder)
-        # somebody spoke meanwhile, of what would have given way
+        # somebody judged a proposal meanwhile that would have been replaced
 
 
-def _made(job: Job, asks: list[Ask], workers: int, quiet: bool) -> Result:
-    """The table beside the one that it is to replace; or that one, where it is what is wished for."""
+def _made(job: Job, people: list[Person], workers: int, quiet: bool) -> Result:
+    """The table beside the one that it is to replace; or that one, where it is up to date."""
     if finished(job.folder, job.key_digest) is None:
         job = replace(job, folder=_next(job.folder))
-    return run(job, lambda: asks, workers=workers, total=len(asks), quiet=quiet)
+    return run(job, lambda: people, workers=workers, total=len(people), quiet=quiet)
 
 
 def _placed(made: Result, folder: Path) -> Result:
-    """Put a table in its place; only inside `turn`. Killed in the middle, the one before is found again."""
+    """Put a table in its place; only inside `votes.writing`. Killed in the middle, the one before is found again."""
     if made.folder == folder:
         files.remove_tree(_next(folder))
         return made
@@ -335,17 +340,17 @@ def _stamp(folder: Path) -> list[list[object]]:
     return hashing.stamp(sorted(folder.glob("part-*.parquet")))
 
 
-def _asks(humans: Sequence[Human], kept: Sequence[Composite]) -> list[Ask]:
-    said: dict[str, list[Composite]] = {}
+def _people(humans: Sequence[Human], kept: Sequence[Composite]) -> list[Person]:
+    by_human: dict[str, list[Composite]] = {}
     for c in kept:
-        said.setdefault(c.human.human_id, []).append(c)
-    own = [(h, said.pop(h.human_id, [])) for h in humans]
-    asks = [Ask(h, tuple(c for c in of if c.human.mask == h.mask)) for h, of in own]
-    return asks + [Ask(of[0].human, tuple(of), left=True) for of in said.values()]
+        by_human.setdefault(c.human.human_id, []).append(c)
+    own = [(h, by_human.pop(h.human_id, [])) for h in humans]
+    people = [Person(h, tuple(c for c in of if c.human.mask == h.mask)) for h, of in own]
+    return people + [Person(of[0].human, tuple(of), left=True) for of in by_human.values()]
 
 
 def _before(folder: Path) -> dict[str, Composite]:
-    """proposal id -> proposal, of the table that is about to give way; what is damaged is told."""
+    """proposal id -> proposal, of the table that is to be replaced; damaged parts are named on stderr."""
     # a run that was killed while the table changed its place left it under the other name
     there = folder if folder.exists() else _old(folder)
     found: dict[str, Composite] = {}
@@ -353,5 +358,5 @@ def _before(folder: Path) -> dict[str, Composite]:
         try:
             found |= {c.proposal_id: c for c in parquet.read_records(part, Composite)}
         except UserError:
-            sys.stderr.write(f"{part}: damaged; what was said of its proposals stands where they come out the same\n")
+            sys.stderr.write(f"{part}: damaged; edits and votes on its proposals count where they come out the same\n")
     return found

@@ -1,4 +1,4 @@
-"""Masks to and from other tools: COCO JSON and PNG. A mask that comes in is a proposal, or a decision where asked for.
+"""Masks to and from other tools: COCO JSON and PNG. A mask that comes in is a proposal, or a decision with ``--as``.
 
 An annotation names its candidate in ``candidate_id`` or, as tools that keep attributes do, in
 ``attributes.candidate_id``; one that names none must be of a person, and belongs to the candidate of its photo that it
@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ahp_toolkit.core import values
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.masks import Mask, encode, from_polygons, from_rle, xywh_from_box
+from ahp_toolkit.core.masks import Mask, encode, xywh_from_box
 from ahp_toolkit.core.records import Decision, ImageRef, Segmented
 from ahp_toolkit.core.text import file_stem
-from ahp_toolkit.decisions.mask_history import Case
-from ahp_toolkit.decisions.merge import Merge, outcome, settle
-from ahp_toolkit.decisions.proposals import current, known, propose, with_mask
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.decisions.log import check_name
+from ahp_toolkit.decisions.merge import Merge, settle
+from ahp_toolkit.decisions.proposals import propose, with_mask
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.stages.segment import border_pixels
 from ahp_toolkit.storage import files, images, parquet
 from ahp_toolkit.storage.parquet import rows
-from annotation.exchange.decisions import Bad, Imported, log_rows
+from annotation.exchange.decisions import WRONG, Imported, log_rows
 
 #: An unnamed mask belongs to a candidate that it overlaps by at least this IoU.
 LEAST_IOU = 0.3
@@ -33,19 +37,19 @@ Use = Literal["proposal", "preserve", "refine"]
 
 
 def chosen(root: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> Iterator[tuple[Segmented, str]]:
-    """(candidate with the mask that counts, verdict, "" undecided) of those with one of the ``verdicts``; none: all.
+    """(candidate, verdict or "" for undecided) of those with one of the ``verdicts``; without any: of all.
 
-    The mask of a preserved one is that which was judged, of all others the newest.
+    A preserved candidate has the mask that was decided on, any other its current mask.
     """
-    cases = known(root)
-    decided = settle({cid: case.counted() for cid, case in cases.items() if case.words}, merge or Merge()).decided
+    state = Decisions(root).refresh()
+    decided = settle(state.counted(), merge or Merge()).decided
     for s in parquet.read_records(root / "parse", Segmented):
         cid = s.candidate.candidate_id
-        d, case = decided.get(cid), cases.get(cid, Case())
-        verdict = outcome(d) if d else ""
+        d, case = decided.get(cid), state.case(cid)
+        verdict = d.verdict if d else ""
         if not verdicts or verdict in verdicts:
-            mask = case.mask(d, s.mask) if d and verdict == "preserve" else case.shown(s.mask)
-            yield with_mask(s, case, mask), verdict
+            mask = case.mask_of(d, s.mask) if d and verdict == "preserve" else case.current_mask(s.mask)
+            yield with_mask(s, case.proposals, mask), verdict
 
 
 def export_coco(root: Path, path: Path, verdicts: Collection[str] = (), merge: Merge | None = None) -> int:
@@ -55,7 +59,7 @@ def export_coco(root: Path, path: Path, verdicts: Collection[str] = (), merge: M
     for s, verdict in chosen(root, verdicts, merge):
         photo = photos.setdefault(s.candidate.image.image_id, _photo(len(photos) + 1, s.candidate.image, s.mask))
         notes.append(_annotation(len(notes) + 1, photo["id"], s, verdict))
-    said = {
+    file = {
         "info": {"description": "candidates of a review; import the masks with ahp review import"},
         "images": list(photos.values()),
         "annotations": notes,
@@ -63,7 +67,7 @@ def export_coco(root: Path, path: Path, verdicts: Collection[str] = (), merge: M
     }
     files.forget_dead(path)
     with files.atomic(path, "w") as f:
-        json.dump(said, f, ensure_ascii=False)
+        json.dump(file, f, ensure_ascii=False)
     return len(notes)
 
 
@@ -105,26 +109,26 @@ def export_pngs(root: Path, folder: Path, verdicts: Collection[str] = (), merge:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Owners:
     """The candidates to find the owners of masks among."""
 
     by_id: Mapping[str, Segmented]
     by_photo: Mapping[str, Sequence[Segmented]]
 
     @staticmethod
-    def of(root: Path) -> _Known:
+    def of(root: Path) -> _Owners:
         by_id: dict[str, Segmented] = {}
         by_photo: dict[str, list[Segmented]] = {}
-        for s in current(root):
+        for s, _ in chosen(root):
             by_id[s.candidate.candidate_id] = s
             by_photo.setdefault(Path(s.candidate.image.path).name, []).append(s)
-        return _Known(by_id, by_photo)
+        return _Owners(by_id, by_photo)
 
     def owner(self, candidate_id: str, photo: str, mask: Mask) -> Segmented:
-        """Whose mask it is.
+        """The candidate of a mask.
 
         Raises:
-            ValueError: when nobody's, or nobody knows whose.
+            ValueError: when there is none, or several fit.
         """
         if candidate_id:
             if candidate_id not in self.by_id:
@@ -146,40 +150,38 @@ def import_masks(root: Path, path: Path, reviewer: str, use: Use = "proposal") -
 
     Args:
         path: a COCO JSON file, or a folder of full-frame PNGs named as `export_pngs` names them.
-        reviewer: who mended them.
+        reviewer: who corrected them.
         use: ``proposal``: the candidates come back into the queue with the new mask; ``preserve`` or ``refine``: the
-            reviewer's decision, with the mask as the correction.
+            reviewer's decision: a preserve of the new mask, or a refine of the mask shown that carries the new one.
 
     Raises:
         UserError: when the file or the reviewer's name cannot be used at all.
     """
-    from ahp_toolkit.decisions.log import check_name
-
     check_name(reviewer)
     if not path.exists():
         raise UserError(f"{path}: expected a COCO JSON file or a folder of PNG masks, there is none")
-    known = _Known.of(root)
+    owners = _Owners.of(root)
     found: list[tuple[str, Segmented, Mask]] = []
-    bad: list[Bad] = []
+    refused = Imported()
     owned: dict[str, str] = {}
-    for where, read in _coco(path) if path.is_file() else _pngs(path, known):
+    for where, read in _coco(path) if path.is_file() else _pngs(path, owners):
         try:
-            owner, mask = _placed(known, *read())
+            owner, mask = _placed(owners, *read())
             cid = owner.candidate.candidate_id
             if cid in owned:
                 raise ValueError(f"{cid}: a second mask, the first is {owned[cid]}")
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
-            bad.append(Bad(where, str(e) if not isinstance(e, KeyError) else f"lacks {e}"))
+        except WRONG as e:
+            refused.refuse(where, e)
             continue
         owned[cid] = where
         found.append((where, owner, mask))
     made = _log(root, found, reviewer, use) if use != "proposal" else _propose(root, found, reviewer)
-    made.bad[:0] = bad
+    made.bad[:0] = refused.bad
     return made
 
 
-def _placed(known: _Known, candidate_id: str, photo: str, mask: Mask) -> tuple[Segmented, Mask]:
-    owner = known.owner(candidate_id, photo, mask)
+def _placed(owners: _Owners, candidate_id: str, photo: str, mask: Mask) -> tuple[Segmented, Mask]:
+    owner = owners.owner(candidate_id, photo, mask)
     if _frame(mask) != _frame(owner.mask):
         want, got = (f"{w}x{h}" for h, w in (_frame(owner.mask), _frame(mask)))
         raise ValueError(f"{owner.candidate.candidate_id}: expected the photo's frame {want}, got {got}")
@@ -189,56 +191,76 @@ def _placed(known: _Known, candidate_id: str, photo: str, mask: Mask) -> tuple[S
 
 
 def _log(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str, use: str) -> Imported:
-    words = [
-        (where, Decision(s.candidate.candidate_id, use, reviewer, corrected=mask, note="imported"))
-        for where, s, mask in found
-    ]
-    return log_rows(root, zip((w for w, _ in words), rows(d for _, d in words), strict=True), reviewer)
+    decisions = [
+        Decision(
+            s.candidate.candidate_id, use, reviewer, (mask if use == "preserve" else s.mask).digest,
+            corrected=mask, note="imported",
+        )
+        for _, s, mask in found
+    ]  # fmt: skip
+    return log_rows(root, zip((where for where, *_ in found), rows(decisions), strict=True), reviewer)
 
 
 def _propose(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str) -> Imported:
     other = any(s.mask != m for _, s, m in found)
-    judged = {s.candidate.candidate_id: s.mask for s, _ in chosen(root, ["preserve"])} if other else {}
+    decided_on = {s.candidate.candidate_id: s.mask for s, _ in chosen(root, ["preserve"])} if other else {}
     new = [
-        replace(s, mask=m, score=1.0, segmenter=f"{reviewer}@mended", border_touch=border_pixels(m.decode()))
+        replace(s, mask=m, score=1.0, segmenter=f"{reviewer}@corrected", border_touch=border_pixels(m.decode()))
         for _, s, m in found
-        if m not in (s.mask, judged.get(s.candidate.candidate_id))  # as it is shown, or as it was exported
+        if m not in (s.mask, decided_on.get(s.candidate.candidate_id))  # as it is shown, or as it was exported
     ]
     propose(root, new)
     return Imported(len(new), len(found) - len(new))
 
 
 def _coco(path: Path) -> Iterator[tuple[str, Any]]:
-    said = files.read_json(path)
-    if not isinstance(said, dict) or not all(isinstance(said.get(k), list) for k in ("images", "annotations")):
+    try:
+        file = json.loads(values.decode_text(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as e:
+        raise UserError(f"{path}: expected COCO JSON, cannot be read ({e})") from e
+    if not isinstance(file, dict) or not all(isinstance(file.get(k), list) for k in ("images", "annotations")):
         raise UserError(f"{path}: expected COCO JSON with lists of images and annotations")
-    photos = {i["id"]: i for i in said["images"] if isinstance(i, dict) and isinstance(i.get("id"), (int, str))}
-    kinds = said["categories"] if isinstance(said.get("categories"), list) else []
-    names = {c["id"]: str(c.get("name")) for c in kinds if isinstance(c, dict) and isinstance(c.get("id"), (int, str))}
-    for k, note in enumerate(said["annotations"], 1):
+    photos = _by_id(file["images"])
+    names = {key: str(c.get("name")) for key, c in _by_id(file.get("categories")).items()}
+    for k, note in enumerate(file["annotations"], 1):
         yield f"annotation {k}", lambda note=note: _read_note(note, photos, names)
 
 
+def _by_id(entries: Any) -> dict[int | str, Mapping[str, Any]]:
+    """The entries of a COCO list by their id; those without one are left out."""
+    out: dict[int | str, Mapping[str, Any]] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        with suppress(BadValue, AttributeError):
+            out[values.identifier(entry.get("id"))] = entry
+    return out
+
+
 def _read_note(
-    note: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], names: Mapping[Any, str]
+    note: Mapping[str, Any], photos: Mapping[int | str, Mapping[str, Any]], names: Mapping[int | str, str]
 ) -> tuple[str, str, Mask]:
-    photo = photos[note["image_id"]]
-    height, width = int(photo["height"]), int(photo["width"])
-    shape = note["segmentation"]
-    if isinstance(shape, dict):
-        mask = from_rle(shape["size"], shape["counts"], height, width)
-    else:
-        mask = from_polygons(shape, height, width)
-    named = note.get("candidate_id") or (note.get("attributes") or {}).get("candidate_id") or ""
+    """(candidate id or '', photo's file name, mask) of an annotation."""
+    image_id = values.identifier(note["image_id"])
+    if image_id not in photos:
+        raise ValueError(f"image_id {image_id!r}: no such image")
+    photo = photos[image_id]
+    sides = values.size(photo.get("width"), photo.get("height"))
+    if sides is None:
+        raise ValueError(f"image_id {image_id!r}: expected the image's width and height")
+    mask = values.segmentation(note.get("segmentation"), sides[1], sides[0])
+    if mask is None:
+        raise ValueError("expected a segmentation, there is none")
+    attributes = note.get("attributes")
+    named = note.get("candidate_id") or (attributes.get("candidate_id") if isinstance(attributes, dict) else "") or ""
     kind = note.get("category_id")
-    if not named and names and names.get(kind, "").strip().lower() != "person":
-        raise ValueError(f"names no candidate, and its category is no person: {names.get(kind, kind)!r}")
+    kind = values.identifier(kind) if kind is not None else None
+    if not named and names and names.get(kind, "").strip().lower() != "person":  # type: ignore[arg-type]
+        raise ValueError(f"names no candidate, and its category is no person: {names.get(kind, kind)!r}")  # type: ignore[arg-type]
     return str(named), str(photo.get("file_name", "")), mask
 
 
-def _pngs(folder: Path, known: _Known) -> Iterator[tuple[str, Any]]:
+def _pngs(folder: Path, owners: _Owners) -> Iterator[tuple[str, Any]]:
     names: dict[str, list[str]] = {}
-    for cid in known.by_id:
+    for cid in owners.by_id:
         names.setdefault(f"{file_stem(cid)}.png", []).append(cid)
     for path in sorted(folder.glob("*.png")):
         yield path.name, lambda path=path: _read_png(path, names.get(path.name, []))

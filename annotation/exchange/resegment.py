@@ -12,8 +12,9 @@ from ahp_toolkit.core.crops import kept_inside
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Bool2D, Box, encode
 from ahp_toolkit.core.records import Dropped, Segmented
-from ahp_toolkit.decisions.merge import Merge, outcome, settle, words_of
-from ahp_toolkit.decisions.proposals import current, propose
+from ahp_toolkit.decisions.merge import Merge
+from ahp_toolkit.decisions.proposals import propose
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.nets.weights import weights_stamp
 from ahp_toolkit.segmenters import SEGMENTERS
 from ahp_toolkit.segmenters.base import ENLARGE, Prompt, built, prompt_of
@@ -21,6 +22,7 @@ from ahp_toolkit.stages.segment import border_pixels
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.images import ImageError
 from ahp_toolkit.storage.photos import Photos
+from annotation.exchange.masks import chosen
 
 STAGE = "resegment"
 
@@ -37,14 +39,14 @@ class Tool:
 
 @dataclass
 class Resegmented:
-    """What came of it: ``proposed`` masks, those of ``unchanged`` mask, and who was dropped and why."""
+    """The result: ``proposed`` masks, ``unchanged`` ones, and everybody dropped with the reason."""
 
     proposed: int = 0
     unchanged: int = 0
     dropped: list[Dropped] = field(default_factory=list)
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         why = ", ".join(f"{n} {r}" for r, n in sorted(Counter(d.reason for d in self.dropped).items()))
         return f"{self.proposed} proposed, {self.unchanged} unchanged, {len(self.dropped)} dropped" + (
@@ -53,16 +55,15 @@ class Resegmented:
 
 
 def to_refine(root: Path, merge: Merge | None = None) -> Iterator[Segmented]:
-    """The candidates that people want refined and nobody has mended yet, with the mask that the review shows."""
-    decided = settle(words_of(root), merge or Merge()).decided
-    for s in current(root):
-        d = decided.get(s.candidate.candidate_id)
-        if d is not None and not d.provisional and outcome(d) == "refine":
+    """The candidates whose current mask people want refined, with that mask."""
+    state = Decisions(root).refresh()
+    for s, verdict in chosen(root, ["refine"], merge):
+        if verdict and any(d.mask_digest == s.mask.digest for d in state.finals(s.candidate.candidate_id)):
             yield s
 
 
 def resegment(root: Path, tool: Tool, roots: Mapping[str, str], merge: Merge | None = None) -> Resegmented:
-    """Segment the candidates to refine anew and propose what comes out (ROOT/refine).
+    """Segment the candidates to refine again and propose what comes out (ROOT/refine).
 
     Args:
         roots: data root by source name.
@@ -83,9 +84,9 @@ def resegment(root: Path, tool: Tool, roots: Mapping[str, str], merge: Merge | N
     propose(root, new)
     out.proposed = len(new)
     if out.dropped:
-        told = root / "refine" / "dropped.parquet"
-        files.forget_dead(told)
-        parquet.write_records(told, out.dropped, Dropped)
+        path = root / "refine" / "dropped.parquet"
+        files.forget_dead(path)
+        parquet.write_records(path, out.dropped, Dropped)
     return out
 
 

@@ -13,17 +13,17 @@ from annotation.session import session
 
 @cache
 def _session() -> session.Session:
-    sitting = session.current()
-    mirror = server.mirror_for(sitting)
-    sitting.mirror, sitting.mirror_state = mirror.put, mirror.state
-    return sitting
+    found = session.current()
+    writer = server.writer_for(found)
+    found.on_change, found.database_state = writer.put, writer.state
+    return found
 
 
-class _Quiet(foo.Operator):
+class _PanelOperator(foo.Operator):
     """An operator that only the panel calls.
 
-    What makes no sense comes back as ``refused``, and is not asked again. All else that fails is FiftyOne's ``error``:
-    the panel keeps a word that met one, and sends it until it is taken.
+    A request that makes no sense comes back as ``refused``, and is not sent again. Any other failure is FiftyOne's
+    ``error``: the panel keeps the decision and sends it until it is taken.
     """
 
     NAME = ""
@@ -40,82 +40,76 @@ class _Quiet(foo.Operator):
         except session.Refused as e:
             return {"refused": f"{e}"}
 
-    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, current: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """What this operator does."""
         raise TypeError(f"{self.NAME} answers nothing")
 
 
-class Queue(_Quiet):
+class Queue(_PanelOperator):
     """The next candidates with their pictures, and the progress."""
 
     NAME = "queue"
 
-    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
-        """Params: view, seen (ids the panel holds already), n, back (last words wanted again)."""
-        return sitting.queue(p.get("view", "todo"), p.get("seen", []), int(p.get("n", 8)), int(p.get("back", 0)))
+    def answer(self, current: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """Params: view, seen (ids the panel holds already), n, back (last decisions wanted again)."""
+        return current.queue(p.get("view", "todo"), p.get("seen", []), int(p.get("n", 8)), int(p.get("back", 0)))
 
 
-class Decide(_Quiet):
+class Decide(_PanelOperator):
     """One decision (or the taking back of one): on the log before this returns."""
 
     NAME = "decide"
 
-    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
-        """Params: candidate_id, verdict ('' takes the last word back), reason, seconds, at, settle, shown."""
-        try:
-            seconds = float(p.get("seconds", 0))
-            cid, verdict = str(p["candidate_id"]), str(p["verdict"])
-            reason, at, shown = (str(p.get(name, "")) for name in ("reason", "at", "shown"))
-        except (KeyError, TypeError, ValueError) as e:
-            raise session.Refused(f"no word on a candidate: {e!r}") from e
-        return sitting.decide(cid, verdict, reason, seconds, at, bool(p.get("settle")), shown)
+    def answer(self, current: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+        """Params: the fields of `session.KeyPress`; verdict '' takes the last decision back."""
+        return current.decide(session.KeyPress.of(p))
 
 
-class Guide(_Quiet):
+class Guide(_PanelOperator):
     """GUIDE.md as a page, with its pictures."""
 
     NAME = "guide"
 
-    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, current: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """No params."""
-        return {"html": sitting.guide()}
+        return {"html": current.guide()}
 
 
-class Find(_Quiet):
+class Find(_PanelOperator):
     """The database's id of a candidate, to open it in the App's own editor, which then holds the mask shown."""
 
     NAME = "find"
 
-    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, current: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: candidate_id."""
         cid = p["candidate_id"]
-        server.put_mask(sitting.root, sitting.candidates, cid, sitting.shown(cid))
-        return {"sample": server.sample_id(sitting.root, cid, sitting.candidates.piece)}
+        server.put_mask(current.root, current.candidates, cid, current.shown(cid))
+        return {"sample": server.sample_id(current.root, cid, current.candidates.piece)}
 
 
-class Mended(_Quiet):
+class Corrected(_PanelOperator):
     """Take the mask painted in the App for a candidate into the log."""
 
-    NAME = "mended"
+    NAME = "corrected"
 
-    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, current: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: candidate_id. Answers the new mask's item, or ``same`` where nothing was painted."""
-        mask = server.painted(sitting.root, sitting.candidates, p["candidate_id"])
+        mask = server.painted(current.root, current.candidates, p["candidate_id"])
         if mask is None:
             return {"same": True}
-        sitting.correct(p["candidate_id"], mask)
-        server.put_mask(sitting.root, sitting.candidates, p["candidate_id"], mask)
-        return {"item": sitting.item(p["candidate_id"])}
+        current.correct(p["candidate_id"], mask)
+        server.put_mask(current.root, current.candidates, p["candidate_id"], mask)
+        return {"item": current.item(p["candidate_id"])}
 
 
-class Compose(_Quiet):
-    """The real test set: proposals to edit or to vote on, a moved one's look, and the words on them."""
+class Compose(_PanelOperator):
+    """The real test set: proposals to edit or to vote on, a moved one's look, and the votes on them."""
 
     NAME = "compose"
 
-    def answer(self, sitting: session.Session, p: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, current: session.Session, p: dict[str, Any]) -> dict[str, Any]:
         """Params: do (queue, look or act) and what these take; see `annotation.app.compositions`."""
-        root, reviewer = sitting.root, sitting.reviewer
+        root, reviewer = current.root, current.reviewer
         if p["do"] == "queue":
             return compositions.queue(root, reviewer, p["mode"])
         if p["do"] == "look":
@@ -125,5 +119,5 @@ class Compose(_Quiet):
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne."""
-    for operator in (Queue, Decide, Guide, Find, Mended, Compose):
+    for operator in (Queue, Decide, Guide, Find, Corrected, Compose):
         plugin.register(operator)

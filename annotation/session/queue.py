@@ -1,8 +1,8 @@
-"""Who is asked about whom, and when: a shared queue with leases, or shards by hash; some candidates go to several.
+"""Which reviewer decides on which candidate: a shared queue with leases, or shards by hash; some go to several.
 
 Leases are lines of ROOT/decisions/leases/leases.jsonl, appended under the file's lock, so that any number of processes
-may ask at once. A lease that is never answered runs out. Time here never goes back: it is the highest time on the file
-plus what this process's monotonic clock has counted since, so a clock set back neither keeps nor frees anything.
+may read it at once. A lease that is never answered runs out. Time here never goes back: it is the highest time on the
+file plus what this process's monotonic clock has counted since, so a clock set back neither keeps nor frees anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.decisions.candidates import WHOLE, Candidates, Slice
 from ahp_toolkit.decisions.log import FOLDER
-from ahp_toolkit.decisions.voices import Words
+from ahp_toolkit.decisions.state import Decisions
+from ahp_toolkit.decisions.triage.triage import ordered
 
 #: candidate id -> names of the reviewers who have decided on it
 Seen = Mapping[str, Collection[str]]
@@ -36,7 +37,7 @@ class Plan:
         reviewers: their names, for ``shards``.
         overlap: share in [0, 1] of candidates that ``copies`` reviewers see, chosen by hash; the others see one.
         copies: reviewers of an overlapping candidate.
-        lease_s: how long a candidate handed out is kept for a reviewer, s.
+        lease_s: how long a leased candidate is kept for a reviewer, s.
 
     Raises:
         UserError: when a value is out of its range.
@@ -94,7 +95,7 @@ class Leases:
 
     def _read(self, fd: int) -> None:
         size = os.fstat(fd).st_size
-        if size < self._offset:  # somebody emptied the file: begin anew
+        if size < self._offset:  # somebody emptied the file: read it again
             self._offset = 0
             self._held.clear()
         data = os.pread(fd, size - self._offset, self._offset)
@@ -110,10 +111,10 @@ class Leases:
 
     def _take(self, line: bytes) -> None:
         try:
-            said = json.loads(line)
-            cid, reviewer, at, until = said["candidate_id"], said["reviewer"], float(said["at"]), float(said["until"])
+            d = json.loads(line)
+            cid, reviewer, at, until = d["candidate_id"], d["reviewer"], float(d["at"]), float(d["until"])
         except (ValueError, TypeError, KeyError):
-            return  # a damaged lease frees its candidate: somebody is asked twice, nothing is lost
+            return  # a damaged lease frees its candidate: two reviewers decide on it, nothing is lost
         self._now = max(self._now, at)
         self._held.setdefault(cid, {})[reviewer] = until
 
@@ -137,13 +138,13 @@ class Leases:
 
 
 class Queue:
-    """Candidates in an order, handed out to reviewers by a plan.
+    """Candidates in an order, leased to reviewers by a plan.
 
     Args:
         root: the build folder.
         order: candidate ids, the most urgent first.
         plan: how the work is shared.
-        first: candidates to be asked about before all others (see `about.Case.reopened`).
+        first: candidates that come before all others (see `state.Case.reopened`).
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class Queue:
         self._leases = Leases(root, clock)
 
     def add(self, candidate_ids: Sequence[str]) -> None:
-        """Ask about some more candidates, before all others."""
+        """Add candidates before all others."""
         self._order = [*candidate_ids, *self._order]
         self._copies |= {c: self.plan.copies_of(c) for c in candidate_ids}
         self._shares.clear()
@@ -170,7 +171,7 @@ class Queue:
         """Up to ``n`` candidates for a reviewer, in order; what they hold a lease on comes again, renewed.
 
         Args:
-            reviewer: who asks.
+            reviewer: whose queue.
             n: how many at most.
             seen: who has decided on what.
             skip: candidates that the reviewer has before them already; their leases are left as they are.
@@ -184,7 +185,7 @@ class Queue:
         return got
 
     def give_back(self, reviewer: str, candidate_ids: Sequence[str]) -> None:
-        """Free what a reviewer was handed and will not decide on."""
+        """Free what a reviewer holds and will not decide on."""
         with self._leases.hold():
             mine = [c for c in candidate_ids if reviewer in self._leases.holders(c)]
             if mine:
@@ -197,7 +198,7 @@ class Queue:
         return len(mine) - sum(c in mine and not fits(c, reviewer, seen) for c in seen)
 
     def _belonging(self, reviewer: str) -> Collection[str]:
-        """What could ever come to a reviewer; hashed once, so that counting costs no more than there are words."""
+        """What could ever come to a reviewer; hashed once, so that counting costs no more than there are decisions."""
         if self.plan.mode == "shared":
             return self._copies
         if reviewer not in self._shares:
@@ -227,43 +228,38 @@ class Queue:
         return len(others) < self._copies[cid]
 
 
-class Handed:
-    """A session's queue (`session.Order`): by triage where it has run, handed out by the plan.
+class LeasedOrder:
+    """A session's queue (`session.Order`): by triage where it has run, leased by the plan.
 
-    Candidates are leased as they are taken from the iterator, a few at a time; with a ``piece``, of it alone. A new
-    mask, proposed or mended, is asked about as if nobody had spoken before it, also where triage had discarded the one
-    before it unseen.
+    Candidates are leased a few at a time as they are taken from the iterator; with a ``piece``, of it alone. A new
+    mask, proposed or corrected, is asked about again, also where triage had discarded the mask before it unseen.
     """
 
     def __init__(self, root: Path, plan: Plan | None = None, piece: Slice = WHOLE) -> None:
-        from ahp_toolkit.decisions.proposals import known
-        from ahp_toolkit.decisions.triage.triage import ordered
+        state = Decisions(root, Candidates(root, piece)).refresh()
+        new_masks = {cid for cid, case in state.cases.items() if case.masks}
+        order = [cid for cid in ordered(root, state.reopened | new_masks) if piece.holds(cid)]
+        self._queue, self._order = Queue(root, order, plan, state.reopened), frozenset(order)
+        self._unseen: set[str] | None = None  # what triage discards, and nobody decides on
 
-        cases = known(root)
-        first = {cid for cid, case in cases.items() if case.reopened}
-        new = {cid for cid, case in cases.items() if case.proposals or any(w.brings for w in case.words)}
-        order = [cid for cid in ordered(root, first | new) if piece.holds(cid)]
-        self._queue, self._order = Queue(root, order, plan, first), frozenset(order)
-        self._unseen: set[str] | None = None  # what triage discards, and nobody is asked about
-
-    def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterator[str]:
-        """What the reviewer is still to be asked about, best first."""
-        self._renew(candidates, words)
-        given: list[str] = []
-        while more := self._queue.next_for(reviewer, 4, words.answered, given):
-            given += more
+    def __call__(self, state: Decisions, reviewer: str) -> Iterator[str]:
+        """What the reviewer is still to decide on, best first."""
+        self._add_new_masks(state)
+        leased: list[str] = []
+        while more := self._queue.next_for(reviewer, 4, state.answered, leased):
+            leased += more
             yield from more
 
-    def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
-        """How many would still come if nobody else said anything."""
-        self._renew(candidates, words)
-        return self._queue.left(reviewer, words.answered)
+    def left(self, state: Decisions, reviewer: str) -> int:
+        """How many would still come if nobody else decided."""
+        self._add_new_masks(state)
+        return self._queue.left(reviewer, state.answered)
 
-    def _renew(self, candidates: Candidates, words: Words) -> None:
+    def _add_new_masks(self, state: Decisions) -> None:
         """Take in what triage had discarded unseen and has got another mask since."""
         if self._unseen is None:
-            self._unseen = {cid for cid in candidates if cid not in self._order}
-        new = sorted(cid for cid in words.answered.keys() & self._unseen if words.case(cid).reopened)
+            self._unseen = {cid for cid in state.candidates if cid not in self._order}
+        new = sorted(cid for cid in state.answered.keys() & self._unseen if state.case(cid).reopened)
         if new:
             self._queue.add(new)
             self._unseen.difference_update(new)

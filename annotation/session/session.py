@@ -1,6 +1,6 @@
-"""One reviewer's sitting, on the server's side: the queue, the pictures, and words that reach the log before all else.
+"""One reviewer's session on the server's side: the queue, the pictures, and decisions that reach the log first.
 
-No fiftyone here. What the panel shows as saved is on the log; the database is told afterwards (``mirror``), and a
+No fiftyone here. What the panel shows as saved is on the log; the database is written afterwards (``on_change``), and a
 database that is away loses nothing.
 """
 
@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -23,12 +20,13 @@ from typing import Any, Protocol
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Mask
-from ahp_toolkit.core.records import REASONS, VERDICTS, Decision, Segmented
+from ahp_toolkit.core.records import REASONS, Decision, Segmented
+from ahp_toolkit.decisions import log
 from ahp_toolkit.decisions.candidates import WHOLE, Candidates, Slice
-from ahp_toolkit.decisions.log import FOLDER, Retraction, append, check_name, now
-from ahp_toolkit.decisions.mask_history import MENDED, SETTLED, digest
-from ahp_toolkit.decisions.proposals import firsts, with_proposal
-from ahp_toolkit.decisions.voices import Words, outcome, state, verdict_field
+from ahp_toolkit.decisions.log import SETTLED, Entry, Retraction, path_of
+from ahp_toolkit.decisions.merge import Merge
+from ahp_toolkit.decisions.proposals import with_mask
+from ahp_toolkit.decisions.state import Case, Decisions, verdict_field
 from ahp_toolkit.storage import files
 from annotation.app.guide import page
 from annotation.app.pictures import Pictures
@@ -36,62 +34,89 @@ from annotation.app.pictures import Pictures
 ROOT_VARIABLE, REVIEWER_VARIABLE, SYNC_VARIABLE = "AHP_REVIEW_ROOT", "AHP_REVIEW_REVIEWER", "AHP_REVIEW_SYNC"
 PLAN_VARIABLE, SLICE_VARIABLE = "AHP_REVIEW_PLAN", "AHP_REVIEW_SLICE"
 VIEWS = ("todo", "disagreed", "mine", "discard", "preserve", "refine", "provisional")
-FEW = 8  # candidates looked up one by one rather than with the whole table
 PACE_OF, IDLE = 50, 60.0  # own pace: the mean of the last 50 decisions, a pause counted as at most 60 s
-_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 class Refused(UserError):
-    """What was asked makes no sense, however often it is asked again."""
+    """A request that makes no sense, however often it is sent again."""
+
+
+@dataclass(frozen=True)
+class KeyPress:
+    """A decision as the panel sends it; with verdict '' the reviewer's last decision on the candidate is taken back.
+
+    ``at`` is the panel's clock: a decision sent again because its answer was lost counts once. ``mask_digest`` names
+    the mask that the panel showed; '' for the current one. ``settle``: the decision settles a disagreement.
+    """
+
+    candidate_id: str
+    verdict: str
+    reason: str = ""
+    seconds: float = 0.0
+    at: str = ""
+    settle: bool = False
+    mask_digest: str = ""
+
+    @classmethod
+    def of(cls, p: Mapping[str, Any]) -> KeyPress:
+        """The panel's parameters.
+
+        Raises:
+            Refused: when they are no decision on a candidate.
+        """
+        try:
+            texts = (str(p.get(name, "")) for name in ("reason", "at", "mask_digest"))
+            reason, at, mask_digest = texts
+            seconds = float(p.get("seconds", 0))
+            return cls(
+                str(p["candidate_id"]), str(p["verdict"]), reason, seconds, at, bool(p.get("settle")), mask_digest
+            )
+        except (KeyError, TypeError, ValueError) as e:
+            raise Refused(f"no decision on a candidate: {e!r}") from e
 
 
 class Order(Protocol):
     """A reviewer's queue."""
 
-    def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterable[str]:
-        """What they are still to be asked about, best first."""
+    def __call__(self, state: Decisions, reviewer: str) -> Iterable[str]:
+        """The candidates they are still to decide on, best first."""
 
-    def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
-        """How many that are."""
+    def left(self, state: Decisions, reviewer: str) -> int:
+        """How many there are."""
 
 
 class ByScore:
-    """Everything not decided on, by triage score where there is one, else by id; a new mask is asked about again."""
+    """Everything that the reviewer has not decided on, by triage score where there is one, else by id."""
 
-    def __call__(self, candidates: Candidates, words: Words, reviewer: str) -> Iterable[str]:
-        """What is not decided on yet."""
-        return (cid for cid in candidates.ordered if reviewer not in words.answered.get(cid, ()))
+    def __call__(self, state: Decisions, reviewer: str) -> Iterable[str]:
+        """What is not decided on yet; a new mask is asked about again."""
+        return (cid for cid in state.candidates.ordered if reviewer not in state.answered.get(cid, ()))
 
-    def left(self, candidates: Candidates, words: Words, reviewer: str) -> int:
+    def left(self, state: Decisions, reviewer: str) -> int:
         """How many those are."""
-        mine = words.mine(reviewer)
-        return len(candidates) - sum(c in candidates and reviewer in words.answered[c] for c in mine)
+        mine = state.mine(reviewer)
+        return len(state.candidates) - sum(c in state.candidates and reviewer in state.answered[c] for c in mine)
 
 
 def check_free(root: Path, reviewer: str) -> str:
-    """A reviewer's name as it is, for the words on a build.
+    """A reviewer's name as it is, for decisions on a build.
 
     Raises:
-        UserError: when it cannot name a file and a field, or is new and its field is that of somebody who has spoken.
+        UserError: when it cannot name a file and a field, or is new and its field is that of another reviewer.
     """
-    log = log_path(root, check_name(reviewer))
-    others = (p.stem for p in log.parent.glob("*.jsonl") if p != log)
+    own = path_of(root, log.check_name(reviewer))
+    others = (p.stem for p in own.parent.glob("*.jsonl") if p != own)
     other = next((o for o in others if verdict_field(o) == verdict_field(reviewer)), None)
-    if other and not log.exists():
-        raise UserError(f"--reviewer {reviewer!r}: too like {other!r}, who has spoken here already; take another name")
+    if other and not own.exists():
+        raise UserError(f"--reviewer {reviewer!r}: too like {other!r}, who reviews here already; take another name")
     return reviewer
 
 
-def log_path(root: Path, reviewer: str) -> Path:
-    """The log of a reviewer."""
-    return root / FOLDER / f"{reviewer}.jsonl"
-
-
 class Session:
-    """What one reviewer's panel talks to. Safe to call from several threads.
+    """The panel of one reviewer talks to this. Safe to call from several threads.
 
-    ``sync`` is ``decision`` (one fsync each) or ``second`` (one a second). ``mirror`` gets the ids on which something
-    new was said; it must not block. ``piece`` is what this App holds of the build.
+    ``sync`` is ``decision`` (one fsync each) or ``second`` (one a second). ``on_change`` gets the ids on which
+    something is new; it must not block. ``piece`` is this App's part of the build.
     """
 
     def __init__(
@@ -102,10 +127,9 @@ class Session:
         self.root, self.reviewer = root, check_free(root, reviewer)
         self.candidates = Candidates(root, piece)
         self._lock, self._drawing = threading.RLock(), threading.Lock()
-        self.words = Words(root / FOLDER, piece, self._firsts)
-        self.words.refresh()
-        self.mirror: Callable[[Iterable[str]], None] = lambda ids: None
-        self.mirror_state: Callable[[], str] = lambda: ""
+        self.state = Decisions(root, self.candidates).refresh()
+        self.on_change: Callable[[Iterable[str]], None] = lambda ids: None
+        self.database_state: Callable[[], str] = lambda: ""
         self._order, self._sync = order or ByScore(), sync
         self._pictures = Pictures(files.read_json(root / "build.json")["roots"])
         self._timer: threading.Timer | None = None
@@ -113,16 +137,16 @@ class Session:
     def queue(self, view: str = "todo", seen: Sequence[str] = (), n: int = 8, back: int = 0) -> dict[str, Any]:
         """The next ``n`` candidates of a view that are not among ``seen``, and the progress.
 
-        ``back`` adds the reviewer's last words as ``recent``, oldest first, so that they can be taken back after a
+        ``back`` adds the reviewer's last decisions as ``recent``, oldest first, so that they can be taken back after a
         reload.
         """
         if view not in VIEWS:
             raise Refused(f"view {view!r}: expected one of {', '.join(VIEWS)}")
         with self._lock:
-            self.listen()
+            self.follow()
             held = set(seen)
             ids = list(islice((cid for cid in self._view(view) if cid not in held), max(0, min(n, 64))))
-            mine = self.words.mine(self.reviewer)
+            mine = self.state.mine(self.reviewer)
             recent = [c for c in islice(reversed(mine), back) if c in self.candidates][::-1] if back > 0 else []
         return {
             "items": [self.item(cid) for cid in ids],
@@ -131,141 +155,136 @@ class Session:
         }
 
     def _view(self, view: str) -> Iterator[str]:
-        mine, candidates = self.words.mine(self.reviewer), self.candidates
+        mine, candidates = self.state.mine(self.reviewer), self.candidates
         if view == "todo":
-            return iter(self._order(candidates, self.words, self.reviewer))
+            return iter(self._order(self.state, self.reviewer))
         if view == "disagreed":
-            return (cid for cid in self.words.disagreed() if cid in candidates)
+            return (cid for cid in self.state.disagreed() if cid in candidates)
         if view == "mine":
             return (cid for cid in reversed(list(mine)) if cid in candidates)
         if view == "provisional":
-            return (c for c in candidates.ordered if c in candidates.ruled and not self.words.said(c))
+            return (c for c in candidates.ordered if c in candidates.ruled and not self.state.finals(c))
         return (cid for cid in candidates.ordered if self._verdict(cid) == view)
 
     def _verdict(self, cid: str) -> str | None:
-        end = outcome(self.words.said(cid)) or self.candidates.ruled.get(cid)
+        end = Merge()(self.state.finals(cid)) or self.candidates.ruled.get(cid)
         return end.verdict if end else None
 
     def shown(self, candidate_id: str) -> Mask:
         """The mask that the panel shows of a candidate."""
         self._check_id(candidate_id)
         with self._lock:
-            return self.words.case(candidate_id).shown(self._record(candidate_id).mask)
+            return self.state.case(candidate_id).current_mask(self.candidates.record(candidate_id).mask)
 
     def item(self, candidate_id: str) -> dict[str, Any]:
         """One candidate for the panel: pictures and facts."""
-        first = self._record(candidate_id)
+        first = self.candidates.record(candidate_id)
         with self._lock:
-            case = self.words.case(candidate_id)
-            mask, s = case.shown(first.mask), with_proposal(first, case.proposals[-1] if case.proposals else None)
-            said = self.words.said(candidate_id)
+            case = self.state.case(candidate_id)
+            s = with_mask(first, case.proposals, case.current_mask(first.mask))
+            decisions = self.state.finals(candidate_id)
         with self._drawing:
-            pictures = self._pictures.of(s if mask == s.mask else replace(s, mask=mask, parsing=None))
+            proposed = any(p.segmented.mask == s.mask for p in case.proposals)
+            pictures = self._pictures.of(s if proposed or s.mask == first.mask else replace(s, parsing=None))
         ruled = self.candidates.ruled.get(candidate_id)
-        mine = next((d for d in said if d.reviewer == self.reviewer), None)
+        mine = next((d for d in decisions if d.reviewer == self.reviewer), None)
         return pictures | {
             "id": candidate_id,
-            "shown": digest(mask),
+            "mask_digest": s.mask.digest,
             "facts": facts(s),
             "score": self.candidates.scores.get(candidate_id),
             "ruled": {"verdict": ruled.verdict, "reason": ruled.reason} if ruled else None,
-            "mine": _word(mine) if mine else None,
-            "said": [_word(d) for d in said],
+            "mine": _brief(mine) if mine else None,
+            "decisions": [_brief(d) for d in decisions],
         }
 
-    def decide(
-        self,
-        candidate_id: str,
-        verdict: str,
-        reason: str = "",
-        seconds: float = 0.0,
-        at: str = "",
-        settle: bool = False,
-        shown: str = "",
-    ) -> dict[str, Any]:
-        """A word, or with verdict '' the taking back of the last one: on the log when this returns.
+    def decide(self, press: KeyPress) -> dict[str, Any]:
+        """Log a decision, or take the last one back: on the log when this returns.
 
-        ``at`` (the panel's clock) makes it safe to send a word again whose answer was lost: it counts once. ``shown``
-        is the item's: the mask that the word is about; '' for the one that would be shown now. Where taking back leaves
-        another mask shown than that, the answer brings its ``item``.
+        Where taking back leaves another mask shown than the panel's, the answer holds its ``item``.
 
         Raises:
-            Refused: when it is no word on a candidate. After any other error it may be said again.
+            Refused: when it is no decision on a candidate. After any other error it may be sent again.
         """
+        cid = press.candidate_id
+        self._check_id(cid)
         with self._lock:
-            if not shown:
-                self.listen()
-            entry = self._entry(candidate_id, verdict, reason, seconds, at, SETTLED if settle else "", shown)
-            if not at or (candidate_id, self.reviewer, entry.at, verdict) not in self.words.entries:
+            if not press.mask_digest:
+                self.follow()
+            entry = self._entry(press, self.state.case(cid))
+            if entry is not None:
                 self._append(entry)
-            mine = self.words.mine(self.reviewer).get(candidate_id)
-            other = verdict == "" and shown not in ("", digest(self.shown(candidate_id)))
-        said = {"mine": _word(mine) if mine else None, "progress": self.progress()}
-        return said | {"item": self.item(candidate_id)} if other else said
+            mine = self.state.mine(self.reviewer).get(cid)
+            other = press.verdict == "" and press.mask_digest not in ("", self.shown(cid).digest)
+        answer = {"mine": _brief(mine) if mine else None, "progress": self.progress()}
+        return answer | {"item": self.item(cid)} if other else answer
 
     def correct(self, candidate_id: str, mask: Mask) -> None:
-        """Log a mended mask: a refine whose ``corrected`` mask is shown from now on; it is asked about again."""
-        self._check_id(candidate_id)
+        """Log a corrected mask: a refine of the mask shown that carries the new one, which is asked about again."""
         with self._lock:
-            self._append(Decision(candidate_id, "refine", self.reviewer, "bad_mask", mask, at=now(), note=MENDED))
+            old = self.shown(candidate_id).digest
+            at = self._later(log.now(), self.state.case(candidate_id))
+            self._append(
+                Decision(candidate_id, "refine", self.reviewer, old, "bad_mask", mask, at=at, note="corrected")
+            )
 
-    def _record(self, candidate_id: str) -> Segmented:
-        with self._drawing:
-            return self.candidates.record(candidate_id)
+    def _entry(self, press: KeyPress, case: Case) -> Entry | None:
+        """The log's entry for a key press; None where it is logged already or there is nothing to take back."""
+        at = self._time(press.at)
+        if press.verdict == "":
+            own = [d for d in case.decisions if d.reviewer == self.reviewer]
+            known = log.retraction_id(press.candidate_id, self.reviewer, at) in case.entries
+            return Retraction(press.candidate_id, self.reviewer, own[-1].id, at) if own and not known else None
+        if press.reason not in ("", *REASONS):
+            raise Refused(f"{press.candidate_id}: no such reason: {press.reason!r}")
+        shown = press.mask_digest or self.shown(press.candidate_id).digest
+        took = round(press.seconds, 3) if math.isfinite(press.seconds) and press.seconds > 0 else 0.0
+        note = SETTLED if press.settle else ""
+        carried = case.masks.get(shown)  # what goes elsewhere without the other logs keeps its mask
+        try:
+            d = Decision(press.candidate_id, press.verdict, self.reviewer, shown, press.reason, carried, took, at, note)
+        except ValueError as e:
+            raise Refused(f"{press.candidate_id}: {e}") from e
+        return None if d.id in case.entries else replace(d, at=self._later(at, case))
 
-    def _firsts(self, wanted: Collection[str]) -> Mapping[str, str]:
-        if len(wanted) > FEW:
-            return firsts(self.root, wanted)
-        return {cid: digest(self._record(cid).mask) for cid in wanted if cid in self.candidates}
+    def _later(self, at: str, case: Case) -> str:
+        """The time, moved behind the reviewer's last entry on the candidate."""
+        return log.after(at, (e.at for e in case.entries.values() if e.reviewer == self.reviewer))
 
-    def _entry(
-        self, candidate_id: str, verdict: str, reason: str, seconds: float, at: str, note: str, shown: str
-    ) -> Decision | Retraction:
-        self._check_id(candidate_id)
-        when = _time(at)
-        if verdict == "":
-            return Retraction(candidate_id, self.reviewer, when)
-        if verdict not in VERDICTS or reason not in ("", *REASONS):
-            raise Refused(f"{candidate_id}: no such verdict and reason: {verdict!r}, {reason!r}")
-        if shown and not _DIGEST.fullmatch(shown):
-            raise Refused(f"{candidate_id}: no such mask: {shown!r}")
-        case = self.words.case(candidate_id)
-        shown = shown or digest(self.shown(candidate_id))
-        took = round(seconds, 3) if math.isfinite(seconds) and seconds > 0 else 0.0
-        mask = case.other(shown) if verdict == "preserve" else None  # what goes elsewhere without the logs keeps it
-        return Decision(candidate_id, verdict, self.reviewer, reason, mask, took, when, note, shown=shown)
+    def _time(self, at: str) -> str:
+        """The panel's time in UTC; this machine's where it sends none."""
+        try:
+            return log.utc(at)
+        except ValueError:
+            return log.now()
 
     def _check_id(self, candidate_id: str) -> None:
         if candidate_id not in self.candidates:
-            raise Refused(f"{candidate_id}: no such candidate in {self.root}; was it built anew? Reload the page")
+            raise Refused(f"{candidate_id}: no such candidate in {self.root}; was it built again? Reload the page")
 
-    def _append(self, entry: Decision | Retraction) -> None:
-        append(log_path(self.root, self.reviewer), entry, sync=self._sync == "decision")
-        self.words.heard(entry)
+    def _append(self, entry: Entry) -> None:
+        path = path_of(self.root, self.reviewer)
+        log.append(path, entry, sync=self._sync == "decision")
         if self._sync == "second" and self._timer is None:
-            self._timer = threading.Timer(1.0, self._flush)
+            self._timer = threading.Timer(1.0, self._flush, [path])
             self._timer.daemon = True
             self._timer.start()
-        self.listen()
+        self.follow()
 
-    def _flush(self) -> None:
+    def _flush(self, path: Path) -> None:
         self._timer = None
-        fd = os.open(log_path(self.root, self.reviewer), os.O_WRONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        log.sync(path)
 
     def progress(self) -> dict[str, Any]:
         """Counts, the reviewer's own pace (s a sample, None before the first), and what does not keep up.
 
-        ``database`` is the mirror's state; ``trouble`` what of others' words cannot be read.
+        ``database`` is the database's state; ``trouble`` names a log of others that cannot be read.
         """
         with self._lock:
-            mine = {c: d for c, d in self.words.mine(self.reviewer).items() if c in self.candidates}
+            mine = {c: d for c, d in self.state.mine(self.reviewer).items() if c in self.candidates}
             last = [min(d.seconds, IDLE) for d in islice(reversed(mine.values()), PACE_OF) if d.seconds > 0]
             pace = sum(last) / len(last) if last else None
-            left = self._order.left(self.candidates, self.words, self.reviewer)
+            left = self._order.left(self.state, self.reviewer)
             return {
                 "session": f"{self.reviewer}@{self.root.resolve()}{self.candidates.piece.tail}",
                 "reviewer": self.reviewer,
@@ -275,20 +294,20 @@ class Session:
                 "pace": pace,
                 "eta": left * pace if pace is not None else None,
                 "counts": dict(Counter(d.verdict for d in mine.values())),
-                "disagreed": len(self.words.disagreed()),
-                "database": self.mirror_state(),
-                "trouble": self.words.trouble,
+                "disagreed": len(self.state.disagreed()),
+                "database": self.database_state(),
+                "trouble": self.state.trouble,
             }
 
-    def listen(self) -> None:
-        """Read what others have logged and pass it on to the mirror; what cannot be read is told by ``progress``."""
+    def follow(self) -> None:
+        """Read what others have logged and pass the changed ids on; ``progress`` names a log that cannot be read."""
         with self._lock:
-            self.mirror(self.words.follow())
+            self.on_change(self.state.follow())
 
-    def state(self, candidate_id: str) -> dict[str, Any]:
-        """The database's fields for a candidate; see `words.state`."""
+    def row(self, candidate_id: str) -> dict[str, Any]:
+        """The database's fields for a candidate."""
         with self._lock:
-            return state(self.words.said(candidate_id), self.candidates.ruled.get(candidate_id))
+            return self.state.row(candidate_id)
 
     def guide(self) -> str:
         """GUIDE.md as one HTML page with its pictures inside."""
@@ -314,15 +333,8 @@ def facts(s: Segmented) -> dict[str, Any]:
     }
 
 
-def _word(d: Decision) -> dict[str, Any]:
+def _brief(d: Decision) -> dict[str, Any]:
     return {"reviewer": d.reviewer, "verdict": d.verdict, "reason": d.reason, "at": d.at, "note": d.note}
-
-
-def _time(at: str) -> str:
-    with suppress(ValueError):
-        if at and len(at) <= 40 and datetime.fromisoformat(at).tzinfo is not None:
-            return at
-    return now()
 
 
 @cache
@@ -331,10 +343,10 @@ def current() -> Session:
     for name in (ROOT_VARIABLE, REVIEWER_VARIABLE):
         if not os.environ.get(name):
             raise UserError(f"{name} is not set; start the App with ahp review")
-    from annotation.session.queue import Handed, Plan
+    from annotation.session.queue import LeasedOrder, Plan
 
     root = Path(os.environ[ROOT_VARIABLE])
     plan = Plan(**json.loads(os.environ.get(PLAN_VARIABLE, "{}")))
     sync = os.environ.get(SYNC_VARIABLE, "decision")
     piece = Slice.parse(os.environ.get(SLICE_VARIABLE, "1/1"))
-    return Session(root, os.environ[REVIEWER_VARIABLE], Handed(root, plan, piece), sync, piece)
+    return Session(root, os.environ[REVIEWER_VARIABLE], LeasedOrder(root, plan, piece), sync, piece)

@@ -174,8 +174,8 @@ class Panel:
         try:
             self.page.wait_for_selector('[data-cy="ahp-canvas"][data-id]:not([data-id=""])', timeout=60_000)
         except Exception as e:
-            said = self.page.evaluate("document.body.innerText")
-            raise AssertionError(f"no candidate is shown; the page says: {said[:2000]!r}") from e
+            text = self.page.evaluate("document.body.innerText")
+            raise AssertionError(f"no candidate is shown; the page holds: {text[:2000]!r}") from e
         return self.shown
 
     @property

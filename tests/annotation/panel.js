@@ -1,9 +1,9 @@
-// The panel's script without a browser: its globals are stubs, its timers fire when they are told to, and every
+// The panel's script without a browser: its globals are stubs, its timers fire on command, and every
 // request waits for an answer. Usage: node panel.js SCENARIO; prints what came of it as JSON.
 const fs = require("fs"), path = require("path"), vm = require("vm");
 const SOURCE = path.join(__dirname, "../../annotation/plugin/dist/index.umd.js");
 const PROGRESS = { session: "ann@/r", reviewer: "ann", total: 9, done: 0, left: 9, pace: null, eta: null, counts: {}, disagreed: 0, database: "", trouble: "" };
-const item = (id) => ({ id, photo: "x", label: "y", shown: "0123456789abcdef", facts: { flags: [] }, score: null, ruled: null, mine: null, said: [] });
+const item = (id) => ({ id, photo: "x", label: "y", mask_digest: "0123456789abcdef", facts: { flags: [] }, score: null, ruled: null, mine: null, decisions: [] });
 const turn = async () => { for (let i = 0; i < 20; i++) await new Promise((done) => setImmediate(done)); };
 
 function panel(storage) {
@@ -22,11 +22,11 @@ function panel(storage) {
     localStorage: { getItem: (k) => storage.get(k) ?? null, setItem: (k, v) => storage.set(k, v) },
     fetch: (url, o) => new Promise((done, fail) => {
       const body = JSON.parse(o.body);
-      asked.push({ operator: body.operator_uri.split("/").pop(), params: body.params, fail: () => fail(new Error("net")), answer: (said) => done({ ok: true, json: async () => said }) });
+      asked.push({ operator: body.operator_uri.split("/").pop(), params: body.params, fail: () => fail(new Error("net")), answer: (body) => done({ ok: true, json: async () => body }) });
     }),
   };
   vm.createContext(sandbox);
-  vm.runInContext(fs.readFileSync(SOURCE, "utf8").replace("const changed = ()", "window.inside = () => ({ S, open, inside: { mended } }); const changed = ()"), sandbox);
+  vm.runInContext(fs.readFileSync(SOURCE, "utf8").replace("const changed = ()", "window.inside = () => ({ S, open, inside: { corrected } }); const changed = ()"), sandbox);
   const look = () => JSON.stringify(component({}));
   look();
   const key = (k) => handlers.keydown({ key: k, code: "Key" + k.toUpperCase(), target: null, preventDefault() {}, stopImmediatePropagation() {} });
@@ -49,7 +49,7 @@ const SCENARIOS = {
     for (let i = 0; i < 3; i++) p.key("d");
     (await p.next("decide")).answer({ result: null, error: "Traceback", error_message: "the log cannot be written" });
     await turn();
-    const seen = { kept: kept(storage), told: p.look().includes("the log cannot be written") };
+    const seen = { kept: kept(storage), named: p.look().includes("the log cannot be written") };
     p.fire(300);
     for (let q; (q = await p.next("decide")); ) { logged.push(q.params.candidate_id); q.answer({ result: { mine: null, progress: PROGRESS } }); }
     return { ...seen, logged, left: kept(storage), refused: p.S.refused };
@@ -61,16 +61,16 @@ const SCENARIOS = {
     (await p.next("decide")).answer({ result: { refused: "no such verdict" } });
     (await p.next("decide")).answer({ result: { mine: null, progress: { ...PROGRESS, trouble: "bob.jsonl, line 3" } } });
     await turn();
-    return { left: kept(storage), refused: p.S.refused, told: p.look().includes("bob.jsonl, line 3") };
+    return { left: kept(storage), refused: p.S.refused, named: p.look().includes("bob.jsonl, line 3") };
   },
-  async mended() { // mended, taken back: no word before the mask from before is shown again
-    const p = panel(new Map()), asked = [];
-    const decide = async (said) => { const q = await p.next("decide"); asked.push([q.params.candidate_id, q.params.verdict, q.params.shown[0]]); q.answer({ result: { progress: PROGRESS, ...said } }); await turn(); };
+  async corrected() { // corrected, taken back: no decision before the mask from before is shown again
+    const p = panel(new Map()), sent = [];
+    const decide = async (result) => { const q = await p.next("decide"); sent.push([q.params.candidate_id, q.params.verdict, q.params.mask_digest[0]]); q.answer({ result: { progress: PROGRESS, ...result } }); await turn(); };
     await fill(p, "c");
     p.key("r"); await decide({ mine: { verdict: "refine", reason: "", note: "" } });
     p.key("arrowleft");
-    p.inside.mended();
-    (await p.next("mended")).answer({ result: { item: { ...item("c0"), shown: "f".repeat(16), mine: { verdict: "refine", reason: "bad_mask", note: "mended" } } } });
+    p.inside.corrected();
+    (await p.next("corrected")).answer({ result: { item: { ...item("c0"), mask_digest: "f".repeat(16), mine: { verdict: "refine", reason: "bad_mask", note: "corrected" } } } });
     await turn();
     p.key("u"); p.key("p"); // the second while the answer is out: of the mask that is still shown
     await decide({ mine: { verdict: "refine", reason: "", note: "" }, item: item("c0") });
@@ -82,7 +82,7 @@ const SCENARIOS = {
     open(); await turn();
     p.key("p"); await decide({ mine: { verdict: "preserve", reason: "", note: "" } });
     p.key("u"); p.key("u"); await decide({ mine: null }); await decide({ mine: null });
-    return { asked, early };
+    return { sent, early };
   },
   async reopened() { // nothing is left; then a decided one has a new mask, and one was passed over
     const p = panel(new Map()), seen = [];
@@ -96,9 +96,9 @@ const SCENARIOS = {
     const ids = p.S.items.map((i) => i.id), at = p.S.pos;
     await queue();
     p.key("d"); await decide(1); await turn(); p.key("d"); await decide(0); await queue();
-    return { seen, ids, at, asked: await p.next("queue") };
+    return { seen, ids, at, sent: await p.next("queue") };
   },
-  async passed() { // candidates with a new mask and an old word are passed over: others come, and they not before the end
+  async passed() { // candidates with a new mask and an old decision are passed over: others come, and they not before the end
     const p = panel(new Map()), seen = [];
     const old = (id) => ({ ...item(id), mine: { verdict: "discard", reason: "", note: "" } });
     const queue = async (...items) => { const q = await p.next("queue"); seen.push(q.params.seen); q.answer({ result: { items, recent: [], progress: PROGRESS } }); await turn(); };
@@ -121,4 +121,4 @@ const SCENARIOS = {
     return { twice: second !== null, ids: p.S.items.map((i) => i.id) };
   },
 };
-SCENARIOS[process.argv[2]]().then((said) => { console.log(JSON.stringify(said)); process.exit(0); });
+SCENARIOS[process.argv[2]]().then((found) => { console.log(JSON.stringify(found)); process.exit(0); });

@@ -10,7 +10,10 @@ import numpy as np
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Candidate, Decision, Flags, ImageRef, Neighbours, Occluder, Segmented
 from ahp_toolkit.decisions import log
+from ahp_toolkit.decisions.candidates import Candidates
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.storage import files, images, parquet
+from annotation.session.session import KeyPress, Session
 
 W, H = 96, 80
 
@@ -62,8 +65,19 @@ def occluder(image: ImageRef, box: tuple[int, int, int, int], name: str, label: 
     return Occluder(name, image, label, mask.box, mask, mask.area)
 
 
-def say(root: Path, reviewer: str, candidate_id: str, verdict: str, **more) -> Decision:
-    """Append one word to a reviewer's log."""
-    d = Decision(candidate_id, verdict, reviewer, at=more.pop("at", log.now()), **more)
-    log.append(root / "decisions" / f"{reviewer}.jsonl", d, sync=False)
+def say(root: Path, reviewer: str, candidate_id: str, verdict: str, mask_digest: str = "", **more) -> Decision:
+    """Append one decision to a reviewer's log: on the candidate's current mask unless ``mask_digest`` names another."""
+    if not mask_digest:
+        mask_digest = Decisions(root).refresh().case(candidate_id).current
+    if not mask_digest:
+        mask_digest = Candidates(root).mask_digests([candidate_id]).get(candidate_id, "0" * 16)
+    if more.get("corrected") and verdict != "refine":
+        mask_digest = more["corrected"].digest
+    d = Decision(candidate_id, verdict, reviewer, mask_digest, at=more.pop("at", log.now()), **more)
+    log.append(log.path_of(root, reviewer), d, sync=False)
     return d
+
+
+def decide(session: Session, *args, **more) -> dict:
+    """Send a key press to a session; the arguments are those of `KeyPress`."""
+    return session.decide(KeyPress(*args, **more))

@@ -17,11 +17,9 @@ import pytest
 
 from ahp_toolkit.core.hashing import unit_hash
 from ahp_toolkit.core.masks import encode
-from ahp_toolkit.decisions import log as decisions
-from ahp_toolkit.decisions import proposals
+from ahp_toolkit.decisions import log, proposals
 from ahp_toolkit.decisions.candidates import Candidates
-from ahp_toolkit.decisions.mask_history import digest
-from ahp_toolkit.decisions.voices import verdict_field
+from ahp_toolkit.decisions.state import Decisions, verdict_field
 from annotation.app import server
 from annotation.exchange import decisions as exchange
 from tests.annotation import app_server, tiny_build
@@ -50,27 +48,23 @@ class World:
     servers: list[app_server.Server]
 
     def logged(self, reviewer: str) -> dict[str, str]:
-        log = self.root / "decisions" / f"{reviewer}.jsonl"
-        words = decisions.last_words(decisions.read_log(log)) if log.exists() else {}
-        return {cid: ds[-1].verdict for cid, ds in words.items()}
+        path = log.path_of(self.root, reviewer)
+        return {d.candidate_id: d.verdict for d in log.read_decisions([path])} if path.exists() else {}
 
     def replayed(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """(candidate, reviewer) -> the standing line of the logs, read here anew: every undo takes one line back."""
-        stacks: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for log in sorted((self.root / "decisions").glob("*.jsonl")):
-            for line in map(json.loads, log.read_text().splitlines()):
-                if "retract" in line:
-                    stacks[line["retract"], line["reviewer"]].pop()
-                else:
-                    stacks.setdefault((line["candidate_id"], line["reviewer"]), []).append(line)
-        return {key: stack[-1] for key, stack in stacks.items() if stack}
+        """(candidate, reviewer) -> the line of the logs that counts, read here again from the plain JSON."""
+        paths = sorted((self.root / "decisions").glob("*.jsonl"))
+        lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        retracted = {line["retracts"] for line in lines if "retracts" in line}
+        left = [line for line in lines if "retracts" not in line and line["id"] not in retracted]
+        return {(line["candidate_id"], line["reviewer"]): line for line in left}
 
     def undone(self, reviewer: str) -> int:
-        return (self.root / "decisions" / f"{reviewer}.jsonl").read_text().count('"retract"')
+        return log.path_of(self.root, reviewer).read_text().count('"retracts"')
 
     def exported(self, kind: str) -> dict[tuple[str, str], dict[str, Any]]:
-        """What any other tool would be given: every cell of every row."""
-        path = self.root / f"words.{kind}"
+        """Every cell of every row that another tool would read."""
+        path = self.root / f"exported.{kind}"
         n = exchange.export_decisions(self.root, path)
         if kind == "csv":
             with path.open(newline="") as f:
@@ -80,11 +74,11 @@ class World:
         else:
             rows = pq.read_table(path).to_pylist()
         assert len(rows) == n
-        words = [{k: v for k, v in r.items() if k != "corrected"} for r in rows if not r["corrected"]]
-        return {(r["candidate_id"], r["reviewer"]): r for r in words}
+        plain = [{k: v for k, v in r.items() if k != "corrected"} for r in rows if not r["corrected"]]
+        return {(r["candidate_id"], r["reviewer"]): r for r in plain}
 
     def in_database(self) -> dict[str, dict[str, Any]]:
-        """Straight from MongoDB, without FiftyOne: every field that says what was decided."""
+        """Straight from MongoDB, without FiftyOne: every field of a decision."""
         from pymongo import MongoClient
 
         with MongoClient(self.mongo.uri) as client:
@@ -93,23 +87,23 @@ class World:
             return {d["candidate_id"]: {f: d.get(f) for f in FIELDS} for d in db[name].find()}
 
     def agree(self, reviewer: str, expected: dict[str, str]) -> None:
-        """The keys pressed, the log, both exports and the database say the same, to the last field."""
+        """The keys pressed, the log, both exports and the database agree, to the last field."""
         assert self.logged(reviewer) == expected
-        log = self.replayed()
-        assert {cid: d["verdict"] for (cid, who), d in log.items() if who == reviewer} == expected
-        assert self.exported("csv") == self.exported("parquet") == log
-        fields = self.fields(log)
+        lines = self.replayed()
+        assert {cid: d["verdict"] for (cid, who), d in lines.items() if who == reviewer} == expected
+        assert self.exported("csv") == self.exported("parquet") == lines
+        fields = self.fields(lines)
         with suppress(TimeoutError):
             app_server.wait_for(lambda: self.in_database() == fields, 40)
         assert self.in_database() == fields
 
-    def fields(self, log: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The database's fields that follow from the logs; here nobody ever speaks on what another has decided."""
-        ruled, words = Candidates(self.root).ruled, {cid: d for (cid, _), d in log.items()}
-        assert len(words) == len(log)
+    def fields(self, lines: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The database's fields that follow from the logs; here nobody ever decides on what another has decided."""
+        ruled, decided = Candidates(self.root).ruled, {cid: d for (cid, _), d in lines.items()}
+        assert len(decided) == len(lines)
         out = {}
         for cid in self.ids:
-            d, rule = words.get(cid), ruled.get(cid)
+            d, rule = decided.get(cid), ruled.get(cid)
             verdict, reason = (d["verdict"], d["reason"]) if d else (rule.verdict, rule.reason) if rule else ("", "")
             out[cid] = dict.fromkeys(map(verdict_field, REVIEWERS)) | {
                 "verdict": verdict or None,
@@ -143,7 +137,7 @@ def made(folder: Path, people: int) -> Iterator[World]:
         mongo.kill()
 
 
-def work(panel: app_server.Panel, n: int, said: dict[str, str], who: str, undo_every: int = 0) -> None:
+def work(panel: app_server.Panel, n: int, done: dict[str, str], who: str, undo_every: int = 0) -> None:
     """Decide on ``n`` candidates as `wanted`, with a slip of the finger and its undo now and then."""
     shown = panel.shown
     for k in range(n):
@@ -152,67 +146,67 @@ def work(panel: app_server.Panel, n: int, said: dict[str, str], who: str, undo_e
             wrong = "preserve" if verdict == "discard" else "discard"
             panel.press(KEYS[wrong])
             assert panel.press("u") == shown
-        assert shown not in said
-        said[shown] = verdict
+        assert shown not in done
+        done[shown] = verdict
         shown = panel.press(KEYS[verdict])
 
 
 def test_a_scripted_reviewer_with_undo_and_a_reload(world):
-    said: dict[str, str] = {}
+    done: dict[str, str] = {}
     with app_server.browsers([world.servers[0].url]) as (panel,):
-        work(panel, 105, said, "ann", undo_every=9)
-        last = next(reversed(said))
+        work(panel, 105, done, "ann", undo_every=9)
+        last = next(reversed(done))
         panel.saved()
         panel.page.reload()
         shown = panel.wait()
-        assert shown not in said
-        assert panel.press("u") == last  # what was said before the reload can still be taken back
-        del said[last]
-        work(panel, 105, said, "ann", undo_every=9)
+        assert shown not in done
+        assert panel.press("u") == last  # a decision before the reload can still be taken back
+        del done[last]
+        work(panel, 105, done, "ann", undo_every=9)
         panel.saved()
-    assert len(said) >= 209
+    assert len(done) >= 209
     assert world.undone("ann") == 2 * (105 // 9) + 1
-    world.agree("ann", said)
+    world.agree("ann", done)
 
 
 def test_two_reviewers_in_two_browsers_at_once(world):
     before = {who: world.logged(who) for who in ("ann", "bob")}
 
     def one(k: int, who: str) -> dict[str, str]:
-        said = dict(before[who])
+        done = dict(before[who])
         with app_server.browsers([world.servers[k].url]) as (panel,):
-            work(panel, 40, said, who, undo_every=11)
+            work(panel, 40, done, who, undo_every=11)
             panel.saved()
-        return said
+        return done
 
     with ThreadPoolExecutor(2) as pool:
         ann, bob = pool.map(one, (0, 1), ("ann", "bob"))
     world.agree("ann", ann)
     world.agree("bob", bob)
     assert len(ann) == len(before["ann"]) + 40
-    assert not set(ann) & set(bob)  # one shared queue: nobody is asked what another has said or is being asked
+    assert not set(ann) & set(bob)  # one shared queue: no candidate comes to two reviewers
     assert len(bob) == 40
 
 
 def test_the_database_is_killed_and_comes_back_half_way(world):
-    said = world.logged("ann")
-    old = len(said)
+    done = world.logged("ann")
+    old = len(done)
     with app_server.browsers([world.servers[0].url]) as (panel,):
-        work(panel, 67, said, "ann")
+        work(panel, 67, done, "ann")
         world.mongo.kill()
-        work(panel, 67, said, "ann", undo_every=7)
+        work(panel, 67, done, "ann", undo_every=7)
         panel.saved()
-        assert world.logged("ann") == said  # the log has it all while the database is away
+        assert world.logged("ann") == done  # the log has it all while the database is away
         world.mongo.start()
-        work(panel, 67, said, "ann", undo_every=9)
+        work(panel, 67, done, "ann", undo_every=9)
         panel.saved()
-    assert len(said) == old + 201
-    world.agree("ann", said)
+    assert len(done) == old + 201
+    world.agree("ann", done)
     with app_server.browsers([world.servers[1].url], reload=True) as (panel,):  # MongoDB's own count is off by now
         assert panel.shown
 
 
-def test_a_word_says_which_mask_the_reviewer_saw(tmp_path):
+def test_a_decision_names_the_mask_that_the_reviewer_saw(tmp_path):
     with made(tmp_path, 20) as world, app_server.browsers([world.servers[1].url]) as (panel,):
         cid = panel.shown
         seen = Candidates(world.root).record(cid)
@@ -220,6 +214,6 @@ def test_a_word_says_which_mask_the_reviewer_saw(tmp_path):
         proposals.propose(world.root, [replace(seen, mask=other, segmenter="sam@1")])  # while bob is looking
         panel.press("p")
         panel.saved()
-    word = list(decisions.read_log(world.root / "decisions" / "bob.jsonl"))[-1]
-    assert (word.candidate_id, word.verdict, word.shown) == (cid, "preserve", digest(seen.mask))
-    assert cid in proposals.reopened(world.root)
+    d = log.read_decisions([log.path_of(world.root, "bob")])[-1]
+    assert (d.candidate_id, d.verdict, d.mask_digest) == (cid, "preserve", seen.mask.digest)
+    assert cid in Decisions(world.root).refresh().reopened

@@ -1,4 +1,4 @@
-"""The compose panel's server side: proposals with pictures, a look that says nothing, words that count."""
+"""The compose panel's server side: proposals with pictures, a look that logs nothing, votes that count."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_edit_then_vote_then_nothing_is_left(proposed):
     assert compositions.queue(proposed, "ann", "vote")["left"] == 0  # nobody votes on their own work
     for voter in ("bob", "cleo"):
         seen = compositions.queue(proposed, voter, "vote")["items"][0]
-        word = {"proposal_id": seen["id"], "action": "pass", "version": seen["version"]}
-        compositions.act(proposed, voter, word)
+        vote = {"proposal_id": seen["id"], "action": "pass", "version": seen["version"]}
+        compositions.act(proposed, voter, vote)
         assert compositions.queue(proposed, voter, "vote")["left"] == 0
     assert compositions.queue(proposed, "ann", "edit")["passed"] == 1
 

@@ -26,11 +26,12 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from ahp_toolkit.core.records import Decision
-from annotation import app, decisions, samples
+from ahp_toolkit.decisions import log
 from ahp_toolkit.decisions.candidates import Candidates
+from annotation.app import samples, server as app
 from annotation.app.units import mask_of
 root = Path(sys.argv[1])
-said = {}
+found = {}
 app.BATCH = 10
 name = app.dataset_name(root)
 
@@ -42,26 +43,27 @@ try:
 except Stop:
     pass
 fo = app.connect(root)
-said["after the kill"] = len(fo.load_dataset(name))
+found["after the kill"] = len(fo.load_dataset(name))
 dataset = app.push(root, name)
-said["n"] = len(dataset)
-said["distinct"] = len(set(dataset.values("candidate_id")))
-said["editor"] = [dataset.media_type, list(dataset.active_label_schemas)]
-said["again"] = len(app.push(root, name))
+found["n"] = len(dataset)
+found["distinct"] = len(set(dataset.values("candidate_id")))
+found["editor"] = [dataset.media_type, list(dataset.active_label_schemas)]
+found["again"] = len(app.push(root, name))
 candidates = Candidates(root)
 ids = sorted(candidates)
-said["views"] = sorted(dataset.list_saved_views())
+found["views"] = sorted(dataset.list_saved_views())
 
-decisions.append(root / "decisions" / "ann.jsonl", Decision(ids[0], "preserve", "ann"))
-decisions.append(root / "decisions" / "ann.jsonl", Decision(ids[1], "discard", "ann", "occluded"))
-decisions.append(root / "decisions" / "bob.jsonl", Decision(ids[1], "preserve", "bob"))
+made = (0, "preserve", "ann", ""), (1, "discard", "ann", "occluded"), (1, "preserve", "bob", "")
+for k, verdict, who, why in made:
+    shown = candidates.record(ids[k]).mask.digest
+    log.append(root / "decisions" / f"{who}.jsonl", Decision(ids[k], verdict, who, shown, why))
 dataset.match(fo.ViewField("candidate_id") == ids[2]).set_field("verdict", "preserve").save()
-said["changed"] = app.reconcile(root, dataset, ["cleo"])
-said["unchanged"] = app.reconcile(root, dataset, ["cleo"])
+found["changed"] = app.reconcile(root, dataset, ["cleo"])
+found["unchanged"] = app.reconcile(root, dataset, ["cleo"])
 rows = dict(zip(dataset.values("candidate_id"), zip(*dataset.values(
     ["verdict", "verdict_ann", "verdict_bob", "decided", "disagreed", "provisional"]))))
-said["rows"] = [rows[i] for i in ids[:3]]
-said["counts"] = {v: len(dataset.load_saved_view(v)) for v in dataset.list_saved_views()}
+found["rows"] = [rows[i] for i in ids[:3]]
+found["counts"] = {v: len(dataset.load_saved_view(v)) for v in dataset.list_saved_views()}
 
 exact = []
 for sample in dataset:
@@ -72,8 +74,8 @@ for sample in dataset:
     exact.append(back == s.mask and (parts is None) == (s.parsing is None)
                  and (parts is None or (parts == s.parsing.decode()).all()) and Path(sample.filepath).exists()
                  and sample.metadata.width == s.mask.width)
-said["exact"] = all(exact)
-said["untouched"] = list(app.masks_back(dataset, candidates))
+found["exact"] = all(exact)
+found["untouched"] = list(app.masks_back(dataset, candidates))
 
 one = dataset.one(fo.ViewField("candidate_id") == ids[5])
 big = np.kron(one.human.mask, np.ones((5, 5), np.uint8)) * 255
@@ -82,14 +84,15 @@ one.human.mask = big
 one.save()
 (cid, mask), = app.masks_back(dataset, candidates)
 smaller = mask.area < candidates.record(cid).mask.area
-said["painted"] = [cid == ids[5], smaller, app.painted(root, candidates, cid) == mask]
-said["found"] = app.sample_id(root, ids[5]) == str(one.id)
+found["painted"] = [cid == ids[5], smaller, app.painted(root, candidates, cid) == mask]
+found["found"] = app.sample_id(root, ids[5]) == str(one.id)
 
 # another segmenter's mask is shown: an untouched editor follows it, a painted one does not; what was taken is known
 import cv2
 from dataclasses import replace
-from annotation import proposals
-from ahp_toolkit.core import masks, store
+from ahp_toolkit.core import masks
+from ahp_toolkit.decisions import proposals
+from ahp_toolkit.storage import parquet
 from ahp_toolkit.core.records import Segmented
 def grown(s, k):
     wide = cv2.dilate(s.mask.decode().view(np.uint8), np.ones((k, k), np.uint8))
@@ -99,33 +102,32 @@ new = [grown(candidates.record(c), 5) for c in ids[5:7]]
 proposals.propose(root, new)
 app.reconcile(root, dataset, ["ann"])
 now = there(candidates)
-found = [c for c, _ in app.masks_back(dataset, candidates)]
-said["followed"] = [now[ids[6]] == new[1].mask, now[ids[5]] == mask, found == [ids[5]]]
+painted = [c for c, _ in app.masks_back(dataset, candidates)]
+found["followed"] = [now[ids[6]] == new[1].mask, now[ids[5]] == mask, painted == [ids[5]]]
 app.put_mask(root, candidates, ids[5], mask)
-said["taken"] = list(app.masks_back(dataset, candidates))
-# samples of an older version do not say what was put there, and the build is made again with other masks
-dataset._sample_collection.update_many({"candidate_id": {"$in": ids[8:10]}}, {"$unset": {"pushed": 1}})
+found["taken"] = list(app.masks_back(dataset, candidates))
+# the build is made again with other masks
 old = {c: candidates.record(c).mask for c in ids}
-for part in store.parts(root / "parse"):
-    made = [grown(s, 3) for s in store.read_records(part, Segmented)]
+for part in parquet.parts(root / "parse"):
+    made = [grown(s, 3) for s in parquet.read_records(part, Segmented)]
     part.unlink()
-    store.write_records(part, made, Segmented)
+    parquet.write_records(part, made, Segmented)
 again = app.Candidates(root)
-said["old"] = [c for c, _ in app.masks_back(dataset, again)]
 app.prepare(root, "ann")
 now = there(again)
-said["rebuilt"] = [all(now[c] == again.record(c).mask != old[c] for c in ids[7:]), list(app.masks_back(dataset, again))]
+followed = all(now[c] == again.record(c).mask != old[c] for c in ids[7:])
+found["rebuilt"] = [followed, list(app.masks_back(dataset, again))]
 
 own = dataset._make_dict(fo.Sample(filepath="/x.jpg", human=fo.Detection(label="person", bounding_box=[0, 0, 1, 1],
     mask=np.ones((2, 2), np.uint8), confidence=1.0), metadata=fo.ImageMetadata(width=1, height=1)))
 ours = dataset._sample_collection.find_one({"candidate_id": ids[0]})
-said["lacks"] = sorted(set(own) - set(ours)) + sorted(set(own["human"]) ^ set(ours["human"]))
-print(json.dumps(said))
+found["lacks"] = sorted(set(own) - set(ours)) + sorted(set(own["human"]) ^ set(ours["human"]))
+print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """All that the script above found, in one process of its own: FiftyOne reads its settings once."""
     import json
 
@@ -146,36 +148,35 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 class TestDatabase:
     pytestmark = database
 
-    def test_a_push_that_was_stopped_goes_on(self, said):
-        assert said["after the kill"] == 20
-        assert said["n"] == said["distinct"] == said["again"] == N
-        assert said["editor"] == ["image", ["human"]]
-        assert said["views"] == ["disagreed", "discard", "preserve", "provisional", "refine", "to do"]
+    def test_a_push_that_was_stopped_goes_on(self, found):
+        assert found["after the kill"] == 20
+        assert found["n"] == found["distinct"] == found["again"] == N
+        assert found["editor"] == ["image", ["human"]]
+        assert found["views"] == ["disagreed", "discard", "preserve", "provisional", "refine", "to do"]
 
-    def test_the_log_wins_over_the_database(self, said):
-        assert said["changed"] == 3
-        assert said["unchanged"] == 0
-        assert said["rows"][0] == ["preserve", "preserve", None, True, False, False]
-        assert said["rows"][1] == ["discard", "discard", "preserve", True, True, False]
-        assert said["rows"][2][3:5] == [False, False]
-        counts = said["counts"]
+    def test_the_log_wins_over_the_database(self, found):
+        assert found["changed"] == 3
+        assert found["unchanged"] == 0
+        assert found["rows"][0] == ["preserve", "preserve", None, True, False, False]
+        assert found["rows"][1] == ["discard", "discard", "preserve", True, True, False]
+        assert found["rows"][2][3:5] == [False, False]
+        counts = found["counts"]
         assert (counts["mine (ann)"], counts["mine (bob)"], counts["mine (cleo)"]) == (2, 1, 0)
         assert (counts["to do"], counts["disagreed"]) == (N - 2, 1)
 
-    def test_masks_parsings_and_photos_are_exact_in_the_database(self, said):
-        assert said["exact"]
-        assert said["lacks"] == []
+    def test_masks_parsings_and_photos_are_exact_in_the_database(self, found):
+        assert found["exact"]
+        assert found["lacks"] == []
 
-    def test_masks_painted_in_the_app_come_back(self, said):
-        assert said["untouched"] == []
-        assert said["painted"] == [True, True, True]
-        assert said["found"]
+    def test_masks_painted_in_the_app_come_back(self, found):
+        assert found["untouched"] == []
+        assert found["painted"] == [True, True, True]
+        assert found["found"]
 
-    def test_the_editor_holds_the_mask_that_the_panel_shows_and_only_a_painted_one_is_taken(self, said):
-        assert said["followed"] == [True, True, True]
-        assert said["taken"] == []
-        assert said["old"] == []  # the older build's masks are nobody's
-        assert said["rebuilt"] == [True, []]
+    def test_the_editor_holds_the_mask_that_the_panel_shows_and_only_a_painted_one_is_taken(self, found):
+        assert found["followed"] == [True, True, True]
+        assert found["taken"] == []
+        assert found["rebuilt"] == [True, []]
 
 
 def test_without_a_database_the_error_names_the_two_ways_out(tmp_path):
@@ -195,7 +196,7 @@ def test_without_a_database_the_error_names_the_two_ways_out(tmp_path):
     assert len(run.stdout.strip().splitlines()) == 1
 
 
-def test_a_database_that_goes_away_while_samples_are_counted_is_told_in_one_line(tmp_path, monkeypatch):
+def test_a_database_that_goes_away_while_samples_are_counted_is_one_line(tmp_path, monkeypatch):
     from pymongo.errors import AutoReconnect
 
     def away() -> int:
@@ -230,7 +231,7 @@ def test_the_plugin_is_installed_whole_and_only_when_it_changed(tmp_path, monkey
     assert "register" in (folder / "__init__.py").read_text()
 
 
-def test_a_folder_that_is_no_build_is_said(tmp_path):
+def test_a_folder_that_is_no_build_is_named(tmp_path):
     from click.testing import CliRunner
 
     from annotation.commands import review
@@ -243,7 +244,7 @@ def test_a_folder_that_is_no_build_is_said(tmp_path):
 
 @pytest.mark.database
 @pytest.mark.skipif(app_server.find_mongod() is None, reason="no mongod")
-def test_what_is_taken_for_written_outlives_a_killed_database(tmp_path):
+def test_what_was_written_outlives_a_killed_database(tmp_path):
     """Without the journal a killed MongoDB forgets up to 100 ms of what it had acknowledged."""
     from pymongo import MongoClient
 
@@ -265,7 +266,7 @@ def test_what_is_taken_for_written_outlives_a_killed_database(tmp_path):
 
 @pytest.mark.database
 @pytest.mark.skipif(app_server.find_mongod() is None, reason="no mongod")
-def test_samples_are_counted_anew_once_a_killed_database_is_back(tmp_path):
+def test_samples_are_counted_again_once_a_killed_database_is_back(tmp_path):
     """FiftyOne goes by MongoDB's quick count, and shows "No samples yet" where it is 0."""
     from pymongo import MongoClient, WriteConcern
 

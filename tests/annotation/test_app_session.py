@@ -1,4 +1,4 @@
-"""The session without a browser: the queue, words that reach the log first, taking back, crashes, several reviewers."""
+"""The session without a browser: the queue, decisions that reach the log first, taking back, crashes, reviewers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,19 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.records import Decision
-from ahp_toolkit.decisions import log as decisions
-from ahp_toolkit.decisions.log import Retraction, check_name
-from ahp_toolkit.decisions.mask_history import digest
+from ahp_toolkit.decisions.log import path_of, read_decisions, read_entries
 from ahp_toolkit.decisions.triage.triage import Triage
-from ahp_toolkit.decisions.voices import Words, state
 from ahp_toolkit.storage import files, parquet
 from annotation.app import server
-from annotation.app.mirror import Mirror
+from annotation.app.writer import Writer
 from annotation.exchange import decisions as exchange
-from annotation.session.queue import Handed, Plan
-from annotation.session.session import Session, log_path
+from annotation.session.queue import LeasedOrder, Plan
+from annotation.session.session import Session
 from tests.annotation import tiny_build
+from tests.annotation.small import decide
 
 N = 24
 
@@ -85,40 +80,40 @@ def test_the_label_picture_is_the_mask_or_its_parts(root, ids):
     assert seen == {5, 9, 13, 255}
 
 
-def test_a_word_is_on_the_log_before_the_answer_and_can_be_taken_back(root, ids):
+def test_a_decision_is_on_the_log_before_the_answer_and_can_be_taken_back(root, ids):
     session = Session(root, "ann")
-    assert session.decide(ids[0], "discard", "occluded", 1.25)["mine"]["verdict"] == "discard"
-    assert session.decide(ids[0], "preserve", seconds=2)["mine"]["verdict"] == "preserve"
-    lines = log_path(root, "ann").read_text().splitlines()
+    assert decide(session, ids[0], "discard", "occluded", 1.25)["mine"]["verdict"] == "discard"
+    assert decide(session, ids[0], "preserve", seconds=2)["mine"]["verdict"] == "preserve"
+    lines = path_of(root, "ann").read_text().splitlines()
     assert [json.loads(x)["verdict"] for x in lines] == ["discard", "preserve"]
-    assert session.decide(ids[0], "")["mine"]["verdict"] == "discard"  # the word before stands again
-    assert session.decide(ids[0], "")["mine"] is None
-    assert session.decide(ids[0], "")["mine"] is None  # nothing left: no harm
-    assert len(log_path(root, "ann").read_text().splitlines()) == 5  # the history is kept
+    assert decide(session, ids[0], "")["mine"]["verdict"] == "discard"  # the decision before counts again
+    assert decide(session, ids[0], "")["mine"] is None
+    assert decide(session, ids[0], "")["mine"] is None  # nothing left: no harm
+    assert len(path_of(root, "ann").read_text().splitlines()) == 4  # the history is kept
     assert ids[0] in queue_ids(session)
-    assert list(decisions.read_log(log_path(root, "ann"))) == []
+    assert list(read_decisions([path_of(root, "ann")])) == []
 
 
-def test_a_word_sent_twice_counts_once(root, ids):
+def test_a_decision_sent_twice_counts_once(root, ids):
     session = Session(root, "ann")
     for _ in range(3):
-        session.decide(ids[0], "discard", at="2026-01-01T00:00:00.001Z")
-    assert len(list(decisions.read_entries(log_path(root, "ann")))) == 1
+        decide(session, ids[0], "discard", at="2026-01-01T00:00:00.001Z")
+    assert len(list(read_entries(path_of(root, "ann")))) == 1
     again = Session(root, "ann")  # after a crash of the server too
-    again.decide(ids[0], "discard", at="2026-01-01T00:00:00.001Z")
-    again.decide(ids[0], "", at="2026-01-01T00:00:00.001Z")
-    assert again.words.said(ids[0]) == []
+    decide(again, ids[0], "discard", at="2026-01-01T00:00:00.001Z")
+    decide(again, ids[0], "", at="2026-01-01T00:00:00.001Z")
+    assert again.state.finals(ids[0]) == []
 
 
-def test_a_word_sent_twice_counts_once_behind_a_bad_line(root, ids):
+def test_a_decision_sent_twice_counts_once_behind_a_bad_line(root, ids):
     session = Session(root, "ann")
-    session.decide(ids[0], "discard", at="2026-01-01T00:00:00.001Z")
-    log = log_path(root, "ann")
+    decide(session, ids[0], "discard", at="2026-01-01T00:00:00.001Z")
+    log = path_of(root, "ann")
     with log.open("a") as f:
-        f.write("no word\n")
+        f.write("no decision\n")
     before = len(log.read_text().splitlines())
-    for _ in range(2):  # a retraction that counted twice would take back two words
-        session.decide(ids[0], "", at="2026-01-01T00:00:00.002Z")
+    for _ in range(2):  # a retraction that counted twice would take back two decisions
+        decide(session, ids[0], "", at="2026-01-01T00:00:00.002Z")
     assert "line 2" in session.progress()["trouble"]
     assert len(log.read_text().splitlines()) == before + 1
 
@@ -126,7 +121,7 @@ def test_a_word_sent_twice_counts_once_behind_a_bad_line(root, ids):
 def test_progress_counts_and_pace(root, ids):
     session = Session(root, "ann")
     for k, seconds in enumerate((1.0, 3.0, 500.0)):  # a pause counts as at most a minute
-        progress = session.decide(ids[k], "discard", seconds=seconds)["progress"]
+        progress = decide(session, ids[k], "discard", seconds=seconds)["progress"]
     assert (progress["done"], progress["left"]) == (3, N - 3)
     assert progress["pace"] == pytest.approx((1 + 3 + 60) / 3)
     assert progress["counts"] == {"discard": 3}
@@ -138,8 +133,8 @@ def test_views_and_the_order_by_triage_score(root, ids):
     parquet.write_records(root / "triage" / "part-00000.parquet", records, Triage)
     session = Session(root, "ann")
     assert queue_ids(session)[:4] == [ids[6], ids[7], ids[5], ids[0]]
-    session.decide(ids[0], "preserve")
-    session.decide(ids[1], "refine", "bad_mask")
+    decide(session, ids[0], "preserve")
+    decide(session, ids[1], "refine", "bad_mask")
     assert queue_ids(session, "mine") == [ids[1], ids[0]]
     assert queue_ids(session, "preserve") == [ids[0]]
     assert queue_ids(session, "refine") == [ids[1]]
@@ -153,136 +148,85 @@ def test_views_and_the_order_by_triage_score(root, ids):
 
 def test_two_reviewers_see_each_other_and_a_disagreement_is_settled(root, ids):
     ann, bob = Session(root, "ann"), Session(root, "bob")
-    ann.decide(ids[0], "discard", "occluded")
-    bob.decide(ids[0], "preserve")
-    bob.decide(ids[1], "preserve")
+    decide(ann, ids[0], "discard", "occluded")
+    decide(bob, ids[0], "preserve")
+    decide(bob, ids[1], "preserve")
     assert queue_ids(ann, "disagreed") == [ids[0]]
-    assert ids[1] in queue_ids(ann)  # the other's word does not take it from my queue
-    said = ann.queue("disagreed", n=1)["items"][0]["said"]
-    assert [(w["reviewer"], w["verdict"]) for w in said] == [("ann", "discard"), ("bob", "preserve")]
-    ann.decide(ids[0], "preserve", settle=True)
+    assert ids[1] in queue_ids(ann)  # the other's decision does not take it from my queue
+    found = ann.queue("disagreed", n=1)["items"][0]["decisions"]
+    assert [(d["reviewer"], d["verdict"]) for d in found] == [("ann", "discard"), ("bob", "preserve")]
+    decide(ann, ids[0], "preserve", settle=True)
     assert queue_ids(bob, "disagreed") == []
-    assert bob.state(ids[0])["verdict"] == "preserve"
-    ann.decide(ids[0], "")
+    assert bob.row(ids[0])["verdict"] == "preserve"
+    decide(ann, ids[0], "")
     assert queue_ids(bob, "disagreed") == [ids[0]]
 
 
-@pytest.mark.parametrize("order", [lambda root: None, Handed])
-def test_a_mended_mask_comes_back_into_the_queue_and_is_kept_by_the_next_word(root, ids, order):
+@pytest.mark.parametrize("order", [lambda root: None, LeasedOrder])
+def test_a_corrected_mask_comes_back_into_the_queue_and_is_kept_by_the_next_decision(root, ids, order):
     session = Session(root, "ann", order(root))
-    session.decide(ids[0], "refine", "bad_mask")
+    decide(session, ids[0], "refine", "bad_mask")
     assert ids[0] not in queue_ids(session)
     whole = session.candidates.record(ids[0]).mask
     better = masks.encode(cv2.erode(whole.decode().view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_))
     session.correct(ids[0], better)
     assert queue_ids(session)[0] == ids[0]
-    session.decide(ids[0], "preserve")
+    decide(session, ids[0], "preserve")
     assert ids[0] not in queue_ids(session)
-    assert list(decisions.read_log(log_path(root, "ann")))[-1].corrected == better
+    assert read_decisions([path_of(root, "ann")])[-1].corrected == better
 
 
-def test_a_word_says_which_mask_was_shown(root, ids):
+def test_a_decision_names_the_mask_shown(root, ids):
     session = Session(root, "ann")
-    shown = session.item(ids[0])["shown"]
-    assert shown == digest(session.candidates.record(ids[0]).mask)
-    session.decide(ids[0], "discard", shown=shown)
-    session.decide(ids[1], "discard")  # a caller that does not say was shown what is shown now
-    session.decide(ids[1], "")
-    first, second, _ = decisions.read_entries(log_path(root, "ann"))
-    assert (first.shown, second.shown) == (shown, session.item(ids[1])["shown"])
-    with pytest.raises(UserError, match="no such mask"):
-        session.decide(ids[0], "discard", shown="mine")
+    shown = session.item(ids[0])["mask_digest"]
+    assert shown == session.candidates.record(ids[0]).mask.digest
+    decide(session, ids[0], "discard", mask_digest=shown)
+    decide(session, ids[1], "discard")  # a caller that names none was shown the current one
+    decide(session, ids[1], "")
+    first, second, _ = read_entries(path_of(root, "ann"))
+    assert (first.mask_digest, second.mask_digest) == (shown, session.item(ids[1])["mask_digest"])
+    with pytest.raises(UserError, match="16 hex digits of the mask shown"):
+        decide(session, ids[0], "discard", mask_digest="mine")
 
 
-@pytest.mark.parametrize("word", [("no/such#1", "discard", ""), (None, "keep", ""), (None, "discard", "ugly")])
-def test_what_is_no_word_is_refused_and_not_logged(root, ids, word):
+@pytest.mark.parametrize("press", [("no/such#1", "discard", ""), (None, "keep", ""), (None, "discard", "ugly")])
+def test_what_is_no_decision_is_refused_and_not_logged(root, ids, press):
     session = Session(root, "ann")
     with pytest.raises(UserError):
-        session.decide(word[0] or ids[0], word[1], word[2])
-    assert not log_path(root, "ann").exists()
+        decide(session, press[0] or ids[0], press[1], press[2])
+    assert not path_of(root, "ann").exists()
 
 
-def test_a_missing_photo_is_said_and_can_be_decided_on(root, ids):
+def test_a_missing_photo_is_named_and_can_be_decided_on(root, ids):
     files.write_json(root / "build.json", {"roots": {"coco": str(root / "nowhere")}})
     session = Session(root, "ann")
     assert "cannot be shown" in session.queue(n=1)["items"][0]["problem"]
-    session.decide(ids[0], "discard")
-
-
-@pytest.mark.parametrize("name", ["", "../x", "a b", "rule", "a.b", "1", "x" * 65])
-def test_names_that_cannot_name_a_log_are_refused(name):
-    with pytest.raises(UserError, match="--reviewer"):
-        check_name(name)
+    decide(session, ids[0], "discard")
 
 
 def test_a_name_whose_field_another_has_is_refused(root, ids, tmp_path):
     """In the database ann-b and ann_b were one."""
-    Session(root, "ann-b").decide(ids[0], "discard")
+    decide(Session(root, "ann-b"), ids[0], "discard")
     with pytest.raises(UserError, match="'ann_b': too like 'ann-b'"):
         Session(root, "ann_b")
     with pytest.raises(UserError, match="too like"), server.serving(root, "ann_b", None, "127.0.0.1", print):
         pass
-    path = tmp_path / "d.csv"
-    path.write_text(f"candidate_id,verdict,reviewer\n{ids[1]},preserve,ann_b\n{ids[1]},preserve,ann-b\n")
+    path, shown = tmp_path / "d.csv", Session(root, "cho").item(ids[1])["mask_digest"]
+    path.write_text(
+        f"candidate_id,verdict,reviewer,mask_digest\n{ids[1]},preserve,ann_b,{shown}\n{ids[1]},preserve,ann-b,{shown}\n"
+    )
     done = exchange.import_decisions(root, path)
     assert done.taken == 1 and "too like" in done.bad[0].why
-    assert Session(root, "ann-b").words.mine("ann-b").keys() == set(ids[:2])
-
-
-def test_a_line_cut_by_a_crash_is_left_out_and_does_not_spoil_the_next(tmp_path):
-    log = tmp_path / "decisions" / "ann.jsonl"
-    decisions.append(log, Decision("a", "discard", "ann"))
-    whole = log.read_bytes()
-    for cut in (b'{"candidate_id": "b", "ver', "{'\u00e9".encode()[:-1], b"x" * 9000):
-        log.write_bytes(whole + cut)
-        log.with_name(".ann.jsonl.end").unlink(missing_ok=True)  # else the word of the round before were missed
-        assert [d.candidate_id for d in decisions.read_log(log)] == ["a"]
-        words = Words(log.parent)
-        words.refresh()
-        decisions.append(log, Decision("c", "preserve", "ann"))
-        assert words.refresh() >= {"c"}
-        assert [d.candidate_id for d in decisions.read_log(log)] == ["a", "c"]
-
-
-def test_a_bad_line_in_the_middle_names_file_and_line(tmp_path):
-    log = tmp_path / "ann.jsonl"
-    log.write_text('{"retract": "a", "reviewer": "ann", "at": ""}\n{"retract": 1}\n' + '{"retract": "a"}\n')
-    for read in (lambda: list(decisions.read_log(log)), Words(tmp_path).refresh):
-        with pytest.raises(UserError, match=r"ann.jsonl, line 2"):
-            read()
-
-
-@settings(max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["discard", "preserve", "refine", ""])), max_size=25))
-def test_the_live_view_and_the_file_always_agree(moves):
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "ann.jsonl"
-        words = Words(Path(folder))
-        stacks: dict[str, list[str]] = {"a": [], "b": []}
-        for cid, verdict in moves:
-            if verdict:
-                stacks[cid].append(verdict)
-                decisions.append(log, Decision(cid, verdict, "ann"), sync=False)
-            else:
-                stacks[cid][-1:] = []
-                decisions.append(log, Retraction(cid, "ann"), sync=False)
-            words.refresh()
-            assert {c: d.verdict for c, d in words.mine("ann").items()} == {c: s[-1] for c, s in stacks.items() if s}
-        if log.exists():
-            last = decisions.last_words(decisions.read_log(log))
-            assert {c: ds[0] for c, ds in last.items()} == words.mine("ann")
+    assert Session(root, "ann-b").state.mine("ann-b").keys() == set(ids[:2])
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from annotation.session.queue import Handed, Plan
-from annotation.session.session import Session
+from annotation.session.session import KeyPress, Session
 session = Session(Path(sys.argv[1]), "ann")
 for cid in session.candidates:
-    session.decide(cid, "discard")
+    session.decide(KeyPress(cid, "discard"))
     print(cid, flush=True)
 """
 
@@ -293,7 +237,7 @@ def test_a_killed_process_loses_nothing_that_it_had_confirmed(root):
     p.kill()
     confirmed += [x.strip() for x in p.stdout.read().splitlines()]
     p.wait()
-    logged = [d.candidate_id for d in decisions.read_log(log_path(root, "ann"))]
+    logged = [d.candidate_id for d in read_decisions([path_of(root, "ann")])]
     assert logged[: len(confirmed)] == confirmed
     assert len(logged) - len(confirmed) <= 1
 
@@ -305,7 +249,7 @@ def test_one_fsync_a_second_when_the_setting_says_so(root, ids, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append(fd))
     session = Session(root, "ann", sync="second")
     for cid in ids[:5]:
-        session.decide(cid, "discard")
+        decide(session, cid, "discard")
     assert not calls
     for _ in range(300):
         if calls:
@@ -317,7 +261,7 @@ def test_one_fsync_a_second_when_the_setting_says_so(root, ids, monkeypatch):
         Session(root, "ann", sync="never")
 
 
-def test_the_mirror_tries_until_the_database_is_back():
+def test_the_writer_tries_until_the_database_is_back():
     taken: list[set[str]] = []
     trouble = [3]
 
@@ -327,62 +271,52 @@ def test_the_mirror_tries_until_the_database_is_back():
             raise ConnectionError("away")
         taken.append(ids)
 
-    mirror = Mirror(write)
+    writer = Writer(write)
     for k in range(5):
-        mirror.put([f"c{k}"])
+        writer.put([f"c{k}"])
     for _ in range(600):
         if taken and set().union(*taken) == {f"c{k}" for k in range(5)}:
             break
         time.sleep(0.05)
     assert set().union(*taken) == {f"c{k}" for k in range(5)}
-    assert mirror.state() == ""
+    assert writer.state() == ""
 
 
-def test_the_mirror_looks_after_the_database_before_each_write_and_while_there_is_none():
+def test_the_writer_looks_after_the_database_before_each_write_and_while_there_is_none():
     seen: list[str] = []
-    mirror = Mirror(lambda ids: seen.extend(sorted(ids)), lambda: seen.append("watch"), idle=0.01)
+    writer = Writer(lambda ids: seen.extend(sorted(ids)), lambda: seen.append("watch"), idle=0.01)
     while seen.count("watch") < 3:
         time.sleep(0.01)
-    mirror.put(["c"])
+    writer.put(["c"])
     while "c" not in seen:
         time.sleep(0.01)
     assert seen[seen.index("c") - 1] == "watch"
-    assert mirror.state() == ""
+    assert writer.state() == ""
 
 
-def test_what_another_says_meanwhile_reaches_the_database_in_the_end(root, ids, monkeypatch):
+def test_what_another_decides_meanwhile_reaches_the_database_in_the_end(root, ids, monkeypatch):
     """Two servers, one database: a write from older logs may land last, and is then put right."""
     ann, bob = Session(root, "ann"), Session(root, "bob")
     held: dict[str, dict[str, object]] = {}
 
-    def write_back(_: object, some: list[str], state_of, __: list[str]) -> None:
-        found = {cid: state_of(cid) for cid in some}
-        if ids[0] in some and bob.words.mine("bob").get(ids[0]) is None:
-            bob.decide(ids[0], "discard")  # after our reading, before our writing
+    def write_back(_: object, some: list[str], row_of, __: list[str]) -> None:
+        found = {cid: row_of(cid) for cid in some}
+        if ids[0] in some and bob.state.mine("bob").get(ids[0]) is None:
+            decide(bob, ids[0], "discard")  # after our reading, before our writing
         held.update(found)
 
     monkeypatch.setattr(server, "write_back", write_back)
     monkeypatch.setattr(server.samples, "Counts", lambda dataset_of: lambda: None)
     monkeypatch.setitem(sys.modules, "fiftyone", SimpleNamespace(load_dataset=lambda name: None))
-    ann.mirror = server.mirror_for(ann).put
-    bob.decide(ids[0], "preserve")
-    bob.decide(ids[0], "")
-    ann.decide(ids[1], "preserve")  # reads what bob has said so far on the way
+    ann.on_change = server.writer_for(ann).put
+    decide(bob, ids[0], "preserve")
+    decide(bob, ids[0], "")
+    decide(ann, ids[1], "preserve")  # reads bob's decisions on the way
     for _ in range(600):
         if held.get(ids[0], {}).get("verdict") == "discard" and held.get(ids[1], {}).get("verdict") == "preserve":
             break
         time.sleep(0.05)
     assert (held[ids[0]]["verdict"], held[ids[1]]["verdict"]) == ("discard", "preserve")
-
-
-def test_the_databases_fields():
-    rule = type("R", (), {"verdict": "discard", "reason": "occluded"})()
-    assert state([], None)["verdict"] is None
-    assert state([], rule) | {"verdict": "discard", "provisional": True, "decided": False} == state([], rule)
-    both = [Decision("a", "preserve", "ann"), Decision("a", "discard", "bob-2")]
-    fields = state(both, rule)
-    assert fields["disagreed"] and fields["decided"] and not fields["provisional"]
-    assert (fields["verdict_ann"], fields["verdict_bob_2"], fields["verdict"]) == ("preserve", "discard", "discard")
 
 
 def test_the_guide_is_one_page_with_all_its_pictures(root):
@@ -395,17 +329,17 @@ def test_the_guide_is_one_page_with_all_its_pictures(root):
 def test_what_is_left_follows_the_plan(root, ids):
     plan = Plan("shards", ("ann", "bob"))
     mine = [c for c in ids if plan.assigned(c) == ("ann",)]
-    session = Session(root, "ann", Handed(root, plan))
+    session = Session(root, "ann", LeasedOrder(root, plan))
     assert session.progress()["left"] == len(mine) == len(queue_ids(session)) < N
-    assert session.decide(mine[0], "discard")["progress"]["left"] == len(mine) - 1
-    assert session.decide(mine[0], "")["progress"]["left"] == len(mine)
-    shared = {who: Session(root, who, Handed(root)) for who in ("cho", "dan")}
+    assert decide(session, mine[0], "discard")["progress"]["left"] == len(mine) - 1
+    assert decide(session, mine[0], "")["progress"]["left"] == len(mine)
+    shared = {who: Session(root, who, LeasedOrder(root)) for who in ("cho", "dan")}
     for cid in ids[:3]:
-        shared["cho"].decide(cid, "discard")
-    shared["dan"].queue(n=0)  # reads what the others have said
+        decide(shared["cho"], cid, "discard")
+    shared["dan"].queue(n=0)  # reads what the others have decided
     assert shared["dan"].progress()["left"] == N - 3 and shared["dan"].progress()["done"] == 0
     records = [Triage(cid, 0.1, i, i >= N - 5, False) for i, cid in enumerate(ids)]
     parquet.write_records(root / "triage" / "part-00000.parquet", records, Triage)
     files.write_json(root / "triage" / "stage.json", {})
-    sorted_out = Session(root, "eve", Handed(root))
+    sorted_out = Session(root, "eve", LeasedOrder(root))
     assert sorted_out.progress()["left"] == N - 3 - 5 == len(queue_ids(sorted_out))

@@ -27,32 +27,32 @@ from tests.benchmark import world
 WORK = """
 import json, sys
 from pathlib import Path
-from annotation import bench_app, bench_commands
+from annotation.app import commands
 root = Path(sys.argv[1])
 args = ["--root", str(root), "--boards", str(root / "boards")]
 args += ["--run", str(root / "truth"), "--run", str(root / "given")]
 try:
-    bench_commands.open_([*args, "--check"])
+    commands.open_([*args, "--check"])
 except SystemExit as e:
     assert not e.code
 import fiftyone as fo
 dataset = fo.load_dataset(fo.list_datasets()[0])
-said = {"n": len(dataset), "views": dataset.list_saved_views(), "type": dataset.media_type,
-        "slices": sorted(dataset.group_slices or []), "targets": dataset.mask_targets["truth"][2],
-        "active": dataset.app_config.active_fields.paths}
+found = {"n": len(dataset), "views": dataset.list_saved_views(), "type": dataset.media_type,
+         "slices": sorted(dataset.group_slices or []), "targets": dataset.mask_targets["truth"][2],
+         "active": dataset.app_config.active_fields.paths}
 view = dataset.load_saved_view("most disagreed")
-said["disagreement"] = view.values("disagreement")
-said["figures"] = [dataset.values(f) for f in ("truth__2_iou_amodal", "given_iou_invisible", "spread")]
+found["disagreement"] = view.values("disagreement")
+found["figures"] = [dataset.values(f) for f in ("truth__2_iou_amodal", "given_iou_invisible", "spread")]
 one = dataset.first()
 same = one.truth.mask.tolist() == one["truth__2"].mask.tolist()
-said["labels"] = [same, sorted(set(one["given"].mask.ravel().tolist()))]
-said["exists"] = Path(one.filepath).exists()
+found["labels"] = [same, sorted(set(one["given"].mask.ravel().tolist()))]
+found["exists"] = Path(one.filepath).exists()
 try:
-    bench_commands.open_([*args, "--check"])
+    commands.open_([*args, "--check"])
 except SystemExit as e:
     assert not e.code
-said["again"] = [len(fo.load_dataset(dataset.name)), len(fo.list_datasets())]
-print(json.dumps(said))
+found["again"] = [len(fo.load_dataset(dataset.name)), len(fo.list_datasets())]
+print(json.dumps(found))
 """
 
 
@@ -91,16 +91,16 @@ def test_open_builds_the_dataset(tmp_path: Path, mongo: app_server.Mongo, painte
         [sys.executable, "-c", WORK, str(tmp_path)], env=env, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    said: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     n = len(samples)
-    assert said["n"] == n and said["exists"] and said["again"] == [n, 1] and said["targets"] == "invisible"
-    assert said["active"] == ["truth", "truth__2", "given"]  # the App's checkboxes
-    assert said["type"] == ("group" if painter else "image")
-    assert said["slices"] == (["given", "occluded", "recovered"] if painter else [])
-    assert sorted(said["disagreement"], reverse=True) == said["disagreement"] and said["disagreement"][0] > 0
-    assert said["figures"] == [[1.0] * n, [0.0] * n, [1.0] * n]
-    assert said["labels"][0] and 2 not in said["labels"][1]
-    assert set(said["views"]) == {"most disagreed", "widest spread of scores", "worst of given", "worst of truth__2"}
+    assert found["n"] == n and found["exists"] and found["again"] == [n, 1] and found["targets"] == "invisible"
+    assert found["active"] == ["truth", "truth__2", "given"]  # the App's checkboxes
+    assert found["type"] == ("group" if painter else "image")
+    assert found["slices"] == (["given", "occluded", "recovered"] if painter else [])
+    assert sorted(found["disagreement"], reverse=True) == found["disagreement"] and found["disagreement"][0] > 0
+    assert found["figures"] == [[1.0] * n, [0.0] * n, [1.0] * n]
+    assert found["labels"][0] and 2 not in found["labels"][1]
+    assert set(found["views"]) == {"most disagreed", "widest spread of scores", "worst of given", "worst of truth__2"}
 
 
 def test_a_run_folders_newest_predictions_are_taken_and_not_its_other_tables(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Real composites: plausible depth, wanted ratios, words that are never lost, and only what all voters passed."""
+"""Real composites: plausible depth, wanted ratios, votes that are never lost, and only what all voters passed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box, encode
 from ahp_toolkit.core.records import Human, ImageRef, Occluder, Placement, Sample
-from ahp_toolkit.decisions import jsonl, votes
+from ahp_toolkit.decisions import log, votes
+from ahp_toolkit.decisions.votes import Nudge
 from ahp_toolkit.occlusion.place import ratio_of
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.stages import composites
 from ahp_toolkit.storage import images, parquet
 from annotation.composites import compose, preview
-from annotation.composites.compose import Ground, Wish
+from annotation.composites.compose import Ground, Settings
 from tests.annotation.small import H, W, occluder, person, picture, rectangle, write
 
 
@@ -58,8 +59,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def propose(root, **wish):
-    return compose.propose(root, composites.roots_of(root), Wish(**wish))
+def propose(root, **settings):
+    return compose.propose(root, composites.roots_of(root), Settings(**settings))
 
 
 def test_a_person_on_level_ground_grows_as_they_come_nearer():
@@ -106,7 +107,7 @@ def test_proposals_stand_before_the_person_at_the_wanted_ratio(root):
     assert all(c.placement.scale > 1 for c in far)  # it comes nearer
 
 
-def test_the_same_wish_gives_the_same_bytes_and_a_person_without_any_is_named(root):
+def test_the_same_settings_give_the_same_bytes_and_a_person_without_any_is_named(root):
     propose(root)
     first = (root / "compose/proposals/part-00000.parquet").read_bytes()
     assert propose(root).fresh is False
@@ -122,7 +123,7 @@ def test_only_what_all_voters_passed_becomes_a_sample(root):
     ids = [v.composite.proposal_id for v in votes.proposals(root, "edit", "ed", 99)]
     a, b, c, d = ids[:4]
     votes.act(root, "ed", a, "pick")
-    moved = votes.act(root, "ed", b, "nudge", dx=1, dy=2, scale=1.1)
+    moved = votes.act(root, "ed", b, "nudge", Nudge(1, 2, 1.1))
     votes.act(root, "ed", c, "reject")
     votes.act(root, "ed", d, "pick")
     assert moved.composite.placement != votes.read_composites(root)[b].placement
@@ -156,7 +157,7 @@ def test_a_nudge_voids_votes_an_undo_takes_back_and_editors_do_not_vote(root):
     votes.act(root, "v1", pid, "pass")
     votes.act(root, "v2", pid, "pass")
     assert votes.views(root)[pid].passed() and not votes.views(root)[pid].passed(3)
-    assert votes.act(root, "ed", pid, "nudge", dx=1).votes == {}
+    assert votes.act(root, "ed", pid, "nudge", Nudge(1)).votes == {}
     assert votes.act(root, "v1", pid, "pass", version=old.version).votes == {}  # saw it before the nudge
     assert votes.act(root, "ed", pid, "undo").version == old.version
     assert votes.act(root, "v1", pid, "pass").votes["v1"] is True
@@ -169,21 +170,21 @@ def test_a_nudge_voids_votes_an_undo_takes_back_and_editors_do_not_vote(root):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "why"),
     [
         (("ed", "nothing", "pick"), "no such proposal"),
         (("ed", None, "dance"), "expected one of pick"),
         (("../x", None, "pick"), "letter"),
-        (("ed", None, "nudge", float("nan")), "a nudge in px"),
-        (("ed", None, "nudge", 0, 0, 99), "a factor of 0.1"),
-        (("ed", None, "nudge", 5000), "hides nothing"),
+        (("ed", None, "nudge", Nudge(float("nan"))), "a nudge in px"),
+        (("ed", None, "nudge", Nudge(0, 0, 99)), "a factor of 0.1"),
+        (("ed", None, "nudge", Nudge(5000)), "hides nothing"),
     ],
 )
-def test_words_that_make_no_sense_are_refused_and_not_logged(root, args, said):
+def test_actions_that_make_no_sense_are_refused_and_not_logged(root, args, why):
     propose(root)
     first = next(iter(votes.read_composites(root)))
     who, pid, *rest = args
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=why):
         votes.act(root, who, pid or first, *rest)
     assert not votes.log_of(root).exists()
 
@@ -202,11 +203,11 @@ def test_the_preview_shows_the_object(root):
     c = votes.read_composites(root)
     chair = next(v for v in c.values() if v.occluder.occluder_id.endswith("chair"))
     shown = preview.preview(root, chair, 128)
-    gone = preview.preview(root, replace(chair, placement=Placement(chair.occluder.occluder_id, 5000, 0)), 128)
-    assert shown.shape == (128, 128, 3) and (shown != gone).any()
+    away = preview.preview(root, replace(chair, placement=Placement(chair.occluder.occluder_id, 5000, 0)), 128)
+    assert shown.shape == (128, 128, 3) and (shown != away).any()
 
 
-def test_humans_that_changed_since_are_dropped_by_name_and_none_passed_is_said(root):
+def test_humans_that_changed_since_are_dropped_by_name_and_none_passed_is_an_error(root):
     propose(root)
     with pytest.raises(UserError, match="no composite has passed 2 voters"):
         composites.write_test(root)
@@ -220,19 +221,27 @@ def test_humans_that_changed_since_are_dropped_by_name_and_none_passed_is_said(r
 
 
 def test_the_log_survives_a_crash_in_the_middle_of_a_line(tmp_path):
-    log = tmp_path / "words.jsonl"
-    jsonl.append(log, {"a": 1})
-    with log.open("ab") as f:
+    path = tmp_path / "votes.jsonl"
+    assert list(log.read_objects(path)) == []
+    log.append_line(path, '{"a": 1}')
+    with path.open("ab") as f:
         f.write(b'{"a": 2')
-    assert list(jsonl.read(log)) == [{"a": 1}]
-    jsonl.append(log, {"a": "é\n"})
-    assert list(jsonl.read(log)) == [{"a": 1}, {"a": "é\n"}]
-    log.write_text("[]\n")
-    with pytest.raises(UserError, match="cut short or changed"):
-        list(jsonl.read(log))
-    (tmp_path / ".words.jsonl.end").unlink()
-    with pytest.raises(UserError, match="line 1: expected a JSON object"):
-        list(jsonl.read(log))
-    log.write_text("{\n")
-    with pytest.raises(UserError, match="line 1: expected JSON"):
-        list(jsonl.read(log))
+    assert list(log.read_objects(path)) == [{"a": 1}]
+    log.append_line(path, '{"a": 3}')
+    assert list(log.read_objects(path)) == [{"a": 1}, {"a": 3}]
+    for text in ("[]\n", "{\n"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="votes.jsonl, line 1: expected a JSON object"):
+            list(log.read_objects(path))
+
+
+def test_logs_of_two_places_are_united_by_id(root):
+    propose(root)
+    pid = next(iter(votes.read_composites(root)))
+    for who, action in (("ed", "pick"), ("v1", "pass"), ("v1", "undo"), ("v2", "pass")):
+        votes.act(root, who, pid, action)
+    before, path = votes.views(root)[pid], votes.log_of(root)
+    assert set(before.votes) == {"v2"}
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*reversed(lines), *lines]) + "\n")
+    assert votes.views(root)[pid] == before

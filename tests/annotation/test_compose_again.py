@@ -1,4 +1,4 @@
-"""Composites proposed again and written: what was said stays on what it was said of, both ways write one test split."""
+"""Composites proposed again and written: votes stay on what they were for, both ways write one test split."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from ahp_toolkit.build.config import Config, Synthesis, Training
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Human, Occluder, Sample
-from ahp_toolkit.decisions import jsonl, votes
+from ahp_toolkit.decisions import votes
+from ahp_toolkit.decisions.votes import Nudge
 from ahp_toolkit.runtime.engines import LocalEngine
 from ahp_toolkit.runtime.stage import Result, Step
 from ahp_toolkit.stages import composites, synthesize
 from ahp_toolkit.storage import files, parquet
 from annotation.app import compositions
 from annotation.composites import compose
-from annotation.review_commands import compose as command
+from annotation.composites.commands import compose as command
 from tests.annotation.small import rectangle
 from tests.annotation.test_compose import human, objects, propose, root  # noqa: F401  a fixture
 from tests.build.steps import config
 
 
-def said_on(root) -> dict[str, str]:  # noqa: F811
-    """One proposal picked and passed, one nudged, one rejected; what was said of each."""
+def voted(root) -> dict[str, str]:  # noqa: F811
+    """One proposal picked and passed, one nudged, one rejected; the status of each."""
     propose(root)
     passed, nudged, rejected = [v.composite.proposal_id for v in votes.proposals(root, "edit", "ed", 3)]
     votes.act(root, "ed", passed, "pick")
-    votes.act(root, "ed", nudged, "nudge", dx=1)
+    votes.act(root, "ed", nudged, "nudge", Nudge(1))
     votes.act(root, "ed", rejected, "reject")
     for who in ("v1", "v2"):
         votes.act(root, who, passed, "pass")
@@ -49,14 +50,14 @@ def vanish(root):  # noqa: F811
 
 
 @pytest.mark.parametrize("change", ["seed", "ratio", "bank", "left"])
-def test_what_was_said_stays_whatever_is_proposed_now(root, change):  # noqa: F811
-    before = said_on(root)
+def test_votes_stay_whatever_is_proposed_now(root, change):  # noqa: F811
+    before = voted(root)
     stood, table = votes.views(root), votes.read_composites(root)
     if change == "bank":
         vanish(root)
     if change == "left":
-        gone = [human(0, split="train"), human(1, verdict="refine")]
-        parquet.write_records(root / "review/part-00000.parquet", gone, Human)
+        left = [human(0, split="train"), human(1, verdict="refine")]
+        parquet.write_records(root / "review/part-00000.parquet", left, Human)
     propose(root, **{"seed": {"seed": 5}, "ratio": {"ratio": (0.3, 0.5)}}.get(change, {}))
     after = votes.views(root)
     assert {i: after[i] for i in before} == {i: stood[i] for i in before}
@@ -69,16 +70,16 @@ def test_what_was_said_stays_whatever_is_proposed_now(root, change):  # noqa: F8
         assert composites.write_test(root).dropped == {"coco/human_changed": 1}
 
 
-def test_the_same_wish_proposes_the_same_whatever_was_said(root):  # noqa: F811
-    said_on(root)
+def test_the_same_settings_propose_the_same_whatever_the_votes(root):  # noqa: F811
+    voted(root)
     first = (root / "compose/proposals/part-00000.parquet").read_bytes()
     assert propose(root).fresh  # its key names what is kept now
     assert (root / "compose/proposals/part-00000.parquet").read_bytes() == first
     assert propose(root).fresh is False
 
 
-def test_who_has_another_mask_is_proposed_for_anew_and_no_word_stands_on_what_nobody_saw(root):  # noqa: F811
-    before = said_on(root)
+def test_who_has_another_mask_is_proposed_for_again_and_no_vote_counts_on_what_nobody_saw(root):  # noqa: F811
+    before = voted(root)
     stood = votes.read_composites(root)
     new = encode(rectangle(32, 12, 45, 50))
     parquet.write_records(root / "review/part-00000.parquet", [human(0, mask=new), human(1, mask=new)], Human)
@@ -87,43 +88,34 @@ def test_who_has_another_mask_is_proposed_for_anew_and_no_word_stands_on_what_no
     moved = [i for i in before if i in now and now[i].placement != stood[i].placement]
     assert moved and all(now[i].human.mask == new for i in now)
     assert all(after[i].status == "open" and not after[i].votes for i in moved)
-    with pytest.raises(UserError, match="proposed anew since you saw it"):
+    with pytest.raises(UserError, match="proposed again since you saw it"):
         votes.act(root, "ed", moved[0], "pick", version=votes.version_of(stood[moved[0]]))
     seen = compositions.item(root, after[moved[0]])["made"]
     assert votes.act(root, "ed", moved[0], "pick", version=seen).status == "picked"
 
 
 def test_the_same_placement_before_another_mask_is_another_sample(root):  # noqa: F811
-    said_on(root)
+    voted(root)
     composites.write_test(root)
     new = encode(rectangle(32, 13, 45, 50))
     parquet.write_records(root / "review/part-00000.parquet", [human(0, mask=new), human(1, mask=new)], Human)
-    anew = [replace(c, human=replace(c.human, mask=new)) for c in votes.read_composites(root).values()]
-    parquet.write_records(root / "compose/proposals/part-00000.parquet", anew, compose.Composite)
+    again = [replace(c, human=replace(c.human, mask=new)) for c in votes.read_composites(root).values()]
+    parquet.write_records(root / "compose/proposals/part-00000.parquet", again, compose.Composite)
     assert composites.write_test(root).fresh
     assert [h.mask for h in parquet.read_records(root / "splits/test/humans", Human)] == [new]
 
 
-def test_a_test_split_that_is_made_anew_to_the_same_bytes_keeps_its_crops(root):  # noqa: F811
-    said_on(root)
+def test_a_test_split_that_is_made_again_to_the_same_bytes_keeps_its_crops(root):  # noqa: F811
+    voted(root)
     composites.write_test(root)
     (root / "splits/test/crops").mkdir()
-    said = files.read_json(root / "splits/test/stage.json")
-    said.pop("check")
-    (root / "splits/test/stage.json").write_bytes(files.sealed(said | {"key_digest": "of another version"}))
+    out = files.read_json(root / "splits/test/stage.json")
+    out.pop("check")
+    (root / "splits/test/stage.json").write_bytes(files.sealed(out | {"key_digest": "of another version"}))
     assert composites.write_test(root).fresh and (root / "splits/test/crops").exists()
 
 
-def test_words_without_a_version_are_read_as_before(root):  # noqa: F811
-    propose(root)
-    pid = next(iter(votes.read_composites(root)))
-    jsonl.append(votes.log_of(root), {"proposal_id": pid, "reviewer": "ed", "action": "pick", "at": "2026"})
-    assert votes.views(root)[pid].status == "picked"
-    propose(root, seed=3)
-    assert votes.views(root)[pid].status == "picked"
-
-
-def test_a_word_spoken_while_others_are_proposed_stays(root, monkeypatch):  # noqa: F811
+def test_a_vote_while_others_are_proposed_stays(root, monkeypatch):  # noqa: F811
     propose(root)
     run, pid = compose.run, next(iter(votes.read_composites(root)))
     stood = votes.read_composites(root)[pid]
@@ -138,14 +130,14 @@ def test_a_word_spoken_while_others_are_proposed_stays(root, monkeypatch):  # no
     assert votes.views(root)[pid].status == "picked" and votes.read_composites(root)[pid] == stood
 
 
-def test_the_table_does_not_change_between_a_words_check_and_its_line(root, monkeypatch):  # noqa: F811
+def test_the_table_does_not_change_between_the_check_and_the_line_of_a_vote(root, monkeypatch):  # noqa: F811
     propose(root)
     pid = next(iter(votes.read_composites(root)))
-    append, turn, there = jsonl.append, compose.turn, threading.Event()
+    append, writing, there = votes.append_line, compose.writing, threading.Event()
 
     def arrives(root):
         there.set()
-        return turn(root)
+        return writing(root)
 
     def other():
         try:
@@ -153,21 +145,21 @@ def test_the_table_does_not_change_between_a_words_check_and_its_line(root, monk
         finally:
             there.set()
 
-    def slow(path, word):
+    def slow(path, line):
         proposing.start()
         there.wait()  # until the other is through, or waits for its turn
-        append(path, word)
+        append(path, line)
 
     proposing = threading.Thread(target=other)
-    monkeypatch.setattr(compose, "turn", arrives)
-    monkeypatch.setattr(jsonl, "append", slow)
+    monkeypatch.setattr(compose, "writing", arrives)
+    monkeypatch.setattr(votes, "append_line", slow)
     assert votes.act(root, "ed", pid, "pick").status == "picked"
     proposing.join()
     assert votes.views(root)[pid].status == "picked"
 
 
 @pytest.mark.parametrize("moment", ["made", "between the two renames"])
-def test_a_word_spoken_before_a_kill_stays(root, monkeypatch, moment):  # noqa: F811
+def test_a_vote_before_a_kill_stays(root, monkeypatch, moment):  # noqa: F811
     propose(root)
     run, rename, pid = compose.run, Path.rename, next(iter(votes.read_composites(root)))
     stood = votes.read_composites(root)[pid]
@@ -191,23 +183,23 @@ def test_a_word_spoken_before_a_kill_stays(root, monkeypatch, moment):  # noqa: 
     propose(root, ratio=(0.45, 0.5))
     assert votes.views(root)[pid].status == "picked" and votes.read_composites(root)[pid] == stood
     left = {p.name for p in (root / "compose").iterdir()}
-    assert left == {"proposals", "words.jsonl", ".words.jsonl.end", ".lock"}
+    assert left == {"proposals", "votes.jsonl", ".lock"}
 
 
-def test_who_is_told_that_nothing_is_proposed_leaves_nothing_behind(tmp_path):
+def test_where_nothing_is_proposed_an_action_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match="no composites are proposed yet"):
         votes.act(tmp_path, "ed", "any", "pick")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("killed", ["damaged", "moving"])
-def test_a_damaged_table_is_mended_and_one_that_was_being_moved_is_found(root, capsys, killed):  # noqa: F811
-    before = said_on(root)
+def test_a_damaged_table_is_made_again_and_one_that_was_being_moved_is_found(root, capsys, killed):  # noqa: F811
+    before = voted(root)
     folder = root / "compose/proposals"
     if killed == "damaged":
         next(folder.glob("part-*")).write_bytes(b"PAR1")
         propose(root)
-        assert "damaged; what was said" in capsys.readouterr().err
+        assert "damaged; edits and votes" in capsys.readouterr().err
     else:
         folder.rename(folder.parent / ".proposals-replaced")
         propose(root, ratio=(0.45, 0.5))
@@ -238,13 +230,13 @@ def frozen_test(c: Config) -> Result:
 
 
 def test_the_command_writes_what_the_build_writes(root):  # noqa: F811
-    said_on(root)
-    about = json.loads((root / "build.json").read_text())
+    voted(root)
+    build_json = json.loads((root / "build.json").read_text())
     options = {"initial": "simulated", "initial_weights": None, "initial_iou": 0.6, "device": "cpu"}
-    files.write_json(root / "build.json", about | {"options": options | {"seed": 7}})
+    files.write_json(root / "build.json", build_json | {"options": options | {"seed": 7}})
     plain = composites.write_test(root, initial=composites.Initial(), seed=0)
-    said = write(root)
-    assert "1 test samples" in said and "test: replaces the test of before, 1 of its 1 humans stayed" in said
+    out = write(root)
+    assert "1 test samples" in out and "test: replaces the test of before, 1 of its 1 humans stayed" in out
     (sample,) = parquet.read_records(root / "splits/test", Sample)
     c = build_of(root, synthesis=Synthesis(seed=7, initial_iou=0.6), training=Training(device="cpu"))
     again = frozen_test(c)
@@ -254,7 +246,7 @@ def test_the_command_writes_what_the_build_writes(root):  # noqa: F811
 
 
 def test_the_build_asks_for_as_many_voters_as_the_command_did(root):  # noqa: F811
-    said_on(root)
+    voted(root)
     c = build_of(root)
     with pytest.raises(UserError, match="passed 3 voters"):
         write(root, "--voters", 3)

@@ -1,4 +1,4 @@
-"""Words between the panel and the log: the panel's script in node, the plugin's operators without FiftyOne."""
+"""Decisions between the panel and the log: the panel's script in node, the plugin's operators without FiftyOne."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ import pytest
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.core.records import Decision
 from ahp_toolkit.decisions import log
-from ahp_toolkit.decisions.jsonl import append_line
-from ahp_toolkit.decisions.mask_history import digest
-from annotation.session.session import Session, log_path
+from ahp_toolkit.decisions.log import append_line, path_of
+from annotation.session.session import Session
 from tests.annotation.small import person, rectangle, write
 
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -36,18 +35,18 @@ def played(scenario: str) -> dict[str, Any]:
 
 
 @node
-def test_a_word_that_meets_an_error_is_kept_and_sent_until_it_is_taken():
-    said = played("error")
-    assert said["kept"] == ["c0", "c1", "c2"] and said["told"]
-    assert said["logged"] == ["c0", "c1", "c2"]
-    assert said["left"] == said["refused"] == []
+def test_a_decision_that_meets_an_error_is_kept_and_sent_until_it_is_taken():
+    found = played("error")
+    assert found["kept"] == ["c0", "c1", "c2"] and found["named"]
+    assert found["logged"] == ["c0", "c1", "c2"]
+    assert found["left"] == found["refused"] == []
 
 
 @node
-def test_a_refused_word_is_told_and_not_sent_again():
-    said = played("refused")
-    assert said["left"] == [] and said["refused"] == ["c0: no such verdict"]
-    assert said["told"]  # and so is what cannot be read of others' words
+def test_a_refused_decision_is_named_and_not_sent_again():
+    found = played("refused")
+    assert found["left"] == [] and found["refused"] == ["c0: no such verdict"]
+    assert found["named"]  # and so is a log of others that cannot be read
 
 
 @node
@@ -56,28 +55,28 @@ def test_a_failed_fetch_is_not_tried_again_for_a_view_that_is_left():
 
 
 @node
-def test_a_mended_mask_that_is_taken_back_is_not_shown_any_longer():
-    said = played("mended")
+def test_a_corrected_mask_that_is_taken_back_is_not_shown_any_longer():
+    found = played("corrected")
     first, new = "0", "f"
-    assert said["asked"] == [
+    assert found["sent"] == [
         ["c0", "refine", first], ["c0", "", new], ["c0", "preserve", new], ["c0", "", new],
         ["c0", "preserve", first], ["c0", "", first], ["c0", "", first],
     ]  # fmt: skip
-    assert said["early"] is None  # no word before the picture is there
+    assert found["early"] is None  # no decision before the picture is there
 
 
 @node
 def test_what_has_a_new_mask_or_was_passed_over_is_asked_for_before_nothing_is_left():
-    said = played("reopened")
-    assert said["seen"] == [[], ["a", "b", "c"], ["c"], ["b", "a"], ["a"]]
-    assert (said["ids"], said["at"]) == (["c", "b", "a"], 1)
-    assert said["asked"] is None
+    found = played("reopened")
+    assert found["seen"] == [[], ["a", "b", "c"], ["c"], ["b", "a"], ["a"]]
+    assert (found["ids"], found["at"]) == (["c", "b", "a"], 1)
+    assert found["sent"] is None
 
 
-def test_what_has_a_new_mask_and_an_old_word_is_not_asked_for_again_before_the_end():
-    said = played("passed")
-    assert said["seen"] == [[], ["r", "s", "a"], ["r", "s", "a", "b"], ["r", "s", "a", "b", "c"]]
-    assert said["ids"] == ["r", "s", "a", "b", "c", "d"]
+def test_what_has_a_new_mask_and_an_old_decision_is_not_asked_for_again_before_the_end():
+    found = played("passed")
+    assert found["seen"] == [[], ["r", "s", "a"], ["r", "s", "a", "b"], ["r", "s", "a", "b", "c"]]
+    assert found["ids"] == ["r", "s", "a", "b", "c", "d"]
 
 
 @pytest.fixture
@@ -100,67 +99,66 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     sys.modules.pop("annotation.plugin")
 
 
-def asking(plugin: ModuleType, session: Session, monkeypatch: pytest.MonkeyPatch) -> Any:
+def of(k: int, verdict: str) -> Decision:
+    return Decision(IDS[k], verdict, "bob", PEOPLE[k].mask.digest)
+
+
+def operator(plugin: ModuleType, session: Session, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(plugin, "_session", lambda: session)
     return lambda **params: plugin.Decide().execute(SimpleNamespace(params=params))
 
 
 def logged(root: Path) -> list[str]:
-    return [d.candidate_id for d in log.read_log(log_path(root, "ann"))]
+    return [d.candidate_id for d in log.read_decisions([path_of(root, "ann")])]
 
 
-def test_another_reviewers_log_costs_nobody_a_word(root, plugin, monkeypatch):
+def test_another_reviewers_log_costs_nobody_a_decision(root, plugin, monkeypatch):
     session = Session(root, "ann")
-    decide = asking(plugin, session, monkeypatch)
-    bob = log_path(root, "bob")
-    log.append(bob, Decision(IDS[4], "preserve", "bob"))
-    session.listen()
-    log.append(bob, Decision(IDS[5], "preserve", "bob"))
+    decide = operator(plugin, session, monkeypatch)
+    bob = path_of(root, "bob")
+    log.append(bob, of(4, "preserve"))
+    session.follow()
+    log.append(bob, of(5, "preserve"))
     append_line(bob, json.dumps({"candidate_id": IDS[3], "verdict": "discard", "reviewer": "bob", "device": "x"}))
     for k in (0, 1):
         for _ in range(2):  # the answer was lost: it is sent again
-            said = decide(candidate_id=IDS[k], verdict="discard", at=f"2026-01-01T00:00:0{k}Z")
-            assert said["mine"]["verdict"] == "discard" and f"{bob}, line 3" in said["progress"]["trouble"]
+            found = decide(candidate_id=IDS[k], verdict="discard", at=f"2026-01-01T00:00:0{k}Z")
+            assert found["mine"]["verdict"] == "discard" and f"{bob}, line 3" in found["progress"]["trouble"]
     assert logged(root) == IDS[:2]
-    assert [d.reviewer for d in session.words.said(IDS[5])] == ["bob"]  # good lines before the bad one are heard
+    assert [d.reviewer for d in session.state.finals(IDS[5])] == ["bob"]  # good lines beside the bad one count
     assert f"{bob}, line 3" in session.queue(n=1)["progress"]["trouble"]
-    gone = bob.rename(root / "bob.moved")
-    said = decide(candidate_id=IDS[2], verdict="preserve", at="2026-01-01T00:00:05Z")
-    assert said["mine"]["verdict"] == "preserve" and "is gone" in said["progress"]["trouble"]
-    assert logged(root) == IDS[:3]
-    lines = gone.read_bytes().splitlines(keepends=True)
-    bob.with_name(".bob.jsonl.end").unlink()
-    bob.write_bytes(b"".join(lines[:2]))  # mended as the message says
-    log.append(bob, Decision(IDS[3], "discard", "bob"))
+    lines = bob.read_bytes().splitlines(keepends=True)
+    bob.unlink()
+    bob.write_bytes(b"".join(lines[:2]))  # corrected as the message says
+    log.append(bob, of(3, "discard"))
     assert session.queue(n=1)["progress"]["trouble"] == ""
-    assert [d.verdict for d in session.words.said(IDS[3])] == ["discard"]
+    assert [d.verdict for d in session.state.finals(IDS[3])] == ["discard"]
 
 
-def test_taking_a_mended_mask_back_answers_with_the_one_shown_before(root, plugin, monkeypatch):
+def test_taking_a_corrected_mask_back_answers_with_the_one_shown_before(root, plugin, monkeypatch):
     session = Session(root, "ann")
-    decide = asking(plugin, session, monkeypatch)
-    first = session.item(IDS[0])["shown"]
+    decide = operator(plugin, session, monkeypatch)
+    first = session.item(IDS[0])["mask_digest"]
     new = encode(rectangle(5, 5, 30, 60))
     session.correct(IDS[0], new)
     for _ in range(2):  # the answer was lost: it is sent again
-        said = decide(candidate_id=IDS[0], verdict="", at="2026-01-01T00:00:00Z", shown=digest(new))
-        assert said["item"]["shown"] == first and said["mine"] is None
-    decide(candidate_id=IDS[0], verdict="discard", shown=first)
-    assert "item" not in decide(candidate_id=IDS[0], verdict="", shown=first)
+        found = decide(candidate_id=IDS[0], verdict="", at="2026-01-01T00:00:00Z", mask_digest=new.digest)
+        assert found["item"]["mask_digest"] == first and found["mine"] is None
+    decide(candidate_id=IDS[0], verdict="discard", mask_digest=first)
+    assert "item" not in decide(candidate_id=IDS[0], verdict="", mask_digest=first)
 
 
-def test_only_what_is_no_word_is_refused(root, plugin, monkeypatch):
-    decide = asking(plugin, Session(root, "ann"), monkeypatch)
+def test_only_what_is_no_decision_is_refused(root, plugin, monkeypatch):
+    decide = operator(plugin, Session(root, "ann"), monkeypatch)
     for bad in (
         {"candidate_id": "no/such#1", "verdict": "discard"},
         {"candidate_id": IDS[0], "verdict": "keep"},
         {"candidate_id": IDS[0], "verdict": "discard", "reason": "ugly"},
-        {"candidate_id": IDS[0], "verdict": "discard", "shown": "mine"},
+        {"candidate_id": IDS[0], "verdict": "discard", "mask_digest": "mine"},
         {"candidate_id": IDS[0], "verdict": "discard", "seconds": "long"},
         {"verdict": "discard"},
     ):
         assert set(decide(**bad)) == {"refused"}
-    log.append(log_path(root, "ann"), Decision(IDS[0], "preserve", "ann"))
-    log_path(root, "ann").write_text("")  # this reviewer's own log is damaged: the panel must keep the word
-    with pytest.raises(Exception, match="cut short or changed"):
+    path_of(root, "ann").mkdir(parents=True)  # the log cannot be written: the panel must keep the decision
+    with pytest.raises(OSError):
         decide(candidate_id=IDS[0], verdict="discard")

@@ -1,4 +1,4 @@
-"""Another segmenter on humans to refine: its masks are asked about again, and count only when judged."""
+"""Another segmenter on humans to refine: its masks come back into the queue, and count only when decided on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
 from ahp_toolkit.decisions import proposals
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.segmenters.base import Segmentation
 from ahp_toolkit.storage import images
 from annotation.exchange import resegment
@@ -55,24 +56,24 @@ def test_only_those_to_refine_get_a_proposal_and_all_others_are_accounted_for(ro
         say(root, "ann", cid, verdict)
     (root / "data/coco/000002.png").unlink()
     done = resegment.resegment(root, Tool("red"), {"coco": str(root / "data/coco")})
-    assert done.words == "1 proposed, 0 unchanged, 2 dropped (1 empty_mask, 1 missing)"
-    (new,) = proposals.newest(root / "refine").values()
+    assert done.summary == "1 proposed, 0 unchanged, 2 dropped (1 empty_mask, 1 missing)"
+    (new,) = (of[-1] for of in proposals.read_all(root / "refine").values())
     assert (new.candidate_id, new.segmented.segmenter, new.segmented.score) == (IDS[0], "red@1", 0.75)
     assert new.segmented.mask == PEOPLE[0].mask
-    assert proposals.reopened(root) == {IDS[0]}
+    assert Decisions(root).refresh().reopened == {IDS[0]}
 
 
-def test_the_same_mask_again_asks_nobody_again(root):
+def test_the_same_mask_again_is_no_proposal(root):
     say(root, "ann", IDS[0], "refine")
     roots = {"coco": str(root / "data/coco")}
     assert resegment.resegment(root, Tool("red"), roots).proposed == 1
     say(root, "ann", IDS[0], "refine")
     again = resegment.resegment(root, Tool("red"), roots)
     assert (again.proposed, again.unchanged) == (0, 1)
-    assert proposals.reopened(root) == set()
+    assert Decisions(root).refresh().reopened == set()
 
 
-def test_batches_are_as_asked(root):
+def test_batches_are_of_the_given_size(root):
     for cid in IDS[:3]:
         say(root, "ann", cid, "refine")
     Red.batches.clear()

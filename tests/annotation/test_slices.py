@@ -1,4 +1,4 @@
-"""A large review in slices: every candidate in exactly one, each App bounded, all words in the same logs."""
+"""A large review in slices: every candidate in exactly one, each App bounded, all decisions in the same logs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from click.testing import CliRunner
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.decisions.candidates import WHOLE, Candidates, Slice
-from ahp_toolkit.decisions.merge import logs_of
-from ahp_toolkit.stages.review import decisions_on, forget
+from ahp_toolkit.decisions.log import logs_of
+from ahp_toolkit.stages.review import Review, Thresholds, forget
 from annotation import commands
-from annotation.session.queue import Handed, Plan
+from annotation.session.queue import LeasedOrder, Plan
 from annotation.session.session import SLICE_VARIABLE, Session
 from tests.annotation import tiny_build
+from tests.annotation.small import decide
 
 N = 5
 
@@ -25,7 +26,7 @@ def root(tmp_path):
 
 def sitting(root, name, number, of=N):
     piece = Slice(number, of)
-    return Session(root, name, Handed(root, Plan(), piece), piece=piece)
+    return Session(root, name, LeasedOrder(root, Plan(), piece), piece=piece)
 
 
 def test_every_candidate_is_in_one_slice_with_its_whole_photo(root):
@@ -42,44 +43,47 @@ def test_every_candidate_is_in_one_slice_with_its_whole_photo(root):
     assert sum(map(len, photos)) == 60
 
 
-def test_unsent_words_of_a_slice_wait_for_it(root):
+def test_unsent_decisions_of_a_slice_wait_for_it(root):
     """The panel keeps them by session; another slice on the same port would refuse them for good."""
     names = [sitting(root, "ann", k).progress()["session"] for k in (1, 2)]
     assert len({*names, Session(root, "ann").progress()["session"]}) == 3
     assert Session(root, "ann").progress()["session"] == f"ann@{root.resolve()}"
 
 
-def test_words_of_all_slices_reach_one_log_and_the_build(root):
+def test_decisions_of_all_slices_reach_one_log_and_the_build(root):
     forget()
-    said = {}
+    decided = {}
     for k in range(1, N + 1):
         s = sitting(root, "ann", k)
         todo = [item["id"] for item in s.queue(n=3)["items"]]
         assert all(s.candidates.piece.holds(cid) for cid in todo)
         for cid in todo:
-            said[cid] = s.decide(cid, "preserve")["mine"]["verdict"]
+            decided[cid] = decide(s, cid, "preserve")["mine"]["verdict"]
         progress = s.progress()
         assert (progress["done"], progress["total"]) == (3, len(s.candidates))
         assert progress["left"] == len(s.candidates) - 3
-    assert len(said) == 3 * N
+    assert len(decided) == 3 * N
     logs = tuple(str(p) for p in logs_of(root))
     assert len(logs) == 1
-    assert all(decisions_on(cid, {}, logs)[0].verdict == "preserve" for cid in said)
+    stage, candidates = Review(Thresholds(0, 0), logs), Candidates(root)
+    for cid in decided:
+        digest = candidates.record(cid).mask.digest
+        assert stage.decisions_on(cid, {}, lambda digest=digest: digest)[0].verdict == "preserve"
     everything = Session(root, "ann")
     assert everything.progress()["done"] == 3 * N
 
 
-def test_a_slice_sees_what_others_say_about_its_own(root):
+def test_a_slice_sees_what_others_decide_on_its_own(root):
     one, other = sitting(root, "ann", 1), sitting(root, "bob", 1)
     elsewhere = sitting(root, "bob", 2)
     cid = one.queue(n=1)["items"][0]["id"]
-    one.decide(cid, "discard")
-    other.words.refresh()
-    elsewhere.words.refresh()
-    assert [d.reviewer for d in other.words.said(cid)] == ["ann"]
-    assert not elsewhere.words.said(cid)
+    decide(one, cid, "discard")
+    other.state.refresh()
+    elsewhere.state.refresh()
+    assert [d.reviewer for d in other.state.finals(cid)] == ["ann"]
+    assert not elsewhere.state.finals(cid)
     with pytest.raises(UserError, match="no such candidate"):
-        elsewhere.decide(cid, "preserve")
+        decide(elsewhere, cid, "preserve")
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "a/b", "1/0", "-1/4", "1/2/3", "¹/2"])
@@ -93,7 +97,7 @@ def test_the_whole_is_one_slice():
     assert Slice.parse("3/20").tail == "-3of20" and SLICE_VARIABLE.startswith("AHP_")
 
 
-def test_a_large_build_is_told_to_slice(root, monkeypatch):
+def test_a_large_build_is_advised_to_slice(root, monkeypatch):
     from annotation.app import server
 
     class Dataset(list):
@@ -103,7 +107,7 @@ def test_a_large_build_is_told_to_slice(root, monkeypatch):
     monkeypatch.setattr(commands, "GOOD", 60)
     monkeypatch.setattr(server, "prepare", lambda *_: Dataset())
     run = CliRunner().invoke
-    said = run(commands.review, ["--root", str(root), "--reviewer", "ann", "--check"]).output
-    assert "240 candidates for one App" in said and "--slice 1/4" in said
-    said = run(commands.review, ["--root", str(root), "--reviewer", "ann", "--check", "--slice", "2/4"]).output
-    assert "--slice" not in said
+    output = run(commands.review, ["--root", str(root), "--reviewer", "ann", "--check"]).output
+    assert "240 candidates for one App" in output and "--slice 1/4" in output
+    output = run(commands.review, ["--root", str(root), "--reviewer", "ann", "--check", "--slice", "2/4"]).output
+    assert "--slice" not in output

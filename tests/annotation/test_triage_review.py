@@ -1,4 +1,4 @@
-"""What triage discards unseen is a discard in the review stage until people have spoken, and it is counted."""
+"""What triage discards unseen is a discard in the review stage until people have decided, and it is counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ahp_toolkit.stages import review
 from ahp_toolkit.stages.review import Review, Thresholds
 from ahp_toolkit.storage import files, parquet
 from annotation.session import session
-from annotation.session.queue import Handed, Plan
+from annotation.session.queue import LeasedOrder, Plan
 from tests.annotation.small import person, rectangle, say, write
 from tests.build.steps import config, made
 
@@ -63,8 +63,8 @@ def test_an_auto_discard_beats_the_rule_and_people_beat_both(root):
     assert second.counts["triage/coco"] == 2
     assert "4 preserved, 0 to refine" in summary(second, "provisional")
     assert "2 discarded unseen by triage" in summary(second, "provisional")
-    words = {d.candidate_id: d for d in parquet.read_records(root / "review/decisions", Decision)}
-    assert all(words[c].provisional and words[c].reviewer == words[c].reason == "triage" for c in IDS[1:3])
+    made_ = {d.candidate_id: d for d in parquet.read_records(root / "review/decisions", Decision)}
+    assert all(made_[c].provisional and made_[c].reviewer == made_[c].reason == "triage" for c in IDS[1:3])
     assert not reviewed(root).fresh  # the same triage: nothing to do
     say(root, "ann", IDS[1], "preserve")
     third = reviewed(root)
@@ -80,10 +80,10 @@ def test_without_a_rule_an_auto_discard_is_no_longer_undecided(root):
 
 def test_a_rule_that_knows_the_truth_beats_triage(root):
     sort_out(root, IDS[0])
-    known = [Decision(IDS[0], "preserve", "oracle")]
+    known = [Decision(IDS[0], "preserve", "oracle", PEOPLE[0].mask.digest)]
     parquet.write_records(root / "decide/part-00000.parquet", known, Decision)
     ruled = {d.candidate_id: d for d in known}
-    assert review.decisions_on(IDS[0], ruled, (), str(root / "triage")) == known
+    assert Review(Thresholds(0, 0), triage=str(root / "triage")).decisions_on(IDS[0], ruled, lambda: "0" * 16) == known
     assert Candidates(root).ruled == {IDS[0]: Ruled("preserve", "")}
     part = str(root / "parse/part-00000.parquet")
     out = Review(Thresholds(0, 0), triage=str(root / "triage"))([(part, str(root / "decide/part-00000.parquet"))])
@@ -93,8 +93,8 @@ def test_a_rule_that_knows_the_truth_beats_triage(root):
 def test_the_app_shows_it_as_a_provisional_discard_and_nobody_has_its_name(root):
     sort_out(root, IDS[3])
     shown = session.Session(root, "ann")
-    state = shown.state(IDS[3])
-    assert (state["verdict"], state["reason"], state["provisional"]) == ("discard", "triage", True)
+    row = shown.row(IDS[3])
+    assert (row["verdict"], row["reason"], row["provisional"]) == ("discard", "triage", True)
     assert [i["id"] for i in shown.queue("provisional")["items"]] == [IDS[3]]
     with pytest.raises(UserError, match="neither 'rule' nor 'triage'"):
         check_name("triage")
@@ -105,13 +105,13 @@ def triaged(root, *gone: str) -> None:
     files.write_json(root / "triage/stage.json", {"name": "triage"})
 
 
-def asked(handed: Handed, root) -> tuple[list[str], int]:
-    """Who is asked about, in order, and how many are said to be left."""
-    said = session.Session(root, "ann", handed).queue(n=64)
-    return [i["id"] for i in said["items"]], said["progress"]["left"]
+def queued(order: LeasedOrder, root) -> tuple[list[str], int]:
+    """The candidates of the queue, in order, and how many are left by the progress."""
+    answer = session.Session(root, "ann", order).queue(n=64)
+    return [i["id"] for i in answer["items"]], answer["progress"]["left"]
 
 
-def renew(root, cid: str) -> None:
+def propose_other(root, cid: str) -> None:
     """Another mask is proposed for a candidate."""
     one = replace(PEOPLE[IDS.index(cid)], mask=encode(rectangle(5, 5, 30, 60)), segmenter="sam@1")
     proposals.propose(root, [one])
@@ -123,16 +123,16 @@ def test_who_came_into_the_build_after_triage_is_asked_about_last_and_who_left_i
     write(root, [*PEOPLE[2:], *new], photos=True)
     there = [*IDS[2:], *(p.candidate.candidate_id for p in new)]
     assert ordered(root) == there
-    assert asked(Handed(root), root) == (there, len(there))
+    assert queued(LeasedOrder(root), root) == (there, len(there))
 
 
 def test_an_auto_discard_with_another_mask_is_asked_about_and_by_as_many_as_any(root):
     triaged(root, IDS[3], IDS[4])
-    late = Handed(root)  # an App that runs already
-    assert asked(late, root) == ([c for c in IDS if c not in IDS[3:5]], 4)
-    renew(root, IDS[3])
-    for handed in (late, Handed(root)):
-        assert asked(handed, root) == ([IDS[3], *IDS[:3], IDS[5]], 5)
+    late = LeasedOrder(root)  # an App that runs already
+    assert queued(late, root) == ([c for c in IDS if c not in IDS[3:5]], 4)
+    propose_other(root, IDS[3])
+    for order in (late, LeasedOrder(root)):
+        assert queued(order, root) == ([IDS[3], *IDS[:3], IDS[5]], 5)
     say(root, "bob", IDS[3], "preserve")
-    again = Handed(root, Plan(overlap=1.0))  # begun when the first of two has spoken
-    assert IDS[3] in asked(again, root)[0] and IDS[4] not in asked(again, root)[0]
+    again = LeasedOrder(root, Plan(overlap=1.0))  # begun when the first of two has decided
+    assert IDS[3] in queued(again, root)[0] and IDS[4] not in queued(again, root)[0]

@@ -61,4 +61,4 @@ def _one(i: int, photos: int) -> Segmented:
 
 
 def _ruled(s: Segmented) -> Decision:
-    return Decision(s.candidate.candidate_id, "discard", "rule", "occluded", provisional=True)
+    return Decision(s.candidate.candidate_id, "discard", "rule", s.mask.digest, "occluded", provisional=True)

@@ -142,10 +142,12 @@ def test_two_workers_make_the_same_bytes(data, built, tmp_path):
 def test_peoples_decisions_replace_the_rule(data, built, tmp_path):
     from ahp_toolkit.core.records import Decision
     from ahp_toolkit.decisions import log as decisions
+    from ahp_toolkit.decisions.candidates import Candidates
 
     human = samples(built, "val")[0].human_id
+    shown = Candidates(built).mask_digests([human])[human]
     log = tmp_path / "ann.jsonl"
-    decisions.append(log, Decision(human, "discard", "ann", "other"))
+    decisions.append(log, Decision(human, "discard", "ann", shown, "other"))
     out = tmp_path / "copy"
     shutil.copytree(built, out)
     build(data, out, "--decisions", log)
@@ -166,14 +168,13 @@ def test_the_page_says_of_the_review_what_the_build_made_of_it(data, built, tmp_
     from ahp_toolkit.core.records import Decision, Segmented
     from ahp_toolkit.decisions import log as decisions
     from ahp_toolkit.decisions import proposals
-    from ahp_toolkit.decisions.mask_history import digest
 
     first, other = list(parquet.read_records(built / "parse", Segmented))[:2]
-    one, shown = first.candidate.candidate_id, digest(first.mask)
+    one, shown = first.candidate.candidate_id, first.mask.digest
     out, bob = tmp_path / "copy", tmp_path / "bob.jsonl"
     shutil.copytree(built, out)
-    decisions.append(out / "decisions/ann.jsonl", Decision(one, "preserve", "ann", shown=shown))
-    decisions.append(bob, Decision(one, "discard", "bob", "other", shown=shown))
+    decisions.append(out / "decisions/ann.jsonl", Decision(one, "preserve", "ann", shown))
+    decisions.append(bob, Decision(one, "discard", "bob", shown, "other"))
     build(data, out, "--merge", "unanimous", "--decisions", bob)
     said = reviewed(out)
     assert said["reviewers disagree"] == "1" and said["decided by people"] == "0"
@@ -181,7 +182,7 @@ def test_the_page_says_of_the_review_what_the_build_made_of_it(data, built, tmp_
     assert reviewed(out) == said
     assert "made without the decisions of bob.jsonl" in ahp("build", "report", "--root", out)
     assert reviewed(out)["preserve"] == "1"
-    build(data, out, "--decisions", bob)  # the same words, another rule
+    build(data, out, "--decisions", bob)  # the same decisions, another rule
     assert reviewed(out)["discard"] == "1"
     proposals.propose(out, [replace(first, mask=other.mask)])
     with LocalEngine(1) as engine:

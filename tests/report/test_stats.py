@@ -168,21 +168,25 @@ def test_sheets_follow_the_seed_and_show_why_a_photo_is_missing(evil):
     assert len(rows.tiles) % 6 == 0
 
 
-def test_sheets_show_what_the_review_made_of_the_words(tmp_path):
-    """The last word in the table is not the decision: two of three discard one; one is mended, then preserved."""
+def test_sheets_show_what_the_review_made_of_the_decisions(tmp_path):
+    """The last row of the table is not the result: two of three discard one; one is corrected, then preserved."""
     out = fake_build.make(tmp_path, photos=1, provisional=False)
     whole = next(iter(parquet.read_records(out / "parse", Segmented)))
     half = whole.mask.decode().copy()
     half[:60] = False
-    mended, judged = encode(half), Human("coco/a#1", whole.candidate.image, whole.mask.box, encode(half), None, "",
+    corrected, judged = encode(half), Human("coco/a#1", whole.candidate.image, whole.mask.box, encode(half), None, "",
                                          "val", ("ann", "bob"))  # fmt: skip
-    words = [Decision("coco/a#1", "refine", "ann", corrected=mended), Decision("coco/a#1", "preserve", "bob")]
-    words += [Decision("openimages/0000#0", v, "abc"[i]) for i, v in enumerate(("discard", "discard", "preserve"))]
-    words += [Decision("coco/b#1", "preserve", "ann")]
+    zero = "0" * 16
+    made = [
+        Decision("coco/a#1", "refine", "ann", zero, corrected=corrected),
+        Decision("coco/a#1", "preserve", "bob", corrected.digest),
+    ]
+    made += [Decision("openimages/0000#0", v, "abc"[i], zero) for i, v in enumerate(("discard", "discard", "preserve"))]
+    made += [Decision("coco/b#1", "preserve", "ann", zero)]
     dropped = [Dropped("openimages/0000#0", "review", "occluded", "discard by b", "openimages")]
     dropped += [Dropped("coco/b#1", "review", "undecided", "ann: preserve", "coco")]
     parquet.write_records(out / "review/part-00000.parquet", [judged], Human)
-    parquet.write_records(out / "review/decisions/part-00000.parquet", words, Decision)
+    parquet.write_records(out / "review/decisions/part-00000.parquet", made, Decision)
     parquet.write_records(out / "review/dropped.parquet", dropped, Dropped)
     images.write_jpeg(tmp_path / "data/coco/img/0000.jpg", fake_build.photo(0))
     gone, kept = sheets.candidate_sheets(Build(out))
@@ -191,8 +195,8 @@ def test_sheets_show_what_the_review_made_of_the_words(tmp_path):
     assert [t.lines for t in gone.tiles] == [("openimages/0000#0", "occluded · discard by b")]
     green = (kept.tiles[0].pixels == sheets.VERDICT_COLOURS["preserve"]).all(-1)
     box = crops.square_around(judged.box, 1.5)
-    line = cv2.dilate(crops.crop_mask(mended, box, sheets.TILE).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    assert green.any() and not (green & ~line).any()  # the mended mask's outline, and nothing above it
+    line = cv2.dilate(crops.crop_mask(corrected, box, sheets.TILE).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert green.any() and not (green & ~line).any()  # the corrected mask's outline, and nothing above it
 
 
 def test_real_composites_were_asked_for_no_density(tmp_path):

@@ -63,7 +63,7 @@ def test_a_package_stands_for_all_of_its_modules(probe):
         ("ahp_toolkit.sources.coco", {"sources.base", "sources.reading.shared", "sources.reading.coco_json"}),
         ("ahp_toolkit.stages.segment", {"segmenters.base", "storage.photos", "core.crops"}),
         ("ahp_toolkit.segmenters.centermask", {"segmenters.mask_rcnn", "nets.checkpoints"}),
-        ("ahp_toolkit.stages.review", {"decisions.merge", "decisions.mask_history", "core.hashing"}),
+        ("ahp_toolkit.stages.review", {"decisions.merge", "decisions.state", "core.hashing"}),
         ("ahp_toolkit.stages.synthesize", {"occlusion.search", "occlusion.paste", "core.hashing", "storage.images"}),
         ("ahp_toolkit.stages.scenes", {"storage.images"}),
     ],

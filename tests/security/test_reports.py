@@ -195,8 +195,8 @@ def test_the_reviews_status_and_its_decisions_in_a_spreadsheet(tmp_path: Path) -
         say(root, "bob", f"{h}{k}", "preserve")
     _harmless(status.status_html(root, page=True), 0)
     assert "\x1b" not in status.status_text(status.status(root))
-    path = tmp_path / "words.csv"
-    decisions.export_decisions(root, path)
+    path = tmp_path / "exported.csv"
+    decisions.export_decisions(root, path, history=True)
     _harmless_csv(path.read_text())
     back = dict(decisions._rows(path))
     assert {r["candidate_id"] for r in back.values()} >= {f"{h}{k}" for k, h in enumerate(HOSTILE) if "\n" not in h}

@@ -28,7 +28,7 @@ def test_a_port_is_probed_on_the_address_asked_for_alone() -> None:
     port = server.free_port("127.0.0.1", None)
     with socket.socket() as s:
         s.bind(("127.0.0.1", port))
-        s.listen()
+        s.follow()
         with pytest.raises(UserError, match="--port"):
             server.free_port("127.0.0.1", port)
         with socket.socket() as other, pytest.raises(OSError):  # nobody answers on the machine's other addresses
@@ -49,7 +49,7 @@ def test_the_server_process_is_started_with_the_address(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "fiftyone.core.session", session)
     for package in ("fiftyone", "fiftyone.core"):
         monkeypatch.setitem(sys.modules, package, SimpleNamespace())
-    server._start_server(5151, "127.0.0.1")
+    server.start_server(5151, "127.0.0.1")
     assert asked == [(5151, "127.0.0.1")]
 
 

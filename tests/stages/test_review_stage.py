@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode, encode_labels
-from ahp_toolkit.core.records import Candidate, Decision, Flags, ImageRef, Neighbours, Segmented
-from ahp_toolkit.decisions import log as decisions
+from ahp_toolkit.core.records import Candidate, Flags, ImageRef, Neighbours, Segmented
 from ahp_toolkit.decisions import rule
 from ahp_toolkit.stages import review
 
@@ -58,33 +57,6 @@ HEADLESS = encode_labels(np.full((100, 80), 5, np.uint8))
 def test_the_rule_and_its_mark(changes, verdict, reason):
     d = rule.decide(segmented(**changes))
     assert (d.verdict, d.reason, d.provisional) == (verdict, reason, True)
-
-
-def test_the_log_keeps_history_and_the_last_word_wins(tmp_path):
-    log = tmp_path / "d.jsonl"
-    first = Decision("a", "discard", "ann", "occluded", note="né\n'", corrected=two_pieces(), at=decisions.now())
-    words = [first, Decision("a", "preserve", "ann"), Decision("a", "discard", "bob"), Decision("b", "refine", "ann")]
-    for d in words:
-        decisions.append(log, d)
-    assert list(decisions.read_log(log)) == words
-    last = decisions.last_words(decisions.read_log(log))
-    assert [(d.reviewer, d.verdict) for d in last["a"]] == [("ann", "preserve"), ("bob", "discard")]
-    assert decisions.majority(last["a"]).verdict == "discard"  # of equals the stricter
-
-
-def test_final_decisions_replace_provisional_ones():
-    words = [Decision("a", "preserve", "rule", provisional=True), Decision("a", "discard", "ann")]
-    assert decisions.last_words(reversed(words))["a"] == [words[1]]
-
-
-def test_a_line_cut_by_a_crash_is_left_out_and_a_bad_one_named(tmp_path):
-    log = tmp_path / "d.jsonl"
-    whole = decisions.to_json(Decision("a", "discard", "ann"))
-    log.write_text(whole + "\n" + whole[:20])
-    assert len(list(decisions.read_log(log))) == 1
-    log.write_text(whole + "\n" + whole.replace("discard", "maybe") + "\n" + whole + "\n")
-    with pytest.raises(UserError, match="line 2: expected one decision"):
-        list(decisions.read_log(log))
 
 
 @given(st.lists(st.integers(0, 400), min_size=0, max_size=800))

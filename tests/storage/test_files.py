@@ -23,7 +23,7 @@ EXAMPLES = {
     "Candidate": CANDIDATE,
     "Occluder": records.Occluder("coco/1#3", IMAGE, "dog", M.box, M, M.area),
     "Segmented": records.Segmented(CANDIDATE, M, 0.5, "deeplab@1", 3, encode_labels(np.eye(6, 8, dtype=np.uint8)), "x"),
-    "Decision": records.Decision("coco/1#2", "refine", "ann", "bad_mask", M, 2.5, "2026-01-01T00:00:00Z"),
+    "Decision": records.Decision("coco/1#2", "refine", "ann", "0" * 16, "bad_mask", M, 2.5, "2026-01-01T00:00:00Z"),
     "Human": records.Human("coco/1#2", IMAGE, M.box, M, None, "", "val", ("ann", "bob")),
     "Sample": records.Sample(
         "val/coco/1#2~0", "val", "coco/1#2", IMAGE, (records.Placement("o", -3, 4, 0.5, True),), 2**62,
@@ -57,7 +57,7 @@ def test_an_empty_table_keeps_its_schema(tmp_path):
     ("make", "words"),
     [
         (lambda: records.Segmented(CANDIDATE, M, 1.5, "x", 0), "score: expected a number in"),
-        (lambda: records.Decision("a", "maybe", "ann"), "verdict: expected one of discard, preserve, refine"),
+        (lambda: records.Decision("a", "maybe", "ann", "0" * 16), "verdict: expected one of discard, preserve, refine"),
         (lambda: records.Human("a", IMAGE, M.box, M, None, "", "dev", ()), "split: expected one of train"),
         (lambda: records.ImageRef("", "coco", "x", 1, 1), "image_id: expected a non-empty id"),
     ],

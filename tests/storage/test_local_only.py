@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ahp_toolkit.cli import main
-from annotation.build_check import REVIEWED
+from annotation.session.build_check import REVIEWED
 
 REVIEWS = ("", " status", " triage", " export --decisions w.csv", " import w.csv", " resegment", " compose")
 

@@ -24,7 +24,7 @@ def fold_of(photo: str, seed: int = 0) -> int:
 
 
 def cross_fitted(x: Floats, y: Bools, train: Bools, photos: Sequence[str], seed: int = 0) -> tuple[str, Floats | None]:
-    """(method, p(y) of everybody [n]): each by the model of its photo's fold, which saw no word about that photo.
+    """(method, p(y) of everybody [n]): each by the model of its photo's fold, which saw no decision on that photo.
 
     ('rule', None) where a fold's model would have too few decisions to learn from.
 
@@ -40,14 +40,14 @@ def cross_fitted(x: Floats, y: Bools, train: Bools, photos: Sequence[str], seed:
     groups = np.unique(np.asarray(photos), return_inverse=True)[1] if len(photos) else np.zeros(0, np.int64)
     scores, methods = np.zeros(len(y)), set[str]()
     for k in range(FOLDS):
-        use, ask = train & (folds != k), folds == k
+        use, scored = train & (folds != k), folds == k
         fewest = int(min(y[use].sum(), (~y[use]).sum()))
         if fewest < FEWEST:
             return "rule", None
-        if ask.any():
+        if scored.any():
             method, model = _fit(x[use], y[use], groups[use], fewest, seed)
             methods.add(method)
-            scores[ask] = model.predict_proba(x[ask])[:, 1]
+            scores[scored] = model.predict_proba(x[scored])[:, 1]
     return "+".join(sorted(methods)) or "rule", scores if methods else None
 
 

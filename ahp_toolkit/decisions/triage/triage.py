@@ -1,7 +1,7 @@
 """Triage: orders the queue by p(preserve) and proposes auto-discards under a stated risk. It never preserves.
 
-Scores come from models that never saw a word about any human of the same photo (folds by photo), so nobody's score
-knows its own answer. A random share of all candidates, the audit, always goes to people and never trains anything. Of
+Scores come from models that never saw a decision on any human of the same photo (folds by photo), so no score knows its
+own answer. A random share of all candidates, the audit, always goes to people and never trains anything. Of
 the true preserves in it, the k lowest-scored give the threshold; the share of all true preserves below it is at most
 the Clopper-Pearson upper bound of k in n (at the stated confidence), which must not exceed the stated risk. As long as
 the audit is too small to prove it, nothing is discarded.
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision
-from ahp_toolkit.decisions.merge import Merge, outcome, settle, words_of
+from ahp_toolkit.decisions.merge import Merge, settle
+from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.decisions.triage.features import NAMES, Features, Row, embedded, matrix, read_embeddings
 from ahp_toolkit.decisions.triage.models import FOLDS, cross_fitted, fold_of, quality, rule_scores
 from ahp_toolkit.runtime.code import code_digest
@@ -29,13 +30,13 @@ from ahp_toolkit.storage import files, parquet
 
 FOLDER = "triage"
 PAPER_PACE = 3.26  # s a sample (paper §4.1)
-AUDIT_EVERY = 4  # until the audit is through, every 4th candidate asked about is one of it
+AUDIT_EVERY = 4  # until the audit is through, every 4th candidate of the queue is one of it
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """What the triage says of a candidate: ``score`` p(preserve), ``rank`` its place in the queue from 0.
+    """The triage of a candidate: ``score`` p(preserve), ``rank`` its place in the queue from 0.
 
     ``auto_discard``: proposed to be discarded unseen. ``audit``: belongs to the random share that people always see.
     """
@@ -148,7 +149,7 @@ def triage(rows: Sequence[Row], verdicts: Mapping[str, str], s: Settings, extra:
 
     Args:
         rows: their features.
-        verdicts: candidate id -> what people have decided so far (never a rule's word).
+        verdicts: candidate id -> what people have decided so far (never a rule's verdict).
         s: see `Settings`.
         extra: more columns [candidates, any], such as embeddings.
     """
@@ -188,18 +189,17 @@ def _ranks(
     best = [i for i in by_score if not judged[i]]
     audit = iter(sorted((i for i in best if audit_at[i] is not None), key=lambda i: audit_at[i] or 0.0))
     rest = iter([i for i in best if audit_at[i] is None and not auto[i]])
-    asked: list[int] = []
+    queued: list[int] = []
     while True:
-        turn = audit if len(asked) % AUDIT_EVERY == 0 else rest
-        i = next(turn, None)
+        i = next(audit if len(queued) % AUDIT_EVERY == 0 else rest, None)
         if i is None:
-            asked += [*audit, *rest, *(i for i in best if auto[i])]
+            queued += [*audit, *rest, *(i for i in best if auto[i])]
             break
-        asked.append(i)
+        queued.append(i)
     place_of = {i: place for place, i in enumerate(by_score)}
     known = [i for i in reversed(by_score) if judged[i]]  # the best one last
     order: list[int] = []
-    for i in asked:
+    for i in queued:
         while known and audit_at[i] is None and place_of[known[-1]] < place_of[i]:
             order.append(known.pop())
         order.append(i)
@@ -257,7 +257,7 @@ def run_triage(
     job = Job("features", root / "features", fn, {MAIN: Row}, key, shard_size=1, unit="part")
     run(job, lambda: [str(p) for p in parts], workers=workers, total=len(parts), quiet=quiet)
     rows = list(parquet.read_records(root / "features", Row))
-    decided = settle(words_of(root), merge or Merge()).decided
+    decided = settle(Decisions(root).refresh().counted(), merge or Merge()).decided
     extra = embedded([r.candidate_id for r in rows], read_embeddings(embeddings)) if embeddings else None
     made = triage(rows, _by_people(decided), s, extra)
     _write(root / FOLDER, made)
@@ -265,7 +265,7 @@ def run_triage(
 
 
 def _by_people(decided: Mapping[str, Decision]) -> dict[str, str]:
-    return {cid: outcome(d) for cid, d in decided.items() if not d.provisional}
+    return {cid: d.verdict for cid, d in decided.items() if not d.provisional}
 
 
 def _write(folder: Path, made: Sorted) -> None:
@@ -273,9 +273,9 @@ def _write(folder: Path, made: Sorted) -> None:
     files.forget_dead(path, folder / "stage.json")
     parquet.write_records(path, made.records, Triage)
     counts = {"in": len(made.records), "out": len(made.records), "auto_discard": made.report["auto_discard"]}
-    said = {"name": FOLDER, "key": made.report["settings"], "key_digest": hashing.digest_value(made.report["settings"])}
+    mark = {"name": FOLDER, "key": made.report["settings"], "key_digest": hashing.digest_value(made.report["settings"])}
     more = {"counts": counts, "dropped": {}, "digest": hashing.digest_files([path]), "shards": 1, "report": made.report}
-    files.write_json(folder / "stage.json", said | more)
+    files.write_json(folder / "stage.json", mark | more)
 
 
 def report_of(root: Path) -> dict[str, Any] | None:
@@ -284,11 +284,11 @@ def report_of(root: Path) -> dict[str, Any] | None:
     return dict(files.read_json(path)["report"]) if path.exists() else None
 
 
-def ordered(root: Path, renewed: Collection[str] = ()) -> list[str]:
-    """The build's candidate ids in the order to ask about them; without triage as the tables have them.
+def ordered(root: Path, new_masks: Collection[str] = ()) -> list[str]:
+    """The build's candidate ids in the order of the review; without triage as the tables have them.
 
-    Auto-discards are left out, except the ``renewed``: they have another mask than the one that was triaged. What a
-    triage of before the build was made anew does not know comes last, in the tables' order.
+    Auto-discards are left out, except those with ``new_masks``: another mask was triaged. Candidates that came after
+    the triage are last, in the tables' order.
     """
     ids = {
         row["candidate_id"]: None
@@ -299,8 +299,8 @@ def ordered(root: Path, renewed: Collection[str] = ()) -> list[str]:
         return list(ids)
     records = sorted(parquet.read_records(root / FOLDER, Triage), key=lambda t: t.rank)
     known = {t.candidate_id for t in records}
-    asked = [t.candidate_id for t in records if not t.auto_discard or t.candidate_id in renewed]
-    return [*(cid for cid in asked if cid in ids), *(cid for cid in ids if cid not in known)]
+    queued = [t.candidate_id for t in records if not t.auto_discard or t.candidate_id in new_masks]
+    return [*(cid for cid in queued if cid in ids), *(cid for cid in ids if cid not in known)]
 
 
 __all__ = [

@@ -1,7 +1,7 @@
 /* The review panel. Hand-written, no build step; the App's globals: React, __fop__ (plugins), __foo__ (operators).
  *
  * Decisions are shown at once and saved in order, one at a time; what the server has not confirmed stays in
- * localStorage and is sent again until it is, so neither a reload nor a dead server loses a word.
+ * localStorage and is sent again until it is, so neither a reload nor a dead server loses a decision.
  */
 (function () {
   "use strict";
@@ -32,7 +32,7 @@
   const S = {
     view: "todo", mode: "outline", overlay: true, reason: "", items: [], pos: 0, history: [], saves: [], saving: false,
     failed: "", refused: [], progress: null, loading: false, empty: false, problem: "", guide: null, shownAt: 0,
-    fetched: new Set(), generation: 0, mending: "", canvas: null, compose: null, listeners: new Set(), lastAt: 0,
+    fetched: new Set(), generation: 0, correcting: "", canvas: null, compose: null, listeners: new Set(), lastAt: 0,
   };
   const changed = () => S.listeners.forEach((f) => f());
   const current = () => S.items[S.pos];
@@ -49,9 +49,9 @@
         signal: stop.signal,
       });
       if (!answer.ok) throw new Error("the server answered " + answer.status);
-      const said = await answer.json();
-      if (said.error) throw new Error(said.error_message || lastLine(said.error));
-      return said.result;
+      const body = await answer.json();
+      if (body.error) throw new Error(body.error_message || lastLine(body.error));
+      return body.result;
     } finally {
       clearTimeout(timer);
     }
@@ -75,14 +75,14 @@
     while (S.saves.length) {
       const op = S.saves[0];
       try {
-        const said = await call("decide", op);
-        if (said.refused) S.refused.push(op.candidate_id + ": " + said.refused);
+        const answer = await call("decide", op);
+        if (answer.refused) S.refused.push(op.candidate_id + ": " + answer.refused);
         else {
-          S.progress = said.progress;
+          S.progress = answer.progress;
           const item = S.items.find((i) => i.id === op.candidate_id);
           if (item && !S.saves.slice(1).some((o) => o.candidate_id === op.candidate_id)) {
-            if (said.item) renew(item, said.item);
-            item.mine = said.mine;
+            if (answer.item) renew(item, answer.item);
+            item.mine = answer.mine;
           }
         }
         S.saves.shift();
@@ -103,12 +103,12 @@
   }
 
   /* ---------- fetching ---------- */
-  function again() { // what somebody proposed or mended meanwhile comes after all else, however empty it was before
+  function again() { // a mask that somebody proposed or corrected meanwhile comes after all else
     if (S.view !== "todo" || S.compose || !S.empty || current() || !S.progress || !S.progress.left) return;
     S.empty = false;
     more();
   }
-  function held() { // decided ones come again when they have a new mask; what was passed over does not, before the end
+  function held() { // decided ones come again with a new mask; passed-over ones only at the end
     if (S.view !== "todo") return [...S.fetched];
     const unsent = new Set(S.saves.map((o) => o.candidate_id));
     return S.items.filter((i, n) => n >= S.pos || unsent.has(i.id) || (current() && !i.decided)).map((i) => i.id);
@@ -126,19 +126,19 @@
     const generation = S.generation;
     const first = S.fetched.size === 0;
     try {
-      const said = await call("queue", { view: S.view, seen: held(), n: first ? 3 : 6, back: first && S.view === "todo" ? 3 : 0 });
+      const answer = await call("queue", { view: S.view, seen: held(), n: first ? 3 : 6, back: first && S.view === "todo" ? 3 : 0 });
       if (generation !== S.generation) return;
-      if (said.refused) throw new Error(said.refused);
-      S.progress = said.progress;
+      if (answer.refused) throw new Error(answer.refused);
+      S.progress = answer.progress;
       S.problem = "";
       if (first && S.view === "todo") {
         if (resume()) { S.loading = false; return; }
-        for (const item of said.recent) { item.decided = true; prepare(item); S.items.push(item); S.history.push({ id: item.id }); }
+        for (const item of answer.recent) { item.decided = true; prepare(item); S.items.push(item); S.history.push({ id: item.id }); }
         S.pos = S.items.length;
       }
       const had = current();
-      for (const item of said.items) { S.fetched.add(item.id); add(item); }
-      S.empty = said.items.length === 0;
+      for (const item of answer.items) { S.fetched.add(item.id); add(item); }
+      S.empty = answer.items.length === 0;
       if (!had && current()) shown();
     } catch (e) {
       if (generation === S.generation) {
@@ -153,7 +153,7 @@
     changed();
     more();
   }
-  function resume() { // words that a reload or a crash left unconfirmed go first
+  function resume() { // decisions that a reload or a crash left unconfirmed go first
     const text = localStorage.getItem(store());
     const left = text ? JSON.parse(text) : [];
     const known = new Set(S.saves.map((o) => o.at));
@@ -179,7 +179,7 @@
     await image.decode();
     return image;
   }
-  function renew(item, now) { // with another mask: no word until that one is shown
+  function renew(item, now) { // with another mask: no decision until that one is shown
     Object.assign(item, { values: null, picture: null, decided: false }, now);
     prepare(item);
     if (item === current()) shown();
@@ -256,31 +256,31 @@
   function shown() {
     S.shownAt = performance.now();
     S.reason = "";
-    S.mending = "";
+    S.correcting = "";
     draw();
   }
 
   /* ---------- what the reviewer does ---------- */
   function stamp() {
-    S.lastAt = Math.max(Date.now(), S.lastAt + 1); // no two words of a page carry one time: it tells them apart
+    S.lastAt = Math.max(Date.now(), S.lastAt + 1); // no two decisions of a page carry one time
     return new Date(S.lastAt).toISOString();
   }
   function decide(verdict, reason) {
     const item = current();
     if (!item || !item.values) return;
-    const word = verdict === "preserve" ? "" : reason || S.reason;
+    const why = verdict === "preserve" ? "" : reason || S.reason;
     const seconds = (performance.now() - S.shownAt) / 1000;
     S.history.push({ id: item.id, before: item.mine });
-    item.mine = { verdict, reason: word };
-    item.decided = true; // on this mask; a word that it came with may be on another
-    save({ candidate_id: item.id, verdict, reason: word, seconds, at: stamp(), settle: S.view === "disagreed", shown: item.shown });
+    item.mine = { verdict, reason: why };
+    item.decided = true; // on this mask; the decision that it came with may be on another
+    save({ candidate_id: item.id, verdict, reason: why, seconds, at: stamp(), settle: S.view === "disagreed", mask_digest: item.mask_digest });
     step(1);
   }
   function undo() {
     const last = S.history.pop();
     if (!last) return;
     const index = S.items.findIndex((i) => i.id === last.id);
-    save({ candidate_id: last.id, verdict: "", at: stamp(), shown: index < 0 ? "" : S.items[index].shown });
+    save({ candidate_id: last.id, verdict: "", at: stamp(), mask_digest: index < 0 ? "" : S.items[index].mask_digest });
     if (index < 0) return open(S.view);
     S.items[index].mine = last.before || null;
     S.items[index].decided = false;
@@ -315,44 +315,44 @@
     }
     changed();
   }
-  async function mend() {
+  async function correct() {
     const item = current();
     if (!item) return;
     try {
-      const said = await call("find", { candidate_id: item.id });
-      if (said.refused) throw new Error(said.refused);
-      S.mending = item.id;
-      window.__foo__.executeOperator("open_sample", { id: said.sample });
+      const answer = await call("find", { candidate_id: item.id });
+      if (answer.refused) throw new Error(answer.refused);
+      S.correcting = item.id;
+      window.__foo__.executeOperator("open_sample", { id: answer.sample });
     } catch (e) { S.problem = e.message; }
     changed();
   }
-  async function mended() {
+  async function corrected() {
     const item = current();
     try {
-      const said = await call("mended", { candidate_id: item.id });
-      if (said.refused) throw new Error(said.refused);
-      if (said.same) S.problem = "nothing has been painted on this candidate yet";
+      const answer = await call("corrected", { candidate_id: item.id });
+      if (answer.refused) throw new Error(answer.refused);
+      if (answer.same) S.problem = "nothing has been painted on this candidate yet";
       else {
         S.history.push({ id: item.id, before: item.mine });
-        renew(item, said.item);
-        S.mending = "";
+        renew(item, answer.item);
+        S.correcting = "";
         S.problem = "";
       }
     } catch (e) { S.problem = e.message; }
     changed();
   }
 
-  /* ---------- composing the real test set: every word waits for the server ---------- */
+  /* ---------- composing the real test set: every action waits for the server ---------- */
   async function composing(mode) {
     const C = (S.compose = { mode, item: null, left: 0, passed: 0, dx: 0, dy: 0, scale: 1, busy: true, last: S.compose ? S.compose.last : "", looks: 0 });
     S.generation++;
     S.problem = "";
     changed();
     try {
-      const said = await call("compose", { do: "queue", mode });
-      if (said.refused) throw new Error(said.refused);
-      Object.assign(C, { left: said.left, passed: said.passed });
-      await show(C, said.items[0]);
+      const answer = await call("compose", { do: "queue", mode });
+      if (answer.refused) throw new Error(answer.refused);
+      Object.assign(C, { left: answer.left, passed: answer.passed });
+      await show(C, answer.items[0]);
     } catch (e) { S.problem = e.message; }
     C.busy = false;
     draw();
@@ -369,25 +369,25 @@
     C.dx += dx; C.dy += dy; C.scale *= scale;
     const look = ++C.looks;
     try {
-      const said = await call("compose", { do: "look", proposal_id: C.item.id, dx: C.dx, dy: C.dy, scale: C.scale });
-      if (said.refused) throw new Error(said.refused);
-      if (look === C.looks && S.compose === C) await show(C, said);
+      const answer = await call("compose", { do: "look", proposal_id: C.item.id, dx: C.dx, dy: C.dy, scale: C.scale });
+      if (answer.refused) throw new Error(answer.refused);
+      if (look === C.looks && S.compose === C) await show(C, answer);
       S.problem = "";
     } catch (e) { S.problem = e.message; }
     draw();
     changed();
   }
-  async function say(action) {
+  async function act(action) {
     const C = S.compose;
     const id = action === "undo" ? C.last : C.item && C.item.id;
     if (!id || C.busy) return;
     C.busy = true;
     changed();
     const moved = C.dx || C.dy || C.scale !== 1;
-    const word = action === "pick" && moved ? { action: "nudge", dx: C.dx, dy: C.dy, scale: C.scale } : { action };
+    const op = action === "pick" && moved ? { action: "nudge", dx: C.dx, dy: C.dy, scale: C.scale } : { action };
     try {
-      const said = await call("compose", { do: "act", proposal_id: id, version: action === "undo" ? "" : C.mode === "vote" ? C.item.version : C.item.made, ...word });
-      if (said.refused) throw new Error(said.refused);
+      const answer = await call("compose", { do: "act", proposal_id: id, version: action === "undo" ? "" : C.mode === "vote" ? C.item.version : C.item.made, ...op });
+      if (answer.refused) throw new Error(answer.refused);
       C.last = action === "undo" ? "" : id;
       await composing(C.mode);
     } catch (e) { S.problem = "NOT saved: " + e.message; C.busy = false; changed(); }
@@ -395,8 +395,8 @@
   function composeKey(e) {
     const by = e.shiftKey ? 20 : 4;
     const edit = { arrowleft: () => nudge(-by, 0, 1), arrowright: () => nudge(by, 0, 1), arrowup: () => nudge(0, -by, 1), arrowdown: () => nudge(0, by, 1),
-      "+": () => nudge(0, 0, 1.05), "=": () => nudge(0, 0, 1.05), "-": () => nudge(0, 0, 1 / 1.05), enter: () => say("pick"), x: () => say("reject"), u: () => say("undo"), g: guide };
-    const vote = { p: () => say("pass"), d: () => say("fail"), u: () => say("undo"), g: guide };
+      "+": () => nudge(0, 0, 1.05), "=": () => nudge(0, 0, 1.05), "-": () => nudge(0, 0, 1 / 1.05), enter: () => act("pick"), x: () => act("reject"), u: () => act("undo"), g: guide };
+    const vote = { p: () => act("pass"), d: () => act("fail"), u: () => act("undo"), g: guide };
     return (S.compose.mode === "edit" ? edit : vote)[e.key.toLowerCase()];
   }
 
@@ -455,8 +455,8 @@
 .ahp-modes button:first-child{border-radius:8px 0 0 8px}.ahp-modes button:last-child{border-radius:0 8px 8px 0}
 .ahp-facts{display:grid;grid-template-columns:auto 1fr;gap:2px 12px;font-size:12.5px;margin:0}.ahp-facts dt{color:#9aa0a6}.ahp-facts dd{margin:0;text-align:right;overflow-wrap:anywhere}
 .ahp-warn{color:#ffb74d}.ahp-bad{background:#8c1d18;color:#fff;border-radius:8px;padding:8px 10px}.ahp-ok{color:#81c995}
-.ahp-said{display:flex;align-items:center;gap:8px;padding:6px 10px;border-radius:8px;background:#23272e}
-.ahp-said span:first-child{width:84px;text-align:center;border-radius:99px;color:#fff;font-size:12px;font-weight:600;padding:1px 0}
+.ahp-decision{display:flex;align-items:center;gap:8px;padding:6px 10px;border-radius:8px;background:#23272e}
+.ahp-decision span:first-child{width:84px;text-align:center;border-radius:99px;color:#fff;font-size:12px;font-weight:600;padding:1px 0}
 .ahp-legend{display:flex;flex-wrap:wrap;gap:4px 10px;font-size:12px}.ahp-legend i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:5px}
 .ahp-guide{position:absolute;inset:14px;background:#16181d;border:1px solid #3a3f48;border-radius:12px;overflow:hidden;display:flex;flex-direction:column;z-index:5}
 .ahp-guide iframe{flex:1;border:0;width:100%}.ahp-guide .ahp-row{padding:8px 14px;border-bottom:1px solid #2b2f37}`;
@@ -474,7 +474,7 @@
 
   function Progress() {
     const p = S.progress;
-    if (!p) return el("ahp-dim", "Asking the server …");
+    if (!p) return el("ahp-dim", "Loading …");
     const share = (v) => (p.total ? (100 * (p.counts[v] || 0)) / p.total : 0) + "%";
     const bar = Object.keys(VERDICTS).map((v) => h("i", { key: v, className: v, style: { width: share(v) } }));
     return el("", 
@@ -510,9 +510,9 @@
     return h("dl", { className: "ahp-facts" }, ...rows.flatMap(([k, v]) => [h("dt", { key: k }, k), h("dd", { key: k + "=" }, v)]));
   }
 
-  function Said(item) {
-    return el("", el("ahp-dim ahp-small", "Who said what"),
-      ...item.said.map((w) => h("div", { key: w.reviewer, className: "ahp-said", style: { marginTop: 6 } },
+  function Decisions(item) {
+    return el("", el("ahp-dim ahp-small", "Who decided what"),
+      ...item.decisions.map((w) => h("div", { key: w.reviewer, className: "ahp-decision", style: { marginTop: 6 } },
         h("span", { className: w.verdict }, w.verdict), h("b", null, w.reviewer),
         h("span", { className: "ahp-dim" }, w.reason.replaceAll("_", " ")))));
   }
@@ -528,14 +528,14 @@
     const C = S.compose;
     const facts = C.item ? Object.entries(C.item.facts) : [];
     const buttons = C.mode === "edit"
-      ? [button(["Pick", h("kbd", { key: "k" }, "Enter")], () => say("pick"), "preserve"), button(["Reject", h("kbd", { key: "k" }, "X")], () => say("reject"), "discard")]
-      : [button(["Pass", h("kbd", { key: "k" }, "P")], () => say("pass"), "preserve"), button(["Fail", h("kbd", { key: "k" }, "D")], () => say("fail"), "discard")];
+      ? [button(["Pick", h("kbd", { key: "k" }, "Enter")], () => act("pick"), "preserve"), button(["Reject", h("kbd", { key: "k" }, "X")], () => act("reject"), "discard")]
+      : [button(["Pass", h("kbd", { key: "k" }, "P")], () => act("pass"), "preserve"), button(["Fail", h("kbd", { key: "k" }, "D")], () => act("fail"), "discard")];
     return el("ahp-side",
       el("ahp-row", h("b", null, "The real test set"), h("span", { className: "ahp-dim" }, C.left + " left · " + C.passed + " passed")),
-      S.problem ? el("ahp-bad", S.problem) : h("div", { className: C.busy ? "ahp-dim ahp-small" : "ahp-ok ahp-small", "data-cy": "ahp-save", "data-state": C.busy ? "saving" : "saved" }, C.busy ? "asking …" : "✓ saved"),
+      S.problem ? el("ahp-bad", S.problem) : h("div", { className: C.busy ? "ahp-dim ahp-small" : "ahp-ok ahp-small", "data-cy": "ahp-save", "data-state": C.busy ? "saving" : "saved" }, C.busy ? "saving …" : "✓ saved"),
       Select(),
       h("div", { className: "ahp-verdicts", style: { gridTemplateColumns: "1fr 1fr" } }, ...buttons),
-      button([h("kbd", { key: "k" }, "U"), " undo"], () => say("undo")),
+      button([h("kbd", { key: "k" }, "U"), " undo"], () => act("undo")),
       h("dl", { className: "ahp-facts" }, ...facts.flatMap(([k, v]) => [h("dt", { key: k }, k), h("dd", { key: k + "=" }, v)])),
       el("ahp-dim ahp-small", C.mode === "edit"
         ? "Could this have been photographed? The object must stand on the ground in front of the person, at a believable size and light."
@@ -554,7 +554,7 @@
       S.progress && S.progress.trouble ? el("ahp-warn ahp-small", "Your decisions are saved. Others' cannot all be read: " + S.progress.trouble) : null,
       S.problem ? el("ahp-warn ahp-small", S.problem) : null,
       Select(),
-      item && S.view === "disagreed" ? Said(item) : null,
+      item && S.view === "disagreed" ? Decisions(item) : null,
       el("ahp-verdicts", ...Object.keys(VERDICTS).map((v) => button([v[0].toUpperCase() + v.slice(1), h("kbd", { key: "k" }, VERDICTS[v])], () => decide(v), v))),
       el("ahp-chips", ...REASONS.map((r, i) => button([h("kbd", { key: "k" }, i + 1), " " + REASON_TEXT[i]], () => { S.reason = S.reason === r ? "" : r; changed(); }, S.reason === r ? "on" : "", "reason of the next Discard or Refine; with Shift: discard for it at once")),
         button([h("kbd", { key: "k" }, "U"), " undo"], undo)),
@@ -564,7 +564,7 @@
       item ? Facts(item) : null,
       h("div", { style: { flex: 1 } }),
       el("ahp-row", button(["Guide ", h("kbd", { key: "k" }, "G")], guide),
-        S.mending ? button("Take painted mask", mended) : button("Mend mask", mend, "", "paint the mask in the App's own editor (Annotate)")),
+        S.correcting ? button("Take painted mask", corrected) : button("Correct mask", correct, "", "paint the mask in the App's own editor (Annotate)")),
       h("div", { className: "ahp-dim ahp-small" }, key("Space"), " overlay  ", key("M"), " mode  ", key("←"), " ", key("→"), " back, on  ", key("Shift"), "+", key("1–7"), " discard for it"));
   }
 

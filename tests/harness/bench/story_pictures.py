@@ -88,13 +88,13 @@ class Story:
         near = self._near()
         plain = crops.crop_image(self.photo, near, SIZE)
         mask = crops.crop_mask(self.person.mask, near, SIZE)
-        said = next(d for d in self._decisions() if d.candidate_id == self.candidate.candidate_id)
+        d = next(d for d in self._decisions() if d.candidate_id == self.candidate.candidate_id)
         human = crops.crop_mask(self.human.mask, near, SIZE)
         return [
             ("plain", plain),
             ("outline", _outlined(plain, mask, RED)),
             ("cutout", np.where(mask[:, :, None], plain, np.uint8(40))),
-            (f"{said.verdict}{', mask mended' if said.corrected else ''}", _outlined(plain, human, GREEN)),
+            (f"{d.verdict}{', mask corrected' if d.corrected else ''}", _outlined(plain, human, GREEN)),
         ]
 
     def _decisions(self) -> Iterator[Decision]:

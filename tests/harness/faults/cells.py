@@ -172,9 +172,9 @@ def review_cell() -> Cell:
 
 
 def _sit() -> None:
-    """Send the words that were not acknowledged yet, as the panel does; answers are noted outside its folder."""
+    """Send the decisions that were not acknowledged yet, as the panel does; answers are noted outside its folder."""
     from ahp_toolkit.core.errors import UserError
-    from annotation.session.session import Session
+    from annotation.session.session import KeyPress, Session
 
     known = ACKS.read_text().split() if ACKS.exists() else []
     try:
@@ -182,7 +182,7 @@ def _sit() -> None:
         for i, (cid, verdict, reason) in enumerate(_words(sorted(session.candidates))):
             if str(i) in known:
                 continue
-            session.decide(cid, verdict, reason, 1.5, f"2026-01-01T00:00:{i:02d}.000+00:00")
+            session.decide(KeyPress(cid, verdict, reason, 1.5, f"2026-01-01T00:00:{i:02d}.000+00:00"))
             _acknowledge(i)
     except (UserError, OSError) as e:
         sys.stderr.write(f"ahp: {e}\n")

@@ -36,20 +36,19 @@ class Database:
         return self._push(rng, seed) if seed % 2 else self._sitting(rng, seed)
 
     def _sitting(self, rng: random.Random, seed: int) -> tuple[str, str]:
-        from ahp_toolkit.decisions.log import read_entries
-        from annotation.session.session import Session, log_path
+        from ahp_toolkit.decisions.log import path_of, read_entries
+        from annotation.session.session import KeyPress, Session
 
         session = Session(self.root, f"r{seed}")
-        mirror = self.app.mirror_for(session)
-        session.mirror = mirror.put
+        session.on_change = self.app.writer_for(session).put
         ids, at = sorted(session.candidates), rng.randrange(WORDS)
         spoken = rng.sample(ids, WORDS)
         for i, cid in enumerate(spoken):
             if i == at:
                 self.mongo.kill()
-            session.decide(cid, "discard", "occluded", 1.0)
+            session.decide(KeyPress(cid, "discard", "occluded", 1.0))
         words = f"killed before word {at + 1} of {WORDS}"
-        said = [e.candidate_id for e in read_entries(log_path(self.root, session.reviewer))]
+        said = [e.candidate_id for e in read_entries(path_of(self.root, session.reviewer))]
         self.mongo.start()
         if said != spoken:
             return FAILED, f"{words}: the log holds {len(said)} of {WORDS}"

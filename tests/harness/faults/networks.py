@@ -18,7 +18,7 @@ from tests.harness.faults.reviewed import proposed, spoken
 
 MODULES = (
     "ahp_toolkit.cli.training", "ahp_toolkit.stages.train_networks", "torchvision.models.detection",
-    "segmentation_models_pytorch", "timm", "annotation.review_commands", "annotation.exchange.resegment",
+    "segmentation_models_pytorch", "timm", "annotation.exchange.commands", "annotation.exchange.resegment",
 )  # fmt: skip
 TRAINERS = {
     "train deeplab": ("segmenter", "--name", "deeplab"),

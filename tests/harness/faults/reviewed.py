@@ -15,7 +15,7 @@ from tests.harness.faults.cells import Cell, Digest, fingerprint, pooled, review
 
 PEOPLE = ("discard", "preserve", "refine", "preserve", "refine", "discard", "preserve", "refine", "preserve")
 MODULES = (
-    "annotation.review_commands",
+    "annotation.exchange.commands",
     "annotation.exchange.masks",
     "ahp_toolkit.decisions.triage.triage",
     "ahp_toolkit.decisions.status",
@@ -65,7 +65,7 @@ def compose_cells() -> list[Cell]:
 
 
 def spoken(work: Path) -> None:
-    """A build with people, words on most of them, and files of a third reviewer to import."""
+    """A build with people, decisions on most of them, and files of a third reviewer to import."""
     from ahp_toolkit.core.records import Decision
     from ahp_toolkit.decisions.candidates import Candidates
     from ahp_toolkit.decisions.log import append
@@ -74,10 +74,12 @@ def spoken(work: Path) -> None:
     review_base(work)
     root = work / "root"
     ids = sorted(Candidates(root))
+    digests = Candidates(root).mask_digests(ids)
     for who, some in (("carl", ids[1:]), ("ann", ids), ("bob", ids[2:])):
         for i, (cid, verdict) in enumerate(zip(some, PEOPLE, strict=False)):
-            append(root / "decisions" / f"{who}.jsonl", Decision(cid, verdict, who, seconds=2.0, at=_at(i)))
-        if who == "carl":  # his words come by a file
+            d = Decision(cid, verdict, who, digests[cid], seconds=2.0, at=_at(i))
+            append(root / "decisions" / f"{who}.jsonl", d)
+        if who == "carl":  # his decisions come by a file
             decisions.export_decisions(root, work / "in.csv")
             cells.clear(root / "decisions")
     masks.export_coco(root, work / "in.json")
@@ -102,7 +104,7 @@ def _at(i: int) -> str:
 
 
 def _moved(rle: dict[str, Any]) -> dict[str, Any]:
-    """The mask two px to the right, as somebody who mends it would leave it."""
+    """The mask two px to the right, as somebody who corrects it would leave it."""
     from ahp_toolkit.core.masks import encode, from_rle
 
     mask = encode(np.roll(from_rle(rle["size"], rle["counts"], *rle["size"]).decode(), 2, axis=1))

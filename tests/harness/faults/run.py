@@ -29,8 +29,8 @@ from tests.harness.faults.strikes import ERROR, FAILED, FAULTS, SAME, Stand, str
 SIZE_MB = 48
 MODULES = {
     "build": (
-        "ahp_toolkit.report.page", "ahp_toolkit.report.plots", "annotation.review_commands",
-        "annotation.composites.votes",
+        "ahp_toolkit.report.page", "ahp_toolkit.report.plots", "annotation.exchange.commands",
+        "ahp_toolkit.decisions.votes",
         *(f"ahp_toolkit.export.formats.{name}" for name in FORMATS.names()),
     ),
     "review": ("annotation.session.session", "tests.annotation.tiny_build", *reviewed.MODULES),

@@ -18,7 +18,8 @@ from ahp_toolkit.core.crops import crop_mask
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import Decision
-from ahp_toolkit.decisions.log import last_words, read_log
+from ahp_toolkit.decisions.agreement import by_candidate
+from ahp_toolkit.decisions.log import read_decisions
 from ahp_toolkit.decisions.merge import Merge, settle
 from ahp_toolkit.storage import files, images
 from ahp_toolkit.storage.parquet import to_table
@@ -190,19 +191,21 @@ class Decisions(Target):
         super().__init__(folder)
         self.path = folder / "ann.jsonl"
         shape = {"size": [4, 4], "counts": masks.encode(np.eye(4, dtype=bool)).counts.decode()}
-        word = {"candidate_id": "coco/1#1", "verdict": "refine", "reviewer": "ann", "reason": "occluded", "note": "",
-                "corrected": shape, "seconds": 1.5, "at": "2026-01-01T00:00:00Z", "provisional": False}  # fmt: skip
-        back = {"retract": "coco/1#1", "reviewer": "ann", "at": "2026-01-01T00:00:01+00:00"}
-        self.words = [word, word | {"verdict": "preserve"}, back, word | {"candidate_id": "coco/2#1"}]
+        d = {"id": "1", "candidate_id": "coco/1#1", "verdict": "refine", "reviewer": "ann", "mask_digest": "0" * 16,
+             "reason": "occluded", "note": "", "corrected": shape, "seconds": 1.5, "at": "2026-01-01T00:00:00Z",
+             "provisional": False}  # fmt: skip
+        back = {"id": "3", "candidate_id": "coco/1#1", "reviewer": "ann", "retracts": "2", "at": "2026-01-01T00:00:01Z"}
+        preserve = d | {"id": "2", "verdict": "preserve", "corrected": None}
+        self.lines = [d, preserve, back, d | {"id": "4", "candidate_id": "coco/2#1"}]
 
     def step(self, rng: Random, huge: bool) -> Outcome:
-        lines = [json.dumps(w).encode() for w in self.words]
+        lines = [json.dumps(w).encode() for w in self.lines]
         at = rng.randrange(len(lines))
         lines[at] = mutate.json_bytes(lines[at], rng, huge)
         self.path.write_bytes(b"\n".join(lines) + rng.choice((b"\n", b"\n", b"", b"\n\n")))
         try:
-            found = list(read_log(self.path))
-            settle(last_words(found), Merge())
+            found = read_decisions([self.path])
+            settle(by_candidate(found), Merge())
             to_table(found, Decision)
         except UserError as e:
             check.one_line(e)
@@ -247,7 +250,7 @@ class Imports(Target):
                 check.printable(bad.why)
                 out.drop("bad_row")
             for log in (self.root / "decisions").glob("*.jsonl"):
-                to_table(list(read_log(log)), Decision)
+                to_table(read_decisions([log]), Decision)
         except UserError as e:
             check.one_line(e)
             out = Outcome("refused", {"user_error"})

@@ -376,6 +376,9 @@ def test_tables_damaged_behind_their_footer_are_refused(tmp_path: Path) -> None:
             assert "\n" not in str(e)
 
 
+MASK = '"mask_digest": "0000000000000000"'
+
+
 @pytest.mark.parametrize(
     "more",
     ['"seconds": "x"', '"seconds": null', '"note": 5', '"at": []', '"reason": ["a"]', '"provisional": 1',
@@ -383,11 +386,11 @@ def test_tables_damaged_behind_their_footer_are_refused(tmp_path: Path) -> None:
      '"corrected": {"size": [4, 4], "counts": 5}',
      '"note": ' + "[" * 100_000 + "]" * 100_000],
 )  # fmt: skip
-def test_a_word_of_another_type_is_named_with_its_line(tmp_path: Path, more: str) -> None:
+def test_a_decision_of_another_type_is_named_with_its_line(tmp_path: Path, more: str) -> None:
     log = tmp_path / "ann.jsonl"
-    log.write_text(f'{{"candidate_id": "c", "verdict": "preserve", "reviewer": "ann", {more}}}\n')
+    log.write_text(f'{{"id": "1", "candidate_id": "c", "verdict": "refine", "reviewer": "ann", {MASK}, {more}}}\n')
     with pytest.raises(UserError, match="line 1"):
-        list(decisions.read_log(log))
+        list(decisions.read_entries(log))
 
 
 @pytest.mark.parametrize(
@@ -401,21 +404,21 @@ def test_a_word_of_another_type_is_named_with_its_line(tmp_path: Path, more: str
     ],
 )
 def test_a_mask_in_a_cell_that_is_none_is_a_bad_row(cell: str) -> None:
-    row = {"candidate_id": "c", "verdict": "refine", "reviewer": "ann", "corrected": cell}
+    row = {"candidate_id": "c", "verdict": "refine", "reviewer": "ann", "mask_digest": "0" * 16, "corrected": cell}
     with pytest.raises((ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError)):
         exchange.decision_of(row)
 
 
 def test_seconds_of_any_size_go_into_a_table_or_are_refused(tmp_path: Path) -> None:
     log = tmp_path / "ann.jsonl"
-    word = '{"candidate_id": "c", "verdict": "preserve", "reviewer": "ann", "seconds": %s}'
+    line = f'{{"id": "1", "candidate_id": "c", "verdict": "preserve", "reviewer": "ann", {MASK}, "seconds": %s}}'
     for seconds in ("1" + "0" * 30, "9223372036854775808", "5"):
-        log.write_text(word % seconds + "\n")
-        (found,) = decisions.read_log(log)
+        log.write_text(line % seconds + "\n")
+        (found,) = decisions.read_entries(log)
         assert to_table([found], Decision).num_rows == 1 and found.seconds == float(seconds)
-    log.write_text(word % ("9" * 400) + "\n")
+    log.write_text(line % ("9" * 400) + "\n")
     with pytest.raises(UserError, match="line 1"):
-        list(decisions.read_log(log))
+        list(decisions.read_entries(log))
 
 
 @pytest.mark.parametrize("images", [None, 5, [{"id": {}}, {"id": []}, 7]])
@@ -427,5 +430,5 @@ def test_photos_of_ids_of_any_type_stop_no_import(tmp_path: Path, images: Any) -
     except UserError:
         assert not isinstance(images, list)
         return
-    with pytest.raises((TypeError, KeyError)):
+    with pytest.raises((ValueError, TypeError, KeyError)):
         read()

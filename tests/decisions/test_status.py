@@ -1,4 +1,4 @@
-"""The review's status in words and HTML, and the commands that need no screen."""
+"""The review's status as text and HTML, and the commands that need no screen."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from click.testing import CliRunner
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Decision, Human, Occluder
 from ahp_toolkit.decisions import proposals, status
+from ahp_toolkit.decisions.log import SETTLED
 from ahp_toolkit.decisions.merge import Merge
 from ahp_toolkit.decisions.triage import triage
-from ahp_toolkit.decisions.voices import SETTLED
 from ahp_toolkit.storage import parquet
-from annotation import review_commands
+from annotation.composites import commands as composites_commands
+from annotation.exchange import commands as exchange_commands
+from annotation.session import commands as session_commands
 from tests.annotation.small import person, say, write
 from tests.annotation.test_compose import human, objects
 
@@ -30,7 +32,7 @@ def root(tmp_path):
     for cid, verdict in zip(IDS[:4], ("preserve", "discard", "refine", "preserve"), strict=True):
         say(tmp_path, "bob", cid, verdict, seconds=400.0)
     say(tmp_path, "bob", "gone/1#1", "discard")
-    rule = [Decision(c, "discard", "rule", provisional=True) for c in IDS]
+    rule = [Decision(c, "discard", "rule", "0" * 16, provisional=True) for c in IDS]
     parquet.write_records(tmp_path / "decide/part-00000.parquet", rule, Decision)
     return tmp_path
 
@@ -41,10 +43,11 @@ def rows(root, title, merge=None):
 
 
 def test_counts_add_up_under_each_rule(root):
-    said = rows(root, "Review")
-    assert {k: v[0] for k, v in said.items()} == {
+    found = rows(root, "Review")
+    assert {k: v[0] for k, v in found.items()} == {
         "candidates": "20", "decided by people": "6", "discard": "3", "preserve": "2", "refine": "1",
-        "nobody has looked": "14", "of them with a rule's word (provisional)": "14", "words on unknown candidates": "1",
+        "nobody has looked": "14", "of them decided by a rule (provisional)": "14",
+        "decisions on unknown candidates": "1",
     }  # fmt: skip
     strict = rows(root, "Review", Merge("unanimous", least=2))
     assert (strict["decided by people"][0], strict["reviewers disagree"][0]) == ("2", "2")
@@ -52,22 +55,22 @@ def test_counts_add_up_under_each_rule(root):
 
 
 def test_ratio_by_source_stands_beside_the_papers(root):
-    said = rows(root, "Preserved ratio (Table 1)")
-    assert said["coco"] == ("10", "6", "2", "1", "33.3 %", "", "23.9 %")
-    assert said["openimages"] == ("10", "0", "0", "0", "", "", "5.6 %")
-    assert said["all"][:2] == ("20", "6")
+    found = rows(root, "Preserved ratio (Table 1)")
+    assert found["coco"] == ("10", "6", "2", "1", "33.3 %", "", "23.9 %")
+    assert found["openimages"] == ("10", "0", "0", "0", "", "", "5.6 %")
+    assert found["all"][:2] == ("20", "6")
 
 
 def test_pace_against_the_paper_with_pauses_capped(root):
-    said = rows(root, "Pace")
-    assert said["ann"] == ("6", "1.63", "1.63", "2.00 times as fast")
-    assert said["bob"][1:3] == ("60.00", "60.00") and said["all"][0] == "10"
+    found = rows(root, "Pace")
+    assert found["ann"] == ("6", "1.63", "1.63", "2.00 times as fast")
+    assert found["bob"][1:3] == ("60.00", "60.00") and found["all"][0] == "10"
 
 
 def test_agreement_is_there_with_intervals(root):
-    said = rows(root, "Agreement")
-    assert said["raw agreement"][0] == "0.500" and said["raw agreement"][2] == "4"
-    assert {"Fleiss' kappa", "Cohen's kappa, ann and bob", "ann with the majority of the others"} <= said.keys()
+    found = rows(root, "Agreement")
+    assert found["raw agreement"][0] == "0.500" and found["raw agreement"][2] == "4"
+    assert {"Fleiss' kappa", "Cohen's kappa, ann and bob", "ann with the majority of the others"} <= found.keys()
     assert rows(root, "Agreement by reason")["occluded"][0] == "0.500"
     assert rows(root, "Disagreements") == {
         IDS[2]: ("ann: preserve, bob: refine", "refine"), IDS[3]: ("ann: discard, bob: preserve", "discard"),
@@ -80,16 +83,16 @@ def test_people_whom_the_build_does_not_have_count_nowhere_but_in_their_own_row(
         say(root, "bob", p.candidate.candidate_id, ("discard", "preserve")[i % 2])
     before = rows(root, "Agreement"), rows(root, "Agreement by reason"), rows(root, "Review", Merge("unanimous"))
     proposals.propose(root, [replace(p, mask=PEOPLE[1].mask) for p in many])
-    said = rows(root, "Review", Merge("unanimous"))
-    assert said == before[2] and said["words on unknown candidates"] == ("31", "")
-    assert (said["reviewers disagree"][0], said["reviewers disagree"][1]) == ("2", "10.0 %")
+    found = rows(root, "Review", Merge("unanimous"))
+    assert found == before[2] and found["decisions on unknown candidates"] == ("31", "")
+    assert (found["reviewers disagree"][0], found["reviewers disagree"][1]) == ("2", "10.0 %")
     assert before[0]["raw agreement"][2] == "4" and before[1].keys() == {"occluded"}
     assert rows(root, "Disagreements").keys() == {IDS[2], IDS[3]}
 
 
 def test_settling_makes_a_decision_and_no_agreement(root):
     before = rows(root, "Agreement"), rows(root, "Agreement by reason")
-    say(root, "ann", IDS[2], "refine", note=SETTLED)  # what bob said, once she has seen it
+    say(root, "ann", IDS[2], "refine", note=SETTLED)  # what bob found, once she has seen it
     say(root, "cho", IDS[3], "preserve", note=SETTLED)
     assert (rows(root, "Agreement"), rows(root, "Agreement by reason")) == before
     assert before[0]["raw agreement"][0] == "0.500" and before[0]["raw agreement"][2] == "4"
@@ -99,22 +102,24 @@ def test_settling_makes_a_decision_and_no_agreement(root):
 
 
 def test_few_shared_candidates_give_no_kappa_and_no_interval(root):
-    said = rows(root, "Agreement")
-    assert said["Fleiss' kappa"] == said["Cohen's kappa, ann and bob"] == ("–", "–", "4")
-    assert said["raw agreement"][1] == "–" and "fewer than 10 candidates" in status.status_html(root)
+    found = rows(root, "Agreement")
+    assert found["Fleiss' kappa"] == found["Cohen's kappa, ann and bob"] == ("–", "–", "4")
+    assert found["raw agreement"][1] == "–" and "fewer than 10 candidates" in status.status_html(root)
     for cid in IDS[4:]:
         say(root, "ann", cid, "preserve")
         say(root, "bob", cid, "preserve")
-    said = rows(root, "Agreement")
-    assert said["Fleiss' kappa"][2] == "20" and " to " in said["Fleiss' kappa"][1] and said["Fleiss' kappa"][0] != "–"
+    found = rows(root, "Agreement")
+    assert (
+        found["Fleiss' kappa"][2] == "20" and " to " in found["Fleiss' kappa"][1] and found["Fleiss' kappa"][0] != "–"
+    )
 
 
 def test_what_triage_saved_and_the_audits_ratio(root):
     assert rows(root, "Triage") == {}
     triage.run_triage(root, triage.Settings(audit=0.5))
-    said = rows(root, "Triage")
-    assert said["scores by"] == ("rule",) and said["discarded unseen"] == ("0 (0.0 %)",)
-    assert "299 audited preserves" in said["proof"][0]
+    found = rows(root, "Triage")
+    assert found["scores by"] == ("rule",) and found["discarded unseen"] == ("0 (0.0 %)",)
+    assert "299 audited preserves" in found["proof"][0]
 
 
 def test_text_and_html_hold_all_tables_and_escape_what_comes_from_data(root):
@@ -144,27 +149,27 @@ def run(command, *args, code=0):
 
 def test_the_commands_from_end_to_end(root, tmp_path):
     at = ("--root", root)
-    assert "Agreement" in run(review_commands.status, *at, "--html", tmp_path / "s.html", "--merge", "unanimous")
+    assert "Agreement" in run(session_commands.status, *at, "--html", tmp_path / "s.html", "--merge", "unanimous")
     assert (tmp_path / "s.html").exists()
-    out = run(review_commands.export, *at, "--decisions", tmp_path / "d.csv", "--coco", tmp_path / "m.json",
+    out = run(exchange_commands.export, *at, "--decisions", tmp_path / "d.csv", "--coco", tmp_path / "m.json",
               "--png", tmp_path / "m", "--verdict", "refine")  # fmt: skip
     assert "11 decisions" in out and out.count("1 masks") == 2
-    out = run(review_commands.import_, *at, tmp_path / "d.csv", code=1)
+    out = run(exchange_commands.import_, *at, tmp_path / "d.csv", code=1)
     assert "0 taken, 10 known already, 1 bad" in out and "gone/1#1: no such candidate" in out
-    assert "0 taken, 1 known" in run(review_commands.import_, *at, tmp_path / "m.json", "--reviewer", "cho")
-    assert "scores by: rule" in run(review_commands.triage, *at, "--workers", 1)
+    assert "0 taken, 1 known" in run(exchange_commands.import_, *at, tmp_path / "m.json", "--reviewer", "cho")
+    assert "scores by: rule" in run(session_commands.triage, *at, "--workers", 1)
 
 
 def test_compose_from_the_command_line(tmp_path):
     write(tmp_path, [person(i, 1) for i in (0, 1, 9)], photos=True)
     parquet.write_records(tmp_path / "review/part-00000.parquet", [human(0)], Human)
     parquet.write_records(tmp_path / "harvest/occluders/part-00000.parquet", objects(), Occluder)
-    out = run(review_commands.compose, "--root", tmp_path, "--workers", 1)
+    out = run(composites_commands.compose, "--root", tmp_path, "--workers", 1)
     assert "1 people, 1 proposals (1 within one photo), 0 people without any; 0 passed so far" in out
-    done = CliRunner().invoke(review_commands.compose, ["--root", str(tmp_path), "--write"])
+    done = CliRunner().invoke(composites_commands.compose, ["--root", str(tmp_path), "--write"])
     assert isinstance(done.exception, UserError)
 
 
 def test_the_status_of_a_folder_that_is_no_build_says_so(tmp_path):
-    done = CliRunner().invoke(review_commands.compose, ["--root", str(tmp_path)])
+    done = CliRunner().invoke(composites_commands.compose, ["--root", str(tmp_path)])
     assert "expected a build folder" in str(done.exception)

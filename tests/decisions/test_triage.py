@@ -104,7 +104,7 @@ def test_no_photo_leaks_into_its_own_scores(light):
     assert all(len(f) == 1 for f in folds.values())
 
 
-def test_a_word_changes_no_score_of_its_own_photo_and_audits_train_nothing(light):
+def test_a_decision_changes_no_score_of_its_own_photo_and_audits_train_nothing(light):
     rows, truth = population(900, 5, preserved=0.3)
     s = Settings()
     before = {t.candidate_id: t.score for t in triage.triage(rows, truth, s).records}
@@ -220,14 +220,14 @@ def test_embeddings_become_components_and_bad_tables_are_refused(tmp_path):
         features.read_embeddings(path)
 
 
-def test_a_build_folder_is_triaged_and_the_same_words_give_the_same_bytes(tmp_path):
+def test_a_build_folder_is_triaged_and_the_same_decisions_give_the_same_bytes(tmp_path):
     people = [person(i, k) for i in range(30) for k in range(3)]
     write(tmp_path, people)
     assert triage.ordered(tmp_path) == [p.candidate.candidate_id for p in people]
     for i, p in enumerate(people[:60]):
         say(tmp_path, "ann", p.candidate.candidate_id, "preserve" if i % 3 else "discard", at="2026-01-01T00:00:00Z")
     log.append(tmp_path / "decisions/rule.jsonl",
-                     Decision(people[70].candidate.candidate_id, "preserve", "rule", provisional=True))  # fmt: skip
+               Decision(people[70].candidate.candidate_id, "preserve", "rule", "0" * 16, provisional=True))  # fmt: skip
     made = triage.run_triage(tmp_path)
     assert made.report["decided"] == 60 and made.report["candidates"] == 90
     assert list(parquet.read_records(tmp_path / "triage", Triage)) == list(made.records)

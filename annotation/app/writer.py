@@ -1,4 +1,4 @@
-"""A thread that brings the database up to the logs. It may fall behind; nothing is lost, since the logs hold it all."""
+"""A thread that writes to the database what the logs have gained. It may fall behind; the logs hold everything."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterable
 
 _log = logging.getLogger(__name__)
-LATE = 4.0  # s after which the panel is told
+LATE = 4.0  # s after which the panel warns
 IDLE = 5.0  # s
 
 
-class Mirror:
-    """Collects ids and hands them to ``write``, again and again until it succeeds.
+class Writer:
+    """Collects ids and calls ``write`` with them, again and again until it succeeds.
 
     ``watch`` looks after the database before each write, and every ``idle`` s while there is none.
     """
@@ -25,7 +25,7 @@ class Mirror:
         self._pending: set[str] = set()
         self._since: float | None = None
         self._wake = threading.Condition()
-        threading.Thread(target=self._run, name="mirror", daemon=True).start()
+        threading.Thread(target=self._run, name="database", daemon=True).start()
 
     def put(self, ids: Iterable[str]) -> None:
         """Have these ids written soon; never blocks."""

@@ -1,4 +1,4 @@
-"""Whether a folder is a build that can be reviewed: asked before a command touches anything."""
+"""Whether a folder is a build that can be reviewed: checked before a command touches anything."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime.options import Local
 
-#: A build folder with a review in it. One at an address is reviewed where it is worked on, and published from there.
+#: A build folder with a review in it. One at an address is reviewed where it is worked on, and uploaded from there.
 REVIEWED = Local(
     file_okay=False,
-    way="give its ahp build command --work DIR, review DIR, and run that command again: it publishes what was said",
+    way="give its ahp build command --work DIR, review DIR, and run that command again: it uploads the decisions",
 )
 
 

@@ -39,10 +39,10 @@ def open_(
     """
     from annotation.app import bench_app
 
-    places = boards or (Path("boards"), root / "boards", root / "paper" / "scores")
+    folders = boards or (Path("boards"), root / "boards", root / "paper" / "scores")
     shown: list[bench_app.Shown] = []
     for run in runs:
-        shown.append(bench_app.load(run, split, places, [s.name for s in shown]))
+        shown.append(bench_app.load(run, split, folders, [s.name for s in shown]))
         if not shown[-1].figures:
             click.echo(f"{run}: not scored, shown without figures (ahp bench score)", err=True)
     dataset = bench_app.build(root, shown, split, click.echo)
