@@ -31,6 +31,7 @@ COMMANDS: Table = {
     "review": ("annotation.commands:review", "Discard, preserve or refine in the FiftyOne App, by keyboard."),
     "bench": ("ahp_toolkit.cli.main:bench", "Train, predict and score: the de-occlusion benchmark."),
     "predict": ("baselines.commands:predict_photo", "Complete the occluded people of a photo."),
+    "convert": ("ahp_toolkit.cli.convert:convert", "Write annotations in another format, without a build."),
     "doctor": ("ahp_toolkit.cli.doctor:doctor", "Say what is installed, what is missing, and how to get the rest."),
 }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ahp_toolkit.core.errors import UserError
+from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Dropped, SourceImage
 
 PERSON = "person"
@@ -89,13 +90,15 @@ class Loaded:
     An instance's id has a ``#``; what is wrong with a file that an instance can do without is ``<image id>/mask``.
     ``looked``: where a photo may lie, below the data root.
     ``is_photo`` is False for records that belong to no photo; ``passed_over``: category -> number of instances of
-    photos that are not read, where the category may be a kind of person.
+    photos that are not read, where the category may be a kind of person. ``amodal``: instance id -> the whole object's
+    mask, where the file has it.
     """
 
     image: SourceImage | None
     dropped: tuple[Dropped, ...] = ()
     looked: tuple[str, ...] = ()
     is_photo: bool = True
+    amodal: Mapping[str, Mask] = field(default_factory=dict)
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from ahp_toolkit.core import values
 from ahp_toolkit.core.errors import UserError
-from ahp_toolkit.core.masks import Box
+from ahp_toolkit.core.masks import Mask
 from ahp_toolkit.core.records import Dropped, Flags, ImageRef, Instance, SourceImage
 from ahp_toolkit.core.values import BadValue
 from ahp_toolkit.sources.base import Entry, Loaded, label_of
@@ -267,11 +267,12 @@ def load(root: Path, entry: Entry) -> Loaded:
     except BadValue as bad:
         return Loaded(None, (dropped_of(bad, entry.image_id, source),), looked_for(bad, photo.found.places))
     image = ImageRef(entry.image_id, source, path, width, height, photo.key, "", photo.licence)
-    instances, lost = _instances(image, photo)
-    return Loaded(SourceImage(image, tuple(instances)), tuple(lost), photo.found.places)
+    amodal: dict[str, Mask] = {}
+    instances, lost = _instances(image, photo, amodal)
+    return Loaded(SourceImage(image, tuple(instances)), tuple(lost), photo.found.places, amodal=amodal)
 
 
-def _instances(image: ImageRef, photo: _Photo) -> tuple[list[Instance], list[Dropped]]:
+def _instances(image: ImageRef, photo: _Photo, amodal: dict[str, Mask]) -> tuple[list[Instance], list[Dropped]]:
     """The usable annotations of all parts. Equal id and outline in a file, and equal outline in two, is a repeat."""
     instances: list[Instance] = []
     dropped: list[Dropped] = []
@@ -283,7 +284,7 @@ def _instances(image: ImageRef, photo: _Photo) -> tuple[list[Instance], list[Dro
         for a in group:
             instance_id, label = f"{image.image_id}#{a.id}", labels.get(a.category_id, "").strip()
             try:
-                instance = _instance(instance_id, label, a, image.width, image.height)
+                instance, whole = _instance(instance_id, label, a, image.width, image.height)
                 outline = (instance.box, instance.mask.counts if instance.mask else None)
                 if outline in outlines:
                     repeated += 1
@@ -297,6 +298,8 @@ def _instances(image: ImageRef, photo: _Photo) -> tuple[list[Instance], list[Dro
             ids[instance_id] += 1
             number = f"-{ids[instance_id]}" if ids[instance_id] > 1 else ""
             instances.append(replace(instance, instance_id=f"{instance_id}{number}"))
+            if whole is not None:
+                amodal[f"{instance_id}{number}"] = whole
         outlines |= {outline for _, outline in own}
     if repeated:
         detail = f"{repeated} annotations of this photo are in another file too"
@@ -304,7 +307,8 @@ def _instances(image: ImageRef, photo: _Photo) -> tuple[list[Instance], list[Dro
     return instances, dropped
 
 
-def _instance(instance_id: str, label: str, a: js.Annotation, width: int, height: int) -> Instance:
+def _instance(instance_id: str, label: str, a: js.Annotation, width: int, height: int) -> tuple[Instance, Mask | None]:
+    """An annotation, and its whole outline where the file has it."""
     if not label:
         raise BadValue("unknown_category", f"no category of id {a.category_id}")
     record = _decoded(a.more, "annotation") if a.more is not None else {}
@@ -321,7 +325,8 @@ def _instance(instance_id: str, label: str, a: js.Annotation, width: int, height
         truncated=meaning.flag_of(record, "truncated"),
         difficult=True if ignore else difficult,
     )
-    return Instance(instance_id, label, usable_box(Box(*found.box), width, height), found.modal, None, flags)
+    box = usable_box(found.box, width, height)
+    return Instance(instance_id, label, box, found.modal, None, flags), found.amodal
 
 
 def _decoded(raw: msgspec.Raw, what: str) -> Any:
