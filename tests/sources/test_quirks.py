@@ -233,7 +233,9 @@ def test_the_visible_part_is_the_mask_and_the_person_is_occluded(fields: dict[st
 @pytest.mark.parametrize(
     ("fields", "occluded", "has_mask"),
     [({"occlude_rate": 0}, False, True), ({"occlude_rate": 0.3}, True, False),
-     ({"visible_mask": MASK.rle_json}, False, True), ({"attributes": {"occluded": True}}, True, True), ({"occluded": False}, False, True)],
+     ({"visible_mask": MASK.rle_json}, False, True),
+     ({"attributes": {"occluded": True}}, True, True),
+     ({"occluded": False}, False, True)],
 )  # fmt: skip
 def test_how_far_a_person_is_occluded(fields: dict[str, Any], occluded: bool, has_mask: bool, tmp_path: Path) -> None:
     coco(tmp_path, note=fields)
