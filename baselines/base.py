@@ -227,8 +227,8 @@ class Baseline(nn.Module):
         Empty for a model without parameters, which needs no training.
         """
         critic = [p for n, p in self.named_parameters() if n.startswith(CRITIC)]
-        maker = [p for n, p in self.named_parameters() if not n.startswith(CRITIC)]
-        return {name: own for name, own in ((CRITIC, critic), (GENERATOR, maker)) if own}
+        generator = [p for n, p in self.named_parameters() if not n.startswith(CRITIC)]
+        return {name: own for name, own in ((CRITIC, critic), (GENERATOR, generator)) if own}
 
     def optimizers(self) -> dict[str, Optimizer]:
         """The paper's optimiser of each player; overridden where the model's own paper has another."""

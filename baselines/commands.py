@@ -1,4 +1,4 @@
-"""``ahp bench train``, ``ahp bench predict`` and ``ahp predict``: wiring and words only; torch is imported on use."""
+"""``ahp bench train``, ``ahp bench predict``, ``ahp predict``: options and messages; torch is imported on use."""
 
 from __future__ import annotations
 
@@ -100,29 +100,29 @@ def train(model: str, pairs: tuple[str, ...], **options: Any) -> None:
     with reading_and_working(root, out) as (read, to):
         where = to if out else None
         folder = run(Training(root=read, out=where, model=model, settings=settings, **options, **training))
-        said = json.loads((folder / "run.json").read_bytes())
+        record = json.loads((folder / "run.json").read_bytes())
         folder = shown(out or root, to, folder)
-    note = _parsing_note(said)
+    note = _parsing_note(record)
     if note:
         click.echo(note, err=True)
-    iou, source = said["training"]["iou"], said.get("iou_from", "build")
+    iou, source = record["training"]["iou"], record.get("iou_from", "build")
     click.echo(f"initial masks simulated at a mean IoU of {iou:g} ({source})", err=True)
-    best = said.get("best")
+    best = record.get("best")
     if best:
         click.echo(f"best {best['by']} {best[best['by']]:.4f} at step {best['step']}", err=True)
     click.echo(folder)
 
 
-def _parsing_note(said: dict[str, Any]) -> str:
+def _parsing_note(record: dict[str, Any]) -> str:
     """What a run lacked where it uses parsings: its losses in the mask task, its attention's guide in the other."""
-    parsed, people, settings = said["people_with_parsing"], said["people"], said["settings"]
+    parsed, people, settings = record["people_with_parsing"], record["people"], record["settings"]
     if parsed == people:
         return ""
-    lacking = f"{people - parsed} of {people} people have no parsing: "
-    if said["task"] == "mask" and settings.get("parsing"):
-        return lacking + "they trained the mask terms only"
-    if said["task"] == "content" and (settings.get("attention_b") or settings.get("attention_t")):
-        return lacking + "no body parts guided the attention on them"
+    missing = f"{people - parsed} of {people} people have no parsing: "
+    if record["task"] == "mask" and settings.get("parsing"):
+        return missing + "they trained the mask terms only"
+    if record["task"] == "content" and (settings.get("attention_b") or settings.get("attention_t")):
+        return missing + "no body parts guided the attention on them"
     return ""
 
 
@@ -162,10 +162,10 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         alone = options["engine"] == "local" and pick_device(options["device"]).type != "cpu"
         with engine_of(options, workers=1 if alone else None) as engine:
             predict_run(run, folder, to, masks, engine=engine, **options)
-        said = json.loads((to / "run.json").read_bytes())
-    for note in said["training_people"]:
+        record = json.loads((to / "run.json").read_bytes())
+    for note in record["training_people"]:
         click.echo(note, err=True)
-    click.echo(f"{said['predictions']} predictions, {said['missed']} missed, fed by {said['fed_by']}", err=True)
+    click.echo(f"{record['predictions']} predictions, {record['missed']} missed, fed by {record['fed_by']}", err=True)
     click.echo(shown(where, local, to))
 
 
@@ -224,7 +224,7 @@ def predict_photo(
     from baselines.inference.complete import Completer
 
     for text in boxes:
-        box_of(text)  # what is wrong on the command line is said before anything is loaded
+        box_of(text)  # what is wrong on the command line is record before anything is loaded
     named = read_boxes(boxes_file)
     completer = Completer(**options)
     if boxes or named:
@@ -249,14 +249,14 @@ def predict_photo(
     for name in sorted(named.keys() - {path.name for path in photos}) if photo.is_dir() else ():
         leave(name, Path(name), "no photo of this name")
         click.echo(f"{boxes_file}: {name}: left out: no photo of this name", err=True)
-    told = out / "left_out.json"
-    forget_dead(told)
-    write_json(told, left)
+    listing = out / "left_out.json"
+    forget_dead(listing)
+    write_json(listing, left)
     if not done:
         raise UserError(
             f"nobody was completed, {len(left)} left out; the first: {left[0]['photo']}: {left[0]['reason']}"
         )
-    click.echo(f"{done} completed, {len(left)} left out (see {told})", err=True)
+    click.echo(f"{done} completed, {len(left)} left out (see {listing})", err=True)
 
 
 def _completed(
@@ -273,11 +273,11 @@ def _completed(
     except (images.ImageError, UserError) as e:
         yield folder, e
         return
-    asked: list[Any] = [*boxes, *masks]
-    if not asked:
+    people: list[Any] = [*boxes, *masks]
+    if not people:
         yield folder, UserError("no box and no mask for it")
-    for k, person in enumerate(asked):
-        to = folder if len(asked) == 1 else folder / str(k)
+    for k, person in enumerate(people):
+        to = folder if len(people) == 1 else folder / str(k)
         try:
             given = {"box": box_of(person)} if isinstance(person, str) else {"mask": person}
             completer(pixels, **given).write(to)

@@ -37,7 +37,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is fast on the device: asked of the hardware, never assumed.
+    """Whether bfloat16 arithmetic is fast on the device: read from the hardware, never assumed.
 
     On a CPU: AMX tiles or AVX-512's dot products of bfloat16; elsewhere torch emulates it, slower than float32. With
     them and channels last the paper's networks gain 1.4 to 2.3 times (performance §4); of networks as narrow as the
@@ -45,8 +45,8 @@ def has_bf16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
 def compute_dtype(device: torch.device, precision: str = "fp32") -> torch.dtype:

@@ -265,10 +265,10 @@ def build_cache(root: Path, px: int, workers: int = 1, quiet: bool = False) -> C
     Raises:
         UserError: when the folder is no build, or has no train people or occluders.
     """
-    about = root / "build.json"
-    if not about.exists():
+    build = root / "build.json"
+    if not build.exists():
         raise UserError(f"{root}: expected a build folder (build.json), found none; make one with ahp build")
-    roots = dict(files.read_json(about)["roots"])
+    roots = dict(files.read_json(build)["roots"])
     people = parquet.parts(root / "splits" / "train" / "humans")
     bank = parquet.parts(root / "bank" / "train")
     folder = root / "cache"

@@ -54,12 +54,12 @@ def boxes_file(path: Path | None) -> dict[str, list[str]]:
     if path is None:
         return {}
     try:
-        said = json.loads(path.read_bytes())
-        if not isinstance(said, dict) or not all(isinstance(boxes, list) for boxes in said.values()):
+        boxes = json.loads(path.read_bytes())
+        if not isinstance(boxes, dict) or not all(isinstance(boxes, list) for boxes in boxes.values()):
             raise ValueError("no lists by name")
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: expected JSON such as {{'a.jpg': [[10, 20, 200, 400]]}} ({e})") from e
-    return {name: [_text(b) for b in boxes] for name, boxes in said.items()}
+    return {name: [_text(b) for b in boxes] for name, boxes in boxes.items()}
 
 
 def _text(box: Any) -> str:

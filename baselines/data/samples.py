@@ -312,9 +312,9 @@ def check_leakage(root: Path, cache: Cache) -> None:
         found += [("occluder", p) for p in ids_of(root / "bank" / split, "occluder_id")]
         for kind, (name, photo) in found:
             if name in people or name in things:
-                raise UserError(f"{root}: the {kind} {name} of {split} is in the training data; build the splits anew")
+                raise UserError(f"{root}: the {kind} {name} of {split} is in the training data; build the splits again")
             if photo in photos:
                 raise UserError(
                     f"{root}: {photos[photo]} of train and the {kind} {name} of {split} come from one photograph, "
-                    f"{photo}; build the splits anew"
+                    f"{photo}; build the splits again"
                 )

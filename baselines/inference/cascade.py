@@ -1,7 +1,7 @@
 """The two stages at inference: masks and pictures on 256x256 crops, from models trained at any size.
 
 A model sees the crop at its own size; its masks are enlarged while they are soft and beside the initial mask (see
-`beside_given`), its picture linearly, raw as it is: with the occluder put back around it, the occluder's colour would
+`beside_initial`), its picture linearly, raw as it is: with the occluder put back around it, the occluder's colour would
 come into the hole. What a model does not paint keeps the crop's own pixels, at 256 px.
 """
 
@@ -86,32 +86,31 @@ def complete_masks(model: Loaded, batch: Batch, given: Tensor, precision: str = 
     if result.amodal is None or result.modal is None:
         raise ValueError(f"expected masks of {model.name}, got none")
     own = result.modal is not batch.given
-    amodal = beside_given(result.amodal, batch.given, given)
-    modal = beside_given(result.modal, batch.given, given) if own else given
+    amodal = beside_initial(result.amodal, batch.given, given)
+    modal = beside_initial(result.modal, batch.given, given) if own else given
     if own:  # spec §3: amodal := amodal OR the refined modal mask
         amodal = torch.maximum(amodal, modal)
     return Masks(modal, amodal, result.modal_parsing, result.parsing, own, seconds)
 
 
-def beside_given(said: Tensor, seen: Tensor, given: Tensor) -> Tensor:
-    """A model's mask at 256 px, float 0/1 [B, 1, 256, 256].
+def beside_initial(found: Tensor, shown: Tensor, initial: Tensor) -> Tensor:
+    """A model's mask at 256 px, float 0/1 [B, 1, 256, 256]: the initial mask with what the model adds and leaves out.
 
-    What a model says is what it adds to its initial mask and what it leaves out; the rest keeps the initial mask's own
-    sharpness. Enlarging a coarse mask by itself and taking the fine initial one away would leave a ring of hidden
-    pixels along the whole outline, which nobody said. Outside the initial mask a pixel is the person's where more of
-    what was added lies around than of background, inside it is where no more was left out than kept; soft masks tell
-    more of the outline than cut ones. At 256 px this is the model's own mask, cut at a half.
+    Where the model keeps the initial mask, that mask's own sharpness stays. Enlarging a coarse mask by itself and
+    subtracting the fine initial one would leave a ring of hidden pixels along the whole outline. Outside the initial
+    mask a pixel is the person's where more of what was added lies around it than of background; inside, where no more
+    was left out than kept. At 256 px the answer is the model's own mask, cut at a half.
 
     Args:
-        said: the model's answer, float [B, 1, s, s] in [0, 1], over a half where the person is.
-        seen: the initial mask that it was shown, float 0/1 [B, 1, s, s].
-        given: the same at 256 px.
+        found: the model's answer, float [B, 1, s, s] in [0, 1], over a half where the person is.
+        shown: the initial mask that the model saw, float 0/1 [B, 1, s, s].
+        initial: the same at 256 px.
     """
-    if said.shape[-1] == SIDE:
-        return (said > 0.5).to(given.dtype)
-    kinds = [said * (1 - seen), (1 - said) * (1 - seen), seen * (1 - said), seen * said]
+    if found.shape[-1] == SIDE:
+        return (found > 0.5).to(initial.dtype)
+    kinds = [found * (1 - shown), (1 - found) * (1 - shown), shown * (1 - found), shown * found]
     added, ground, left, kept = F.interpolate(torch.cat(kinds, 1).float(), (SIDE, SIDE), mode="bilinear").split(1, 1)
-    return torch.where(given > 0, left <= kept, added > ground).to(given.dtype)
+    return torch.where(initial > 0, left <= kept, added > ground).to(initial.dtype)
 
 
 def fed_by(batch: Batch, masks: Masks) -> Batch:

@@ -169,7 +169,7 @@ class Completer:
 
     def _finished(self, photo: Rgb, given: Bool2D, crop: Box, masks: Masks, painted: NDArray[np.float32]) -> Completed:
         modal = _full(masks.modal, crop, photo) > 0.5 if masks.own_modal else given
-        # beside a modal mask of the photo's own sharpness: see `cascade.beside_given`
+        # beside a modal mask of the photo's own sharpness: see `cascade.beside_initial`
         ground = _full((1 - masks.amodal) * (1 - masks.modal), crop, photo)
         hidden = ~modal & (_full(masks.invisible, crop, photo) > ground)
         amodal = modal | hidden

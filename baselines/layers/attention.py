@@ -55,8 +55,8 @@ def _picked(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, keys: Tensor |
     if k.shape[0] == 0:
         return q.new_zeros(q.shape[0], v.shape[1]) + 0 * (q.sum() + k.sum() + v.sum())  # finite, still in the graph
     index = None if rows is None else rows.nonzero()[:, 0]
-    asked = q if index is None else q[index]
-    found = F.scaled_dot_product_attention(asked[None, None], k[None, None], v[None, None], scale=1.0)[0, 0]
+    chosen = q if index is None else q[index]
+    found = F.scaled_dot_product_attention(chosen[None, None], k[None, None], v[None, None], scale=1.0)[0, 0]
     return found if index is None else q.new_zeros(q.shape[0], v.shape[1]).index_copy(0, index, found)
 
 

@@ -29,8 +29,8 @@ AdversarialKind = Literal["bce", "log", "hinge", "lsgan"]
 class Adversarial:
     """A two-player loss on logits.
 
-    ``log``: the paper's eq. 3, the maker minimises log(1 - D); ``bce``: the same critic, the maker minimises -log D
-    (its non-saturating form); ``hinge`` (deepfillv2); ``lsgan``.
+    ``log``: the paper's eq. 3, the generator minimises log(1 - D); ``bce``: the same discriminator, the generator
+    minimises -log D (its non-saturating form); ``hinge`` (deepfillv2); ``lsgan``.
     """
 
     def __init__(self, kind: AdversarialKind) -> None:
@@ -38,16 +38,16 @@ class Adversarial:
             raise UserError(f"adversarial must be one of bce, log, hinge, lsgan, got {kind!r}")
         self.kind = kind
 
-    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The critic's loss, half for real and half for fake; ``fake`` must come from detached pictures."""
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss, half for real and half for fake; ``fake`` must come from detached pictures."""
         if self.kind == "hinge":
             return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
         if self.kind == "lsgan":
             return ((real - 1).square().mean() + fake.square().mean()) / 2
         return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
 
-    def maker(self, fake: Tensor) -> Tensor:
-        """The generator's loss on the critic's logits of its pictures."""
+    def generator(self, fake: Tensor) -> Tensor:
+        """The generator's loss on the discriminator's logits of its pictures."""
         if self.kind == "hinge":
             return -fake.mean()
         if self.kind == "lsgan":
@@ -71,7 +71,7 @@ class _Limited(torch.autograd.Function):
         return g * scale.to(g.dtype).view(-1, *[1] * (g.dim() - 1)), None
 
 
-def no_louder(logits: Tensor, truth: Tensor, share: float) -> Tensor:
+def limit_gradient(logits: Tensor, truth: Tensor, share: float) -> Tensor:
     """``logits`` [B, 1, H, W] whose gradient may be ``share`` of their cross-entropy's at most (L2, each sample).
 
     The cross-entropy's gradient is (sigmoid(logits) - truth) / n. A weight of one on an adversarial loss is otherwise

@@ -134,9 +134,9 @@ class Deepfill(ContentBaseline):
         shown = composite(batch.image, fine, hole)
         if turn == CRITIC:
             real, fake = (self.critic(torch.cat([p, masks], 1)) for p in (truth, shown.detach()))
-            return {"critic": self.gan.critic(real, fake)}
+            return {"critic": self.gan.discriminator(real, fake)}
         return {
-            "adversarial": self.gan.maker(self.critic(torch.cat([shown, masks], 1))),
+            "adversarial": self.gan.generator(self.critic(torch.cat([shown, masks], 1))),
             "l1_coarse": self.l1(output.extra["coarse"], truth, batch),
             "l1": self.l1(fine, truth, batch),
         }

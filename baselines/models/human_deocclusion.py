@@ -192,7 +192,7 @@ class MaskModel(MaskBaseline):
             raise UserError("the template masks are not known yet: call prepare() with the training people's masks")
         soft = output.need("amodal").sigmoid()
         if turn == CRITIC:
-            return {"critic": self.adversarial.critic(self.critic(truth), self.critic(soft.detach()))}
+            return {"critic": self.adversarial.discriminator(self.critic(truth), self.critic(soft.detach()))}
         terms = {"amodal": L.mask_ce(output.need("amodal"), truth)}
         terms |= self.modal_term(output, batch.need("modal"))
         if output.parsing is not None:
@@ -201,8 +201,8 @@ class MaskModel(MaskBaseline):
             terms["amodal_parsing"] = L.parsing_ce(output.parsing, labels[1], batch.parsed, people)
         if self.settings.discriminator:
             share = self.settings.l_share * self.settings.l_seg  # 0: there is nothing that it could drown out
-            heard = soft if share == 0 else L.no_louder(output.need("amodal"), truth, share).sigmoid()
-            terms["adversarial"] = self.adversarial.maker(self.critic(heard))
+            limited = soft if share == 0 else L.limit_gradient(output.need("amodal"), truth, share).sigmoid()
+            terms["adversarial"] = self.adversarial.generator(self.critic(limited))
         terms["l1"] = F.l1_loss(soft, truth)
         terms["perceptual"] = L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth)
         return terms
@@ -273,11 +273,11 @@ class ContentModel(ContentBaseline):
         raw, truth = output.need("image"), batch.need("target")
         shown = composite(batch.image, raw, batch.invisible)
         if turn == CRITIC:
-            return {"critic": self.adversarial.critic(self.critic(truth), self.critic(shown.detach()))}
+            return {"critic": self.adversarial.discriminator(self.critic(truth), self.critic(shown.detach()))}
         assert turn == GENERATOR
         perceptual, style = L.perceptual(L.vgg16(self.settings.vgg), shown, truth)
         return {
-            "adversarial": self.adversarial.maker(self.critic(shown)),
+            "adversarial": self.adversarial.generator(self.critic(shown)),
             "l1": self.l1(raw, truth, batch),
             "perceptual": perceptual,
             "style": style,

@@ -186,15 +186,15 @@ class OvsrMask(MaskBaseline):
             fake = soft.detach()
             beside = [torch.cat([m, batch.image], 1) for m in (truth, fake)]
             return {
-                "critic_shape": self.gan.critic(self.critic_shape(self._drawn(truth)), self.critic_shape(fake)),
-                "critic_object": self.gan.critic(*(self.critic_object(b) for b in beside)),
+                "critic_shape": self.gan.discriminator(self.critic_shape(self._drawn(truth)), self.critic_shape(fake)),
+                "critic_object": self.gan.discriminator(*(self.critic_object(b) for b in beside)),
             }
         rounds = [L.mask_ce(v, truth) for k, v in output.extra.items() if k.startswith("mask")]
         painted = _l1_pair(output.extra["object"], output.extra["whole"], batch)
         return {
             "mask": torch.stack(rounds).mean(),
-            "shape": self.gan.maker(self.critic_shape(soft)),
-            "object": self.gan.maker(self.critic_object(torch.cat([soft, batch.image], 1))),
+            "shape": self.gan.generator(self.critic_shape(soft)),
+            "object": self.gan.generator(self.critic_object(torch.cat([soft, batch.image], 1))),
             "perceptual": L.mask_perceptual(L.vgg16(self.settings.vgg), soft, truth),
             **painted,
             **self.modal_term(output, batch.need("modal")),
@@ -245,11 +245,11 @@ class OvsrContent(ContentBaseline):
         shown = composite(batch.image, output.need("image"), batch.invisible)
         if turn == CRITIC:
             real, fake = (self.critic(torch.cat([p * amodal, amodal], 1)) for p in (truth, shown.detach()))
-            return {"critic": self.gan.critic(real, fake)}
+            return {"critic": self.gan.discriminator(real, fake)}
         return {
             **self._pair(output.extra["object"], output.extra["whole"], batch),
             "perceptual": L.perceptual(L.vgg16(self.settings.vgg), shown, truth)[0],
-            "adversarial": self.gan.maker(self.critic(torch.cat([shown * amodal, amodal], 1))),
+            "adversarial": self.gan.generator(self.critic(torch.cat([shown * amodal, amodal], 1))),
         }
 
     def _pair(self, object_: Tensor, whole: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -165,7 +165,7 @@ class PCNetC(ContentBaseline):
         shown = composite(batch.image, raw, hole)
         if turn == CRITIC:
             real, fake = (self.critic(torch.cat([p, modal], 1)) for p in (truth, shown.detach()))
-            return {"critic": self.gan.critic(real, fake)}
+            return {"critic": self.gan.discriminator(real, fake)}
         vgg = L.vgg16(self.settings.vgg)
         pair = [L.perceptual(vgg, picture, truth) for picture in (raw, shown)]
         whole = self.settings.loss == "whole"
@@ -175,5 +175,5 @@ class PCNetC(ContentBaseline):
             "tv": L.total_variation(shown, hole),
             "perceptual": pair[0][0] + pair[1][0],
             "style": pair[0][1] + pair[1][1],
-            "adversarial": self.gan.maker(self.critic(torch.cat([shown, modal], 1))),
+            "adversarial": self.gan.generator(self.critic(torch.cat([shown, modal], 1))),
         }

@@ -104,9 +104,9 @@ class MaskModel(MaskBaseline):
         condition = torch.cat([batch.image, batch.given], 1)
         if turn == CRITIC:
             real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
-            return {"critic": GAN.critic(real, fake)}
+            return {"critic": GAN.discriminator(real, fake)}
         fake = self.critic(torch.cat([condition, made], 1))
-        terms = {"adversarial": GAN.maker(fake), "l1": F.l1_loss(made, truth)}
+        terms = {"adversarial": GAN.generator(fake), "l1": F.l1_loss(made, truth)}
         return terms | self.modal_term(output, batch.need("modal"))
 
     def modal_term(self, output: Output, truth: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
@@ -141,6 +141,6 @@ class ContentModel(ContentBaseline):
         made, truth, condition = output.need("image"), batch.need("target"), self.condition(batch)
         if turn == CRITIC:
             real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
-            return {"critic": GAN.critic(real, fake)}
+            return {"critic": GAN.discriminator(real, fake)}
         fake = self.critic(torch.cat([condition, made], 1))
-        return {"adversarial": GAN.maker(fake), "l1": self.l1(made, truth, batch)}
+        return {"adversarial": GAN.generator(fake), "l1": self.l1(made, truth, batch)}

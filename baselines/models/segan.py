@@ -158,6 +158,6 @@ class Painter(ContentBaseline):
         condition = self.condition(batch)
         if turn == CRITIC:
             real, fake = (self.critic(torch.cat([condition, p], 1)) for p in (truth, made.detach()))
-            return {"critic": self.gan.critic(real, fake)}
+            return {"critic": self.gan.discriminator(real, fake)}
         fake = self.critic(torch.cat([condition, made], 1))
-        return {"adversarial": self.gan.maker(fake), "l1": self.l1(made, truth, batch)}
+        return {"adversarial": self.gan.generator(fake), "l1": self.l1(made, truth, batch)}

@@ -1,4 +1,4 @@
-"""One training run as it is asked for: checked at birth, before anything is read or built."""
+"""The options of one training run, checked before anything is read or built."""
 
 from __future__ import annotations
 

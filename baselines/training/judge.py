@@ -1,4 +1,4 @@
-"""What training knows of its own quality: val at the recipe's size, sample pictures, averaged weights.
+"""How training judges itself: val at the recipe's size, sample pictures, averaged weights.
 
 These figures choose the best checkpoint and show progress; results for a leaderboard come from `benchmark` alone.
 """
@@ -74,10 +74,10 @@ class Judge:
                     continue
                 self.items.append((torch.from_numpy(planes), parsed))
             if self.missing:
-                said = f"{val}: {self.missing} of {len(data.samples)} samples cannot be rendered (the first: {why})"
+                problem = f"{val}: {self.missing} of {len(data.samples)} samples cannot be rendered (the first: {why})"
                 if not self.items:
-                    raise UserError(f"{said}; look at the data roots, or build the split anew")
-                logging.getLogger(__name__).warning("%s; the best checkpoint is chosen without them", said)
+                    raise UserError(f"{problem}; look at the data roots, or build the split again")
+                logging.getLogger(__name__).warning("%s; the best checkpoint is chosen without them", problem)
 
     @torch.no_grad()
     def __call__(self, net: Baseline) -> Judged:

@@ -1,4 +1,4 @@
-"""What a training run says of itself before it starts: all that its weights depend on, and the name and key of it."""
+"""The record of a training run before it starts: its name, its key, and all that its weights depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from baselines.training.settings import aids_of
 Json = dict[str, Any]
 
 
-def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: Fabric) -> Json:
+def record_of(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: Fabric) -> Json:
     """What goes into run.json; ``key`` holds all that the weights depend on.
 
     ``aids`` lists the shared settings that are not as the model's paper has them, ``in_paper`` whether the paper
@@ -32,10 +32,10 @@ def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: F
     """
     digests = runs.splits_digests(job.root)
     init, own = init_digest(job), options(job)
-    recipe_said = asdict(replace(recipe, save_every=0))
+    recipe_values = asdict(replace(recipe, save_every=0))
     plugin, made = MODELS.get(job.model), own_model(job.model, job.task)
     version = plugin.VERSION
-    what = [job.model, version, job.task, settings, recipe_said, job.seed, cache.digest]
+    what = [job.model, version, job.task, settings, recipe_values, job.seed, cache.digest]
     key = hashing.digest_value([*what, digests.get("train"), init, own])
     name = job.name or f"{job.model}-{job.task}-{job.recipe}-s{job.seed}-{key[:8]}"
     return {
@@ -53,26 +53,28 @@ def about(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: F
 
 
 def resolved(job: Training, recipe: Recipe, settings: Json, cache: Cache, fabric: Fabric) -> Json:
-    """`about` with the perceptual network of ``vgg="auto"`` settled, as ``settings`` says it from then on.
+    """`record_of` with the perceptual network of ``vgg="auto"`` settled in ``settings``.
 
-    A run that was begun keeps to its own, whether or not official weights have come or gone since; ``vgg_asked`` says
-    that it was left open.
+    A begun run keeps its network, whether or not official weights are here now; ``vgg_asked`` says that the job left
+    it open.
 
     Raises:
-        UserError: as `about`.
+        UserError: as `record_of`.
     """
     if settings.get("vgg") != "auto":
-        return about(job, recipe, settings, cache, fabric)
+        return record_of(job, recipe, settings, cache, fabric)
     here = fabric.broadcast(found_here())  # machines may differ, a run may not
     ways = (here, "random" if here == "torchvision" else "torchvision")
-    said = [about(job, recipe, settings | {"vgg": w}, cache, fabric) | {"vgg_asked": "auto"} for w in ways]
-    return next((a for a in said if _begun(job, a)), said[0])
+    records = [record_of(job, recipe, settings | {"vgg": w}, cache, fabric) | {"vgg_asked": "auto"} for w in ways]
+    return next((r for r in records if _begun(job, r)), records[0])
 
 
-def _begun(job: Training, said: Json) -> bool:
-    folder = (job.out or job.root) / "runs" / said["run_id"]
+def _begun(job: Training, record: Json) -> bool:
+    folder = (job.out or job.root) / "runs" / record["run_id"]
     mark = folder / "run.json"
-    return runs.file_of(folder, "state").exists() and mark.exists() and files.read_json(mark).get("key") == said["key"]
+    return (
+        runs.file_of(folder, "state").exists() and mark.exists() and files.read_json(mark).get("key") == record["key"]
+    )
 
 
 def options(job: Training) -> Json:
@@ -90,5 +92,5 @@ def init_digest(job: Training) -> str:
 
 
 def _iou(job: Training) -> tuple[float, str]:
-    """The mean IoU of simulated initial masks: as said, else that of the build's frozen ones; and whence it is."""
-    return (float(job.iou), "said") if job.iou is not None else initial_iou(job.root)
+    """The mean IoU of simulated initial masks, and its source: the job's own, else that of the build's frozen masks."""
+    return (float(job.iou), "setting") if job.iou is not None else initial_iou(job.root)

@@ -1,4 +1,4 @@
-"""Run folders: what a run was (``run.json``), its weights and its unfinished state; no code in them is run.
+"""Run folders: the record of a run (``run.json``), its weights and its unfinished state; no code in them is run.
 
 ``best`` and ``last`` (.safetensors) hold a model (format ``ahp-model-2``), ``state`` what training needs to go on.
 """
@@ -52,7 +52,7 @@ def git_revision() -> str:
     """The revision of the source tree, with ``+`` where it was changed; empty outside a checkout."""
     here = Path(__file__).parents[2]  # the user's own git, without a shell, with nothing that came from data
     try:
-        said = [
+        lines = [
             subprocess.run(  # nosec B603 B607
                 ["git", *args], cwd=here, capture_output=True, text=True, check=True, timeout=10
             ).stdout
@@ -60,7 +60,7 @@ def git_revision() -> str:
         ]
     except (OSError, subprocess.SubprocessError):
         return ""
-    return said[0].strip() + ("+" if said[1].strip() else "")
+    return lines[0].strip() + ("+" if lines[1].strip() else "")
 
 
 def versions() -> dict[str, str]:
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is, in words."""
+    """The device's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
@@ -169,10 +169,10 @@ def load_model(run: Path, task: str | None = None, device: torch.device | str = 
     quiet = {k: type(v)() for k, v in settings.items() if k in ("pretrained", "encoder_weights")}
     net = build_to_fit(lambda: build_model(name, its, **{**settings, **quiet}), made.state, path)
     assert isinstance(net, Baseline)
-    about = path.parent / "run.json"
-    said = dict(files.read_json(about)) if about.exists() else {}
+    file = path.parent / "run.json"
+    record = dict(files.read_json(file)) if file.exists() else {}
     net.eval().to(device, memory_format=layout_of(torch.device(device)))  # type: ignore[call-overload]
-    return Loaded(net, name, its, dict(settings), made.digest, said)
+    return Loaded(net, name, its, dict(settings), made.digest, record)
 
 
 def take_weights(net: Baseline, path: Path, name: str, task: str) -> None:

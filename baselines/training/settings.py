@@ -68,7 +68,7 @@ Share = Annotated[float, Between(0, 1)]
 Threshold = Annotated[float, Between(0, 1, open_low=True, open_high=True)]
 GanKind = Annotated[str, OneOf(("bce", "log", "hinge", "lsgan"))]
 
-_WORDS = {int: "an int", float: "a finite number", str: "a word", bool: "a bool"}
+_KINDS = {int: "an int", float: "a finite number", str: "a text", bool: "a bool"}
 
 
 @functools.cache
@@ -87,7 +87,7 @@ def _rules(cls: type) -> dict[str, tuple[tuple[type, ...], tuple[Any, ...]]]:
                 ranges.append(OneOf(get_args(part)))
                 part = str
             kinds.append(part)
-        known = all(k in _WORDS or k is type(None) for k in kinds)
+        known = all(k in _KINDS or k is type(None) for k in kinds)
         found[name] = (tuple(kinds) if known else (), tuple(ranges))
     return found
 
@@ -115,7 +115,7 @@ def check_fields(made: Any, prefix: str = "") -> None:
             continue
         fits = not kinds or any(_is_a(value, k) for k in kinds)
         if not fits or not all(r.allows(value) for r in ranges):
-            what = " or ".join(_WORDS[k] for k in kinds if k in _WORDS)
+            what = " or ".join(_KINDS[k] for k in kinds if k in _KINDS)
             expected = " ".join([what, *map(str, ranges)])
             raise UserError(f"setting {prefix}{f.name} must be {expected}, got {value!r}")
 

@@ -239,7 +239,7 @@ class ModelLoop(Loop):
     def gather(self, player: Player, micro: int) -> None:
         """The mean over micro-batches, then over all processes, in one flat message.
 
-        It is taken after the backward pass, whose limits (`losses.no_louder`) are those of a micro-batch's own loss.
+        It is taken after the backward pass, whose limits (`losses.limit_gradient`) are those of one micro-batch.
         """
         super().gather(player, micro)
         if self.fabric.world_size == 1:

@@ -98,8 +98,8 @@ def check_unseen(runs: Sequence[Path], split_dir: Path) -> list[str]:
             notes.append(f"{_named(run)}: on which photos {whose} trained is not known; {split_dir.name} may hold some")
         seen = int(its.knows(list(people.values()), list(people)).sum()) if its is not None else 0
         if seen:
-            said = f"{seen} of {len(people)} people of {split_dir.name} are of photos that {_named(run)} was trained on"
+            line = f"{seen} of {len(people)} people of {split_dir.name} are of photos that {_named(run)} was trained on"
             if split_dir.name != "train":
-                raise UserError(f"{said} (the review moved them since); train it again")
-            notes.append(said)
+                raise UserError(f"{line} (the review moved them since); train it again")
+            notes.append(line)
     return notes

@@ -268,15 +268,15 @@ def test_parsing_loss_counts_only_people_with_a_parsing() -> None:
 def test_adversarial_players_pull_apart(kind: str) -> None:
     game = L.Adversarial(kind)  # type: ignore[arg-type]
     good, bad = torch.full((2,), 0.8), torch.full((2,), -0.8)
-    assert game.critic(good, bad) < game.critic(bad, good)
-    assert game.maker(good) < game.maker(bad)
+    assert game.discriminator(good, bad) < game.discriminator(bad, good)
+    assert game.generator(good) < game.generator(bad)
     with pytest.raises(UserError, match="bce, log, hinge, lsgan"):
         L.Adversarial("wgan")  # type: ignore[arg-type]
 
 
 def test_log_form_is_the_papers() -> None:
     logits = torch.tensor([0.3, -1.2])
-    torch.testing.assert_close(L.Adversarial("log").maker(logits), torch.log(1 - logits.sigmoid()).mean())
+    torch.testing.assert_close(L.Adversarial("log").generator(logits), torch.log(1 - logits.sigmoid()).mean())
 
 
 def test_vgg_says_which_weights_it_has(tmp_path) -> None:  # type: ignore[no-untyped-def]

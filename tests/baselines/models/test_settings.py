@@ -57,7 +57,7 @@ MODEL = [
     ("ovsr", "mask", "iterations", 0, "an int of 1 or more"),
     ("mask_rcnn", "mask", "min_size", 0, "an int of 32 or more"),
     ("mask_rcnn", "mask", "backbone", "resnet5", "did you mean resnet50?"),
-    ("mask_rcnn", "mask", "backbone", 5, "a word"),
+    ("mask_rcnn", "mask", "backbone", 5, "a text"),
     ("deeplab", "mask", "encoder", "foo", "known: resnet18, "),
     ("deeplab", "mask", "encoder", "tu-foo", "library's"),
     ("deeplab", "mask", "encoder", "mit_b0", "library's"),

@@ -19,7 +19,7 @@ from ahp_toolkit.core.crops import SIDE
 from baselines.base import Batch, Result
 from baselines.data.samples import collate, to_batch
 from baselines.inference import cascade
-from baselines.inference.cascade import beside_given, paint, resized_image, resized_mask
+from baselines.inference.cascade import beside_initial, paint, resized_image, resized_mask
 from baselines.training.judge import Judge
 from baselines.training.recipes import RECIPES
 from baselines.training.runs import Loaded
@@ -42,7 +42,7 @@ def seen_at(mask: Tensor, size: int) -> Tensor:
 def test_who_adds_nothing_hides_nothing(seed: int, size: int) -> None:
     given = blob(seed)
     seen = seen_at(given, size)
-    assert torch.equal(beside_given(seen, seen, given), given)
+    assert torch.equal(beside_initial(seen, seen, given), given)
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -53,7 +53,7 @@ def test_what_is_added_and_left_out_is_found_again(size: int) -> None:
     answer = seen.clone()
     answer[:, :, 100 // step : 160 // step, 130 // step : 160 // step] = 1
     answer[:, :, 180 // step :, :] = 0
-    found = beside_given(answer, seen, given)
+    found = beside_initial(answer, seen, given)
     added, left = found * (1 - given), given * (1 - found)
     ys, xs = added[0, 0].nonzero(as_tuple=True)
     assert abs(int(ys.min()) - 100) <= step and abs(int(ys.max()) - 159) <= step
@@ -67,13 +67,13 @@ def test_a_soft_outline_is_found_between_the_coarse_pixels(edge: int) -> None:
     truth = torch.zeros(1, 1, SIDE, SIDE)
     truth[..., :edge] = 1
     nothing = torch.zeros_like(truth)
-    found = beside_given(F.avg_pool2d(truth, 4), nothing[..., ::4, ::4], nothing)
+    found = beside_initial(F.avg_pool2d(truth, 4), nothing[..., ::4, ::4], nothing)
     assert abs(int(found[0, 0, 0].sum()) - edge) <= 1 and torch.equal(found, found[:, :, :1].expand_as(found))
 
 
 def test_at_full_size_the_answer_is_the_models_cut_at_a_half() -> None:
     given, answer = blob(1), blob(2)
-    assert torch.equal(beside_given(answer * 0.2 + 0.4, given, given), answer)
+    assert torch.equal(beside_initial(answer * 0.2 + 0.4, given, given), answer)
 
 
 def test_a_refined_modal_mask_keeps_the_initial_masks_sharpness(monkeypatch: pytest.MonkeyPatch) -> None:
