@@ -258,8 +258,9 @@ _TEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "−": "$-$", "–": "--", "—": "---", "…": r"\ldots{}", "±": r"$\pm$",
     "×": r"$\times$", "†": r"$\dagger$", "·": r"$\cdot$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-    "∞": r"$\infty$", "≥": r"$\ge$", "≤": r"$\le$", "²": "$^2$", "“": "``", "”": "''", "‘": "`", "’": "'", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}",
-    "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ı": r"\i{}",
+    "∞": r"$\infty$", "≥": r"$\ge$", "≤": r"$\le$", "²": "$^2$", "“": "``", "”": "''", "‘": "`", "’": "'",
+    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}",
+    "œ": r"\oe{}", "Œ": r"\OE{}", "ı": r"\i{}",
 }  # fmt: skip
 #: Combining accents and their macros in LaTeX's default font encoding.
 _ACCENTS = {

@@ -38,7 +38,7 @@ from ahp_toolkit.stages.materialize import BESIDE
 from ahp_toolkit.storage import images, parquet
 
 STAGE, SIMULATED = "synth", "simulated"
-BEYOND = "beyond_the_size"
+OVER_SIZE = "beyond_the_size"
 CROP_FACTOR = (1.15, 1.5)
 
 
@@ -129,7 +129,7 @@ class Synth:
         for task in items:
             if not task.targets:
                 detail = f"{self.split} has the humans that were asked for; it gets whole photos, so some are over"
-                out.dropped.append(Dropped(task.human.human_id, STAGE, BEYOND, detail, task.human.image.source))
+                out.dropped.append(Dropped(task.human.human_id, STAGE, OVER_SIZE, detail, task.human.image.source))
                 continue
             try:
                 photo = renderer.photo(task.human.image)

@@ -27,7 +27,7 @@ from ahp_toolkit.sample_world import write_world
 from ahp_toolkit.stages import bank, composites, synthesize
 from ahp_toolkit.stages.materialize import WrittenSample
 from ahp_toolkit.stages.review import Thresholds
-from ahp_toolkit.stages.synthesize import BEYOND, Initial
+from ahp_toolkit.stages.synthesize import OVER_SIZE, Initial
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.build_folder import Build
 from tests import fake_build
@@ -194,13 +194,13 @@ def test_people_beyond_the_size_are_dropped_with_a_reason(built, tmp_path):
     lines = said.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("val "))
     assert "8 people -> 21 samples" in lines[at] and "dropped: 1 beyond_the_size" in lines[at + 1]
-    over = [d for d in parquet.read_records(copy / "splits/val/dropped.parquet", Dropped) if d.reason == BEYOND]
+    over = [d for d in parquet.read_records(copy / "splits/val/dropped.parquet", Dropped) if d.reason == OVER_SIZE]
     used = ids(copy, "splits/val", Sample, "human_id")
     assert len(over) == 1 and over[0].id not in used and len(used) == 7 and over[0].source == "coco"
     made = statistics.tables(Build(copy))
     row = made["splits"].set_index("split").loc["val"]
     assert row["humans"] == 8 and row["samples"] == 21
-    assert made["drops"].query("stage == 'splits/val' and reason == @BEYOND")["count"].tolist() == [1]
+    assert made["drops"].query("stage == 'splits/val' and reason == @OVER_SIZE")["count"].tolist() == [1]
 
     run(*args, "--val-humans", 7, "--fold", "1/2")  # a fold's people are all of its photos'
     people = {h.human_id for h in Build(copy).humans("val") if h.verdict == "preserve"}

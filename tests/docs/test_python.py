@@ -90,7 +90,10 @@ def test_decisions_are_those_of_people_where_they_have_decided(folder, tmp_path)
     before = annotation.decisions(root)
     assert before and all(d.provisional for d in before.values())
     some = next(iter(before))
-    log.append(root / "decisions" / "ann.jsonl", Decision(some, "discard", "ann", before[some].mask_digest, "occluded", at=log.now()))
+    log.append(
+        root / "decisions" / "ann.jsonl",
+        Decision(some, "discard", "ann", before[some].mask_digest, "occluded", at=log.now()),
+    )
     assert annotation.decisions(root)[some].verdict == "discard"
 
 
