@@ -30,7 +30,7 @@ from benchmark.grading.claims import KEYS
 from benchmark.grading.records import FIELDS, Row
 
 MAX_JSON_BYTES, MAX_RUN_BYTES = 64 * 2**20, 2**20
-MAX_JSON_RECORDS = 1_000_000
+MAX_JSON_RECORDS = 250_000
 _SHOWN, _LONGEST_CLAIM = 8, 64 * 2**10  # keys in a message; bytes of a claim
 _Json = msgspec.Raw
 _UNUSABLE = object()  # of no claim's type

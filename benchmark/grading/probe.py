@@ -11,7 +11,7 @@ import sys
 BATCH = 256  # rows at a time
 MEMORY, SECONDS = 768 * 2**20, 15  # of this process, and for one file
 BATCH_BYTES = 64 * 2**20  # of one batch in memory
-ROWS, COLUMNS, ROW_GROUPS = 2_000_000, 2_000, 20_000
+ROWS, COLUMNS, ROW_GROUPS = 500_000, 2_000, 20_000
 FIELDS = ("sample_id", "amodal", "modal", "image", "seconds")
 
 

@@ -25,7 +25,7 @@ from baselines.inference.complete import Completer, complete
 from baselines.inference.predict import predict_run
 from baselines.training.runs import split_digest
 from baselines.training.train import Training, train
-from benchmark.boards.tables import SPEED
+from benchmark.grading.claims import SPEED
 from tests.baselines.training.world import H, W, drawn
 
 
