@@ -60,7 +60,10 @@ def statuses() -> str:
 def events() -> str:
     """The events of ``--log-json``, from the table in the docstring of the log's module."""
     doc = inspect.cleandoc(logging.__doc__ or "")
-    return "```text\n" + doc.split("by event:\n\n", 1)[-1].split("\n\n")[0] + "\n```\n"
+    rule, *lines, _ = doc.split("by event:\n\n", 1)[-1].split("\n\n")[0].splitlines()
+    width = rule.index(" ")
+    rows = ((f"`{line[:width].strip()}`", line[width:].strip()) for line in lines)
+    return table(("event", "fields besides time, level, event"), rows)
 
 
 def options() -> str:
