@@ -125,7 +125,7 @@ import locale, sys
 from pathlib import Path
 from ahp_toolkit.storage import files as store
 from annotation.app import guide
-from baselines import people, runlog
+from baselines.data import people
 assert locale.getpreferredencoding(False).upper() not in ("UTF-8", "UTF8")
 folder = Path(sys.argv[1])
 with store.atomic(folder / "x.json", "w") as f:
