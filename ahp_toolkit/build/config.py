@@ -372,23 +372,16 @@ def read(root: Path) -> Config:
     """
     import msgspec
 
+    from ahp_toolkit.storage.build_folder import Build
     from ahp_toolkit.storage.locations import place
 
-    path = root / "build.json"
-    if not path.exists():
-        raise UserError(
-            f"{root}: expected a build folder (build.json), found none; make one with ahp build --out {root}"
-        )
-    about = files.read_json(path)
-    roots = about.get("roots") if isinstance(about, dict) else None
-    if not isinstance(roots, dict) or not all(isinstance(at, str) for at in roots.values()):
-        raise UserError(f"{path}: expected a JSON object with the data roots of a build; run the ahp build of it again")
-    formats = about.get("formats", {})
+    build = Build(root)
+    roots = build.data_roots
     try:
-        found = from_json(Config, about.get("options", {}))
+        found = from_json(Config, build.options)
     except (msgspec.ValidationError, TypeError) as e:
-        raise UserError(f"{path}: options: {e}; run the ahp build of it again") from e
-    sources = {name: Source(formats.get(name, name), place(at)) for name, at in roots.items()}
+        raise UserError(f"{root / 'build.json'}: options: {e}; run the ahp build of it again") from e
+    sources = {name: Source(build.formats.get(name, name), place(at)) for name, at in roots.items()}
     return dataclasses.replace(found, sources=sources).at(root)
 
 

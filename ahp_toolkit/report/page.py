@@ -72,7 +72,7 @@ def _page(
     pinned = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
     return env.get_template("report.html").render(
         provisional=build.provisional,
-        sample_world=dict(build.about.get("options") or {}).get("review") == "oracle",
+        sample_world=build.options.get("review") == "oracle",
         review=review,
         script=script,
         script_hash=pinned,
@@ -161,7 +161,7 @@ def _examples(build: Build) -> list[tuple[str, str, list[Dropped]]]:
 
 
 def _facts(build: Build) -> list[tuple[str, str]]:
-    record = build.about
+    record = build.record
     facts = [("seed", str(record.get("seed", "not recorded")))]
     facts += [(f"option {k}", json.dumps(v, ensure_ascii=False)) for k, v in sorted(record.get("options", {}).items())]
     facts.append(("ahp-toolkit", __version__))

@@ -19,7 +19,8 @@ from ahp_toolkit.runtime.engines import LocalEngine
 from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, Stage
 from ahp_toolkit.stages.materialize import BESIDE
 from ahp_toolkit.stages.synthesize import Initial, Synth
-from ahp_toolkit.storage import files, missing, parquet
+from ahp_toolkit.storage import missing, parquet
+from ahp_toolkit.storage.build_folder import Build
 from ahp_toolkit.storage.images import ImageError
 
 
@@ -72,10 +73,10 @@ def frozen_by(root: Path) -> tuple[Initial, int]:
     Raises:
         UserError: when the folder is no build.
     """
-    record, plain = files.read_json(root / "build.json"), Initial()
-    o = record.get("options", {})
+    build, plain = Build(root), Initial()
+    o = build.options
     maker, weights = o.get("initial", plain.maker), o.get("initial_weights")
-    return Initial(maker, weights, o.get("initial_iou", plain.iou), o.get("device", plain.device)), o.get("seed", 0)
+    return Initial(maker, weights, o.get("initial_iou", plain.iou), o.get("device", plain.device)), build.seed
 
 
 def write_test(
@@ -107,7 +108,7 @@ def stage(root: Path, voters: int | None = None, initial: Initial | None = None,
     people = (h for h in parquet.read_records(root / "review", Human) if h.split == "test" and h.verdict == "preserve")
     now_in = {h.human_id: h.mask for h in people}
     outdated = frozenset(c.proposal_id for c in found if now_in.get(c.human.human_id) != c.human.mask)
-    fn = Freeze(initial, seed, roots_of(root), outdated)
+    fn = Freeze(initial, seed, Build(root).data_roots, outdated)
     key = {
         "composites": [hashing.digest_value(repr(c)) for c in found],  # masks too: a version is of the placement alone
         "outdated": sorted(outdated),
@@ -119,12 +120,3 @@ def stage(root: Path, voters: int | None = None, initial: Initial | None = None,
     job = Job("test", root / "splits" / "test", fn, tables, key, shard_size=16, unit="composite", beside=BESIDE)
     job = replace(job, check=missing.mounted(fn.roots, root / "harvest"))
     return Stage(job, found)
-
-
-def roots_of(root: Path) -> dict[str, str]:
-    """Data root by source, from ``build.json``.
-
-    Raises:
-        UserError: when the folder is no build.
-    """
-    return {str(k): str(v) for k, v in dict(files.read_json(root / "build.json").get("roots", {})).items()}

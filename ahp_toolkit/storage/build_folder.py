@@ -71,23 +71,62 @@ class Build:
             raise UserError(f"{self.root}: expected a build folder, there is none; run `ahp build` first")
 
     @cached_property
-    def about(self) -> dict[str, Any]:
-        """``build.json``: roots, seed, options; empty where there is none."""
+    def record(self) -> dict[str, Any]:
+        """``build.json``: roots, formats, options, versions; empty where there is none.
+
+        Raises:
+            UserError: when it is damaged.
+        """
         path = self.root / "build.json"
-        said = files.read_json(path) if path.exists() else {}
-        if not isinstance(said, dict):
-            raise UserError(f"{path}: expected a JSON object, got {type(said).__name__}; run the build again")
-        return said
+        value = files.read_json(path) if path.exists() else {}
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; run the build again")
+        return value
+
+    @cached_property
+    def data_roots(self) -> dict[str, str]:
+        """Data root by source as text, as stage functions take it.
+
+        Raises:
+            UserError: when the folder is no build, or its ``build.json`` names no data roots.
+        """
+        path = self.root / "build.json"
+        if not path.exists():
+            raise UserError(
+                f"{self.root}: expected a build folder (build.json), found none; make one with ahp build --out "
+                f"{self.root}"
+            )
+        roots = self.record.get("roots")
+        if not isinstance(roots, dict) or not all(isinstance(at, str) for at in roots.values()):
+            raise UserError(
+                f"{path}: expected a JSON object with the data roots of a build; run the ahp build of it again"
+            )
+        return roots
 
     @cached_property
     def roots(self) -> dict[str, Path]:
-        """Data root by source."""
-        return {k: locations.place(v) for k, v in dict(self.about.get("roots", {})).items()}
+        """Data root by source; empty where there is no ``build.json``."""
+        return {name: locations.place(at) for name, at in dict(self.record.get("roots", {})).items()}
+
+    @cached_property
+    def formats(self) -> dict[str, str]:
+        """Format by source, where it is not the source's name."""
+        return dict(self.record.get("formats", {}))
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The options of the build by name."""
+        return dict(self.record.get("options", {}))
+
+    @cached_property
+    def seed(self) -> int:
+        """The seed of the build."""
+        return int(self.options.get("seed", 0))
 
     @property
-    def formats(self) -> dict[str, str]:
-        """Format by source."""
-        return dict(self.about.get("formats", {}))
+    def logs(self) -> list[Path]:
+        """The decision logs in the build folder, by name."""
+        return sorted((self.root / "decisions").glob("*.jsonl"))
 
     def has(self, table: str) -> bool:
         """Whether the table's folder holds at least one part."""

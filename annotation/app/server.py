@@ -23,6 +23,7 @@ from ahp_toolkit.decisions.candidates import WHOLE, Candidates, Slice
 from ahp_toolkit.decisions.log import check_name
 from ahp_toolkit.decisions.state import Decisions, row, verdict_field
 from ahp_toolkit.storage import files as disk
+from ahp_toolkit.storage.build_folder import Build
 from ahp_toolkit.storage.lock import lock
 from annotation.app import editor, samples
 from annotation.app.writer import Writer
@@ -133,7 +134,7 @@ def push(root: Path, name: str, say: Say = lambda text: None, piece: Slice = WHO
     if not have:
         dataset.info["parse"] = editor.build_of(candidates)
         dataset.save()
-    roots = disk.read_json(root / "build.json")["roots"]
+    roots = Build(root).data_roots
     missing = candidates.records(have)
     documents = samples.Documents(fo, dataset, Decisions(root, candidates).refresh(), roots)
     done, total = len(have), len(candidates)

@@ -38,6 +38,7 @@ def compose(
     """
     from ahp_toolkit.decisions import votes
     from ahp_toolkit.stages import composites
+    from ahp_toolkit.storage.build_folder import Build
     from annotation.composites.compose import Settings, propose
 
     if write:
@@ -49,7 +50,7 @@ def compose(
         warn_replaced(before, made.folder)
         return
     done = propose(
-        root, composites.roots_of(root), Settings(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False
+        root, Build(root).data_roots, Settings(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False
     )
     if voters is not None:
         votes.keep_voters(root, voters)

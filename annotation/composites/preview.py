@@ -10,7 +10,7 @@ import numpy as np
 from ahp_toolkit.core.crops import crop_image, square_around
 from ahp_toolkit.decisions.composites import Composite
 from ahp_toolkit.occlusion.render import Renderer
-from ahp_toolkit.stages.composites import roots_of
+from ahp_toolkit.storage.build_folder import Build
 from ahp_toolkit.storage.images import Rgb
 
 
@@ -28,4 +28,4 @@ def preview(root: Path, composite: Composite, size: int = 512) -> Rgb:
 
 @lru_cache(maxsize=2)
 def _renderer(root: str) -> Renderer:
-    return Renderer(roots_of(Path(root)))
+    return Renderer(Build(Path(root)).data_roots)

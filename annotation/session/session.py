@@ -27,7 +27,7 @@ from ahp_toolkit.decisions.log import SETTLED, Entry, Retraction, path_of
 from ahp_toolkit.decisions.merge import Merge
 from ahp_toolkit.decisions.proposals import with_mask
 from ahp_toolkit.decisions.state import Case, Decisions, verdict_field
-from ahp_toolkit.storage import files
+from ahp_toolkit.storage.build_folder import Build
 from annotation.app.guide import page
 from annotation.app.pictures import Pictures
 
@@ -131,7 +131,7 @@ class Session:
         self.on_change: Callable[[Iterable[str]], None] = lambda ids: None
         self.database_state: Callable[[], str] = lambda: ""
         self._order, self._sync = order or ByScore(), sync
-        self._pictures = Pictures(files.read_json(root / "build.json")["roots"])
+        self._pictures = Pictures(Build(root).data_roots)
         self._timer: threading.Timer | None = None
 
     def queue(self, view: str = "todo", seen: Sequence[str] = (), n: int = 8, back: int = 0) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ahp_toolkit.occlusion.paste import Cutout, cut_out
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.stage import MAIN, Job, Output, finished, run
 from ahp_toolkit.storage import files, images, parquet
+from ahp_toolkit.storage.build_folder import Build
 from ahp_toolkit.storage.lock import lock
 from ahp_toolkit.storage.photos import Photos
 
@@ -265,10 +266,7 @@ def build_cache(root: Path, px: int, workers: int = 1, quiet: bool = False) -> C
     Raises:
         UserError: when the folder is no build, or has no train people or occluders.
     """
-    build = root / "build.json"
-    if not build.exists():
-        raise UserError(f"{root}: expected a build folder (build.json), found none; make one with ahp build")
-    roots = dict(files.read_json(build)["roots"])
+    roots = Build(root).data_roots
     people = parquet.parts(root / "splits" / "train" / "humans")
     bank = parquet.parts(root / "bank" / "train")
     folder = root / "cache"

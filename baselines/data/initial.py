@@ -9,7 +9,8 @@ import numpy as np
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage import parquet
+from ahp_toolkit.storage.build_folder import Build
 
 SIMULATED = "simulated"  # how `stages.synth` names masks that no network made
 PARTS, EACH = 16, 256  # so many of the train split's parts, evenly spread, and of each so many samples, are measured
@@ -29,8 +30,7 @@ def initial_iou(root: Path) -> tuple[float, str]:
     samples = (s for p in chosen for s in itertools.islice(parquet.read_records(p, Sample), EACH))
     found = [s.given.mask.iou(s.modal) for s in samples if not s.given.maker.startswith(SIMULATED) and s.modal.area]
     if not found:
-        options = files.read_json(root / "build.json").get("options", {})
-        return float(options.get("initial_iou", 0.775)), "build"
+        return float(Build(root).options.get("initial_iou", 0.775)), "build"
     mean = round(float(np.mean(found)), 4)
     if mean <= 0:
         raise UserError(f"{root}: the initial masks of train meet nobody; build the splits with another --initial")

@@ -34,7 +34,8 @@ from ahp_toolkit.occlusion.place import Placed, Settings, place
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.sources.base import PART_PAIRS
 from ahp_toolkit.stages.synthesize import protocol_crop
-from ahp_toolkit.storage import files, parquet
+from ahp_toolkit.storage import parquet
+from ahp_toolkit.storage.build_folder import Build
 from baselines.base import Batch
 from baselines.data.cache import AMODAL, Cache
 
@@ -229,7 +230,7 @@ class EvalData(Dataset[Item]):
         table = table / part if (table / part).exists() else table
         people = parquet.read_records(table, Human) if table.exists() else iter(())
         self.parsings = {h.human_id: h.parsing for h in people if h.human_id in wanted}
-        roots = dict(files.read_json(root / "build.json")["roots"])
+        roots = Build(root).data_roots
         self.render, self.size = Renderer(roots, folder, part), size
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from ahp_toolkit.occlusion.place import ratio_of
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.stages import composites
 from ahp_toolkit.storage import images, parquet
+from ahp_toolkit.storage.build_folder import Build
 from annotation.composites import compose, preview
 from annotation.composites.compose import Ground, Settings
 from tests.annotation.small import H, W, occluder, person, picture, rectangle, write
@@ -60,7 +61,7 @@ def root(tmp_path):
 
 
 def propose(root, **settings):
-    return compose.propose(root, composites.roots_of(root), Settings(**settings))
+    return compose.propose(root, Build(root).data_roots, Settings(**settings))
 
 
 def test_a_person_on_level_ground_grows_as_they_come_nearer():
@@ -141,7 +142,7 @@ def test_only_what_all_voters_passed_becomes_a_sample(root):
     assert [(s.sample_id, s.kind, s.split) for s in samples] == [
         (f"test/{i}", "composite", "test") for i in sorted((a, b))
     ]
-    render = Renderer(composites.roots_of(root), root / "splits/test")
+    render = Renderer(Build(root).data_roots, root / "splits/test")
     for s in samples:
         pasted = render(s)  # checked against its digest
         assert encode(pasted.modal) == s.modal and pasted.ratio == pytest.approx(s.occlusion_ratio)
