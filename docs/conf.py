@@ -25,7 +25,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
 html_theme_options = {"show_prev_next": True, "navbar_end": [], "show_toc_level": 2, "navigation_with_keys": False}
 html_show_sourcelink = False
-html_sidebars = dict.fromkeys(("quickstart", "build", "review", "occlusion", "models", "storage", "plugins", "design"), [])
+html_sidebars: dict[str, list[str]] = {
+    page: [] for page in ["quickstart", "build", "review", "occlusion", "models", "storage", "plugins", "design"]
+}
 smartquotes = False
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
