@@ -337,3 +337,20 @@ def test_names_beyond_100_bytes_fit_into_shards(build, tmp_path):
     assert len(rows) == 1 and len(rows[0]["__key__"]) > 100 and rows[0]["occluded.png"].ndim == 3
     with shard.open("rb") as f:
         assert {name.partition(".")[0] for name, _, _ in plain_files(f)} == {rows[0]["__key__"]}
+
+
+@pytest.mark.parametrize("fmt", ["cocoa", "kins"])
+def test_our_coco_source_reads_an_export_as_visible_masks_of_occluded_people(build, tmp_path, fmt):
+    made = run(build, tmp_path / "o", fmt)
+    pictures = tmp_path / "o" / ("images/val" if fmt == "cocoa" else "validation/image_2")
+    known = [s for s in truth(build, Sample).values() if s.modal != s.amodal]
+    for path in (p for p in made[:-1] if "COCO_amodal" not in p.name):  # that one holds regions, a format of its own
+        root = tmp_path / path.stem
+        (root / "annotations").mkdir(parents=True)
+        shutil.copy(path, root / "annotations" / "instances_val2017.json")
+        shutil.copytree(pictures, root / "val2017")
+        found = [i for image in read_all(SOURCES.get("coco"), root, "mine") for i in image.instances]
+        assert len(found) == disk.read_json(tmp_path / "o/export.json")["splits"]["val"]["out"]
+        hidden = [i for i in found if i.mask in [s.modal for s in known]]
+        assert hidden and all(i.flags.occluded for i in hidden)
+        assert not [i for i in found if i.mask in [s.amodal for s in known]]

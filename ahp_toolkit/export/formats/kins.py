@@ -13,7 +13,7 @@ PICTURES = False
 _FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
 _2020 = ("a_bbox", "a_segm", "a_area", "i_bbox", "i_segm", "i_area", "oco_id", "ico_id")
 _2019 = ("bbox", "area", "inmodal_seg", "inmodal_bbox")
-_BOTH = ("id", "image_id", "category_id", "iscrowd", "ahp_id", "human_id", "provisional")
+_BOTH = ("id", "image_id", "category_id", "iscrowd", "occlude_rate", "ahp_id", "human_id", "provisional")
 
 
 def write(job: Job) -> list[Path]:
