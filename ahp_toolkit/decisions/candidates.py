@@ -171,7 +171,7 @@ def auto_discarded(folder: Path) -> frozenset[str]:
 
 
 def mask_digest_at(part: Path) -> Callable[[int], str]:
-    """row -> the digest of its mask, in a part of ROOT/parse; the masks are read when the first is asked for."""
+    """row -> the digest of its mask, in a part of ROOT/parse; the masks are read at the first call."""
 
     @cache
     def masks() -> pa.Array:

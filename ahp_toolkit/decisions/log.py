@@ -1,7 +1,7 @@
 """Decision logs: JSON lines that are only ever appended, one log a reviewer below ROOT/decisions.
 
 A line is a decision, or a retraction ``{"retracts": id of a decision, ...}``; both keep an id, so that logs from two
-places are united by it. A line is on the disk before anybody is told that it is saved. This file also writes and reads
+places are united by it. A line is on the disk before the panel shows it as saved. This file also writes and reads
 the votes on composites, which are logged in the same way.
 """
 
@@ -27,7 +27,7 @@ from ahp_toolkit.core.records import Decision
 
 #: Below a build folder: one log a reviewer.
 FOLDER = "decisions"
-#: The note of a decision that settles a disagreement: after it no other reviewer is asked.
+#: The note of a decision that settles a disagreement between reviewers.
 SETTLED = "settled"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _FIELDS = tuple(f.name for f in fields(Decision))

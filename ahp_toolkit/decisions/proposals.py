@@ -1,7 +1,7 @@
 """Corrected masks on their way back to the reviewers: proposals in ROOT/refine, never decisions.
 
-The newest mask of a candidate is its current one (`state`), so a proposed candidate is asked about again. Parts are
-only ever added.
+The newest mask of a candidate is its current one (`state`), so a proposed candidate comes back into the queue. Parts
+are only ever added.
 """
 
 from __future__ import annotations

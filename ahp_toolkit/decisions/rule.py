@@ -130,7 +130,7 @@ def decide(s: Segmented, others: Sequence[Occluder] | None = None) -> Decision:
 
 
 def judge(s: Segmented, values: Sequence[float] | None, thresholds: Thresholds | None = None) -> Decision:
-    """The provisional decision, from the candidate's `features.vector`; None asks the plain rule.
+    """The provisional decision, from the candidate's `features.vector`; None: the plain rule decides.
 
     With a classifier, preserve where its certainty reaches its threshold and the source flags nothing, else discard.
     """

@@ -4,7 +4,7 @@ A candidate's first mask is the build's. Proposals and reviewers' corrections co
 mask is the current one, which the panel shows. A decision is on the mask that its ``mask_digest`` names:
 
 * The decisions on the newest mask that anybody has decided on count; those on older masks no longer do.
-* A correction and a provisional decision answer nothing: the current mask is still asked about.
+* A correction and a provisional decision answer nothing: the current mask stays in the queue.
 * A mask that the candidate no longer has (the build was made again, or the correction was taken back) releases no
   other. Where reviewers have only discarded such masks, they discarded the person: that counts for the build's mask.
 """
@@ -250,7 +250,7 @@ class Decisions:
 
     @property
     def reopened(self) -> set[str]:
-        """Candidates that are asked about again: nobody has decided on their current mask."""
+        """Candidates that come back into the queue: nobody has decided on their current mask."""
         return {cid for cid, case in self.cases.items() if case.reopened}
 
     def disagreed(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ahp_toolkit.core.records import VERDICTS, Decision
-from ahp_toolkit.core.text import one_line
 from ahp_toolkit.decisions import agreement
 from ahp_toolkit.decisions.agreement import Agreement
 from ahp_toolkit.decisions.merge import Merge, Settled, settle
 from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.decisions.triage.triage import PAPER_PACE, Triage, report_of
+from ahp_toolkit.report.tables import Column, Table
 from ahp_toolkit.storage import parquet
 
 ENOUGH = 10  # candidates: for fewer, a kappa and a bootstrap interval mean nothing
@@ -34,14 +34,13 @@ PAPER_RATIO = dict.fromkeys(("coco", "voc_sbd", "lip"), 5_940 / 24_806) | {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """A small table: cells are text; ``note`` is a sentence below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
+def _table(title: str, headings: Sequence[str], rows: Sequence[tuple[str, ...]], note: str = "") -> Table:
+    """A table of texts; a column of words is aligned left, a column of figures right."""
+    columns = [
+        Column(h, number=i > 0 and not any(r[i][:1].isalpha() or len(r[i]) > 24 for r in rows))
+        for i, h in enumerate(headings)
+    ]
+    return Table(columns, rows, title, (note,) if note else ())
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _counts(s: Status) -> Table:
     unknown = len(seen - s.sources.keys())
     if unknown:
         cells.append(("decisions on unknown candidates", f"{unknown:,}", ""))  # a share of none of the build's
-    return Table("Review", ("", "humans", "share"), tuple(cells))
+    return _table("Review", ("", "humans", "share"), cells)
 
 
 def _by_source(s: Status) -> Table:
@@ -134,7 +133,7 @@ def _by_source(s: Status) -> Table:
         rows.append(_source_row(s, "all", list(s.sources), None))
     columns = ("source", "candidates", "decided", "preserved", "refined", "ratio", "audit's ratio", "paper")
     note = "Ratio: preserved of decided. With triage the decided ones are the likely ones; the audit is a random share."
-    return Table("Preserved ratio (Table 1)", columns, tuple(rows), note)
+    return _table("Preserved ratio (Table 1)", columns, rows, note)
 
 
 def _source_row(s: Status, name: str, ids: Sequence[str], paper: float | None) -> tuple[str, ...]:
@@ -162,7 +161,7 @@ def _pace(s: Status) -> Table:
     if len(took) > 1:
         rows.append(_pace_row("all", [x for v in took.values() for x in v]))
     columns = ("reviewer", "decisions", "median s", "mean s", "against the paper's 3.26 s")
-    return Table("Pace", columns, tuple(rows), f"A pause counts as at most {IDLE:.0f} s.")
+    return _table("Pace", columns, tuple(rows), f"A pause counts as at most {IDLE:.0f} s.")
 
 
 def _pace_row(name: str, seconds: Sequence[float]) -> tuple[str, ...]:
@@ -184,7 +183,7 @@ def _agreement(s: Status) -> Table:
     rows = [*(_figure(n, k) for n, k in shares.items()), *(_figure(n, k, kappa=True) for n, k in kappas.items())]
     ties = "The majority of the others: where they are divided evenly there is none, and the candidate does not count."
     note = " ".join(filter(None, (ties, _few([*shares.values(), *kappas.values()]))))
-    return Table("Agreement", ("", "value", "95 % interval", "candidates"), tuple(rows), note)
+    return _table("Agreement", ("", "value", "95 % interval", "candidates"), rows, note)
 
 
 def _reasons(s: Status) -> Table:
@@ -192,7 +191,7 @@ def _reasons(s: Status) -> Table:
     rows = tuple(_figure(name, k) for name, k in found.items())
     note = "Of the candidates that somebody discarded for this reason, the share that all their reviewers discarded."
     note = " ".join(filter(None, (note, _few(list(found.values())))))
-    return Table("Agreement by reason", ("reason", "value", "95 % interval", "candidates"), rows, note)
+    return _table("Agreement by reason", ("reason", "value", "95 % interval", "candidates"), rows, note)
 
 
 def _figure(name: str, k: Agreement, kappa: bool = False) -> tuple[str, ...]:
@@ -211,7 +210,7 @@ def _few(found: Sequence[Agreement]) -> str:
 
 def _triage(s: Status) -> Table:
     if s.triage is None:
-        return Table("Triage", (), ())
+        return _table("Triage", (), ())
     r, a = s.triage, s.triage["audit"]
     risk, confidence = r["settings"]["risk"], r["settings"]["confidence"]
     proof = f"{a['lost']} of {a['preserves']} audited preserves lost: at most {100 * a['upper']:.2f} %"
@@ -225,7 +224,7 @@ def _triage(s: Status) -> Table:
         ("discarded unseen", f"{r['auto_discard']:,} ({100 * r['saved_share']:.1f} %)"),
         ("saved", f"{r['saved_hours']:.1f} h at the paper's pace"),
     ]
-    return Table("Triage", ("", ""), tuple(row for row in rows if row[1]))
+    return _table("Triage", ("", ""), tuple(row for row in rows if row[1]))
 
 
 def _held(waiting: int) -> str:
@@ -237,7 +236,7 @@ def _disagreed(s: Status, most: int = 20) -> Table:
     ids = [c for c in divided if c in s.settled.disagreed or c in s.settled.decided]
     rows = tuple((c, ", ".join(f"{d.reviewer}: {d.verdict}" for d in s.counted[c]), _result(s, c)) for c in ids[:most])
     note = f"The first {most} of {len(ids):,}, most divided first." if len(ids) > most else ""
-    return Table("Disagreements", ("candidate", "decisions", "result"), rows, note)
+    return _table("Disagreements", ("candidate", "decisions", "result"), rows, note)
 
 
 def _result(s: Status, candidate_id: str) -> str:
@@ -251,29 +250,12 @@ def _percent(n: int, of: int) -> str:
 
 def status_text(s: Status) -> str:
     """The status for a terminal."""
-    return "\n\n".join("\n".join(_lines(t)) for t in tables(s))
-
-
-def _lines(t: Table) -> Iterator[str]:
-    rows = [tuple(map(one_line, row)) for row in t.rows]
-    table = [t.columns, *rows] if any(t.columns) else rows
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lefts = [i == 0 or _is_text(t, i) for i in range(len(widths))]
-    yield t.title
-    for row in table:
-        cells = (c.ljust(w) if left else c.rjust(w) for c, w, left in zip(row, widths, lefts, strict=True))
-        yield "  " + "  ".join(cells).rstrip()
-    if t.note:
-        yield f"  {t.note}"
-
-
-def _is_text(t: Table, column: int) -> bool:
-    return any(row[column][:1].isalpha() or len(row[column]) > 24 for row in t.rows)
+    return "\n\n".join(t.text() for t in tables(s))
 
 
 def status_html(root: Path, merge: Merge | None = None, page: bool = False, logs: Sequence[Path] = ()) -> str:
     """The status as an HTML section for the report, or as a ``page`` of its own. What comes from data is escaped."""
-    body = "".join(_html(t) for t in tables(status(root, merge, logs)))
+    body = "".join(map(_html, tables(status(root, merge, logs))))
     section = f'<section id="review"><h2>Review</h2>{body}</section>'
     if not page:
         return section
@@ -289,13 +271,5 @@ def status_html(root: Path, merge: Merge | None = None, page: bool = False, logs
 
 
 def _html(t: Table) -> str:
-    kinds = ["" if i == 0 or _is_text(t, i) else ' class="n"' for i in range(len(t.columns))]
-    head = "".join(f"<th{k}>{html.escape(c)}</th>" for c, k in zip(t.columns, kinds, strict=True))
-    rows = "".join(
-        "<tr>" + "".join(f"<td{k}>{html.escape(c)}</td>" for c, k in zip(row, kinds, strict=True)) + "</tr>"
-        for row in t.rows
-    )
-    note = f'<p class="muted">{html.escape(t.note)}</p>' if t.note else ""
-    first = f"<thead><tr>{head}</tr></thead>" if any(t.columns) else ""
-    table = f'<div class="scroll"><table>{first}<tbody>{rows}</tbody></table></div>'
-    return f"<h3>{html.escape(t.title)}</h3>{table}{note}"
+    notes = "".join(f'<p class="muted">{html.escape(n)}</p>' for n in t.notes)
+    return f'<h3>{html.escape(t.title)}</h3><div class="scroll">{t.html()}</div>{notes}'

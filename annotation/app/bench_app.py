@@ -43,7 +43,7 @@ TAKEN = (
     "disagreement",
     "group",
 )
-SPREAD = ("iou_invisible", "iou_amodal", "l1_invisible")  # the first that two runs share tells how they spread
+SPREAD = ("iou_invisible", "iou_amodal", "l1_invisible")  # the first that two runs share gives their spread
 
 
 @dataclass

@@ -55,7 +55,7 @@ def put(fo: Any, dataset: Any, candidates: Candidates, shown: Mapping[str, Mask]
 
 
 def build_of(candidates: Candidates) -> str:
-    """What tells the parts of ROOT/parse from those of a build made again."""
+    """The identity of the parts of ROOT/parse: another one where the build was made again."""
     parts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parquet.parts(candidates.root / "parse")]
     return hashing.digest_value(parts)
 

@@ -232,7 +232,7 @@ class LeasedOrder:
     """A session's queue (`session.Order`): by triage where it has run, leased by the plan.
 
     Candidates are leased a few at a time as they are taken from the iterator; with a ``piece``, of it alone. A new
-    mask, proposed or corrected, is asked about again, also where triage had discarded the mask before it unseen.
+    mask, proposed or corrected, comes back into the queue, also where triage had discarded the mask before it unseen.
     """
 
     def __init__(self, root: Path, plan: Plan | None = None, piece: Slice = WHOLE) -> None:

@@ -89,7 +89,7 @@ class ByScore:
     """Everything that the reviewer has not decided on, by triage score where there is one, else by id."""
 
     def __call__(self, state: Decisions, reviewer: str) -> Iterable[str]:
-        """What is not decided on yet; a new mask is asked about again."""
+        """What is not decided on yet; a new mask comes again."""
         return (cid for cid in state.candidates.ordered if reviewer not in state.answered.get(cid, ()))
 
     def left(self, state: Decisions, reviewer: str) -> int:
@@ -220,7 +220,7 @@ class Session:
         return answer | {"item": self.item(cid)} if other else answer
 
     def correct(self, candidate_id: str, mask: Mask) -> None:
-        """Log a corrected mask: a refine of the mask shown that carries the new one, which is asked about again."""
+        """Log a corrected mask: a refine of the mask shown that carries the new one, which comes back."""
         with self._lock:
             old = self.shown(candidate_id).digest
             at = self._later(log.now(), self.state.case(candidate_id))

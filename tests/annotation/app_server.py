@@ -127,7 +127,7 @@ def serving(root: Path, reviewers: list[str], env: dict[str, str]) -> Iterator[l
     servers = [start_server(root, r, env) for r in reviewers]
     try:
         for s in servers:
-            wait_for(s.ready)
+            wait_for(s.ready, 500)  # one that has died is noticed at once
         yield servers
     finally:
         for s in servers:
@@ -172,7 +172,7 @@ class Panel:
 
     def wait(self) -> str:
         try:
-            self.page.wait_for_selector('[data-cy="ahp-canvas"][data-id]:not([data-id=""])', timeout=60_000)
+            self.page.wait_for_selector('[data-cy="ahp-canvas"][data-id]:not([data-id=""])', timeout=300_000)
         except Exception as e:
             text = self.page.evaluate("document.body.innerText")
             raise AssertionError(f"no candidate is shown; the page holds: {text[:2000]!r}") from e
@@ -192,10 +192,10 @@ class Panel:
                     && (c.dataset.id || document.body.innerText.includes('Nothing is left')) }""",
             arg=before,
             polling=5,
-            timeout=30_000,
+            timeout=300_000,
         )
         return self.shown
 
     def saved(self) -> None:
         """Wait until the server has confirmed everything."""
-        self.page.wait_for_selector('[data-cy="ahp-save"][data-state="saved"]', timeout=30_000)
+        self.page.wait_for_selector('[data-cy="ahp-save"][data-state="saved"]', timeout=300_000)

@@ -183,7 +183,7 @@ def _ranks(
 ) -> list[int]:
     """Places in the queue: by score, every `AUDIT_EVERY`-th one of the audit by its hash; at the end auto-discards.
 
-    ``judged`` ones stand by their score, for the plan may ask others about them too; they take no turn of the audit.
+    ``judged`` ones keep their place by score, since the plan may lease them to others; they take no turn of the audit.
     """
     by_score = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
     best = [i for i in by_score if not judged[i]]

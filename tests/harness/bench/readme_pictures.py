@@ -13,7 +13,7 @@ from ahp_toolkit.core.records import Sample
 from ahp_toolkit.sample_world import gallery
 from ahp_toolkit.stages.report import renderer_of
 from ahp_toolkit.storage import images, parquet
-from annotation.app.guide import guide_pictures
+from tests.harness.bench.guide_pictures import guide_pictures
 from tests.harness.bench.story_pictures import story_pictures
 
 SIZE, ROWS = 150, 4
