@@ -1,4 +1,4 @@
-"""What a split is, as runs, predictions and scores say it: one rule for who trains and who judges."""
+"""The identity of a split, which runs, predictions and scores name: one rule for trainers and judges."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from ahp_toolkit.core import hashing
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.storage import parquet
 
-COLUMNS = ("sample_id", "digest", "given", "crop")  # of `records.Sample`: no other mask is read
+#: The columns of `records.Sample` that a method is given, or that its figures depend on.
+COLUMNS = ("sample_id", "human_id", "digest", "given", "crop", "amodal", "modal", "occlusion_ratio", "bin")
 
 
 def sample_pairs(folder: Path) -> list[tuple[str, str]]:
     """(sample_id, digest) of every sample of a split, without decoding its masks.
 
-    The digest is of all that a method is handed of it and judged by: the pixels with the true masks
-    (`records.Sample.digest`), the initial mask and who made it, and the crop.
+    The digest covers everything that a method is given and judged by: the pixels (`records.Sample.digest`), the true
+    masks themselves, the initial mask and its maker, the crop, the human, and the occlusion ratio.
 
     Raises:
         UserError: when there is no table, or one of other records, or it is damaged.
@@ -32,7 +33,7 @@ def sample_pairs(folder: Path) -> list[tuple[str, str]]:
             )
         for batch in table.to_batches(max_chunksize=1024):  # rows as objects take many times their bytes
             rows = batch.to_pylist()
-            pairs += [(r["sample_id"], hashing.digest_value([r["digest"], r["given"], r["crop"]])) for r in rows]
+            pairs += [(r["sample_id"], hashing.digest_value([r[name] for name in COLUMNS])) for r in rows]
     return pairs
 
 

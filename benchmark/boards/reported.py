@@ -53,9 +53,9 @@ _TABLE_4 = {
 }
 #: Table 5: FID by background weight w. Table 6: FID by attention. As printed, synthesized (as Table 4, §5.3).
 TABLE_5 = {"0": "18.04", ".1": "18.19", ".3": "17.85", ".5": "18.74", ".7": "18.61", ".9": "19.11", "1": "19.71"}
-_ABOUT = "about "  # the text gives the gain alone
+_ROUGHLY = "about "  # the text gives the gain alone
 TABLE_6 = {
-    "none": "19.66", "w = .3": "17.85", "Attention.B": "16.76", "Attention.T": "17.37", "cascaded": f"{_ABOUT}14.6",
+    "none": "19.66", "w = .3": "17.85", "Attention.B": "16.76", "Attention.T": "17.37", "cascaded": f"{_ROUGHLY}14.6",
     "fused": "13.85",
 }  # fmt: skip
 _LATER = (
@@ -73,7 +73,7 @@ _LATER = (
 
 def figure(printed: str, scale: float = 1.0) -> str:
     """The number in a figure as printed, over a metric's ``scale`` (a power of ten): ``84.0`` per cent is ``0.840``."""
-    bare = printed.removeprefix(_ABOUT)
+    bare = printed.removeprefix(_ROUGHLY)
     return bare if scale == 1 else str(Decimal(bare).scaleb(-round(math.log10(scale))))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Words = NDArray[np.uint64]
+Lanes = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 _BLOCK = 255  # words: the most that eight byte lanes of ones can add up without overflow
 
@@ -36,7 +36,7 @@ class Areas(NamedTuple):
     pa_gi: Counts
 
 
-def words_of(masks: NDArray[np.bool_]) -> Words:
+def lanes_of(masks: NDArray[np.bool_]) -> Lanes:
     """bool [n, H, W] to uint64 [n, ceil(H * W / 8)] of 0/1 bytes, without a copy where H * W divides by 8."""
     flat = np.ascontiguousarray(masks).reshape(len(masks), -1).view(np.uint8)
     if flat.shape[1] % 8:
@@ -105,7 +105,7 @@ def _fours(pa, pm, ga, gm, out):  # type: ignore[no-untyped-def]
 def pair_areas(p: NDArray[np.bool_], g: NDArray[np.bool_]) -> Counts:
     """bool [n, H, W] twice to int64 [n, 3]: area of P, of G, of P AND G, in px."""
     out = np.zeros((len(p), 3), np.int64)
-    _pairs(words_of(p), words_of(g), out)
+    _pairs(lanes_of(p), lanes_of(g), out)
     return out
 
 
@@ -114,5 +114,5 @@ def areas(
 ) -> Areas:
     """Four stacks bool [n, H, W] to all areas that the mask metrics are made of."""
     out = np.zeros((len(amodal), len(Areas._fields)), np.int64)
-    _fours(words_of(amodal), words_of(modal), words_of(true_amodal), words_of(true_modal), out)
+    _fours(lanes_of(amodal), lanes_of(modal), lanes_of(true_amodal), lanes_of(true_modal), out)
     return Areas(*out.T)

@@ -37,6 +37,8 @@ CHANGES = {
     "the pixels": {"digest": "0" * 64},
     "the initial mask": {"given": Given(SAMPLES[0].modal, "test")},
     "who made it": {"given": Given(SAMPLES[0].given.mask, "another")},
+    "a true mask": {"amodal": SAMPLES[0].modal},
+    "the human": {"human_id": "coco/0009#1"},
     "the crop": {"crop": SAMPLES[1].crop._replace(x0=SAMPLES[0].crop.x0 - 1)},
 }
 
