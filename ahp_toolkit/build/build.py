@@ -231,9 +231,9 @@ def begin(c: Config) -> dict[str, Any]:
     """
     disk.forget_unfinished(c.out)
     with suppress(UserError):  # none, or damaged
-        about = disk.read_json(c.out / "build.json")
-        if isinstance(about, dict) and about:
-            return about
+        content = disk.read_json(c.out / "build.json")
+        if isinstance(content, dict) and content:
+            return content
     _write(c)
     return {}
 

@@ -19,7 +19,7 @@ from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.storage import parquet
 from ahp_toolkit.storage.locations import Remote
 
-#: Checkpoints end so; other words for weights are names on a hub.
+#: Checkpoints have these endings; other weights are names on a hub.
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 

@@ -36,7 +36,7 @@ def _file() -> click.ParamType:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A root of one format. ``path`` is a local folder or an address."""
+    """A dataset of one format. ``path`` is a local folder or an address."""
 
     format: str
     path: Path
@@ -360,8 +360,13 @@ def write(c: Config, resolved: Mapping[str, Any], versions: Mapping[str, str]) -
     Args:
         resolved: options whose value follows from the data.
     """
-    about = {"roots": c.roots, "formats": c.formats, "options": as_json(c) | dict(resolved), "versions": dict(versions)}
-    files.write_json(c.out / "build.json", about)
+    content = {
+        "roots": c.roots,
+        "formats": c.formats,
+        "options": as_json(c) | dict(resolved),
+        "versions": dict(versions),
+    }
+    files.write_json(c.out / "build.json", content)
 
 
 def read(root: Path) -> Config:

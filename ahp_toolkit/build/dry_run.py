@@ -117,7 +117,7 @@ def text(lines: list[Line], workers: int) -> Iterator[str]:
 
 
 def time_of(seconds: float) -> str:
-    """Seconds in words, to two digits or so."""
+    """Seconds as text, to about two digits."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -25,7 +25,7 @@ SOURCES = ("coco", "lip", "objects365", "openimages", "voc_sbd")
 
 
 def world(folder: Path, scenes: int, seed: int) -> Path:
-    """Write the sample world unless this very one stands there already."""
+    """Write the sample world unless the folder holds it already."""
     from ahp_toolkit.sample_world import write_world
 
     mark = folder / "world.json"
@@ -39,10 +39,10 @@ def world(folder: Path, scenes: int, seed: int) -> Path:
 
 
 def _check(out: Path) -> None:
-    """Refuse the folder of a build on other data: its tables would be made anew from the sample world.
+    """Refuse the folder of a build on other data: its tables would be replaced by the sample world's.
 
     Raises:
-        UserError: when such a build stands there, or one that does not say on which data it is.
+        UserError: when the folder holds such a build, or one whose data roots are not known.
     """
     roots = config.read(out).roots if (out / "build.json").exists() else {}
     if any(Path(root).parts[-2:] != ("world", name) for name, root in roots.items()):

@@ -50,7 +50,7 @@ class Finding:
     topic: str
     name: str
     ok: bool | None
-    said: str
+    text: str
 
 
 def torch_home() -> Path:
@@ -115,8 +115,8 @@ def _weights() -> Iterator[Finding]:
         yield Finding("weights", what, True if hits else None, where)
     hub = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
     sam = sorted(hub.glob("models--facebook--sam*")) if hub.is_dir() else []
-    said = str(sam[0]) if sam else f"not in {hub}; fetched by transformers at first use when online"
-    yield Finding("weights", "SAM", True if sam else None, said)
+    text = str(sam[0]) if sam else f"not in {hub}; fetched by transformers at first use when online"
+    yield Finding("weights", "SAM", True if sam else None, text)
 
 
 def _torch() -> Iterator[Finding]:
@@ -143,9 +143,9 @@ def doctor(as_json: bool) -> None:
     else:
         for f in found:
             mark = {True: "ok  ", False: "LACK", None: "--  "}[f.ok]
-            click.echo(f"{mark} {f.topic:8s} {f.name:28s} {f.said}")
-    lacking = [f.name for f in found if f.ok is False]
-    if lacking:
+            click.echo(f"{mark} {f.topic:8s} {f.name:28s} {f.text}")
+    missing = [f.name for f in found if f.ok is False]
+    if missing:
         raise UserError(
-            f"{len(lacking)} needed things are missing: {', '.join(lacking)}; the lines above say how to get them"
+            f"{len(missing)} needed things are missing: {', '.join(missing)}; the lines above say how to get them"
         )

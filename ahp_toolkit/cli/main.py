@@ -54,8 +54,8 @@ def ahp(ctx: click.Context, log_json: Path | None) -> None:
         from ahp_toolkit import __version__
 
         logging.open_log(str(log_json), __version__)
-    for word in ctx.meta[ARGUMENTS]:
-        legible(word)
+    for argument in ctx.meta[ARGUMENTS]:
+        legible(argument)
 
 
 @click.group(cls=LazyGroup, table=BENCH, context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,19 +83,19 @@ def _run() -> int:
     except click.UsageError as e:
         return _misused(e)
     except click.ClickException as e:
-        return _told(e.format_message())
+        return _user_error(e.format_message())
     except (UserError, StorageError) as e:
-        return _told(str(e))
+        return _user_error(str(e))
     except ModuleNotFoundError as e:
         absent = missing_extra(e)
-        return signals.failed(e) if absent is None else _told(str(absent))
+        return signals.failed(e) if absent is None else _user_error(str(absent))
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else signals.OK if e.code is None else signals.INTERNAL
-    except Exception as e:  # noqa: BLE001 the last door: whatever comes here is told in one line, and logged whole
+    except Exception as e:  # noqa: BLE001 the last door: one line on stderr, the whole in the log
         return signals.stopped() if signals.signalled() else signals.failed(e)  # libraries replace what a signal raised
 
 
-def _told(message: str) -> int:
+def _user_error(message: str) -> int:
     """The end by what a user did; not where a signal came, whose interrupt may have been taken for a bad photo."""
     return signals.stopped() if signals.signalled() else signals.user(message)
 
@@ -105,9 +105,9 @@ def _misused(e: click.UsageError) -> int:
     if isinstance(e, click.exceptions.NoArgsIsHelpError):
         e.show()
         return signals.USER
-    said = e.format_message().rstrip(".")
+    message = e.format_message().rstrip(".")
     help_ = f"{e.ctx.command_path if e.ctx is not None else 'ahp'} --help"
-    return signals.user(f"{said} See {help_}" if said.endswith("?") else f"{said}; see {help_}")
+    return signals.user(f"{message} See {help_}" if message.endswith("?") else f"{message}; see {help_}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Engine(Protocol):
         """What was kept, in the order in which it is ready; at most ``2 * workers`` tasks are drawn and not done.
 
         Raises:
-            UserError: when a worker said so, or died more often than the engine bears.
+            UserError: the one that a worker raised; when workers die too often.
         """
 
     def close(self) -> None:

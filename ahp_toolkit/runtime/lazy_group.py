@@ -33,7 +33,7 @@ class LazyGroup(click.Group):
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep all words of the command line, for `ahp` to look at when the log is open."""
+        """Keep the whole command line: `ahp` checks it when the log is open."""
         ctx.meta.setdefault(ARGUMENTS, tuple(args))
         return super().parse_args(ctx, args)
 

@@ -41,7 +41,7 @@ _NAMES = (
     r"(?:secret\w{0,20}|token|password|passwd|passphrase|signature|credential|authorization|"
     r"(?:api|account|access|private)[_-]?key\w{0,20}|(?<![^\W_])sig)"
 )
-#: What stands behind the sign: quoted, in quotes that are escaped themselves, or bare.
+#: The value behind the sign: quoted, in quotes that are escaped themselves, or bare.
 _VALUE = (
     r"(?:(\")(?:[^\"\\]|\\.)+|(')(?:[^'\\]|\\.)+|(\\+[\"'])[^\"'\\]+|"
     r"(?:(?:bearer|basic)\s+)?[^\s&,;\"']+)"

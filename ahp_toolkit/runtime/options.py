@@ -21,16 +21,16 @@ def legible(text: str | os.PathLike[str], name: str = "") -> str:
     Raises:
         UserError: for bytes that are no UTF-8, which Python hands on as lone surrogates.
     """
-    said = os.fspath(text)
+    plain = os.fspath(text)
     try:
-        said.encode()
+        plain.encode()
     except UnicodeEncodeError as e:
-        shown = os.fsencode(said).decode(errors="backslashreplace")
+        shown = os.fsencode(plain).decode(errors="backslashreplace")
         raise UserError(f"{name}{shown}: expected a name in UTF-8, got other bytes; rename it (mv, convmv)") from e
-    return said
+    return plain
 
 
-def _said(value: Any, param: click.Parameter | None, kind: str) -> str:
+def _text_of(value: Any, param: click.Parameter | None, kind: str) -> str:
     """The word, neither empty (which would stand for the current folder) nor illegible."""
     name = f"{param.opts[0]} " if isinstance(param, click.Option) else ""
     if not os.fspath(value):
@@ -47,7 +47,7 @@ class _Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path."""
-        _said(value, param, self.kind)
+        _text_of(value, param, self.kind)
         return super().convert(value, param, ctx)
 
     @property
@@ -67,7 +67,7 @@ class Folder(_Place):
         if isinstance(value, str) and "://" in value:
             from ahp_toolkit.storage.locations import place
 
-            return place(_said(value, param, self.kind))
+            return place(_text_of(value, param, self.kind))
         return super().convert(value, param, ctx)
 
 
@@ -100,7 +100,7 @@ class Named(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The text."""
-        return _said(value, param, "file, folder or name")
+        return _text_of(value, param, "file, folder or name")
 
 
 class Number(click.FloatRange):

@@ -82,20 +82,20 @@ def _private() -> dict[str, str]:
 
 
 def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None) -> None:
-    said: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         temp = tempfile.mkdtemp(prefix="ahp-ray-")
         closing.callback(_sweep, os.path.realpath(temp))
         if len(temp) > _LONGEST:
             raise UserError(f"{temp}: too long for Ray's sockets; set TMPDIR to a shorter path")
         cpus = workers or os.cpu_count() or 1
-        said |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": temp}
-        said["object_store_memory"] = min(2048, max(128, 32 * cpus)) * _MIB
+        settings |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": temp}
+        settings["object_store_memory"] = min(2048, max(128, 32 * cpus)) * _MIB
     closing.callback(ray.shutdown)
     for left in range(0 if address else 2, -1, -1):
         try:
             with own_signals():
-                ray.init(address=address or "local", **said)
+                ray.init(address=address or "local", **settings)
             return
         except Exception:  # a bare one where the raylet was not there within half a minute, as on a busy machine
             if not left:
@@ -106,7 +106,7 @@ def _init(ray: Any, closing: ExitStack, address: str | None, workers: int | None
 def _sweep(temp: str) -> None:
     """End what Ray left running, and remove the folder that it writes to.
 
-    An agent whose raylet was killed while it started lives on for a quarter of a minute and makes its files anew.
+    An agent whose raylet was killed while it started lives on for a quarter of a minute and writes its files again.
     """
     psutil = importlib.import_module("psutil")
 

@@ -37,8 +37,8 @@ _MACHINE = {
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ELOOP: "mend the links that lead back to themselves",
     errno.ENOTDIR: "a part of the path is a file; give another path",
-    errno.EEXIST: "something else stands there; give another path",
-    errno.EISDIR: "a folder stands there; give the path of a file",
+    errno.EEXIST: "something else is there; give another path",
+    errno.EISDIR: "it is a folder; give the path of a file",
 }
 
 
@@ -88,9 +88,9 @@ def stopped() -> int:
     for child in multiprocessing.active_children():
         child.terminate()
     terminated = signal.SIGTERM in _came
-    said = f"{'terminated' if terminated else 'interrupted'}; the same command goes on from here"
-    logging.event("error", "error", kind="interrupted", message=said)
-    sys.stderr.write(f"ahp: {said}\n")
+    message = f"{'terminated' if terminated else 'interrupted'}; the same command goes on from here"
+    logging.event("error", "error", kind="interrupted", message=message)
+    sys.stderr.write(f"ahp: {message}\n")
     return TERMINATED if terminated else INTERRUPTED
 
 
@@ -115,13 +115,13 @@ def failed(e: BaseException) -> int:
         return _machine(e)
     where = traceback.extract_tb(e.__traceback__)[-1:]
     place = f" ({where[0].filename.rpartition('/')[2]}:{where[0].lineno})" if where else ""
-    said = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}{place}"
+    message = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}{place}"
     whole = "".join(traceback.format_exception(e))
-    logging.event("error", "error", kind="internal", message=said, traceback=whole)
+    logging.event("error", "error", kind="internal", message=message, traceback=whole)
     if os.environ.get("AHP_DEBUG", "") not in ("", "0"):
         sys.stderr.write(whole)
     more = "the whole traceback: AHP_DEBUG=1, or --log-json FILE"
-    sys.stderr.write(f"ahp: internal error: {said}; this is ahp's fault, please report it ({more})\n")
+    sys.stderr.write(f"ahp: internal error: {message}; this is ahp's fault, please report it ({more})\n")
     return INTERNAL
 
 
@@ -129,9 +129,9 @@ def _machine(e: BaseException) -> int:
     if isinstance(e, OSError):
         name = os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else ""
         where = f"{one_line(name[:100] + ' …' if len(name) > 1000 else name)}: " if name else ""
-        said = f"{where}{e.strerror}; {_MACHINE[e.errno or 0]}, then run the same command again"
+        message = f"{where}{e.strerror}; {_MACHINE[e.errno or 0]}, then run the same command again"
     else:
-        said = "out of memory; give fewer --workers, then run the same command again"
-    logging.event("error", "error", kind="machine", message=said)
-    sys.stderr.write(f"ahp: {said}\n")
+        message = "out of memory; give fewer --workers, then run the same command again"
+    logging.event("error", "error", kind="machine", message=message)
+    sys.stderr.write(f"ahp: {message}\n")
     return USER

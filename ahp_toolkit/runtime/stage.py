@@ -3,9 +3,9 @@
 A stage is a plain function over one shard of items; what it returns is written as ``part-NNNNN.parquet`` of each of its
 tables. Shards are cut by position, never by the number of workers, and random numbers come from record ids, so the
 bytes do not depend on who ran what. Work in progress lies in ``.<stage>-<key>`` beside the stage's folder; a shard is
-done when its ``shard-NNNNN.json`` stands there and the files that it names have the content it names; the finished
+done when its ``shard-NNNNN.json`` is there and the files that it names have the content it names; the finished
 folder replaces the old one by rename. Killed at any moment, the same call goes on from the last whole shard; a stage
-that was damaged after its end is made anew.
+that was damaged after its end is made again.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Result:
 def finished(folder: Path, key_digest: str | None = None) -> Result | None:
     """The result of a finished stage folder, or None (also when it was made with another key).
 
-    With a key, None too when the folder is not what the stage left: the one who holds the key can make it anew.
+    With a key, None too when the folder is not what the stage left: its stage is made again.
 
     Raises:
         UserError: without a key, when ``stage.json`` is damaged.
@@ -102,18 +102,18 @@ def finished(folder: Path, key_digest: str | None = None) -> Result | None:
     mark = folder / "stage.json"
     if not mark.exists():
         return None
-    said = disk.read_sealed(mark)
+    record = disk.read_sealed(mark)
     if key_digest is None:
-        said = said or disk.read_json(mark)
-        if "files" in said and disk.read_sealed(mark) is None:
+        record = record or disk.read_json(mark)
+        if "files" in record and disk.read_sealed(mark) is None:
             raise UserError(f"{mark}: damaged since it was made; run the command that made it again")
-    elif said is None or said["key_digest"] != key_digest or not _stands(folder, said["files"]):
+    elif record is None or record["key_digest"] != key_digest or not _is_whole(folder, record["files"]):
         return None
-    return Result(said["name"], folder, said["counts"], said["dropped"], said["digest"], False)
+    return Result(record["name"], folder, record["counts"], record["dropped"], record["digest"], False)
 
 
-def _stands(folder: Path, files: Mapping[str, str]) -> bool:
-    """Whether a stage's files are what it left; says which is not: the stage is then made anew."""
+def _is_whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether a stage's files are what it left; warns of the first that is not."""
     for name, digest in files.items():
         if not _is(folder / name, digest):
             logging.event("damaged", "warning", path=str(folder / name))
@@ -138,25 +138,25 @@ def run(
     quiet: bool = False,
     carry: Result | None = None,
     engine: Engine | None = None,
-    anew: bool = False,
+    again: bool = False,
 ) -> Result:
     """Run a stage to its end, or go on with it, or do nothing when it is finished.
 
     Args:
-        items: gives the items anew at each call, in a fixed order; cut into shards.
+        items: gives the items at each call, in a fixed order; cut into shards.
         workers: processes, where no engine is given; 1 runs in this one.
         total: number of items, when known, for the progress bar.
         carry: an inner stage whose drops and counts (those named ``what/source``) belong to this one's account.
         engine: where the shards are worked on; it is left open.
-        anew: run even where a whole result stands.
+        again: run even where a whole result is there.
 
     Raises:
         UserError: what a stage function, an input or the job's check says a user must mend.
     """
-    done = None if anew else finished(job.folder, job.key_digest) or _ended(job)
+    done = None if again else finished(job.folder, job.key_digest) or _ended(job)
     if done is not None:
         forget_stale(job)
-        _tell(done)
+        _log_result(done)
         return done
     if job.check is not None:
         job.check()
@@ -168,7 +168,7 @@ def run(
             bar.update(n)
         workers = own.workers
     result = _finish(job, carry, start, workers)
-    _tell(result, time.monotonic() - start)
+    _log_result(result, time.monotonic() - start)
     return result
 
 
@@ -245,12 +245,12 @@ class Stage:
         stream = items if callable(items) else lambda: items
         inner = finished(self.inner) if self.inner is not None else None
         again = again or self.again
-        return run(self.job, stream, total=self.total, quiet=quiet, carry=inner, engine=engine, anew=again)
+        return run(self.job, stream, total=self.total, quiet=quiet, carry=inner, engine=engine, again=again)
 
 
-def _tell(r: Result, seconds: float = 0.0) -> None:
-    about: dict[str, Any] = {"counts": r.counts, "dropped": r.dropped, "fresh": r.fresh, "digest": r.digest}
-    logging.event("stage_result", stage=r.name, seconds=round(seconds, 3), **about)
+def _log_result(r: Result, seconds: float = 0.0) -> None:
+    fields: dict[str, Any] = {"counts": r.counts, "dropped": r.dropped, "fresh": r.fresh, "digest": r.digest}
+    logging.event("stage_result", stage=r.name, seconds=round(seconds, 3), **fields)
 
 
 @dataclass(frozen=True)
@@ -324,8 +324,8 @@ def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[in
         shard = list(itertools.islice(stream, job.size_of(number)))
         if not shard and number > 0:
             return
-        said = _made(_mark(job.partial, number))
-        if said is not None:
+        record = _made(_mark(job.partial, number))
+        if record is not None:
             bar.skip(len(shard))
         else:
             yield number, shard
@@ -335,9 +335,9 @@ def _pending(job: Job, items: Iterable[Any], bar: Progress) -> Iterator[tuple[in
 
 def _made(mark: Path) -> dict[str, Any] | None:
     """What a shard's mark says; None where it is not there, or it or a file that it names is not what was written."""
-    said = disk.read_sealed(mark) if mark.exists() else None
-    whole = said is not None and all(_is(mark.parent / name, digest) for name, digest in said["files"].items())
-    return said if whole else None
+    record = disk.read_sealed(mark) if mark.exists() else None
+    whole = record is not None and all(_is(mark.parent / name, digest) for name, digest in record["files"].items())
+    return record if whole else None
 
 
 def forget_stale(job: Job) -> None:
@@ -355,13 +355,13 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     files: dict[str, str] = {}
     marks = sorted(job.partial.glob("shard-*.json"))
     for mark in marks:
-        said = _made(mark)
-        if said is None:  # written a moment ago
+        record = _made(mark)
+        if record is None:  # written a moment ago
             raise UserError(f"{mark}: not what was written; look at the disk, then run the same command again")
-        counts.update(said["counts"])
-        reasons.update(said["dropped"])
-        spent.append(said["seconds"])
-        files.update(said["files"])
+        counts.update(record["counts"])
+        reasons.update(record["dropped"])
+        spent.append(record["seconds"])
+        files.update(record["files"])
     inherited = []
     if carry is not None:
         counts.update({k: n for k, n in carry.counts.items() if "/" in k and not k.startswith("out/")})
@@ -375,7 +375,7 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     kept = {n: d for n, d in files.items() if not n.startswith("dropped/")} | {
         dropped.name: hashing.digest_file(dropped)
     }
-    said = {
+    record = {
         "name": job.name,
         "key_digest": job.key_digest,
         "key": job.key,
@@ -387,9 +387,9 @@ def _finish(job: Job, carry: Result | None, start: float, workers: int) -> Resul
     }
     before = carry.folder if carry else None
     timing.write(job.partial, counts["in"], spent, time.monotonic() - start, workers, before)
-    disk.write_bytes(job.partial / "stage.json", disk.sealed(said))
+    disk.write_bytes(job.partial / "stage.json", disk.sealed(record))
     _settle(job)
-    return Result(job.name, job.folder, said["counts"], said["dropped"], digest, True)
+    return Result(job.name, job.folder, record["counts"], record["dropped"], digest, True)
 
 
 def _ended(job: Job) -> Result | None:

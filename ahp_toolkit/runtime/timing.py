@@ -1,4 +1,4 @@
-"""How long stages took, in ``timing.json`` beside ``stage.json``: read by ``ahp build plan``, part of no digest."""
+"""How long stages took: ``timing.json`` beside ``stage.json``, read by ``ahp build --dry-run``, part of no digest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(folder: Path, items: int, shards: Iterable[float], wall: float, worker
         inner: the folder of a stage whose time belongs to this one's.
     """
     before = read(inner).get("worker_seconds", 0.0) if inner else 0.0
-    said = {
+    timed = {
         "items": items,
         "worker_seconds": round(sum(shards) + before, 3),
         "seconds": round(wall, 3),
@@ -44,13 +44,13 @@ def write(folder: Path, items: int, shards: Iterable[float], wall: float, worker
         "machine": machine(),
         "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
-    files.write_json(folder / NAME, said)
+    files.write_json(folder / NAME, timed)
 
 
 def read(folder: Path) -> dict[str, Any]:
     """What `write` wrote; empty where there is none (or a damaged one: nothing but an estimate depends on it)."""
     try:
-        said = files.read_json(folder / NAME)
+        timed = files.read_json(folder / NAME)
     except UserError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return timed if isinstance(timed, dict) else {}

@@ -181,7 +181,7 @@ def materialize(
             result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
             again = not result.fresh and result.counts["dropped"] > 0  # a photo may be there now
             if again or not _written(marks, to, what):  # or a picture was lost or damaged since
-                result = run(job, lambda items=items: items, engine=engine, total=len(items), anew=True)  # type: ignore[misc]
+                result = run(job, lambda items=items: items, engine=engine, total=len(items), again=True)  # type: ignore[misc]
             # dropped now, and not whole since an earlier call
             _forget_all(_wanted(folder) - _written_names(marks), to, what)
             files.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample

@@ -34,11 +34,9 @@ KILLED = (
 #: Commands without a row, and why (`docs/measurements/faults.md` says the same).
 UNSTRUCK = {
     "demo": "runs the rows of build and bench one after the other",
-    "build plan": "makes nothing",
     "bench validate": "makes nothing",
     "bench open": "writes to the database alone, as the App does",
     "doctor": "makes nothing",
-    "completion": "makes nothing",
 }
 
 
