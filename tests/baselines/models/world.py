@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.base import Batch
+from baselines.base import MODELS, Batch
 
 SMALL: dict[str, dict[str, object]] = {
     "deepfillv2": {"width": 8, "critic_width": 4},
@@ -20,6 +20,11 @@ SMALL: dict[str, dict[str, object]] = {
     "unet": {"width": 16},
 }
 UNTRAINED = ("initial", "mean_template", "nothing")
+
+
+def learning() -> list[str]:
+    """The models that have parameters."""
+    return [n for n in MODELS.names() if n not in UNTRAINED]
 
 
 def small(name: str, task: str) -> dict[str, object]:

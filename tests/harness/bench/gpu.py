@@ -33,6 +33,7 @@ from baselines.layers.attention import pairwise
 from baselines.layers.networks import PartialConv2d
 from baselines.training.recipes import model_settings, optimizer_of, recipe_of
 from tests.baselines.models.world import batch as world
+from tests.baselines.models.world import learning
 from tests.harness.bench.bench_models import plain, two_convolutions
 
 FAST, BEST = "reduce-overhead", "max-autotune"  # of torch.compile
@@ -314,7 +315,7 @@ def partial_convolution(run: Run) -> list[dict[str, Any]]:
 def training(run: Run, name: str) -> list[dict[str, Any]]:
     """The step of every model and task at a recipe's size and batch, on synthetic people."""
     recipe = recipe_of("debug" if run.tiny else name)
-    models = ("human_deocclusion", "pix2pix") if run.quick else MODELS.names()
+    models = ("human_deocclusion", "pix2pix") if run.quick else learning()
     rows: list[dict[str, Any]] = []
     for model, task in ((m, t) for m in models for t in recipe.batch):
         what: dict[str, Any] = {"model": model, "task": task, "recipe": recipe.name, "size": recipe.size}

@@ -14,13 +14,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.base import GENERATOR, MODELS, Baseline, build_model
-from tests.baselines.models.world import batch
+from tests.baselines.models.world import batch, learning
 
 AUTHORS: dict[str, Any] = {"pga_form": "listing", "pga_kernel": 3, "pga_skip": False}
 BASE: dict[str, Any] = {"attention_b": False, "attention_t": False}
 #: (model, task, settings, published M parameters, published GFLOP)
 ROWS: list[tuple[str, str, dict[str, Any], float | None, float | None]] = [
-    *((name, task, {}, None, None) for name in MODELS.names() for task in MODELS.get(name).TASKS),
+    *((name, task, {}, None, None) for name in learning() for task in MODELS.get(name).TASKS),
     ("human_deocclusion", "content", BASE, 25.8, 38.1),
     ("human_deocclusion", "content", AUTHORS, 55.6, 70.7),
     ("human_deocclusion", "content", {"pga_form": "listing"}, None, None),

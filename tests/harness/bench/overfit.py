@@ -8,6 +8,7 @@ from typing import Any
 
 from baselines.base import MODELS
 from tests.baselines.models.overfit import overfit
+from tests.baselines.models.world import learning
 
 #: With SGD at the rate that random weights bear it is at .93 after 500 steps: Adam, as in the ``small`` and ``debug``
 #: recipes. The smallest anchors are 32 px, as large as half of its people at 64 px.
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--task", choices=["mask", "content"], help="only this one")
     args = parser.parse_args()
-    for name in args.names or MODELS.names():
+    for name in args.names or learning():
         for task in (t for t in MODELS.get(name).TASKS if args.task in (None, t)):
             start = time.process_time()
             fit = overfit(name, task, args.steps, **OTHERWISE.get(name, {}))
