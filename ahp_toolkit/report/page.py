@@ -84,7 +84,11 @@ def _page(
         examples=_examples(build),
         facts=_facts(build),
         sources=_sources(build),
-        keys=[(s, json.dumps(build.said(s).key, indent=1, sort_keys=True)) for s in STAGES if build.said(s).key],
+        keys=[
+            (s, json.dumps(build.stage_record(s).key, indent=1, sort_keys=True))
+            for s in STAGES
+            if build.stage_record(s).key
+        ],
     )
 
 

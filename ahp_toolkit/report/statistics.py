@@ -112,7 +112,7 @@ def write_tables(made: Tables, folder: Path) -> list[Path]:
 
 def funnel(build: Build) -> pd.DataFrame:
     """One row a step: how many humans came in, went on and were dropped; ``unaccounted`` must be 0."""
-    persons = sum(n for k, n in build.said("harvest").counts.items() if k.startswith("persons/"))
+    persons = sum(n for k, n in build.stage_record("harvest").counts.items() if k.startswith("persons/"))
     candidates, segmented = build.count("harvest"), build.count("segment")
     steps = [("harvest", persons, candidates, _human_drops(build))]
     if build.has("segment"):
@@ -161,13 +161,15 @@ def table_1(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sources(build: Build, humans: pd.DataFrame) -> list[str]:
-    read = {k.split("/", 1)[1] for k in build.said("harvest").counts if k.startswith(("persons/", "candidates/"))}
+    read = {
+        k.split("/", 1)[1] for k in build.stage_record("harvest").counts if k.startswith(("persons/", "candidates/"))
+    }
     counted = set(build.columns("harvest", "image.source")["image.source"].unique().to_pylist())
     return sorted(read | counted | set(humans["source"].unique()) | set(build.roots))
 
 
 def _source_row(build: Build, source: str) -> Counter[str]:
-    counts = build.said("harvest").counts
+    counts = build.stage_record("harvest").counts
     row = Counter({"persons": counts.get(f"persons/{source}", 0), "count": counts.get(f"candidates/{source}", 0)})
     if not row["count"]:
         row["count"] = pc.sum(pc.equal(build.columns("harvest", "image.source")["image.source"], source)).as_py() or 0
@@ -234,7 +236,7 @@ def scenes(humans: pd.DataFrame) -> pd.DataFrame:
 
 def density(build: Build, split: str) -> tuple[tuple[float, float, float], ...]:
     """The density requested for a split, as (low, high, weight); nothing where it holds composites."""
-    text = build.said(f"splits/{split}").key.get("density")
+    text = build.stage_record(f"splits/{split}").key.get("density")
     try:
         return densities.parse(str(text)).bins if text else ()
     except UserError:
@@ -324,7 +326,7 @@ def tools(build: Build) -> pd.DataFrame:
 
 def closing(build: Build) -> pd.DataFrame:
     """By source: preserved humans, those whose mask had holes or slits closed (`core.closing`), and the px added."""
-    counts = build.said("review").counts
+    counts = build.stage_record("review").counts
     sources = sorted(k.partition("/")[2] for k in counts if k.startswith("preserve/"))
     kinds = ("preserve", "closed", "closed_px")
     rows = [(s, *(counts.get(f"{kind}/{s}", 0) for kind in kinds)) for s in sources]
@@ -334,8 +336,8 @@ def closing(build: Build) -> pd.DataFrame:
 def occluders(build: Build) -> pd.DataFrame:
     """By source: things and persons that can occlude, instances ``lost`` with a photo that cannot be used, and those
     ``in_banks`` of the splits, which are pasted."""
-    counts = build.said("harvest").counts
-    banks = build.said("bank").counts
+    counts = build.stage_record("harvest").counts
+    banks = build.stage_record("bank").counts
     kinds = ("occluders_other", "occluders_person", "occluders_lost")
     of = sorted({k.partition("/")[2] for k in counts if k.startswith(kinds)})
     rows = [

@@ -119,7 +119,7 @@ def train(registry: Registry, name: str, data: Data, out: Path, how: How) -> Tra
     value, judged = judge(recipe.ready(recipe.net, device), held[: settings.judge], data.roots)
     meta = {"key": key, "settings": learnt, "seed": how.seed, "imagenet": recipe.imagenet, "humans": len(training)}
     meta |= {"metric": metric, "value": value, "judged": judged, "torch": str(torch.__version__)}
-    meta |= {"held_out": data.held.said(), "left_out": len(every) - len(humans)}
+    meta |= {"held_out": data.held.as_json(), "left_out": len(every) - len(humans)}
     made = checkpoints.Checkpoint(asdict(recipe.arch), recipe.net.state_dict(), meta)
     checkpoints.save_checkpoint(out, recipe.kind, made)
     partial.unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def _key(recipe: Recipe, settings: Settings, data: Data, how: How) -> tuple[dict
     # loaders, saving and the device do not (beyond rounding)
     learnt = {k: v for k, v in asdict(settings).items() if k not in ("loaders", "save_every")}
     parts = digest_files([Path(p) for p in data.parts])
-    return learnt, digest_value([recipe.kind, learnt, how.seed, parts, recipe.imagenet, data.held.said()])
+    return learnt, digest_value([recipe.kind, learnt, how.seed, parts, recipe.imagenet, data.held.as_json()])
 
 
 def _trained(out: Path, name: str, made: checkpoints.Checkpoint) -> Trained:

@@ -32,7 +32,7 @@ from ahp_toolkit.storage.lock import waiting
 
 #: How a compressed tar is opened.
 _COMPRESSED: dict[str, Any] = {".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar.xz": lzma.open}
-#: The endings of an archive that stands for a folder, in the order of the search.
+#: The endings of an archive that takes the place of a folder, in the order of the search.
 SUFFIXES = (".zip", ".tar", *_COMPRESSED)
 _VERSION = 1
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's local header: signature, lengths of name and extra field
@@ -98,8 +98,8 @@ class Archive:
             OSError: when it is damaged or too large, or unpacks to more or less than the index says.
         """
         if not _plausible(entry):
-            told = f"{entry.stored} bytes stored for {entry.size}"
-            raise OSError(None, f"{entry.name} is damaged or too large in {self.path.name}: {told}")
+            sizes = f"{entry.stored} bytes stored for {entry.size}"
+            raise OSError(None, f"{entry.name} is damaged or too large in {self.path.name}: {sizes}")
         made, crc = io.BytesIO(), 0  # its value is no second copy, as a join of parts would be
         for part in _inflated(entry, self._pieces(entry)) if entry.deflated else self._pieces(entry):
             made.write(part)
@@ -111,7 +111,7 @@ class Archive:
         return made.getvalue()
 
     def _pieces(self, entry: Entry) -> Iterator[bytes]:
-        """The stored bytes, read as they are asked for; those of most pictures are one piece, and one request."""
+        """The stored bytes, read as they are needed; most pictures are one piece, and one request."""
         at, left = entry.offset, entry.stored
         if entry.crc >= 0:
             ahead = 30 + len(entry.name.encode()) + _EXTRA
@@ -125,7 +125,7 @@ class Archive:
             at, left = at + len(data), left - len(data)
 
     def _behind_header(self, entry: Entry, data: bytes) -> int:
-        """The length of a zip member's local header, whose extra field is told nowhere else."""
+        """The length of a zip member's local header, whose extra field only that header gives."""
         if len(data) < 30 or data[:4] != b"PK\x03\x04":
             raise OSError(None, f"{entry.name} is damaged in {self.path.name}")
         _, name, extra = _LOCAL.unpack_from(data)

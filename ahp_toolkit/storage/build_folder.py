@@ -52,8 +52,8 @@ Render = Callable[[Sample], Pasted]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a stage's ``stage.json`` says; all empty where there is none."""
+class StageRecord:
+    """Counts, drops and key of a stage's ``stage.json``; all empty where there is none."""
 
     counts: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Build:
         return any((self.root / table).glob("part-*.parquet"))
 
     def first_of(self, *tables: str) -> str:
-        """The first table that stands, or the last name."""
+        """The first table that exists, else the last name."""
         return next((t for t in tables if self.has(t)), tables[-1])
 
     def count(self, table: str) -> int:
@@ -160,13 +160,13 @@ class Build:
                 out.extend(from_table(parquet.read_table(part).filter(hits), cls))
         return out
 
-    def said(self, stage: str) -> Said:
-        """What a stage says of itself."""
+    def stage_record(self, stage: str) -> StageRecord:
+        """Counts, drops and key of a stage."""
         path = self.root / stage / "stage.json"
         if not path.exists():
-            return Said()
-        said = files.read_json(path)
-        return Said(said.get("counts", {}), said.get("dropped", {}), said.get("key", {}))
+            return StageRecord()
+        record = files.read_json(path)
+        return StageRecord(record.get("counts", {}), record.get("dropped", {}), record.get("key", {}))
 
     def dropped(self, stage: str) -> Iterator[Dropped]:
         """The rejects of a stage, in order."""
@@ -176,10 +176,10 @@ class Build:
 
     def drop_counts(self, stage: str) -> Counter[tuple[str, str]]:
         """How many of each (source, reason): from ``stage.json``, else counted."""
-        said = self.said(stage).dropped
-        if said:
-            keys = {k: (k.split("/", 1) if "/" in k else ["", k]) for k in said}
-            return Counter({(keys[k][0], keys[k][1]): n for k, n in said.items()})
+        counted = self.stage_record(stage).dropped
+        if counted:
+            keys = {k: (k.split("/", 1) if "/" in k else ["", k]) for k in counted}
+            return Counter({(keys[k][0], keys[k][1]): n for k, n in counted.items()})
         return Counter((d.source or source_of(d.id), d.reason) for d in self.dropped(stage))
 
     def splits(self) -> list[str]:

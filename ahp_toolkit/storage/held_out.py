@@ -23,16 +23,16 @@ class HeldOut:
         """Whether all of [start, stop) is among them."""
         return start >= stop or (self.start <= start and stop <= self.stop)
 
-    def said(self) -> list[float]:
-        """As a checkpoint's meta says it."""
+    def as_json(self) -> list[float]:
+        """[start, stop], as a checkpoint's meta holds it."""
         return [self.start, self.stop]
 
     def __str__(self) -> str:
         return f"[{self.start:g}, {self.stop:g})"
 
 
-def held_of(said: object) -> HeldOut | None:
-    """What `HeldOut.said` gave, read from a checkpoint's meta; None where it says nothing."""
-    if isinstance(said, Sequence) and len(said) == 2 and all(isinstance(v, (int, float)) for v in said):
-        return HeldOut(float(said[0]), float(said[1]))
+def held_of(value: object) -> HeldOut | None:
+    """The `HeldOut` of a checkpoint's meta; None where it has none."""
+    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
+        return HeldOut(float(value[0]), float(value[1]))
     return None

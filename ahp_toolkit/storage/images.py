@@ -30,7 +30,7 @@ from ahp_toolkit.storage.locations import Foreign
 Rgb = NDArray[np.uint8]
 #: Larger pictures are refused before they are decoded (decompression bombs).
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-#: The formats that are opened, told by content. Pillow knows forty more; one of them (EPS) runs Ghostscript.
+#: The formats that are opened, found by content. Pillow knows forty more; one of them (EPS) runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 #: A disk or a mount that fails, too many open files: no fault of a picture, which must not be dropped for it.
 _MACHINE = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
@@ -105,13 +105,13 @@ def _plain_file(path: Path) -> IO[bytes]:
             raise ImageError("too_large", f"{path.name}: more than {MAX_BYTES} bytes")
         return io.BytesIO(data)
     f = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: PTH123, SIM115  a descriptor; the caller closes
-    said = os.fstat(f.fileno())
-    if not stat.S_ISREG(said.st_mode):
+    found = os.fstat(f.fileno())
+    if not stat.S_ISREG(found.st_mode):
         f.close()
         raise ImageError("unreadable", f"{path.name}: not a plain file")
-    if said.st_size > MAX_BYTES:
+    if found.st_size > MAX_BYTES:
         f.close()
-        raise ImageError("too_large", f"{path.name}: {said.st_size} bytes, at most {MAX_BYTES} are read")
+        raise ImageError("too_large", f"{path.name}: {found.st_size} bytes, at most {MAX_BYTES} are read")
     return f
 
 
@@ -162,7 +162,7 @@ def decode(data: bytes, size: tuple[int, int] | None = None, shown: bool = False
     """Decode a picture to RGB uint8 [H, W, 3].
 
     Args:
-        data: the file's bytes; the format is told by content, not by name.
+        data: the file's bytes; the format is found by content, not by name.
         size: (width, height) px of the frame the annotations live in; None takes the picture as viewers show it.
         shown: as every viewer shows it, whatever EXIF says, in place of ``size``.
 
@@ -183,7 +183,7 @@ def decode(data: bytes, size: tuple[int, int] | None = None, shown: bool = False
             im.load()
             was_turned = _turned_by_pillow(im, head)
             pixels = _to_rgb(im)
-            im.close()  # its pixels take more than ours: gone before they are turned
+            im.close()  # its pixels take more than ours: freed before they are turned
             if turn == was_turned:
                 return pixels
             return np.ascontiguousarray(turned(pixels, head.orientation, back=was_turned))

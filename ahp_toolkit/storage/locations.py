@@ -1,8 +1,8 @@
 """Where data lies: local paths, addresses in object stores, and members of archives, all as ``pathlib.Path``.
 
-`place` makes a path of what a user wrote. A `Remote` path knows how to look, list and read; it never writes. What data
-says of its files is looked up with `find`, which keeps it below its root and reads archives in place: an archive stands
-for the folder of its own name, where there is no such folder (``train/patch3.zip`` or ``.tar`` for ``train/patch3/``).
+`place` makes a path of what a user wrote. A `Remote` path knows how to look, list and read; it never writes. `find`
+looks up a path that data gives, keeps it below its root and reads archives in place: ``train/patch3.zip`` (or ``.tar``,
+``.tar.gz``, ...) takes the place of the folder ``train/patch3/``, where there is no such folder.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Foreign(PosixPath):
 class Remote(Foreign):
     """An address in an object store. ``open`` fetches the file once (by its tag) into the local cache."""
 
-    known: Stored | None = None  # what a listing has told already
+    known: Stored | None = None  # from a listing
 
     def _of(self, stored: Stored) -> Remote:
         path = Remote(stored.address)
@@ -74,7 +74,7 @@ class Remote(Foreign):
         return path
 
     def look(self) -> Stored | None:
-        """What lies here, asked of the store unless a listing has told it."""
+        """What lies here: from a listing, else from the store."""
         return self.known or remote.stat(str(self))
 
     def stat(self, *, follow_symlinks: bool = True) -> _Stat:  # type: ignore[override]
@@ -285,13 +285,13 @@ def is_picture(path: Path) -> bool:
 
 
 def has_folder(root: Path, relative: str) -> bool:
-    """Whether a data root has a folder, or an archive that stands for it."""
+    """Whether a data root has a folder, or an archive in its place."""
     return (root / relative).is_dir() or _mounted(root, relative) is not None
 
 
 @lru_cache(maxsize=4096)
 def _mounted(root: Path, folder: str) -> tuple[archives.Archive, str] | None:
-    """The archive that stands for a folder below ``root`` or for one above it, and which; None for plain files."""
+    """The archive in the place of a folder below ``root`` or for one above it, and which; None for plain files."""
     parts = [p for p in folder.split("/") if p not in ("", ".")]
     for n in range(1, len(parts) + 1):
         at = "/".join(parts[:n])

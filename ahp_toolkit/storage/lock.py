@@ -42,5 +42,5 @@ def _file_lock(path: Path) -> FileLock:
     except FileNotFoundError as e:  # below /proc, or removed meanwhile
         raise UserError(f"{path.parent}: cannot be made there; give another path") from e
     if path.is_symlink():
-        raise UserError(f"{path}: a link stands where the lock file belongs; remove it")
+        raise UserError(f"{path}: a link lies where the lock file belongs; remove it")
     return FileLock(path)

@@ -99,7 +99,7 @@ def from_table(table: pa.Table, cls: type[R]) -> Iterator[R]:
     """An Arrow table to records, batch by batch. Columns the record does not know are ignored.
 
     Raises:
-        ValueError: when a column is missing and another stands that the record does not know: a name was damaged.
+        ValueError: when a column is missing and the table has one that the record does not know: a name was damaged.
     """
     key: Any = cls
     hints = _hints(key)

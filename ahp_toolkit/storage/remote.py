@@ -178,7 +178,7 @@ def read(address: str, start: int = 0, end: int = BLOCK) -> bytes:
         try:
             return bytes(system.cat_file(path, start=start, end=end))
         except Exception as e:
-            if _past_end(e):  # stores have no word for the empty range: the object ends here
+            if _past_end(e):  # stores refuse the empty range: the object ends here
                 return b""
             raise
 
@@ -228,7 +228,7 @@ def md5_of(path: Path) -> str:
 
 
 def delete(addresses: Sequence[str]) -> None:
-    """Take objects away, one request each (a store's bulk request may fail in part); what is gone is no error."""
+    """Take objects away, one request each (a store's bulk request may fail in part); a missing one is no error."""
     for address in addresses:
         with suppress(FileNotFoundError):
             _ask(address, lambda system, path: system.rm_file(path))

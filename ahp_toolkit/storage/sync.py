@@ -168,7 +168,7 @@ def _take_over(pair: _Pair, here: Mapping[str, tuple[int, int]], there: Mapping[
     every = here.keys() | there.keys()
     unit_of = {name: _unit(name, every) for name in every}
     newer = {mark for mark in set(unit_of.values()) if mark and _is_newer_here(pair, mark, here, there)}
-    wanted, gone = [], []
+    wanted, removed = [], []
     for name, mark in unit_of.items():
         if _is_log(name):
             wanted += [name] if (name in there and not pair.is_same(name, there[name])) or name not in here else []
@@ -177,14 +177,14 @@ def _take_over(pair: _Pair, here: Mapping[str, tuple[int, int]], there: Mapping[
         elif name not in there:
             # a local file of a unit that is another one in the store, or one that another machine removed
             replaced = mark in there and not pair.is_same(mark, there[mark])
-            gone += [name] if replaced or pair.is_unchanged(name, here.get(name)) else []
+            removed += [name] if replaced or pair.is_unchanged(name, here.get(name)) else []
         elif name not in here or not pair.is_same(name, there[name]):
             wanted.append(name)
     marks = [name for name in wanted if _is_mark(name)]
     for mark in marks:
         (pair.folder / mark).unlink(missing_ok=True)
     _each(lambda n: pair.fetch(n, there[n]), [n for n in wanted if n in there and not _is_mark(n)])
-    for name in gone:
+    for name in removed:
         (pair.folder / name).unlink(missing_ok=True)
         pair.known.pop(name, None)
     _each(lambda n: pair.fetch(n, there[n]), [n for n in marks if n in there])
@@ -216,7 +216,7 @@ def _is_log(name: str) -> bool:
 
 
 def _is_synced(name: str) -> bool:
-    """Whether a file is not of this machine alone: locks, unfinished files, who is asked what at the moment."""
+    """Whether a file is for others too: no lock, no unfinished file, no list of candidates leased to reviewers."""
     return not name.startswith(".") and name != "leases.jsonl"
 
 

@@ -56,7 +56,7 @@ def test_a_link_in_the_lock_files_place_costs_its_target_nothing(tmp_path: Path)
     victim.write_text("mine")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".lock").symlink_to(victim)
-    with pytest.raises(UserError, match="a link stands"), lock(tmp_path / "out"):
+    with pytest.raises(UserError, match="a link lies"), lock(tmp_path / "out"):
         pass
     assert victim.read_text() == "mine"
 
