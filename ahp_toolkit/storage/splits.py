@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """The identity of a split, which runs, predictions and scores name: one rule for trainers and judges."""
-=======
-"""The identity of a split, for runs, predictions and scores: one rule for training and for judging."""
->>>>>>> 2138221 (Rename what storage calls its records; say archives and locations plainly)
 
 from __future__ import annotations
 
@@ -20,13 +16,8 @@ COLUMNS = ("sample_id", "human_id", "digest", "given", "crop", "amodal", "modal"
 def sample_pairs(folder: Path) -> list[tuple[str, str]]:
     """(sample_id, digest) of every sample of a split, without decoding its masks.
 
-<<<<<<< HEAD
     The digest covers everything that a method is given and judged by: the pixels (`records.Sample.digest`), the true
     masks themselves, the initial mask and its maker, the crop, the human, and the occlusion ratio.
-=======
-    The digest covers a method's input and what judges it: the pixels with the true masks
-    (`records.Sample.digest`), the initial mask and who made it, and the crop.
->>>>>>> 2138221 (Rename what storage calls its records; say archives and locations plainly)
 
     Raises:
         UserError: when there is no table, or one of other records, or it is damaged.
