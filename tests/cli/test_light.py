@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ahp_toolkit.core.errors import EXTRAS
-from tests.benchmark.world import make_split, noisy, submit
+from ahp_toolkit.core.records import Prediction
+from ahp_toolkit.storage import images
+from tests.benchmark.world import make_split, noisy, paint, submit
 from tests.cli.small import ENV, data, words
 
 BLOCK = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in EXTRAS)
@@ -50,15 +52,21 @@ def test_a_build_its_pixels_and_its_export_need_no_extra(light, build):
 
 def test_a_submission_is_validated_scored_and_reported_without_an_extra(light, tmp_path):
     split = tmp_path / "split"
-    folder = submit(tmp_path / "mine", noisy(make_split(split), 1, 0))
+    samples = make_split(split, pictures=True)
+    folder = submit(tmp_path / "mine", noisy(samples, 1, 0))
+    painted = [Prediction(s.sample_id, "m", image=f"{k}.png") for k, s in enumerate(samples)]
+    for k, s in enumerate(samples):
+        images.write_png(tmp_path / "content" / f"{k}.png", paint(s)[1])
+    content = submit(tmp_path / "content", painted)
     for command in (
         ("validate", folder, "--split", split),
-        ("score", folder, "--split", split, "--out", tmp_path / "boards"),
+        ("score", folder, content, "--split", split, "--out", tmp_path / "boards"),
         ("report", "--boards", tmp_path / "boards"),
     ):
         out = light("bench", *command)
         assert out.returncode == 0, out.stderr
-    assert list((tmp_path / "boards").rglob("*.html"))
+    page = next((tmp_path / "boards").rglob("*.html")).read_text()
+    assert page.count("absent: needs ahp-toolkit[train]") == 3 and "l1_image" in page
 
 
 @pytest.mark.parametrize(
