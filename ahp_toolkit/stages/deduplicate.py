@@ -2,7 +2,8 @@
 
 Keys (Flickr photo id, COCO id, VOC id) are exact. Content is a 64-bit pHash with Hamming distance <= 4, verified by
 the mean difference of 16x16 thumbnails. Two files of one photograph within one source are both kept, but share one
-photo key, so that they never fall into two splits.
+photo key, so that they never fall into two splits; so do photos of one scene or burst, whose pHash and thumbnails
+are alike.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, finished
 from ahp_toolkit.sources import SOURCES
 from ahp_toolkit.sources.base import PERSON, Entry
 from ahp_toolkit.stages.harvest import STAGE, Harvest, Photo, Rules, entries_of, refuse_unusable, remarks
-from ahp_toolkit.stages.near import Int, near_pairs, roots, union
+from ahp_toolkit.stages.near import Int, like_pairs, near_pairs, roots, scene_pairs, union
 from ahp_toolkit.storage import files, locations, parquet
 from ahp_toolkit.storage.parquet import schema_of
 
+#: Least correlation of the thumbnails of two photos of one scene. With 12 bits it finds 7 pairs, all right, in 1,003
+#: street photographs of CCP, where some 57 pairs show one person again, and none in three sets without any.
+SCENE_CORRELATION = 0.8
+#: Least cosine of two embeddings of one scene.
+SCENE_COSINE = 0.95
 THUMB_DIFFERENCE = 8.0  # mean absolute grey level; two JPEG qualities of one photo differ by 1 to 3
 _PAIRS = 100_000  # thumbnails compared at a time
 _TYPES = {field.name: field.type for field in schema_of(Photo)}
@@ -56,13 +62,18 @@ def _load(path: str, _size: int, _mtime_ns: int, _inode: int) -> Duplicates:
     return Duplicates(said["group"], said["lost"])
 
 
-def find_duplicates(photos: Path, formats: Mapping[str, str]) -> Duplicates:
+def find_duplicates(
+    photos: Path, formats: Mapping[str, str], vectors: Mapping[str, NDArray[np.float32]] | None = None
+) -> Duplicates:
     """Group the photos of a harvest (table of `harvest.Photo`) and choose the one to keep of each group.
+
+    Photos of one scene or burst are different photographs, all kept; they share one photo key, so one split.
 
     Memory: some 150 bytes a photo; names are read of photos that have a double only.
 
     Args:
         formats: the format of each source, whose facts ``RANK`` and ``IS_CROP`` help to choose.
+        vectors: image id -> an embedding float32 [D] by any network, which finds more photos of one scene.
     """
     paths = parquet.parts(photos)
     parent = _joined_by_keys(paths)
@@ -73,7 +84,41 @@ def find_duplicates(photos: Path, formats: Mapping[str, str]) -> Duplicates:
     a, b = (index[side] for side in near_pairs(values))
     alike = _alike(paths, a, b)
     union(parent, a[alike], b[alike])
-    return _choose(paths, roots(parent), formats)
+    scene = parent.copy()
+    a, b = (index[side] for side in scene_pairs(values))
+    alike = _alike(paths, a, b, scene=True)
+    union(scene, a[alike], b[alike])
+    if vectors:
+        union(scene, *_by_vectors(paths, vectors))
+    return _one_key(paths, _choose(paths, roots(parent), formats), roots(scene))
+
+
+def _by_vectors(paths: Sequence[Path], vectors: Mapping[str, NDArray[np.float32]]) -> tuple[Int, Int]:
+    ids = _column(paths, "image_id").to_pylist()
+    known = np.array([i for i, image_id in enumerate(ids) if image_id in vectors], np.int64)
+    if not known.size:
+        return known, known
+    a, b = like_pairs(np.stack([np.asarray(vectors[ids[i]], np.float32) for i in known]), SCENE_COSINE)
+    return known[a], known[b]
+
+
+def _one_key(paths: Sequence[Path], found: Duplicates, root: Int) -> Duplicates:
+    """The same with one photo key for all photos of a scene: the least of their keys."""
+    sizes = np.bincount(root, minlength=root.size)
+    several = np.flatnonzero(sizes[root] > 1)
+    rows = _rows(paths, several)
+    keys: dict[int, str] = {}
+    for i in several.tolist():
+        own = str(rows[i]["image_id"])
+        key = found.group.get(own, own)
+        keys[int(root[i])] = min(key, keys.get(int(root[i]), key))
+    group = dict(found.group)
+    for i in several.tolist():
+        own, key = str(rows[i]["image_id"]), keys[int(root[i])]
+        group[own] = key
+        if own == key:
+            del group[own]
+    return Duplicates(group, found.lost)
 
 
 def _column(paths: Sequence[Path], name: str) -> pa.ChunkedArray:
@@ -133,8 +178,8 @@ def _thumbs(paths: Sequence[Path], wanted: Int) -> NDArray[np.uint8]:
     return out
 
 
-def _alike(paths: Sequence[Path], a: Int, b: Int) -> NDArray[np.bool_]:
-    """Which pairs have thumbnails of one photograph."""
+def _alike(paths: Sequence[Path], a: Int, b: Int, scene: bool = False) -> NDArray[np.bool_]:
+    """Which pairs have thumbnails of one photograph, or of one scene."""
     wanted = np.unique(np.concatenate([a, b]))
     if not wanted.size:
         return np.zeros(0, np.bool_)
@@ -142,7 +187,12 @@ def _alike(paths: Sequence[Path], a: Int, b: Int) -> NDArray[np.bool_]:
     out = np.zeros(a.size, np.bool_)
     for k in range(0, a.size, _PAIRS):
         x, y = (thumbs[np.searchsorted(wanted, side[k : k + _PAIRS])].astype(np.int32) for side in (a, b))
-        out[k : k + _PAIRS] = np.abs(x - y).sum(1) <= THUMB_DIFFERENCE * 256
+        if scene:
+            x, y = (side - side.mean(1, keepdims=True) for side in (x, y))
+            norm = np.sqrt((x * x).sum(1) * (y * y).sum(1))
+            out[k : k + _PAIRS] = (x * y).sum(1) >= SCENE_CORRELATION * np.maximum(norm, 1e-9)
+        else:
+            out[k : k + _PAIRS] = np.abs(x - y).sum(1) <= THUMB_DIFFERENCE * 256
     return out
 
 

@@ -14,6 +14,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 HAMMING = 4
+#: Bits between two photos of one scene; photos that are compared each with each (more would take minutes).
+SCENE_HAMMING, SCENE_PHOTOS = 12, 100_000
+_ROWS = 2048  # vectors compared at a time
 Int = NDArray[np.int64]
 
 
@@ -75,6 +78,50 @@ def _meet(keys, values, masks, clean, first, second):  # type: ignore[no-untyped
                     found += 1
             j += 1
     return found
+
+
+def scene_pairs(values: NDArray[np.uint64]) -> tuple[Int, Int]:
+    """Pairs (a < b, by index) of hashes at most SCENE_HAMMING bits apart; HAMMING of more than SCENE_PHOTOS hashes."""
+    if values.size > SCENE_PHOTOS:
+        return near_pairs(values)
+    none = np.zeros(0, np.int64)
+    n = _within(values, SCENE_HAMMING, none, none)
+    first, second = np.empty(n, np.int64), np.empty(n, np.int64)
+    _within(values, SCENE_HAMMING, first, second)
+    return first, second
+
+
+@njit(cache=True)
+def _within(values, most, first, second):  # type: ignore[no-untyped-def]
+    """Count the pairs at most so many bits apart, and write them where there is room."""
+    found = 0
+    for i in range(values.size):
+        for j in range(i + 1, values.size):
+            x = values[i] ^ values[j]
+            x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+            x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+            x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+            if (x * np.uint64(0x0101010101010101)) >> np.uint64(56) <= np.uint64(most):
+                if found < first.size:
+                    first[found], second[found] = i, j
+                found += 1
+    return found
+
+
+def like_pairs(vectors: NDArray[np.float32], least: float) -> tuple[Int, Int]:
+    """Pairs (a < b, by index) of vectors whose cosine is at least ``least``.
+
+    Args:
+        vectors: float32 [N, D], an embedding of each photo by any network; a row of zeros has no pair.
+    """
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
+    found = [np.zeros((0, 2), np.int64)]
+    for k in range(0, len(unit), _ROWS):
+        i, j = np.nonzero(unit[k : k + _ROWS] @ unit.T >= least)
+        found.append(np.stack([i + k, j], 1)[i + k < j])
+    pairs = np.concatenate(found)
+    return pairs[:, 0], pairs[:, 1]
 
 
 @njit(cache=True)

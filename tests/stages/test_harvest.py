@@ -331,7 +331,26 @@ def _all_pairs(photos):
         best = photos[min(ids, key=key)]
         group |= {photos[i].image_id: best.image_id for i in ids if photos[i] is not best}
         lost |= {photos[i].image_id: best.image_id for i in ids if photos[i].source != best.source}
-    return group, lost
+    return _one_key_a_scene(photos, group_of, group), lost
+
+
+def _one_key_a_scene(photos, group_of, group):
+    scene = list(group_of)
+    for i, a in enumerate(photos):
+        for j, b in enumerate(photos[:i]):
+            bits = (int.from_bytes(a.phash, "big") ^ int.from_bytes(b.phash, "big")).bit_count()
+            if a.phash and b.phash and bits <= 12 and _correlation(a.thumb, b.thumb) >= 0.8:
+                low, high = sorted((scene[i], scene[j]))
+                scene = [low if g == high else g for g in scene]
+    for g in set(scene):
+        ids = [p.image_id for p, own in zip(photos, scene, strict=True) if own == g]
+        key = min(group.get(i, i) for i in ids)
+        group = {k: v for k, v in group.items() if k not in ids} | {i: key for i in ids if i != key}
+    return group
+
+
+def _correlation(a, b):
+    return np.corrcoef(np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8))[0, 1]
 
 
 def test_fingerprint_survives_jpeg_and_tells_photos_apart():
@@ -361,3 +380,18 @@ def test_union_area_counts_overlap_once():
     frame = Box(0, 0, 10, 10)
     assert neighbours.union_area([Box(0, 0, 6, 10), Box(4, 0, 12, 10), Box(20, 20, 30, 30)], frame) == 100
     assert neighbours.union_area([], frame) == 0
+
+
+def test_photos_of_one_scene_share_a_key_and_are_all_kept(tmp_path):
+    scene = photo(3)
+    moved = np.clip(scene.astype(int) // 2 + 90, 0, 255).astype(np.uint8)  # another light: no copy of the file
+    people = {i: [{"box": (20, 20, 60, 100)}] for i in (5, 6, 7)}
+    _, kept, dropped = harvest(tmp_path, {"coco": coco(tmp_path / "coco", people, {5: scene, 7: moved})})
+    keys = [c.image.photo for c in kept]
+    assert len(kept) == 3 and not dropped and keys[0] == keys[2] != keys[1]
+
+
+def test_embeddings_find_scenes_too():
+    vectors = np.array([[1, 0], [0, 1], [1, 0.1], [0, 0]], np.float32)
+    a, b = _near.like_pairs(vectors, 0.95)
+    assert list(zip(a.tolist(), b.tolist(), strict=True)) == [(0, 2)]
