@@ -1,4 +1,4 @@
-"""``ahp build --dry-run``: states, counts and times before anything runs; nothing is written; it agrees with the build."""
+"""``ahp build --dry-run``: states, counts and times before anything runs; nothing is written; the build agrees."""
 
 from __future__ import annotations
 
