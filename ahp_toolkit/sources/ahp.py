@@ -35,6 +35,7 @@ HOMEPAGE = "https://sydney0zq.github.io/ahp/"
 CARRIES = frozenset({"mask", "parsing"})
 RANK = 5
 HAS_PARSINGS = True
+IS_CROP = True  # one person of a photo is annotated, and some photos are crops
 
 _ORDER = ("train", "val", "test")
 #: What a stem tells of its photo, in its source's form: COCO's (2014, 2017) or LIP's (no leading zeros), and others'.

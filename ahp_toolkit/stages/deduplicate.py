@@ -35,6 +35,8 @@ from ahp_toolkit.storage.parquet import schema_of
 #: Least correlation of the thumbnails of two photos of one scene. With 12 bits it finds 7 pairs, all right, in 1,003
 #: street photographs of CCP, where some 57 pairs show one person again, and none in three sets without any.
 SCENE_CORRELATION = 0.8
+#: Bits by which two photographs differ at least (32 on average); copies of one, of any size and quality, by few.
+OTHER_HAMMING = 20
 #: Least cosine of two embeddings of one scene.
 SCENE_COSINE = 0.95
 THUMB_DIFFERENCE = 8.0  # mean absolute grey level; two JPEG qualities of one photo differ by 1 to 3
@@ -76,7 +78,7 @@ def find_duplicates(
         vectors: image id -> an embedding float32 [D] by any network, which finds more photos of one scene.
     """
     paths = parquet.parts(photos)
-    parent = _joined_by_keys(paths)
+    parent = _joined_by_keys(paths, formats)
     index, values = _hashes(paths)
     same = _same_pixels(paths, index, values, parent)
     if same.any():  # what is one picture to the last bit needs no comparing
@@ -125,8 +127,11 @@ def _column(paths: Sequence[Path], name: str) -> pa.ChunkedArray:
     return pa.chunked_array([c for p in paths for c in parquet.read_table(p, [name])[name].chunks], _TYPES[name])
 
 
-def _joined_by_keys(paths: Sequence[Path]) -> Int:
-    """Each photo's parent after joining those that share a key: int64 [N]."""
+def _joined_by_keys(paths: Sequence[Path], formats: Mapping[str, str]) -> Int:
+    """Each photo's parent after joining those that share a key: int64 [N].
+
+    Own photos may have names of COCO's form: two whole photos of one key whose hashes contradict it are not joined.
+    """
     said = pc.utf8_split_whitespace(_column(paths, "keys")).combine_chunks()
     parent = np.arange(len(said), dtype=np.int64)
     keys = pc.list_flatten(said)
@@ -135,8 +140,25 @@ def _joined_by_keys(paths: Sequence[Path]) -> Int:
     code = keys.filter(real).dictionary_encode().indices.to_numpy()
     order = np.argsort(code, kind="stable")
     again = np.flatnonzero(code[order][1:] == code[order][:-1])
-    union(parent, owner[order[again]].astype(np.int64), owner[order[again + 1]].astype(np.int64))
+    first = order[np.searchsorted(code[order], code[order[again + 1]])]  # of each key
+    a = np.concatenate([owner[order[again]], owner[first]]).astype(np.int64)
+    b = np.tile(owner[order[again + 1]], 2).astype(np.int64)
+    agree = ~_contradict(paths, formats, a, b)
+    union(parent, a[agree], b[agree])
     return parent
+
+
+def _contradict(paths: Sequence[Path], formats: Mapping[str, str], a: Int, b: Int) -> NDArray[np.bool_]:
+    """Which pairs are whole photos whose hashes differ as those of two photographs do."""
+    index, hashes = _hashes(paths)
+    sources = _column(paths, "source").combine_chunks().dictionary_encode()
+    names = sources.dictionary.to_pylist()
+    whole = np.array([not getattr(SOURCES.get(formats.get(n, n)), "IS_CROP", False) for n in names], np.bool_)
+    value, known = np.zeros(len(sources), np.uint64), np.zeros(len(sources), np.bool_)
+    value[index], known[index] = hashes, True
+    usable = known & (whole[sources.indices.to_numpy()] if len(names) else known)
+    bits = np.unpackbits((value[a] ^ value[b])[:, None].view(np.uint8), axis=1).sum(1)
+    return usable[a] & usable[b] & (bits > OTHER_HAMMING)
 
 
 def _hashes(paths: Sequence[Path]) -> tuple[Int, NDArray[np.uint64]]:

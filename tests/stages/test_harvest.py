@@ -321,7 +321,8 @@ def _all_pairs(photos):
         for j, b in enumerate(photos[:i]):
             bits = (int.from_bytes(a.phash, "big") ^ int.from_bytes(b.phash, "big")).bit_count()
             near = np.abs(np.frombuffer(a.thumb, np.uint8).astype(int) - np.frombuffer(b.thumb, np.uint8)).mean() <= 8
-            if set(a.keys.split()) & set(b.keys.split()) or (a.phash and b.phash and bits <= 4 and near):
+            same_key = bool(set(a.keys.split()) & set(b.keys.split())) and not (a.phash and b.phash and bits > 20)
+            if same_key or (a.phash and b.phash and bits <= 4 and near):
                 low, high = sorted((group_of[i], group_of[j]))
                 group_of = [low if g == high else g for g in group_of]
     group, lost = {}, {}
@@ -395,3 +396,11 @@ def test_embeddings_find_scenes_too():
     vectors = np.array([[1, 0], [0, 1], [1, 0.1], [0, 0]], np.float32)
     a, b = _near.like_pairs(vectors, 0.95)
     assert list(zip(a.tolist(), b.tolist(), strict=True)) == [(0, 2)]
+
+
+@pytest.mark.parametrize(("other", "lost"), [(2, {}), (1, {"b/5": "a/5"})])
+def test_one_key_in_two_sources_counts_where_the_pictures_do_not_contradict_it(tmp_path, other, lost):
+    found = [(name, *fingerprint(photo(seed))) for name, seed in (("a", 1), ("b", other))]
+    photos = [Photo(f"{name}/5", name, "coco/000000000005", phash, thumb, 1, 1) for name, phash, thumb in found]
+    parquet.write_records(tmp_path / "part-00000.parquet", photos, Photo)
+    assert deduplicate.find_duplicates(tmp_path, {"a": "coco", "b": "coco"}).lost == lost
