@@ -46,6 +46,8 @@ def test_a_build_its_pixels_and_its_export_need_no_extra(light, build):
     for command in (("materialize", "--what", "crops"), ("export", "--format", "cocoa")):
         out = light("build", *command, "--root", build, "--split", "val")
         assert out.returncode == 0, out.stderr
+    converted = light("convert", f"coco={build.parent / 'data'}", "--to", "yolo", "--out", build.parent / "yolo")
+    assert converted.returncode == 0, converted.stderr
     status = light("review", "status", "--root", build)
     assert status.returncode == 0 and "coco" in status.stdout, status.stderr
 
