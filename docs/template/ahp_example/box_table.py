@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import ImageRef, Instance, SourceImage
-from ahp_toolkit.sources.base import PERSON, Entry, Loaded, Scene, read_all
-from ahp_toolkit.sources.reading.shared import Bad, inside, stored_size, usable_box
-from ahp_toolkit.storage import images
+from ahp_toolkit.core.values import BadValue
+from ahp_toolkit.sources.base import PERSON, Entry, Loaded
+from ahp_toolkit.sources.reading.shared import dropped_of, frame_size, inside, looked_for, usable_box
 
 LICENCE = "the photographs' own"
 HOMEPAGE = "https://example.org"
@@ -30,8 +30,8 @@ def inputs(root: Path) -> list[Path]:
     return [path]
 
 
-def scan(root: Path, name: str = "box_table") -> Iterator[Entry]:
-    """One entry a photo, in the order of the table; the payload is (file, rows)."""
+def scan(root: Path, name: str = "box_table", person_names: Collection[str] = ()) -> Iterator[Entry]:
+    """One entry a photo, in the order of the table; the payload is (file, rows). All boxes are people."""
     photos: dict[str, list[dict[str, str]]] = {}
     with inputs(root)[0].open(newline="", encoding="utf-8") as f:
         for row in csv.DictReader(f):
@@ -44,31 +44,16 @@ def load(root: Path, entry: Entry) -> Loaded:
     """The photo with its people; a bad photo or box is dropped with its reason."""
     file, rows = entry.payload
     try:
-        width, height = stored_size(inside(root, file))
-    except Bad as bad:
-        return Loaded(None, (bad.dropped(entry.image_id, entry.source),), bad.looked(file))
+        width, height = frame_size(inside(root, file))
+    except BadValue as bad:
+        return Loaded(None, (dropped_of(bad, entry.image_id, entry.source),), looked_for(bad, [file]))
     people, dropped = [], []
     for number, row in enumerate(rows, 1):
         instance_id = f"{entry.image_id}#{number}"
         try:
             box = usable_box(Box(*(float(row[c]) for c in COLUMNS[1:])), width, height)
             people.append(Instance(instance_id, PERSON, box))
-        except Bad as bad:
-            dropped.append(bad.dropped(instance_id, entry.source))
+        except BadValue as bad:
+            dropped.append(dropped_of(bad, instance_id, entry.source))
     image = ImageRef(entry.image_id, entry.source, file, width, height, entry.image_id)
     return Loaded(SourceImage(image, tuple(people)), tuple(dropped))
-
-
-def read(root: Path, name: str = "box_table") -> Iterator[SourceImage]:
-    """``scan`` and ``load`` in one."""
-    return read_all(root, name, scan, load)
-
-
-def write(root: Path, scenes: Iterable[Scene]) -> None:
-    """The inverse of ``read``."""
-    with (root / "people.csv").open("w", newline="", encoding="utf-8") as f:
-        table = csv.writer(f)
-        table.writerow(COLUMNS)
-        for scene in scenes:
-            images.write_png(root / scene.image.image.path, scene.pixels)
-            table.writerows([scene.image.image.path, *i.box] for i in scene.image.instances)
