@@ -30,7 +30,7 @@ from ahp_toolkit.storage import files, images, locations
 
 #: Formats that are read beside the sources; those that are written.
 AMODAL_FORMATS, TARGETS = ("cocoa", "kins", "labelme"), ("coco", "cocoa", "kins", "yolo", "png")
-_AMODAL_WORDS, _MODAL_WORDS = ("amodal", "full", "whole"), ("modal", "inmodal", "visible")
+_AMODAL_MARKS, _MODAL_MARKS = ("amodal", "full", "whole"), ("modal", "inmodal", "visible")
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ def _kind(shape: Mapping[str, Any]) -> tuple[str, str]:
     """(the field of `meaning` that a shape is, its label without the mark)."""
     parts = str(shape.get("label") or "object").lower().replace("-", "_").replace("(", "_").replace(")", "").split("_")
     marks = {p.strip() for p in parts} | {k for k, v in (shape.get("flags") or {}).items() if v}
-    label = "_".join(p.strip() for p in parts if p.strip() and p.strip() not in (*_AMODAL_WORDS, *_MODAL_WORDS))
-    kind = "a_segm" if marks & set(_AMODAL_WORDS) else "i_segm" if marks & set(_MODAL_WORDS) else "segmentation"
+    label = "_".join(p.strip() for p in parts if p.strip() and p.strip() not in (*_AMODAL_MARKS, *_MODAL_MARKS))
+    kind = "a_segm" if marks & set(_AMODAL_MARKS) else "i_segm" if marks & set(_MODAL_MARKS) else "segmentation"
     return kind, label or "object"
 
 

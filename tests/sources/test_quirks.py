@@ -291,3 +291,11 @@ def test_two_paths_that_lead_to_one_file_are_ambiguous(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "a.jpg")
     photos, dropped = read("coco", tmp_path)
     assert photos == [] and [d.reason for d in dropped] == ["ambiguous_photo"] * 2
+
+
+def test_photos_in_deeper_folders_are_found_by_name_and_annotated_size(tmp_path: Path) -> None:
+    two_photos(tmp_path, ("a.jpg", "b.jpg"))
+    photo(tmp_path / "training" / "image_2" / "left" / "a.jpg")
+    images.write_jpeg(tmp_path / "training" / "image_2" / "left" / "b.jpg", np.zeros((8, 8, 3), np.uint8))
+    assert read("coco", tmp_path)[0][0].image.path == "training/image_2/left/a.jpg"
+    assert [p.image.path for p in read("coco", tmp_path)[0]][1] == "train/b.jpg"  # another picture of that name

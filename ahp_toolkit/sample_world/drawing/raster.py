@@ -290,8 +290,8 @@ def sensor(canvas, seed, sigma, gain):  # type: ignore[no-untyped-def]
     h, w, _ = canvas.shape
     for y in range(h):
         for x in range(w):
-            word = _hash(x, y, seed)
-            common = np.float64(word & np.uint64(255)) + np.float64((word >> np.uint64(8)) & np.uint64(255)) - 255.0
+            noise = _hash(x, y, seed)
+            common = np.float64(noise & np.uint64(255)) + np.float64((noise >> np.uint64(8)) & np.uint64(255)) - 255.0
             own = _hash(x, y, seed + 1)
             for c in range(3):
                 n = np.float64((own >> np.uint64(10 * c)) & np.uint64(1023)) - 511.5

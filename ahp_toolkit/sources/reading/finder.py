@@ -71,6 +71,9 @@ class Finder:
             if hits := self._hits(folder + pure):
                 return Found((hits[0],), there=True)
         hits = [hit for folder in self.others for hit in self._hits(folder + pure)[:1]]
+        if not hits:  # deeper folders: only a picture of the annotated size
+            deep = (p for p in self._walked(pure.rpartition("/")[2]) if f"/{p}".endswith(f"/{pure}"))
+            hits = [p for p in deep if self._fits(p, size)]
         if hits:
             return self._one_of(name, hits, size)
         if "%" in pure and (plain := unquote(pure)) != pure:

@@ -136,11 +136,11 @@ def _order(keys: NDArray[Any]) -> NDArray[np.int64] | None:
 
 
 def _take(rows: Rows, order: NDArray[np.int64]) -> Rows:
-    # whole words move faster than structured rows
+    # eight bytes at a time move faster than structured rows
     if rows.dtype.itemsize % 8:
         return rows[order]
-    words = rows.view(np.uint64).reshape(len(rows), -1)
-    return np.take(words, order, axis=0).view(rows.dtype).ravel()
+    octets = rows.view(np.uint64).reshape(len(rows), -1)
+    return np.take(octets, order, axis=0).view(rows.dtype).ravel()
 
 
 def _append(path: Path, data: Any) -> None:

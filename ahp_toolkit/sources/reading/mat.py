@@ -118,11 +118,11 @@ def _header(data: memoryview, order: Order) -> _Array:
     flags, sides, name = _next(rest, _UINT32), _next(rest, _INT32), _next(rest, _INT8, _UTF8)
     if len(flags) < 4 or len(sides) % 4 or not 2 <= len(sides) // 4 <= 32:
         raise ValueError("a matrix without its class or its sides")
-    word = int.from_bytes(flags[:4], order)
+    bits = int.from_bytes(flags[:4], order)
     shape = tuple(int.from_bytes(sides[i : i + 4], order, signed=True) for i in range(0, len(sides), 4))
     if min(shape) < 0:
         raise ValueError(f"sides {shape}")
-    return _Array(word & 0xFF, bool(word & _COMPLEX), shape, bytes(name[:_LONGEST_NAME]).decode("latin-1"), rest)
+    return _Array(bits & 0xFF, bool(bits & _COMPLEX), shape, bytes(name[:_LONGEST_NAME]).decode("latin-1"), rest)
 
 
 def _next(elements: Iterator[_Element], *kinds: int) -> memoryview:

@@ -177,10 +177,10 @@ def hex_keys(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.bo
     for chunk in column.chunks:
         offsets = np.frombuffer(chunk.buffers()[1], np.int32, len(chunk) + 1, chunk.offset * 4)
         if chunk.null_count == 0 and len(chunk) and bool((np.diff(offsets) == 16).all()):
-            words = np.frombuffer(chunk.buffers()[2], np.uint64, 2 * len(chunk), int(offsets[0])).reshape(-1, 2)
+            halves = np.frombuffer(chunk.buffers()[2], np.uint64, 2 * len(chunk), int(offsets[0])).reshape(-1, 2)
             # neighbours mostly share their image: each run of equal ids is read once
-            first = np.append(True, (words[1:, 0] != words[:-1, 0]) | (words[1:, 1] != words[:-1, 1]))
-            number, legal = _from_hex(words[first].view(np.uint8))
+            first = np.append(True, (halves[1:, 0] != halves[:-1, 0]) | (halves[1:, 1] != halves[:-1, 1]))
+            number, legal = _from_hex(halves[first].view(np.uint8))
             run = first.cumsum() - 1
             keys.append(number[run])
             good.append(np.ones(len(chunk), np.bool_) if bool(legal.all()) else legal[run])
