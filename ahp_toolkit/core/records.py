@@ -176,8 +176,17 @@ class Decision:
             _check(same, self, "mask_digest", f"that of the mask it carries, {self.corrected.digest}", self.mask_digest)
         if not self.id:
             mask = self.corrected.digest if self.corrected else ""
-            told = (self.verdict, self.reviewer, self.mask_digest, self.reason, mask, self.seconds, self.at, self.note)
-            known = digest_value([self.candidate_id, *told, self.provisional])
+            content = (
+                self.verdict,
+                self.reviewer,
+                self.mask_digest,
+                self.reason,
+                mask,
+                self.seconds,
+                self.at,
+                self.note,
+            )
+            known = digest_value([self.candidate_id, *content, self.provisional])
             object.__setattr__(self, "id", known[:32])
 
     @property

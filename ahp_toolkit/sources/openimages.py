@@ -295,19 +295,19 @@ def _one_per_human(items: list[_Item], labels: Sequence[Label], source: str, dro
         key=lambda n: (-labels[items[n].label].depth, n),
     )
     kept: list[int] = []
-    gone: set[int] = set()
+    repeated: set[int] = set()
     for n in order:
         same = next((k for k in kept if _same(items[k], items[n])), None)
         if same is None:
             kept.append(n)
             continue
-        gone.add(n)
+        repeated.add(n)
         if items[n].mask and not items[same].mask:
             items[same] = items[same]._replace(mask=items[n].mask)
         reason = "duplicate" if items[same].label == items[n].label else "duplicate_label"
         detail = f"the same human as {items[same].instance.instance_id}"
         dropped.append(_drop(source, items[n].instance.instance_id, reason, detail))
-    return [item for n, item in enumerate(items) if n not in gone]
+    return [item for n, item in enumerate(items) if n not in repeated]
 
 
 def _same(a: _Item, b: _Item) -> bool:

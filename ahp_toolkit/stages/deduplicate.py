@@ -60,8 +60,8 @@ class Duplicates:
 @lru_cache(maxsize=1)
 def _load(path: str, _size: int, _mtime_ns: int, _inode: int) -> Duplicates:
     # known by the file, not by its name alone: a later harvest in this process may write there again
-    said = files.read_json(Path(path))
-    return Duplicates(said["group"], said["lost"])
+    record = files.read_json(Path(path))
+    return Duplicates(record["group"], record["lost"])
 
 
 def find_duplicates(
@@ -132,11 +132,11 @@ def _joined_by_keys(paths: Sequence[Path], formats: Mapping[str, str]) -> Int:
 
     Own photos may have names of COCO's form: two whole photos of one key whose hashes contradict it are not joined.
     """
-    said = pc.utf8_split_whitespace(_column(paths, "keys")).combine_chunks()
-    parent = np.arange(len(said), dtype=np.int64)
-    keys = pc.list_flatten(said)
+    lists = pc.utf8_split_whitespace(_column(paths, "keys")).combine_chunks()
+    parent = np.arange(len(lists), dtype=np.int64)
+    keys = pc.list_flatten(lists)
     real = pc.not_equal(keys, "")  # a text without words splits into one empty word
-    owner = pc.list_parent_indices(said).filter(real).to_numpy()
+    owner = pc.list_parent_indices(lists).filter(real).to_numpy()
     code = keys.filter(real).dictionary_encode().indices.to_numpy()
     order = np.argsort(code, kind="stable")
     again = np.flatnonzero(code[order][1:] == code[order][:-1])
@@ -261,7 +261,7 @@ def _preference(row: dict[str, object], formats: Mapping[str, str]) -> tuple[boo
 
 
 @dataclass(frozen=True)
-class Unite:
+class Deduplicate:
     """The stage function that ends the harvest: duplicates leave, photo keys become the group's. Items: raw part names.
 
     ``raw`` is the raw harvest's folder, ``found`` the file of `Duplicates.save` (not the object: it goes to every
@@ -320,10 +320,10 @@ def stages(folder: Path, roots: Mapping[str, str], formats: Mapping[str, str], r
     code = code_digest("ahp_toolkit.stages.harvest", __name__, *map(SOURCES.module, formats.values()))
     key = {"rules": asdict(rules), "inputs": inputs, "formats": dict(formats), "code": code}
     tables = {MAIN: Candidate, "occluders": Occluder}
-    unfinished = Job(STAGE, folder, Unite("", ""), tables, key).partial
+    unfinished = Job(STAGE, folder, Deduplicate("", ""), tables, key).partial
     raw, found = unfinished / "raw", unfinished / "duplicates.json"
     whole = {MAIN: Candidate, "occluders": Occluder, "duplicates": Candidate}
-    unite = Job(STAGE, folder, Unite(str(raw), str(found)), whole, key, shard_size=1, unit="part")
+    deduplicate = Job(STAGE, folder, Deduplicate(str(raw), str(found)), whole, key, shard_size=1, unit="part")
     fn = Harvest(dict(roots), rules, formats)
     read = Job(STAGE, raw, fn, tables | {"photos": Photo}, key, growing=True, unit="photo")
 
@@ -349,4 +349,4 @@ def stages(folder: Path, roots: Mapping[str, str], formats: Mapping[str, str], r
     totals: list[Any] = [getattr(reader, "total", None) for reader in readers.values()]
     known = all(totals)
     size = sum(n(locations.place(roots[name])) for n, name in zip(totals, readers, strict=True)) if known else None
-    return Stage(read, entries, size), Stage(unite, parts, inner=raw)
+    return Stage(read, entries, size), Stage(deduplicate, parts, inner=raw)

@@ -81,7 +81,7 @@ class _Pair:
     def fetch(self, name: str, stored: Stored) -> None:
         path = self.folder / name
         if _is_log(name):
-            _unite(path, b"".join(remote.blocks(stored.address, stored.size)))
+            _join_logs(path, b"".join(remote.blocks(stored.address, stored.size)))
             if path.stat().st_size != stored.size:  # lines that the address does not have yet
                 self.known[name] = Known(-1, -1, stored.tag)
                 return
@@ -94,7 +94,7 @@ class _Pair:
     def send(self, name: str, stored: Stored | None) -> None:
         path, address = self.folder / name, f"{self.address}/{name}"
         if _is_log(name) and stored is not None and not self.is_same(name, stored):
-            _unite(path, b"".join(remote.blocks(stored.address, stored.size)))
+            _join_logs(path, b"".join(remote.blocks(stored.address, stored.size)))
         state = _state(path)
         if stored is None or not stored.md5 or remote.md5_of(path) != stored.md5:
             remote.upload(address, path)
@@ -225,7 +225,7 @@ def _state(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _unite(path: Path, there: bytes) -> None:
+def _join_logs(path: Path, there: bytes) -> None:
     """Append the lines of a log at an address whose id is not in the local log; reviewers may be writing on it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as f:

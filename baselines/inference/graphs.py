@@ -110,8 +110,10 @@ class Graphs:
                 found = self.made[key] = self._capture(batch)
             except RuntimeError as e:  # CUDA says in many words that it cannot, or that its memory is full
                 self.able, self.made = False, {}
-                said = next(iter(str(e).splitlines()), "")
-                logging.getLogger(__name__).warning("%s runs without a CUDA graph: %s", type(self.net).__name__, said)
+                message = next(iter(str(e).splitlines()), "")
+                logging.getLogger(__name__).warning(
+                    "%s runs without a CUDA graph: %s", type(self.net).__name__, message
+                )
                 return self._eager(batch)
         return found(batch)
 

@@ -170,12 +170,12 @@ def predict_run(
                 done.append(shard)
                 bar.update(shard.samples)
         done.sort(key=lambda m: m.number)
-        about = _about(job, run, mask_run, split_dir, done) | {"training_people": notes}
-        _write(out, done, about, weights)
+        metadata = _metadata(job, run, mask_run, split_dir, done) | {"training_people": notes}
+        _write(out, done, metadata, weights)
     return out
 
 
-def _write(out: Path, done: Sequence[Made], about: dict[str, Any], weights: Sequence[Path]) -> None:
+def _write(out: Path, done: Sequence[Made], metadata: dict[str, Any], weights: Sequence[Path]) -> None:
     made, dropped = [p for m in done for p in m.predictions], [d for m in done for d in m.dropped]
     for old in out.glob("part-*.parquet"):
         old.unlink()
@@ -186,7 +186,7 @@ def _write(out: Path, done: Sequence[Made], about: dict[str, Any], weights: Sequ
         "weights_files": [hashing.digest_file(w) for w in weights],
         "parts": hashing.digest_files(parquet.parts(out)),
     }
-    files.write_json(out / "run.json", about | written)
+    files.write_json(out / "run.json", metadata | written)
 
 
 def _chunk(data: EvalData, group: Any, sizes: tuple[int, int, int], dropped: list[Dropped]) -> _Chunk:
@@ -234,7 +234,7 @@ def _records(
         yield Prediction(sample.sample_id, model.name, amodal, modal, name, seconds / len(chunk.samples))
 
 
-def _about(job: Job, run: Path, mask_run: Path | None, split_dir: Path, done: Sequence[Made]) -> dict[str, Any]:
+def _metadata(job: Job, run: Path, mask_run: Path | None, split_dir: Path, done: Sequence[Made]) -> dict[str, Any]:
     """run.json: the run's own, and what was predicted with it."""
     made, missed = sum(len(m.predictions) for m in done), sum(len(m.dropped) for m in done)
     speed = {**done[0].speed, "batch": BATCH, "device": done[0].device, "precision": job.precision}

@@ -20,9 +20,9 @@ def read_through(path: str) -> str:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
-    said = file.metadata
-    if said.num_rows > ROWS or said.num_columns > COLUMNS or said.num_row_groups > ROW_GROUPS:
-        return f"{said.num_rows} rows, {said.num_columns} columns and {said.num_row_groups} row groups"
+    metadata = file.metadata
+    if metadata.num_rows > ROWS or metadata.num_columns > COLUMNS or metadata.num_row_groups > ROW_GROUPS:
+        return f"{metadata.num_rows} rows, {metadata.num_columns} columns and {metadata.num_row_groups} row groups"
     names = [n for n in FIELDS if n in file.schema_arrow.names]
     rows = 0
     for batch in file.iter_batches(BATCH, columns=names, use_threads=False):

@@ -78,7 +78,7 @@ def sample_pose(rng: np.random.Generator, kind: str) -> Pose:
     return Pose(kind, {k: min(max(angles[k], lo), hi) for k, (lo, hi) in LIMITS.items()})
 
 
-def _standing(a: dict[str, float], spread, lead: str, trail: str) -> None:  # type: ignore[no-untyped-def]
+def _upright(a: dict[str, float], spread, lead: str, trail: str) -> None:  # type: ignore[no-untyped-def]
     choice = spread(0.5, 0.5)
     if choice < 0.18:  # hands on the hips
         for s in "lr":
@@ -131,7 +131,7 @@ def _arms_raised(a: dict[str, float], spread, lead: str, trail: str) -> None:  #
 
 
 _KINDS = {
-    "standing": _standing, "walking": _walking, "running": _running, "sitting": _sitting, "crouching": _crouching,
+    "standing": _upright, "walking": _walking, "running": _running, "sitting": _sitting, "crouching": _crouching,
     "arms-raised": _arms_raised,
 }  # fmt: skip
 

@@ -86,9 +86,9 @@ def _add_object(top: ET.Element, instance: Instance) -> None:
     ET.SubElement(thing, "name").text = instance.label
     ET.SubElement(thing, "pose").text = "Unspecified"
     for name in ("truncated", "occluded", "difficult"):
-        said = getattr(instance.flags, name)
-        if said is not None:
-            ET.SubElement(thing, name).text = str(int(said))
+        flag = getattr(instance.flags, name)
+        if flag is not None:
+            ET.SubElement(thing, name).text = str(int(flag))
     x0, y0, x1, y1 = instance.box
     bndbox = ET.SubElement(thing, "bndbox")
     for side, value in (("xmin", x0 + 1), ("ymin", y0 + 1), ("xmax", x1), ("ymax", y1)):

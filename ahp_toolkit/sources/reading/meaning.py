@@ -73,7 +73,7 @@ def outlines(record: Mapping[str, Any], height: int, width: int) -> Outlines:
     box = box or own_box or (modal.box if modal else None)
     occluded = None if hidden_share is None else hidden_share > (0 if rate is not None else _SAME)
     whole_box = amodal_box or (own_box if amodal is not None else None) or (amodal.box if amodal else None)
-    return Outlines(modal, amodal, box, whole_box, _said_occluded(record, occluded), rate)
+    return Outlines(modal, amodal, box, whole_box, _flag_occluded(record, occluded), rate)
 
 
 def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -112,7 +112,7 @@ def _share(modal: Mask | None, amodal: Mask | None, box: Box | None, whole: Box 
     return None
 
 
-def _said_occluded(record: Mapping[str, Any], found: bool | None) -> bool | None:
+def _flag_occluded(record: Mapping[str, Any], found: bool | None) -> bool | None:
     """True where the outlines or a flag tell of an occlusion."""
     flag = flag_of(record, "occluded")
     if flag is None:
