@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from ahp_toolkit.storage.images import Rgb
 
 if TYPE_CHECKING:
     from ahp_toolkit.nets.split_data import SplitData
+    from ahp_toolkit.runtime.stage import Result
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,11 @@ def configure(sources: Mapping[str, str | Path], out: str | Path, **options: Any
     return config_of({"sources": roots, "out": Path(out), "quiet": True, **options})
 
 
-def build_dataset(config: Config) -> Build:
-    """Run every stage that is not up to date, as ``ahp build`` does, and open the build.
+def build_dataset(config: Config, finished: Callable[[Result], None] = lambda _: None) -> Build:
+    """Run every stage that is not up to date, and open the build; an output at an address is uploaded stage by stage.
+
+    Args:
+        finished: receives the result of each stage.
 
     Raises:
         UserError: when an option, an input or a stage needs the user.
@@ -111,11 +115,16 @@ def build_dataset(config: Config) -> Build:
     from ahp_toolkit.build.build import build
     from ahp_toolkit.build.checks import check, check_device
     from ahp_toolkit.runtime.engine_options import make_engine
-    from ahp_toolkit.runtime.publish import working
     from ahp_toolkit.storage.lock import lock
+    from ahp_toolkit.storage.sync import upload, working
 
     check(config)
     check_device(config)
     with working(config.out, config.run.work) as folder, lock(folder), make_engine(config.engine) as engine:
-        build(config.at(folder), engine, lambda _: None)
+
+        def uploaded(result: Result) -> None:
+            finished(result)
+            upload(folder, config.out)
+
+        build(config.at(folder), engine, uploaded)
     return Build.open(folder)

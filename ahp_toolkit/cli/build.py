@@ -16,7 +16,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.registry import completes
 from ahp_toolkit.export.formats import FORMATS
 from ahp_toolkit.runtime import logging
-from ahp_toolkit.runtime.engine_options import engine_of, engine_options, make_engine
+from ahp_toolkit.runtime.engine_options import engine_of, engine_options
 from ahp_toolkit.runtime.lazy_group import LazyGroup
 from ahp_toolkit.runtime.options import Folder, Local
 from ahp_toolkit.runtime.settings import options_of
@@ -60,22 +60,20 @@ def build(ctx: click.Context, as_json: bool, **options: Any) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from ahp_toolkit.build.checks import check, check_device
-
     c = config_of(options)
-    check(c)
     if c.run.dry_run:
         _dry_run(c, as_json)
-        return
-    check_device(c)
-    _build(c)
+    else:
+        _build(c)
 
 
 def _dry_run(c: Config, as_json: bool) -> None:
+    from ahp_toolkit.build.checks import check
     from ahp_toolkit.build.dry_run import dry_run, text
     from ahp_toolkit.storage.locations import Remote
     from ahp_toolkit.storage.sync import folder_of
 
+    check(c)
     if isinstance(c.out, Remote):
         folder = c.run.work or folder_of(c.out)
         click.echo(f"{c.out}: its working folder {folder} is looked at, the store is not", err=True)
@@ -89,25 +87,17 @@ def _dry_run(c: Config, as_json: bool) -> None:
 
 
 def _build(c: Config) -> None:
-    """Run the stages in order, print what each made, and end with the page."""
-    from ahp_toolkit.build.build import build as run
+    """Build, print what each stage made, and end with the page."""
     from ahp_toolkit.build.checks import next_step
-    from ahp_toolkit.storage.lock import lock
-    from ahp_toolkit.storage.sync import shown, upload, working
+    from ahp_toolkit.build.opened import build_dataset
+    from ahp_toolkit.storage.sync import shown
 
-    start, out = time.monotonic(), c.out
-    with working(out, c.run.work) as folder, lock(folder), make_engine(c.engine) as engine:
-        local = c.at(folder)
-
-        def finished(result: Result) -> None:
-            say_result(result, c.review.review)
-            upload(folder, out)
-
-        page = run(local, engine, finished)
-    if page is not None:
+    start = time.monotonic()
+    folder = build_dataset(c, lambda result: say_result(result, c.review.review)).root
+    if c.run.stop_after is None:
         say(f"done in {time.monotonic() - start:.0f} s; the report:")
-        click.echo(shown(out, folder, page).resolve())
-    if hint := next_step(local):
+        click.echo(shown(c.out, folder, folder / "report" / "index.html").resolve())
+    if hint := next_step(c.at(folder)):
         say(hint)
 
 

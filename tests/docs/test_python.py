@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 import annotation
 import baselines
 import benchmark
-from ahp_toolkit import Build, UserError
+from ahp_toolkit import Build, UserError, build_dataset, configure
 from ahp_toolkit.core.records import Decision
 from ahp_toolkit.decisions import log
 from baselines.training.train import Training, train
 from benchmark.grading.truth import crop_of
 from tests.benchmark.world import by_rule, submit
-from tests.cli.small import ahp, data, words
+from tests.cli.small import data
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
@@ -40,8 +40,7 @@ def folder(tmp_path_factory) -> Path:
     """A working folder with ``out/ahp`` (a build, two trained runs, a board) and ``predictions``."""
     folder = tmp_path_factory.mktemp("python")
     out = folder / "out" / "ahp"
-    made = ahp(*words(data(folder / "data", 8), out))
-    assert made.returncode == 0, made.stderr
+    build_dataset(configure({"coco": data(folder / "data", 8)}, out, review="provisional", workers=1))
     for task in ("mask", "content"):
         settings = {"width": 4, "critic_width": 4}
         train(Training(out, "pix2pix", task, "debug", settings=settings, steps=1, out=out, name=task, device="cpu",
@@ -111,3 +110,8 @@ def test_importing_the_packages_imports_nothing_heavy():
     code = "import sys, ahp_toolkit, annotation, baselines, benchmark\n"
     code += "bad = {'torch', 'numpy', 'pyarrow', 'cv2', 'click', 'fiftyone'} & set(sys.modules)\nassert not bad, bad"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_an_unknown_option_of_a_build_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="no option 'gutters'"):
+        configure({"coco": tmp_path}, tmp_path / "out", gutters=3)
