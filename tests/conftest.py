@@ -23,8 +23,10 @@ LONGEST = ("tests/annotation/test_app_browser.py", "tests/runtime/ray")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    """Begin with the longest; of Ray's, with the tests that start clusters of their own."""
+    items.sort(
+        key=lambda item: (not item.nodeid.startswith(LONGEST), "/ray/" in item.nodeid, "_start" not in item.nodeid)
+    )
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:

@@ -27,12 +27,10 @@ def on(engine: str) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One for all commands of this process: an engine that finds Ray at work does not start another.
-
-    Without a token: it goes by the environment that Ray was imported in, and other tests have imported it.
-    """
-    with pytest.MonkeyPatch.context() as patch, make_engine(EngineSettings(2, "ray")) as engine:
+def joined(cluster) -> Iterator[None]:
+    """The commands of this process find Ray at work, and start no other cluster."""
+    settings = EngineSettings(2, "ray", ray_address=cluster.address)
+    with pytest.MonkeyPatch.context() as patch, make_engine(settings) as engine:
         patch.setattr(ray_start, "_private", lambda: ray_start.PATIENT | ONE_THREAD)
         assert engine._ray.is_initialized()
         yield

@@ -6,10 +6,7 @@ The tests share the cluster and run in order; the one that kills a raylet comes 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import pytest
 ray = pytest.importorskip("ray")
 
 from ahp_toolkit.core.errors import UserError  # noqa: E402
-from ahp_toolkit.runtime import ray_engine, ray_start  # noqa: E402
+from ahp_toolkit.runtime import ray_engine  # noqa: E402
 from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine  # noqa: E402
 from ahp_toolkit.runtime.engines import LocalEngine, Work  # noqa: E402
 from ahp_toolkit.runtime.ray_engine import Check, code_of  # noqa: E402
@@ -28,46 +25,6 @@ from tests.benchmark.world import make_split, noisy, submit  # noqa: E402
 from tests.runtime.ray.work import Double, calls, complain, divide, job, where  # noqa: E402
 
 MIB = 2**20
-
-
-def patient(get_node, seconds=300.0):
-    """Ray gives a raylet half a minute to start; a machine that runs other tests beside these may take longer."""
-
-    def wait(*args):
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                return get_node(*args)
-            except RuntimeError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.2)
-
-    return wait
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[object]:
-    """Three raylets of one CPU; the first also claims a GPU, which nothing here uses."""
-    from ray._private import services
-    from ray.cluster_utils import Cluster
-
-    here = {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (here | ray_start.PATIENT).items():
-            patch.setenv(name, value)
-        temp = tempfile.mkdtemp(prefix="ahp-ray-")
-        small = {"num_cpus": 1, "object_store_memory": 100 * MIB}
-        first = small | {"num_gpus": 1, "include_dashboard": False, "temp_dir": temp}
-        patch.setattr(services, "get_node", patient(services.get_node))
-        patch.setenv("RAY_TMPDIR", temp)  # there it notes the address, in a folder that it expects to stand
-        (Path(temp) / "ray").mkdir()
-        made = Cluster(initialize_head=True, head_node_args=first)
-        made.others = [made.add_node(**small) for _ in range(2)]
-        yield made
-        ray.shutdown()
-        made.shutdown()
-        shutil.rmtree(temp, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
