@@ -66,7 +66,7 @@ def _finish(scene: WorldScene, ref: ImageRef, found: list[tuple[Instance, int]],
     for instance, n in found:
         if n >= 0:
             has = masked and instance.mask is not None
-            out.truths.append(truth_of(scene.people[n], instance.instance_id, ref.image_id, scene.index, n, has))
+            out.truths.append(truth_of(scene, n, instance.instance_id, ref.image_id, has))
     return out
 
 
@@ -163,7 +163,7 @@ def lip(scene: WorldScene) -> Iterator[Annotated]:
         instance_id = f"{image_id}#{number * 100 + n + 1}"
         instance = Instance(instance_id, PERSON, mask.box, mask, masks.encode_labels(seen.copy()))
         image = SourceImage(ref, (instance,))
-        truth = truth_of(person, instance_id, image_id, scene.index, n, False, window)
+        truth = truth_of(scene, n, instance_id, image_id, False, window)
         yield Annotated(Scene(image, scene.pixels[y0:y1, x0:x1].copy(), split_of(scene.index)), [truth])
 
 

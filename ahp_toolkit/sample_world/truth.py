@@ -8,7 +8,7 @@ from typing import Any
 
 from ahp_toolkit.core import masks
 from ahp_toolkit.core.masks import LabelMap, Mask
-from ahp_toolkit.sample_world.scene import WorldPerson
+from ahp_toolkit.sample_world.scene import WorldScene
 from ahp_toolkit.storage import files, parquet
 
 FOLDER = "truth"
@@ -40,13 +40,18 @@ class Truth:
 
 
 def truth_of(
-    person: WorldPerson, instance_id: str, image_id: str, scene: int, number: int, masked: bool,
+    scene: WorldScene,
+    number: int,
+    instance_id: str,
+    image_id: str,
+    masked: bool,
     window: tuple[int, int, int, int] | None = None,
-) -> Truth:  # fmt: skip
-    """The record of one person; a poor mask counts only where the source gives it (``masked``).
+) -> Truth:
+    """The record of person ``number`` of a scene; a poor mask counts only where the source gives it (``masked``).
 
     ``window`` (x0, y0, x1, y1) px is the part of the scene that the photo shows; None: all of it.
     """
+    person = scene.people[number]
     poor = person.poor and not masked
     x0, y0, x1, y1 = window or (0, 0, person.modal.shape[1], person.modal.shape[0])
     tile = (slice(y0, y1), slice(x0, x1))
@@ -59,7 +64,7 @@ def truth_of(
         amodal=masks.encode(person.amodal[tile]),
         modal=masks.encode(person.modal[tile]),
         parsing=masks.encode_labels(person.parsing[tile].copy()),
-        scene=scene,
+        scene=scene.index,
         person=number,
         pose=person.pose,
         yaw=person.yaw,

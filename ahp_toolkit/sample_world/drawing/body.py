@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ahp_toolkit.sample_world.drawing.brush import Brush, Layer, Point, profile
+from ahp_toolkit.sample_world.drawing.brush import Brush, Layer, Look, Point, profile
 from ahp_toolkit.sample_world.drawing.clothes import PART, Outfit, sample_outfit
 from ahp_toolkit.sample_world.drawing.head import HeadView, draw_head
 from ahp_toolkit.sample_world.drawing.raster import DARKEN, OVER, material
@@ -110,31 +110,41 @@ class _Dresser:
         length = o.leg if trousers else 0.0
         far = 0.86 if abs(self.n) > 0.5 and self.at[f"{s}_hip"][2] < 0 else 1.0
         if length < 2.0:
-            self.brush.limb(hip, knee, self._wide(_THIGH), self.skin, label, key, shade=far)
-            self.brush.limb(knee, ankle, self._wide(_SHANK), self.skin, label, key + 1e-4, shade=far)
+            self.brush.limb(hip, knee, self._wide(_THIGH), Look(self.skin, label, key, shade=far))
+            self.brush.limb(knee, ankle, self._wide(_SHANK), Look(self.skin, label, key + 1e-4, shade=far))
         self._sock(s, key, knee, ankle, far)
         self._shoe(s, key, far)
         if length > 0:
-            self._tube(hip, knee, ankle, length, (_THIGH, _SHANK), 0.008, cloth, cloth_label, key + 4e-4, mirror, far)
+            look = Look(cloth, cloth_label, key + 4e-4, mirror=mirror, shade=far)
+            self._tube((hip, knee, ankle), length, (_THIGH, _SHANK), 0.008, look)
 
     def _tube(
-        self, a: Point, b: Point, c: Point, length: float, shapes: tuple[tuple[tuple[float, float], ...], ...],
-        extra: float, cloth: int, label: int, key: float, mirror: float, shade: float,
-    ) -> None:  # fmt: skip
+        self,
+        joints: tuple[Point, Point, Point],
+        length: float,
+        shapes: tuple[tuple[tuple[float, float], ...], ...],
+        extra: float,
+        look: Look,
+    ) -> None:
         """A sleeve or trouser leg over two limbs, ``length`` limbs long; the cloth runs on over the joint."""
+        a, b, c = joints
         first = min(length, 1.0)
         end = _between(a, b, first)
         upper = [(u / first, w) for u, w in shapes[0] if u < first] + [(1.0, _at(shapes[0], first))]
         whole = length >= 1.0
         add = self.brush.limb
-        add(a, end, self._wide(tuple(upper), extra), cloth, label, key, caps=(1.0, 0.9 if whole else 0.12),
-            mirror=mirror, shade=shade)  # fmt: skip
+        add(a, end, self._wide(tuple(upper), extra), look, caps=(1.0, 0.9 if whole else 0.12))
         if length > 1.0:
             rest = min(length - 1.0, 0.97)
             lower = [(u / rest, w) for u, w in shapes[1] if u < rest] + [(1.0, _at(shapes[1], rest) + 0.004)]
             run = math.hypot(b[0] - a[0], b[1] - a[1]) / self.brush.unit
-            add(b, _between(b, c, rest), self._wide(tuple(lower), extra), cloth, label, key + 1e-4,
-                caps=(0.9, 0.12), mirror=mirror, shade=shade, tu=round(run, 2))  # fmt: skip
+            add(
+                b,
+                _between(b, c, rest),
+                self._wide(tuple(lower), extra),
+                replace(look, key=look.key + 1e-4, tu=round(run, 2)),
+                caps=(0.9, 0.12),
+            )
 
     def _sock(self, s: str, key: float, knee: Point, ankle: Point, far: float) -> None:
         if self.o.socks is None:
@@ -142,7 +152,7 @@ class _Dresser:
         cloth = self.brush.material(self.o.socks)
         start = _between(ankle, knee, self.o.sock_height)
         widths = self._wide(((0, _at(_SHANK, 1 - self.o.sock_height)), (1, 0.026)), 0.003)
-        self.brush.limb(start, ankle, widths, cloth, PART["socks"], key + 2e-4, caps=(0.1, 1), shade=far)
+        self.brush.limb(start, ankle, widths, Look(cloth, PART["socks"], key + 2e-4, shade=far), caps=(0.1, 1))
 
     def _shoe(self, s: str, key: float, far: float) -> None:
         ankle, toe = self.at[f"{s}_ankle"], self.at[f"{s}_toe"]
@@ -154,9 +164,11 @@ class _Dresser:
         under = self._wide(((0, 0.026), (0.5, 0.028), (1, 0.022)))
         drop = self.s * 0.009
         key += 3e-4
-        self.brush.limb((heel[0], heel[1] + drop), (tip[0], tip[1] + drop), under, self.sole, label, key, shade=0.8)
-        self.brush.limb(heel, tip, widths, self.shoe, label, key + 1e-5, shade=far)
-        self.brush.limb((ankle[0], ankle[1]), heel, widths, self.shoe, label, key + 2e-5, shade=far)
+        self.brush.limb(
+            (heel[0], heel[1] + drop), (tip[0], tip[1] + drop), under, Look(self.sole, label, key, shade=0.8)
+        )
+        self.brush.limb(heel, tip, widths, Look(self.shoe, label, key + 1e-5, shade=far))
+        self.brush.limb((ankle[0], ankle[1]), heel, widths, Look(self.shoe, label, key + 2e-5, shade=far))
 
     # --- arms -------------------------------------------------------------------------------------------------------
     def _arm(self, s: str) -> None:
@@ -171,33 +183,37 @@ class _Dresser:
         far = 0.84 if abs(self.n) > 0.5 and at[f"{s}_shoulder"][2] < 0 else 1.0
         if key > 0:
             self._cast(shoulder, elbow, wrist, key - 1e-5)
-        self.brush.limb(shoulder, elbow, self._wide(_UPPER_ARM), self.skin, label, key, shade=far)
-        self.brush.limb(elbow, wrist, self._wide(_FOREARM), self.skin, label, key + 1e-4, shade=far)
+        self.brush.limb(shoulder, elbow, self._wide(_UPPER_ARM), Look(self.skin, label, key, shade=far))
+        self.brush.limb(elbow, wrist, self._wide(_FOREARM), Look(self.skin, label, key + 1e-4, shade=far))
         self._hand(s, key + 2e-4, wrist, hand, label, far)
         if o.sleeve > 0 and not (o.top == "dress" and o.sleeve == 0.55):
-            self._tube(shoulder, elbow, wrist, o.sleeve, (_UPPER_ARM, _FOREARM), 0.007, self.sleeve, o.top_label,
-                       key + 3e-4, mirror, far)  # fmt: skip
+            look = Look(self.sleeve, o.top_label, key + 3e-4, mirror=mirror, shade=far)
+            self._tube((shoulder, elbow, wrist), o.sleeve, (_UPPER_ARM, _FOREARM), 0.007, look)
         if self.coat >= 0:
-            self._tube(shoulder, elbow, wrist, 1.94, (_UPPER_ARM, _FOREARM), 0.013, self.coat, PART["coat"],
-                       key + 5e-4, mirror, far)  # fmt: skip
+            look = Look(self.coat, PART["coat"], key + 5e-4, mirror=mirror, shade=far)
+            self._tube((shoulder, elbow, wrist), 1.94, (_UPPER_ARM, _FOREARM), 0.013, look)
 
     def _cast(self, a: Point, b: Point, c: Point, key: float) -> None:
         """The soft dark line an arm leaves on what is behind it."""
         off = (-self.brush.light[0] * self.s * 0.014, self.s * 0.008)
         for p, q in ((a, b), (b, c)):
-            self.brush.limb((p[0] + off[0], p[1] + off[1]), (q[0] + off[0], q[1] + off[1]),
-                            self._wide(((0, 0.04), (1, 0.034))), 0, 0, key, mode=DARKEN, shade=0.83)  # fmt: skip
+            self.brush.limb(
+                (p[0] + off[0], p[1] + off[1]),
+                (q[0] + off[0], q[1] + off[1]),
+                self._wide(((0, 0.04), (1, 0.034))),
+                Look(0, 0, key, mode=DARKEN, shade=0.83),
+            )
 
     def _hand(self, s: str, key: float, wrist: Point, hand: Point, label: int, far: float) -> None:
         mat, part = self.skin, label
         if self.o.gloves is not None:
             mat, part = self.brush.material(self.o.gloves), PART["glove"]
         widths = self._wide(((0, 0.016), (0.45, 0.023), (1, 0.013)), 0.002 if part == PART["glove"] else 0.0)
-        self.brush.limb(wrist, hand, widths, mat, part, key, caps=(0.8, 0.9), shade=far * 0.98)
+        self.brush.limb(wrist, hand, widths, Look(mat, part, key, shade=far * 0.98), caps=(0.8, 0.9))
         side = 1.0 if (s == "l") == (self.c > 0) else -1.0
         mid = _between(wrist, hand, 0.25)
         thumb = (mid[0] - side * self.s * 0.02, mid[1] + (hand[1] - wrist[1]) * 0.4)
-        self.brush.line(mid, thumb, self.s * 0.016, mat, part, key + 1e-5, shade=far)
+        self.brush.line(mid, thumb, self.s * 0.016, Look(mat, part, key + 1e-5, shade=far))
 
     # --- trunk ------------------------------------------------------------------------------------------------------
     def _sides(self, extra: float) -> tuple[list[float], list[float]]:
@@ -229,9 +245,15 @@ class _Dresser:
             low = (pelvis[0], pelvis[1] + self.s * 0.03)
             hips = [r * 0.97 for r in right[-4:]] * 3
             lips = [v * 0.97 for v in left[-4:]] * 3
-            self.brush.limb(_between(self._xy("waist"), low, 0.5), low, sorted(hips), mat, label, -0.004,
-                            left=sorted(lips), caps=(0, 0.55), rounded=0.8)  # fmt: skip
-        self.brush.limb(neck, hem, right, self.top, o.top_label, 0.0, left=left, caps=(0.25, cap), rounded=0.75)
+            self.brush.limb(
+                _between(self._xy("waist"), low, 0.5),
+                low,
+                sorted(hips),
+                Look(mat, label, -0.004, rounded=0.8),
+                left=sorted(lips),
+                caps=(0, 0.55),
+            )
+        self.brush.limb(neck, hem, right, Look(self.top, o.top_label, 0.0, rounded=0.75), left=left, caps=(0.25, cap))
         self._neckline(neck)
         if self.coat >= 0:
             self._coat(neck, hem)
@@ -241,16 +263,26 @@ class _Dresser:
     def _neckline(self, neck: Point) -> None:
         if self.c > 0.2:
             at = (neck[0] + self.n * self.s * 0.03, neck[1] + self.s * 0.004)
-            self.brush.ellipse(at, self.s * 0.034 * self.c, self.s * 0.03, self.skin, PART["face"], 2e-4, mode=OVER,
-                               rounded=0.2, shade=0.95)  # fmt: skip
+            self.brush.ellipse(
+                at,
+                self.s * 0.034 * self.c,
+                self.s * 0.03,
+                Look(self.skin, PART["face"], 2e-4, mode=OVER, rounded=0.2, shade=0.95),
+            )
 
     def _coat(self, neck: Point, hem: Point) -> None:
         right, left = self._sides(0.012)
         drop = 0.02 if self.seated else 0.13
         low = (hem[0], hem[1] + self.s * drop)
         stretch = lambda w: [w[min(11, int(i * (1 + 2.2 * drop)))] * (1 + 0.012 * i) for i in range(12)]  # noqa: E731
-        self.brush.limb(neck, low, stretch(right), self.coat, PART["coat"], 5e-4, left=stretch(left), caps=(0.3, 0.1),
-                        rounded=0.75)  # fmt: skip
+        self.brush.limb(
+            neck,
+            low,
+            stretch(right),
+            Look(self.coat, PART["coat"], 5e-4, rounded=0.75),
+            left=stretch(left),
+            caps=(0.3, 0.1),
+        )
         if self.c > 0.25:
             middle = self.n * self.s * 0.06
             a, b = (neck[0] + middle, neck[1]), (low[0] + middle, low[1])
@@ -258,12 +290,12 @@ class _Dresser:
                 wide = profile(((0, 0.034), (0.3, 0.03), (1, 0.05)), self.s * self.c)
                 label, mat = (self.o.top_label, self.top)
                 end = _between(a, b, 1.0 if self.o.top != "shirt" else 0.78)
-                self.brush.limb(a, end, wide, mat, label, 6e-4, caps=(0.2, 0.1), mode=OVER, rounded=0.4)
+                self.brush.limb(a, end, wide, Look(mat, label, 6e-4, mode=OVER, rounded=0.4), caps=(0.2, 0.1))
                 if self.o.top == "shirt":
                     label = PART["skirt"] if self.o.bottom == "skirt" else PART["pants"]
-                    self.brush.limb(end, b, wide[8:] * 3, self.bottom, label, 55e-5, caps=(0.1, 0.1), mode=OVER)
+                    self.brush.limb(end, b, wide[8:] * 3, Look(self.bottom, label, 55e-5, mode=OVER), caps=(0.1, 0.1))
             else:
-                self.brush.limb(a, b, [self.s * 0.003] * 12, self.hair, 0, 6e-4, mode=DARKEN, shade=0.7)
+                self.brush.limb(a, b, [self.s * 0.003] * 12, Look(self.hair, 0, 6e-4, mode=DARKEN, shade=0.7))
             self._neckline(neck)
 
     def _scarf(self, neck: Point) -> None:
@@ -271,11 +303,11 @@ class _Dresser:
         label = PART["scarf"]
         up = self._xy("neck")
         at = _between(neck, up, 0.35)
-        self.brush.ellipse(at, self.s * 0.052, self.s * 0.03, mat, label, 0.045, rounded=0.9)
+        self.brush.ellipse(at, self.s * 0.052, self.s * 0.03, Look(mat, label, 0.045, rounded=0.9))
         if self.c > -0.2:
             tail = (at[0] + self.s * 0.02 * self.c + self.n * 0.06 * self.s, at[1])
             end = (tail[0] + self.s * 0.01, tail[1] + self.s * 0.15)
-            self.brush.limb(tail, end, self._wide(((0, 0.018), (1, 0.024))), mat, label, 0.044, caps=(0.3, 0))
+            self.brush.limb(tail, end, self._wide(((0, 0.018), (1, 0.024))), Look(mat, label, 0.044), caps=(0.3, 0))
 
     def _skirt(self) -> None:
         o = self.o
@@ -286,8 +318,9 @@ class _Dresser:
         length = 0.75 if o.leg < 1.2 else 1.25
         if self.seated:
             for s in "lr":
-                self._tube(self._xy(f"{s}_hip"), self._xy(f"{s}_knee"), self._xy(f"{s}_ankle"), min(length, 0.95),
-                           (_THIGH, _SHANK), 0.016, mat, label, self.leg_keys[s] + 6e-4, 1.0, 1.0)  # fmt: skip
+                joints = self._xy(f"{s}_hip"), self._xy(f"{s}_knee"), self._xy(f"{s}_ankle")
+                look = Look(mat, label, self.leg_keys[s] + 6e-4)
+                self._tube(joints, min(length, 0.95), (_THIGH, _SHANK), 0.016, look)
             return
         right, left = self._sides(0.004)
         ends = [_between(self._xy(f"{s}_hip"), self._xy(f"{s}_knee"), min(length, 1.0)) for s in "lr"]
@@ -298,7 +331,9 @@ class _Dresser:
         grow = lambda w: profile(((0, w[8] / self.s), (0.3, w[11] / self.s + 0.004), (1, flare)), self.s)  # noqa: E731
         top = _between(self._xy("waist"), self._xy("pelvis"), 0.35)
         run = 12.0 if o.top == "dress" else 0.0
-        self.brush.limb(top, low, grow(right), mat, label, -0.002, left=grow(left), caps=(0, 0.06), rounded=0.8, tu=run)
+        self.brush.limb(
+            top, low, grow(right), Look(mat, label, -0.002, rounded=0.8, tu=run), left=grow(left), caps=(0, 0.06)
+        )
 
     # --- head and bag -----------------------------------------------------------------------------------------------
     def _head(self) -> None:
@@ -318,24 +353,31 @@ class _Dresser:
         if self.o.bag == "shoulder":
             side = 1.0 if self.c >= 0 else -1.0
             at = (pelvis[0] + side * s * 0.1, pelvis[1] + s * 0.03)
-            brush.line((chest[0] - side * s * 0.07, chest[1] + s * 0.01), at, s * 0.016, strap, 0, 0.012, mode=OVER)
-            brush.limb((at[0], at[1] - s * 0.04), (at[0], at[1] + s * 0.05), [s * 0.055] * 12, self.bag, label, 0.015,
-                       caps=(0.2, 0.25), rounded=0.5)  # fmt: skip
+            brush.line(
+                (chest[0] - side * s * 0.07, chest[1] + s * 0.01), at, s * 0.016, Look(strap, 0, 0.012, mode=OVER)
+            )
+            brush.limb(
+                (at[0], at[1] - s * 0.04),
+                (at[0], at[1] + s * 0.05),
+                [s * 0.055] * 12,
+                Look(self.bag, label, 0.015, rounded=0.5),
+                caps=(0.2, 0.25),
+            )
             return
         back = -self.n * s * 0.085
         if self.c > 0.3:
             for d in (-1.0, 1.0):
                 x = chest[0] + d * s * 0.06
                 brush.line(
-                    (x, chest[1]), (x + d * s * 0.015, chest[1] + s * 0.16), s * 0.024, strap, 0, 0.012, mode=OVER
+                    (x, chest[1]), (x + d * s * 0.015, chest[1] + s * 0.16), s * 0.024, Look(strap, 0, 0.012, mode=OVER)
                 )
         key = -0.02 if self.c > 0.3 else (0.045 if self.c < -0.3 else 0.02)
         width = s * (0.075 * abs(self.c) + 0.055 * abs(self.n))
         a, b = (chest[0] + back, chest[1] + s * 0.05), (_between(chest, pelvis, 0.85)[0] + back, pelvis[1] - s * 0.05)
         if key > 0 or abs(self.n) > 0.3:
-            brush.limb(a, b, [width] * 12, self.bag, label, key, caps=(0.5, 0.3), rounded=0.5)
+            brush.limb(a, b, [width] * 12, Look(self.bag, label, key, rounded=0.5), caps=(0.5, 0.3))
             pocket = _between(a, b, 0.72)
-            brush.limb(pocket, b, [width * 0.72] * 12, self.bag, label, key + 1e-4, caps=(0.2, 0.2), shade=0.88)
+            brush.limb(pocket, b, [width * 0.72] * 12, Look(self.bag, label, key + 1e-4, shade=0.88), caps=(0.2, 0.2))
 
 
 def _between(a: Point, b: Point, f: float) -> Point:

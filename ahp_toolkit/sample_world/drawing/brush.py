@@ -48,6 +48,35 @@ class Layer:
         return Layer(rgba, swap[parts], x0, self.y0, self.cut)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a primitive is painted.
+
+    Attributes:
+        mat: number of its material, from `Brush.material`.
+        label: body part, 0 for none.
+        key: depth; the larger is nearer.
+        rounded: shading, from 0 (flat) to 1 (round).
+        mode: raster.PAINT, raster.DARKEN or raster.OVER.
+        mirror: -1.0 mirrors the cloth pattern around a limb.
+        shade: factor of the brightness.
+        tu: where the cloth pattern starts along a limb, in body units.
+    """
+
+    mat: int
+    label: int
+    key: float = 0.0
+    rounded: float = 1.0
+    mode: float = raster.PAINT
+    mirror: float = 1.0
+    shade: float = 1.0
+    tu: float = 0.0
+
+    def row(self, kind: float, shape: tuple[float, ...], points: tuple[int, int] = (0, 0)) -> list[float]:
+        """The head of a primitive's row: ``shape`` fills columns AX to CAP1, ``points`` START and COUNT."""
+        return [kind, self.label, self.mode, self.mat, *shape, self.rounded, self.tu, self.mirror, self.shade, *points]
+
+
 def profile(points: Sequence[tuple[float, float]], scale: float = 1.0) -> list[float]:
     """Half-widths at raster.PROFILE even steps from control points (place in [0, 1], half-width)."""
     at, width = zip(*points, strict=True)
@@ -68,56 +97,35 @@ class Brush:
         self._materials.append(vector)
         return len(self._materials) - 1
 
-    def _add(self, key: float, head: list[float], right: list[float], left: list[float]) -> None:
+    def _add(self, head: list[float], key: float, right: list[float], left: list[float]) -> None:
         self._rows.append((key, len(self._rows), [*head, *right, *left]))
 
     def limb(
-        self, a: Point, b: Point, widths: list[float], mat: int, label: int, key: float = 0.0,
-        left: list[float] | None = None, caps: Point = (1.0, 1.0), rounded: float = 1.0, mode: float = raster.PAINT,
-        mirror: float = 1.0, shade: float = 1.0, tu: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        a: Point,
+        b: Point,
+        widths: list[float],
+        look: Look,
+        left: list[float] | None = None,
+        caps: Point = (1.0, 1.0),
+    ) -> None:
         """A generalised cylinder from a to b; ``widths`` (and ``left``) are half-widths in px, from `profile`."""
-        head = [raster.CYLINDER, label, mode, mat, *a, *b, *caps, rounded, tu, mirror, shade, 0, 0]
-        self._add(key, head, widths, left or widths)
+        self._add(look.row(raster.CYLINDER, (*a, *b, *caps)), look.key, widths, left or widths)
 
-    def ellipse(
-        self, c: Point, rx: float, ry: float, mat: int, label: int, key: float = 0.0, along: Point = (1.0, 0.0),
-        rounded: float = 1.0, mode: float = raster.PAINT, shade: float = 1.0,
-    ) -> None:  # fmt: skip
-        """An ellipse shaded as a ball (``rounded`` 1) or flat (0); ``along`` is the unit direction of ``rx``."""
-        head = [raster.ELLIPSE, label, mode, mat, *c, *along, 0, 0, rounded, 0, 1, shade, 0, 0]
+    def ellipse(self, c: Point, rx: float, ry: float, look: Look) -> None:
+        """An ellipse, shaded as a ball (``rounded`` 1) or flat (0)."""
         pad = [0.0] * raster.PROFILE
-        self._add(key, head, [max(rx, 0.05), max(ry, 0.05), *pad[2:]], pad)
+        self._add(look.row(raster.ELLIPSE, (*c, 1, 0, 0, 0)), look.key, [max(rx, 0.05), max(ry, 0.05), *pad[2:]], pad)
 
-    def poly(
-        self, points: Sequence[Point], mat: int, label: int, key: float = 0.0, rounded: float = 0.0,
-        mode: float = raster.PAINT, shade: float = 1.0,
-    ) -> None:  # fmt: skip
+    def poly(self, points: Sequence[Point], look: Look) -> None:
         """A filled polygon; ``rounded`` above 0 shades it as an upright cylinder of its width."""
-        head = [
-            raster.POLYGON,
-            label,
-            mode,
-            mat,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            rounded,
-            0,
-            1,
-            shade,
-            len(self._points),
-            len(points),
-        ]
+        head = look.row(raster.POLYGON, (0,) * 6, (len(self._points), len(points)))
         self._points.extend(points)
-        self._add(key, head, [0.0] * raster.PROFILE, [0.0] * raster.PROFILE)
+        self._add(head, look.key, [0.0] * raster.PROFILE, [0.0] * raster.PROFILE)
 
-    def line(self, a: Point, b: Point, width: float, mat: int, label: int, key: float = 0.0, **more: float) -> None:
+    def line(self, a: Point, b: Point, width: float, look: Look) -> None:
         """A bar of constant ``width`` px with round ends."""
-        self.limb(a, b, [width / 2] * raster.PROFILE, mat, label, key, **more)  # type: ignore[arg-type]
+        self.limb(a, b, [width / 2] * raster.PROFILE, look)
 
     def _extent(self, rows: NDArray[np.float64], points: NDArray[np.float64]) -> tuple[float, float, float, float]:
         round_rows = rows[(rows[:, raster.KIND] != raster.POLYGON) & (rows[:, raster.MODE] == raster.PAINT)]
@@ -146,10 +154,8 @@ class Brush:
             return None
         buffer = np.empty(((y1 - y0) * 2, (x1 - x0) * 2, 6), np.float32)
         labels = np.zeros(buffer.shape[:2], np.uint8)
-        raster.draw(buffer, labels, rows, points, float(x0), float(y0))
-        rgba = np.zeros((y1 - y0, x1 - x0, 4), np.uint8)
-        parts = np.zeros(rgba.shape[:2], np.uint8)
-        raster.shrink(buffer, labels, rows, np.asarray(self._materials), self.light, self.unit, rgba, parts)
+        raster.draw(buffer, labels, rows, points, (float(x0), float(y0)))
+        rgba, parts = raster.shrink(buffer, labels, rows, np.asarray(self._materials), self.light, self.unit)
         return _trim(rgba, parts, x0, y0, height, width)
 
 

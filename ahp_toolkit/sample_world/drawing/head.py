@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ahp_toolkit.sample_world.drawing.brush import Brush, Point, profile
+from ahp_toolkit.sample_world.drawing.brush import Brush, Look, Point, profile
 from ahp_toolkit.sample_world.drawing.clothes import PART, Outfit
 from ahp_toolkit.sample_world.drawing.raster import OVER, material
 
@@ -80,22 +80,22 @@ def draw_head(brush: Brush, view: HeadView, outfit: Outfit, skin: int, hair: int
     face, key = PART["face"], view.key
     front = math.cos(math.radians(view.yaw))
     widths = profile(((0, 0.62), (1, 0.66)), view.rx)
-    brush.limb((view.x, view.y + view.ry * 0.5), neck, widths, skin, face, -0.004, caps=(0.5, 0.5), shade=0.88)
+    brush.limb((view.x, view.y + view.ry * 0.5), neck, widths, Look(skin, face, -0.004, shade=0.88), caps=(0.5, 0.5))
     _back_hair(brush, view, outfit, hair, front)
-    brush.ellipse((view.x, view.y - view.ry * 0.12), view.rx, view.ry * 0.88, skin, face, key, rounded=0.8)
+    brush.ellipse((view.x, view.y - view.ry * 0.12), view.rx, view.ry * 0.88, Look(skin, face, key, rounded=0.8))
     toward = math.sin(math.radians(view.yaw))
     jaw = (view.x + view.rx * 0.22 * toward, view.y + view.ry * 0.42)
-    brush.ellipse(jaw, view.rx * 0.76, view.ry * 0.58, skin, face, key + 1e-4, rounded=0.75)
+    brush.ellipse(jaw, view.rx * 0.76, view.ry * 0.58, Look(skin, face, key + 1e-4, rounded=0.75))
     for az in (-92.0, 92.0):
         x, y, near = view.at(az, -4.0, 1.0)
         if near > -0.35:
-            brush.ellipse((x, y), view.rx * 0.16, view.ry * 0.2, skin, face, key + 2e-4, shade=0.92)
+            brush.ellipse((x, y), view.rx * 0.16, view.ry * 0.2, Look(skin, face, key + 2e-4, shade=0.92))
     _features(brush, view, outfit, hair, skin)
     if outfit.hair_style != "bald" or outfit.hat == "":
         style = _STYLE_LINE.get(outfit.hair_style, outfit.hair_style)
         volume = min(_VOLUME[outfit.hair_style], 1.12) if outfit.hat else _VOLUME[outfit.hair_style]
         lift = -10.0 * outfit.fringe if style in ("short", "long") else 0.0
-        brush.poly(_shell(view, style, volume, lift), hair, PART["hair"], key + 6e-4, rounded=0.75)
+        brush.poly(_shell(view, style, volume, lift), Look(hair, PART["hair"], key + 6e-4, rounded=0.75))
     _hat(brush, view, outfit)
 
 
@@ -108,18 +108,26 @@ def _back_hair(brush: Brush, view: HeadView, outfit: Outfit, hair: int, front: f
         widths = profile(((0, 1.04), (0.5, 1.1), (1, 0.98 if style == "bob" else 0.8)), view.rx)
         middle = view.x + back * view.rx * 0.32
         brush.limb(
-            (middle, view.y - view.ry * 0.3), (middle, drop), widths, hair, label, key, caps=(0.8, 0.25), rounded=0.7
+            (middle, view.y - view.ry * 0.3),
+            (middle, drop),
+            widths,
+            Look(hair, label, key, rounded=0.7),
+            caps=(0.8, 0.25),
         )
     elif style == "bun":
         knot = (view.x + back * view.rx * 0.75, view.y - view.ry * 0.82)
-        brush.ellipse(knot, view.rx * 0.48, view.rx * 0.44, hair, label, view.key + (-0.001 if front > 0.2 else 0.002))
+        brush.ellipse(
+            knot, view.rx * 0.48, view.rx * 0.44, Look(hair, label, view.key + (-0.001 if front > 0.2 else 0.002))
+        )
     elif style == "tail":
         a = (view.x + back * view.rx * 1.0, view.y - view.ry * 0.25)
         b = (view.x + back * view.rx * 1.5, view.y + view.ry * 1.25)
         widths = profile(((0, 0.22), (0.4, 0.4), (1, 0.12)), view.rx)
-        brush.limb(a, b, widths, hair, label, view.key + (-0.002 if front > -0.2 else 0.002))
+        brush.limb(a, b, widths, Look(hair, label, view.key + (-0.002 if front > -0.2 else 0.002)))
     elif style == "afro":
-        brush.ellipse((view.x, view.y - view.ry * 0.2), view.rx * 1.5, view.ry * 1.2, hair, label, view.key - 0.001)
+        brush.ellipse(
+            (view.x, view.y - view.ry * 0.2), view.rx * 1.5, view.ry * 1.2, Look(hair, label, view.key - 0.001)
+        )
 
 
 def _features(brush: Brush, view: HeadView, outfit: Outfit, hair: int, skin: int) -> None:
@@ -130,20 +138,26 @@ def _features(brush: Brush, view: HeadView, outfit: Outfit, hair: int, skin: int
         x, y, near = view.at(26.0 * side, 2.0)
         if near > 0.15:
             squash = max(0.35, near)
-            brush.ellipse((x, y), view.rx * 0.19 * squash, view.ry * 0.085, white, face, key, rounded=0, mode=OVER)
-            brush.ellipse((x, y), view.rx * 0.1 * squash, view.ry * 0.085, dark, face, key, rounded=0, mode=OVER)
+            brush.ellipse(
+                (x, y), view.rx * 0.19 * squash, view.ry * 0.085, Look(white, face, key, rounded=0, mode=OVER)
+            )
+            brush.ellipse((x, y), view.rx * 0.1 * squash, view.ry * 0.085, Look(dark, face, key, rounded=0, mode=OVER))
             bx, by, _ = view.at(27.0 * side, 17.0)
-            brush.ellipse((bx, by), view.rx * 0.26 * squash, view.ry * 0.05, hair, face, key, rounded=0, mode=OVER)
+            brush.ellipse(
+                (bx, by), view.rx * 0.26 * squash, view.ry * 0.05, Look(hair, face, key, rounded=0, mode=OVER)
+            )
             if outfit.glasses:
                 spot = (x, y + view.ry * 0.02)
                 size = view.rx * 0.33 * squash
-                brush.ellipse(spot, size, view.ry * 0.19, frame, PART["sunglasses"], key + 2e-4, rounded=0.5, mode=OVER)
+                brush.ellipse(
+                    spot, size, view.ry * 0.19, Look(frame, PART["sunglasses"], key + 2e-4, rounded=0.5, mode=OVER)
+                )
     if outfit.glasses:
         for a0, a1 in ((-26.0, 26.0), (26.0, 80.0), (-80.0, -26.0)):
             p, q = view.at(a0, 5.0), view.at(a1, 5.0)
             low, high = min(p[2], q[2]), max(p[2], q[2])
             if low > 0.05 or (a0 + a1 != 0 and high > 0.5 and low > -0.3):
-                brush.line(p[:2], q[:2], view.ry * 0.09, frame, PART["sunglasses"], key + 2e-4, mode=OVER)
+                brush.line(p[:2], q[:2], view.ry * 0.09, Look(frame, PART["sunglasses"], key + 2e-4, mode=OVER))
     _nose_and_mouth(brush, view, outfit, hair, skin, brush.material(outfit.lips))
 
 
@@ -152,15 +166,17 @@ def _nose_and_mouth(brush: Brush, view: HeadView, outfit: Outfit, hair: int, ski
     nose, tip = view.at(0.0, 0.0, 1.03), view.at(0.0, -18.0, 1.12)
     if tip[2] > -0.15:
         widths = profile(((0, 0.08), (1, 0.16)), view.rx)
-        brush.limb(nose[:2], tip[:2], widths, skin, face, key + 1e-4, shade=0.96)
+        brush.limb(nose[:2], tip[:2], widths, Look(skin, face, key + 1e-4, shade=0.96))
     mouth = view.at(0.0, -38.0)
     if mouth[2] > 0.1:
         if outfit.beard:
             chin = view.at(0.0, -50.0)
-            brush.ellipse(chin[:2], view.rx * 0.62, view.ry * 0.34, hair, face, key - 1e-5, rounded=0.6, mode=OVER)
+            brush.ellipse(
+                chin[:2], view.rx * 0.62, view.ry * 0.34, Look(hair, face, key - 1e-5, rounded=0.6, mode=OVER)
+            )
         size = view.rx * 0.3 * max(0.4, mouth[2])
         brush.ellipse(
-            (mouth[0], mouth[1] + view.ry * 0.02), size, view.ry * 0.055, lips, face, key, rounded=0, mode=OVER
+            (mouth[0], mouth[1] + view.ry * 0.02), size, view.ry * 0.055, Look(lips, face, key, rounded=0, mode=OVER)
         )
 
 
@@ -169,14 +185,16 @@ def _hat(brush: Brush, view: HeadView, outfit: Outfit) -> None:
         return
     label, key = PART["hat"], view.key + 8e-4
     cloth = brush.material(outfit.hat_cloth)
-    brush.poly(_shell(view, outfit.hat, 1.17, 0.0), cloth, label, key, rounded=0.8)
+    brush.poly(_shell(view, outfit.hat, 1.17, 0.0), Look(cloth, label, key, rounded=0.8))
     toward, front = math.sin(math.radians(view.yaw)), math.cos(math.radians(view.yaw))
     if outfit.hat == "brim":
         centre = (view.x, view.y - view.ry * 0.42)
-        brush.ellipse(centre, view.rx * 1.85, view.ry * 0.24, cloth, label, key - 1e-4, rounded=0.3, shade=0.86)
+        brush.ellipse(centre, view.rx * 1.85, view.ry * 0.24, Look(cloth, label, key - 1e-4, rounded=0.3, shade=0.86))
     elif outfit.hat == "cap" and front > -0.35:
         centre = (view.x + view.rx * 0.95 * toward, view.y - view.ry * (0.4 - 0.06 * front))
         brush.ellipse(
-            centre, view.rx * (0.92 - 0.1 * front), view.ry * (0.1 + 0.1 * max(0.0, front)), cloth, label, key + 1e-4,
-            rounded=0.4, shade=0.82,
-        )  # fmt: skip
+            centre,
+            view.rx * (0.92 - 0.1 * front),
+            view.ry * (0.1 + 0.1 * max(0.0, front)),
+            Look(cloth, label, key + 1e-4, rounded=0.4, shade=0.82),
+        )

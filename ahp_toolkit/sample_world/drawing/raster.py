@@ -115,8 +115,9 @@ def _shade(at, row, mat, light, unit, rgb):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _cylinder(buffer, labels, index, row, ox, oy):  # type: ignore[no-untyped-def]
+def _cylinder(buffer, labels, index, row, origin):  # type: ignore[no-untyped-def]
     h, w = labels.shape
+    ox, oy = origin
     ax, ay, bx, by = row[4], row[5], row[6], row[7]
     dx, dy = bx - ax, by - ay
     length = np.sqrt(dx * dx + dy * dy)
@@ -159,8 +160,9 @@ def _cylinder(buffer, labels, index, row, ox, oy):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def _ellipse(buffer, labels, index, row, ox, oy):  # type: ignore[no-untyped-def]
+def _ellipse(buffer, labels, index, row, origin):  # type: ignore[no-untyped-def]
     h, w = labels.shape
+    ox, oy = origin
     cx, cy, rx, ry = row[4], row[5], row[16], row[17]
     co, si = row[6], row[7]  # direction of the rx axis
     reach = max(rx, ry) + 1.0
@@ -180,8 +182,9 @@ def _ellipse(buffer, labels, index, row, ox, oy):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True)
-def _polygon(buffer, labels, index, row, points, ox, oy):  # type: ignore[no-untyped-def]
+def _polygon(buffer, labels, index, row, points, origin):  # type: ignore[no-untyped-def]
     h, w = labels.shape
+    ox, oy = origin
     start, n = int(row[14]), int(row[15])
     low_x = low_y = 1e9
     high_x = high_y = -1e9
@@ -212,22 +215,23 @@ def _polygon(buffer, labels, index, row, points, ox, oy):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def draw(buffer, labels, rows, points, ox, oy):  # type: ignore[no-untyped-def]
-    """Lay rows in order into ``buffer`` float32 [2h, 2w, 6] and ``labels`` uint8 [2h, 2w], origin (ox, oy) px."""
+def draw(buffer, labels, rows, points, origin):  # type: ignore[no-untyped-def]
+    """Lay rows in order into ``buffer`` float32 [2h, 2w, 6] and ``labels`` uint8 [2h, 2w], ``origin`` (x, y) px."""
     for i in range(rows.shape[0]):
         row = rows[i]
         if row[0] == 0.0:
-            _cylinder(buffer, labels, i, row, ox, oy)
+            _cylinder(buffer, labels, i, row, origin)
         elif row[0] == 1.0:
-            _ellipse(buffer, labels, i, row, ox, oy)
+            _ellipse(buffer, labels, i, row, origin)
         else:
-            _polygon(buffer, labels, i, row, points, ox, oy)
+            _polygon(buffer, labels, i, row, points, origin)
 
 
 @njit(cache=True)
-def shrink(buffer, labels, rows, materials, light, unit, out, parts):  # type: ignore[no-untyped-def]
-    """2x2 samples to one px: ``out`` uint8 [h, w, 4] RGBA, ``parts`` uint8 [h, w] the commonest label where >= 2."""
-    h, w = parts.shape
+def shrink(buffer, labels, rows, materials, light, unit):  # type: ignore[no-untyped-def]
+    """2x2 samples to one px: RGBA uint8 [h, w, 4], and uint8 [h, w], the commonest label where >= 2 have one."""
+    h, w = labels.shape[0] // 2, labels.shape[1] // 2
+    out, parts = np.zeros((h, w, 4), np.uint8), np.zeros((h, w), np.uint8)
     rgb = np.empty(3, np.float64)
     for y in range(h):
         for x in range(w):
@@ -253,6 +257,7 @@ def shrink(buffer, labels, rows, materials, light, unit, out, parts):  # type: i
                 out[y, x, 3] = np.uint8(min(255, n * 64))
             if n >= 2:
                 parts[y, x] = best
+    return out, parts
 
 
 @njit(cache=True)
@@ -318,8 +323,7 @@ def material(
     size: float = 4.0,
     fold: float = 0.0,
     grain: float = 0.0,
-    off: tuple[float, float] = (0.0, 0.0),
 ) -> NDArray[np.float64]:
-    """A material vector: colours 0..255, ``size`` and ``off`` in body units (1 = a hundredth of the body height)."""
-    out = [float(PATTERNS.index(pattern)), *colour, *second, size, fold, *off, grain]
+    """A material vector: colours 0..255, ``size`` in body units (1 = a hundredth of the body height)."""
+    out = [float(PATTERNS.index(pattern)), *colour, *second, size, fold, 0.0, 0.0, grain]
     return np.asarray(out, np.float64)
