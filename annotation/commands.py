@@ -10,12 +10,14 @@ import re
 import webbrowser
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.runtime.lazy_group import LazyGroup
 from ahp_toolkit.runtime.options import Number
+from annotation.app.options import Opening, opening_options
 from annotation.session.build_check import REVIEWED, check_build
 
 #: name -> (module:attribute, one line of help); nothing is imported until a command runs
@@ -42,7 +44,6 @@ MOST, GOOD = 50_000, 20_000
 )
 @click.option("--root", type=REVIEWED, help="The build folder, finished at least up to parse.")
 @click.option("--reviewer", help="Your name, for your log and your fields; default: your user name.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 5151 on.")
 @click.option(
     "--address",
     default="127.0.0.1",
@@ -51,7 +52,7 @@ MOST, GOOD = 50_000, 20_000
 )
 @click.option("--overlap", type=Number(0, 1), default=0.0, show_default=True, help="Share seen by several.")
 @click.option("--copies", type=click.IntRange(2), default=2, show_default=True, help="Reviewers of an overlapping one.")
-@click.option("--shard", "shards", multiple=True, metavar="NAME", help="Divide by hash among these; else one queue.")
+@click.option("--shard", "reviewers", multiple=True, metavar="NAME", help="Divide by hash among these; else one queue.")
 @click.option(
     "--slice",
     "piece",
@@ -60,24 +61,10 @@ MOST, GOOD = 50_000, 20_000
     metavar="K/N",
     help="Hold the K-th of N pieces of the candidates; all decisions go to the same logs. For more than 50,000.",
 )
-@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
-@click.option("--check", is_flag=True, help="Bring the candidates into the database, reconcile, and stop.")
-@click.pass_context
-def review(
-    ctx: click.Context,
-    root: Path | None,
-    reviewer: str | None,
-    port: int | None,
-    address: str,
-    overlap: float,
-    copies: int,
-    shards: tuple[str, ...],
-    piece: str,
-    no_browser: bool,
-    check: bool,
-) -> None:
+@opening_options("Bring the candidates into the database, reconcile, and stop.")
+def review(root: Path | None, reviewer: str | None, address: str, piece: str, opening: Opening, **sharing: Any) -> None:
     """Review the people of a build by keyboard, in the FiftyOne App. Ctrl+C ends; no saved decision is ever lost."""
-    if ctx.invoked_subcommand is not None:
+    if click.get_current_context().invoked_subcommand is not None:
         return
     if root is None:
         raise UserError("ahp review: expected --root with a build folder (the --out of ahp build)")
@@ -89,23 +76,25 @@ def review(
     from annotation.session.session import PLAN_VARIABLE
 
     name = check_name(reviewer or default_reviewer())
-    if shards and name not in shards:
-        raise UserError(f"{name} is none of --shard {', '.join(shards)} and would have an empty queue; give --reviewer")
-    plan = Plan("shards" if shards else "shared", shards, overlap, copies)
+    plan = Plan("shards" if sharing["reviewers"] else "shared", **sharing)
+    if plan.reviewers and name not in plan.reviewers:
+        raise UserError(
+            f"{name} is none of --shard {', '.join(plan.reviewers)} and would have an empty queue; give --reviewer"
+        )
     os.environ[PLAN_VARIABLE] = json.dumps(asdict(plan))
     part = Slice.parse(piece)
     _hint(root, part.of)
-    if check:
+    if opening.check:
         dataset = server.prepare(root, name, click.echo, part)
         click.echo(f"{dataset.name}: {len(dataset)} candidates")
         return
     if not _loopback(address):
         warning = f"The App listens on {address}: whoever reaches this port can review as you"
         click.echo(f"{warning}, and read every file that you can read.", err=True)
-    with server.serving(root, name, port, address, click.echo, part) as session:
+    with server.serving(root, name, opening.port, address, click.echo, part) as session:
         url = f"http://{address}:{session.server_port}/datasets/{session.dataset.name}"
         click.echo(f"{name} reviews {root} at {url} (Ctrl+C ends)")
-        if not no_browser:
+        if opening.browser:
             webbrowser.open(url)
         session.wait(-1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ahp_toolkit.runtime.options import Local
+from annotation.app.options import Opening, opening_options
 
 FOLDER = Local(exists=True, file_okay=False)
 
@@ -21,18 +22,8 @@ FOLDER = Local(exists=True, file_okay=False)
 @click.option(
     "--boards", type=FOLDER, multiple=True, help="Scored runs.  [default: boards, ROOT/boards, ROOT/paper/scores]"
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 5151 on.")
-@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
-@click.option("--check", is_flag=True, help="Bring everything into the database and stop.")
-def open_(
-    root: Path,
-    runs: tuple[Path, ...],
-    split: str,
-    boards: tuple[Path, ...],
-    port: int | None,
-    no_browser: bool,
-    check: bool,
-) -> None:
+@opening_options("Bring everything into the database and stop.")
+def open_(root: Path, runs: tuple[Path, ...], split: str, boards: tuple[Path, ...], opening: Opening) -> None:
     """Show predictions beside the truth: masks, pictures, scores and disagreement, each sortable. Ctrl+C ends.
 
     Listens on the loopback alone. Scores are those that ahp bench score wrote; without them only masks are shown.
@@ -47,13 +38,13 @@ def open_(
             click.echo(f"{run}: not scored, shown without figures (ahp bench score)", err=True)
     dataset = bench_app.build(root, shown, split, click.echo)
     click.echo(f"views: {', '.join(bench_app.views(dataset, shown)) or 'none'}")
-    if check:
+    if opening.check:
         return
-    session = bench_app.launch(root, dataset, port)
+    session = bench_app.launch(root, dataset, opening.port)
     try:
         url = f"http://127.0.0.1:{session.server_port}/datasets/{dataset.name}"
         click.echo(f"{url} (Ctrl+C ends)")
-        if not no_browser:
+        if opening.browser:
             webbrowser.open(url)
         session.wait(-1)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,9 +30,7 @@ from annotation.session.options import HELP, root_option, workers_option
     help="Voters a composite needs; kept for ahp build.",
 )
 @workers_option
-def compose(
-    root: Path, per_human: int, ratio: tuple[float, float], seed: int, write: bool, voters: int | None, workers: int
-) -> None:
+def compose(root: Path, write: bool, voters: int | None, workers: int, **settings: Any) -> None:
     """Propose real composites for the test split; the App's panel lets editors move them and others vote.
 
     Run again, proposals that somebody has edited or voted on stay as they are, beside the new ones.
@@ -49,9 +48,7 @@ def compose(
         click.echo(f"{made.counts['out']} test samples in {made.folder}, {made.counts['dropped']} dropped")
         warn_replaced(before, made.folder)
         return
-    done = propose(
-        root, Build(root).data_roots, Settings(per_human=per_human, ratio=ratio, seed=seed), workers, quiet=False
-    )
+    done = propose(root, Build(root).data_roots, Settings(**settings), workers, quiet=False)
     if voters is not None:
         votes.keep_voters(root, voters)
     same = done.counts.get("same_photo", 0)

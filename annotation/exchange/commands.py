@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,9 +11,10 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import VERDICTS
 from ahp_toolkit.core.registry import completes
 from ahp_toolkit.core.text import one_line
+from ahp_toolkit.decisions.merge import Merge
 from ahp_toolkit.runtime.options import Local, Named
 from ahp_toolkit.segmenters import SEGMENTERS
-from annotation.session.options import FILE, FOLDER, HELP, merge_of, merge_options, root_option
+from annotation.session.options import FILE, FOLDER, HELP, merge_options, root_option
 
 
 @click.command(context_settings=HELP)
@@ -25,24 +27,14 @@ from annotation.session.options import FILE, FOLDER, HELP, merge_of, merge_optio
     "--verdict", "verdicts", multiple=True, type=click.Choice(VERDICTS), help="Masks of these only; default: all."
 )
 @merge_options
-def export(
-    root: Path,
-    decisions: Path | None,
-    history: bool,
-    coco: Path | None,
-    pngs: Path | None,
-    verdicts: tuple[str, ...],
-    rule: str,
-    seniors: tuple[str, ...],
-    least: int,
-) -> None:
+def export(root: Path, history: bool, verdicts: tuple[str, ...], merge: Merge, **paths: Path | None) -> None:
     """Write decisions and masks for other tools; `ahp review import` takes them back."""
     from annotation.exchange import decisions as exchange
     from annotation.exchange import masks
 
+    decisions, coco, pngs = paths["decisions"], paths["coco"], paths["pngs"]
     if not (decisions or coco or pngs):
         raise UserError("ahp review export: expected --decisions, --coco or --png with where to write")
-    merge = merge_of(rule, seniors, least)
     if decisions:
         click.echo(f"{exchange.export_decisions(root, decisions, history)} decisions to {decisions}")
     if coco:
@@ -98,22 +90,10 @@ def import_(ctx: click.Context, root: Path, path: Path, reviewer: str, use: str)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
 @merge_options
-def resegment(
-    root: Path,
-    segmenter: str,
-    weights: str | None,
-    device: str,
-    batch_size: int,
-    rule: str,
-    seniors: tuple[str, ...],
-    least: int,
-) -> None:
+def resegment(root: Path, merge: Merge, **tool: Any) -> None:
     """Give humans to refine a new mask by another segmenter; they come back into the queue."""
     from ahp_toolkit.storage.build_folder import Build
     from annotation.exchange.resegment import Tool
     from annotation.exchange.resegment import resegment as run
 
-    tool = Tool(segmenter, weights, device, batch_size)
-    click.echo(
-        run(root, tool, {k: str(v) for k, v in Build(root).roots.items()}, merge_of(rule, seniors, least)).summary
-    )
+    click.echo(run(root, Tool(**tool), {k: str(v) for k, v in Build(root).roots.items()}, merge).summary)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ahp_toolkit.decisions.merge import Merge
 from ahp_toolkit.runtime.options import Number
-from annotation.session.options import FILE, FOLDER, HELP, merge_of, merge_options, root_option, workers_option
+from annotation.session.options import FILE, FOLDER, HELP, merge_options, root_option, workers_option
 
 SHARE = Number(0, 1, min_open=True, max_open=True)
 
@@ -16,12 +18,11 @@ SHARE = Number(0, 1, min_open=True, max_open=True)
 @root_option
 @click.option("--html", "page", type=FILE, help="Write it as a page too.")
 @merge_options
-def status(root: Path, page: Path | None, rule: str, seniors: tuple[str, ...], least: int) -> None:
+def status(root: Path, page: Path | None, merge: Merge) -> None:
     """Show the progress of the review: counts, pace, agreement, preserved ratio by source, what the triage saved."""
     from ahp_toolkit.decisions import status as made
     from ahp_toolkit.storage.files import atomic, forget_dead
 
-    merge = merge_of(rule, seniors, least)
     click.echo(made.status_text(made.status(root, merge)))
     if page is not None:
         forget_dead(page)
@@ -43,26 +44,19 @@ def status(root: Path, page: Path | None, rule: str, seniors: tuple[str, ...], l
 @merge_options
 def triage(
     root: Path,
-    risk: float,
-    confidence: float,
-    audit: float,
     protect_refine: bool,
     second: Path | None,
     embeddings: Path | None,
-    seed: int,
     workers: int,
-    rule: str,
-    seniors: tuple[str, ...],
-    least: int,
+    merge: Merge,
+    **settings: Any,
 ) -> None:
     """Order the queue by what is known, and leave out obvious discards under a proven risk. Never preserves."""
     from ahp_toolkit.decisions import status as made
-    from ahp_toolkit.decisions.triage.triage import Settings, run_triage
+    from ahp_toolkit.decisions.triage.triage import Evidence, Settings, run_triage
 
     protect = ("preserve", "refine") if protect_refine else ("preserve",)
-    settings = Settings(risk, confidence, audit, protect, seed)
-    merge = merge_of(rule, seniors, least)
-    run_triage(root, settings, merge, second, embeddings, workers, quiet=False)
+    run_triage(root, Settings(protect=protect, **settings), merge, Evidence(second, embeddings), workers, quiet=False)
     for table in made.tables(made.status(root, merge)):
         if table.title == "Triage":
             click.echo("\n".join(": ".join(row) for row in table.rows))

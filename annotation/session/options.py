@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,10 +37,12 @@ workers_option = click.option(
     help="Processes. The bytes made do not depend on it.",
 )
 
-#: ``--merge``, ``--senior`` and ``--least``, for every command that makes one decision of several; see `merge_of`.
-merge_options = options_of(Merging)
 
+def merge_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``--merge``, ``--senior`` and ``--least`` as the argument ``merge``: how several decisions become one."""
 
-def merge_of(rule: str, seniors: tuple[str, ...], least: int) -> Merge:
-    """The merge rule that the options of `merge_options` name."""
-    return Merge(rule, seniors, least)
+    @functools.wraps(command)
+    def run(*args: Any, rule: str, seniors: tuple[str, ...], least: int, **options: Any) -> None:
+        command(*args, merge=Merge(rule, seniors, least), **options)
+
+    return options_of(Merging)(run)

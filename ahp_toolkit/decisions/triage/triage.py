@@ -228,37 +228,45 @@ def _report(
     }
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the candidates besides the build.
+
+    Attributes:
+        second: a table folder of Segmented by another segmenter, for its agreement with the first.
+        embeddings: a Parquet file, see `features.read_embeddings`.
+    """
+
+    second: Path | None = None
+    embeddings: Path | None = None
+
+
 def run_triage(
     root: Path,
     settings: Settings | None = None,
     merge: Merge | None = None,
-    second: Path | None = None,
-    embeddings: Path | None = None,
+    evidence: Evidence | None = None,
     workers: int = 1,
     quiet: bool = True,
 ) -> Sorted:
     """Triage a build folder: reads ROOT/parse and the reviewers' logs, writes ROOT/triage.
 
-    Args:
-        second: a table folder of Segmented by another segmenter, for its agreement with the first.
-        embeddings: a Parquet file, see `features.read_embeddings`.
-
     Raises:
         UserError: when there is no parse table, or a log or table is damaged.
     """
-    s = settings or Settings()
+    s, given = settings or Settings(), evidence or Evidence()
     parts = parquet.parts(root / "parse")
     harvested = root / "harvest" / "occluders"
     occluders = sorted(harvested.glob("part-*.parquet"))
-    fn = Features(str(second.resolve()) if second else "", str(harvested.resolve()) if occluders else "")
+    fn = Features(str(given.second.resolve()) if given.second else "", str(harvested.resolve()) if occluders else "")
     key = {"parts": hashing.digest_files(parts), "code": code_digest("ahp_toolkit.decisions.triage.features")}
-    key |= {"second": hashing.digest_files(parquet.parts(second)) if second else ""}
+    key |= {"second": hashing.digest_files(parquet.parts(given.second)) if given.second else ""}
     key |= {"occluders": hashing.digest_files(occluders)}
     job = Job("features", root / "features", fn, {MAIN: Row}, key, shard_size=1, unit="part")
     run(job, lambda: [str(p) for p in parts], workers=workers, total=len(parts), quiet=quiet)
     rows = list(parquet.read_records(root / "features", Row))
     decided = settle(Decisions(root).refresh().counted(), merge or Merge()).decided
-    extra = embedded([r.candidate_id for r in rows], read_embeddings(embeddings)) if embeddings else None
+    extra = embedded([r.candidate_id for r in rows], read_embeddings(given.embeddings)) if given.embeddings else None
     made = triage(rows, _by_people(decided), s, extra)
     _write(root / FOLDER, made)
     return made
@@ -304,6 +312,6 @@ def ordered(root: Path, new_masks: Collection[str] = ()) -> list[str]:
 
 
 __all__ = [
-    "Audit", "Settings", "Sorted", "Triage", "audit_of", "fold_of", "needed", "ordered", "report_of", "run_triage",
-    "threshold_of", "triage", "upper_bound",
+    "Audit", "Evidence", "Settings", "Sorted", "Triage", "audit_of", "fold_of", "needed", "ordered", "report_of",
+    "run_triage", "threshold_of", "triage", "upper_bound",
 ]  # fmt: skip
