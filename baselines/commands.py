@@ -144,7 +144,7 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
     """Write RUN's answers to a split's samples as a folder for ``ahp bench score``."""
     from ahp_toolkit.nets.devices import pick_device
     from ahp_toolkit.storage.sync import check_there, local_to, naming, shown, working
-    from baselines.inference.predict import predict_run
+    from baselines.inference.predict import Options, predict_run
 
     check_there(run, root, mask_run)
     home = _whole(run).parent.parent
@@ -161,7 +161,7 @@ def predict(run: Path, split: str, root: Path | None, out: Path | None, mask_run
         to = local if out else base / "predictions" / (folder.name + ("-cascade" if masks else ""))
         alone = options["engine"] == "local" and pick_device(options["device"]).type != "cpu"
         with engine_of(options, workers=1 if alone else None) as engine:
-            predict_run(run, folder, to, masks, engine=engine, **options)
+            predict_run(run, folder, to, masks, Options(**options), engine)
         record = json.loads((to / "run.json").read_bytes())
     for note in record["training_people"]:
         click.echo(note, err=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -128,12 +128,12 @@ def place(
     interval: tuple[float, float],
     seed: int,
     settings: Settings | None = None,
-    occluder_id: str = "",
     aim: float | None = None,
 ) -> Placed | Infeasible:
     """A placement whose ratio lies in [low, high) and above 0, or the proof that the pair has none.
 
     Scales (and mirroring) are taken in an order drawn by the seed; the first that reaches the interval is used.
+    The placement names no occluder.
 
     Args:
         human: the person's packed amodal mask, full frame of the photo; with a ``total``, what is still visible of it.
@@ -141,7 +141,6 @@ def place(
         interval: ratio low (included) and high (excluded).
         seed: decides everything that is random.
         settings: see `Settings`; None: the defaults.
-        occluder_id: written into the placement.
         aim: in mode ``stratified``, the ratio to come near to instead of a drawn one.
     """
     settings = settings or Settings()
@@ -163,7 +162,7 @@ def place(
     )  # fmt: skip
     if k < 0:
         return Infeasible((hidden + 1) / human.total, (hidden + min(bound, human.area)) / human.total)
-    placement = Placement(occluder_id, human.x0 + dx, human.y0 + dy, float(scales[k]), bool(flip))
+    placement = Placement("", human.x0 + dx, human.y0 + dy, float(scales[k]), bool(flip))
     return Placed(placement, (hidden + count) / human.total)
 
 
@@ -191,18 +190,21 @@ def place_target(
     tried = []
     for i, (occluder_id, occluder) in enumerate(occluders):
         interval = widen(target, density, WIDENING[i] if i < len(WIDENING) else 1.0)
-        found = place(human, occluder, interval, seed_of(seed, occluder_id, i), settings, occluder_id, aim)
+        found = place(human, occluder, interval, seed_of(seed, occluder_id, i), settings, aim)
         if isinstance(found, Placed):
-            return found
+            return _named(found, occluder_id)
         if i < len(WIDENING):
             tried.append((occluder_id, occluder))
     for occluder_id, occluder in tried:
-        again = place(
-            human, occluder, density.interval(target.bin), seed_of(seed, occluder_id), settings, occluder_id, aim
-        )
+        interval = density.interval(target.bin)
+        again = place(human, occluder, interval, seed_of(seed, occluder_id), settings, aim)
         if isinstance(again, Placed):
-            return again
+            return _named(again, occluder_id)
     return None
+
+
+def _named(found: Placed, occluder_id: str) -> Placed:
+    return replace(found, placement=replace(found.placement, occluder_id=occluder_id))
 
 
 def reach(human: Packed, occluder: Packed, settings: Settings | None = None) -> tuple[float, float]:

@@ -132,16 +132,24 @@ def flip_average(net: nn.Module, planes: Tensor) -> Tensor:
     return (straight + turned[:, MIRROR]) / 2
 
 
+@dataclass(frozen=True)
+class Use:
+    """How a parser runs: bodies a batch, precision (see `build`), and whether it averages with the mirrored picture."""
+
+    device: torch.device
+    batch_size: int
+    precision: str
+    flip: bool = False
+
+
 class HrNet:
     """A ready HRNet parser."""
 
-    def __init__(
-        self, net: nn.Module, arch: Arch, name: str, device: torch.device, batch_size: int, precision: str, flip: bool
-    ) -> None:
+    def __init__(self, net: nn.Module, arch: Arch, name: str, use: Use) -> None:
         self.name, self.arch = name, arch
-        self.net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device, self._batch, self._flip = device, batch_size, flip
-        self._dtype = devices.compute_dtype(device, precision)
+        self._device, self._batch, self._flip = use.device, use.batch_size, use.flip
+        self.net = net.eval().to(use.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype = devices.compute_dtype(use.device, use.precision)
 
     def __call__(self, bodies: Sequence[Body]) -> list[Label2D]:
         """The most probable part (1 to 19) of every px of each mask, 0 outside."""
@@ -187,18 +195,18 @@ def build(
     Raises:
         UserError: without weights, or with a file that is no such checkpoint.
     """
-    where = devices.pick_device(device)
+    use = Use(devices.pick_device(device), batch_size, precision, flip)
     if weights is None:
         raise UserError(f"hrnet has no published weights for the parts of LIP; {WEIGHTS}")
     if weights == "random":
         arch = Arch("hrnet_w18_small", 64)
         with devices.seeded(0):
             net, _ = net_of(arch)
-        return HrNet(net, arch, "hrnet@random", where, batch_size, precision, flip)
+        return HrNet(net, arch, "hrnet@random", use)
     made = checkpoints.load_checkpoint(Path(weights), KIND)
     arch = checkpoints.arch_of(Arch, made, weights)
     net = checkpoints.build_to_fit(lambda: net_of(arch)[0], made.state, weights)
-    return HrNet(net, arch, checkpoints.short_name("hrnet", made.digest), where, batch_size, precision, flip)
+    return HrNet(net, arch, checkpoints.short_name("hrnet", made.digest), use)
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -207,7 +215,7 @@ def recipe(settings: Settings) -> Recipe:
     net, imagenet = net_of(arch, settings.pretrained)
 
     def ready(trained: nn.Module, device: torch.device) -> HrNet:
-        return HrNet(trained, arch, "", device, settings.batch, settings.precision, flip=False)
+        return HrNet(trained, arch, "", Use(device, settings.batch, settings.precision))
 
     return Recipe(KIND, arch, net, imagenet, lambda _: PartCut(arch), part_loss, ready, parsed=True)
 

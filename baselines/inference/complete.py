@@ -180,21 +180,6 @@ class Completer:
                          _side_by_side(photo, recovered, modal, amodal, crop), crop)  # fmt: skip
 
 
-def complete(
-    photo: Rgb,
-    box: Box | None = None,
-    mask: Bool2D | None = None,
-    *,
-    mask_run: Path,
-    content_run: Path,
-    device: str = "auto",
-    segmenter: str = "mask_rcnn",
-    segmenter_weights: str | None = None,
-) -> Completed:
-    """Complete one person of one photo; for several, keep a `Completer`, which loads the models once."""
-    return Completer(mask_run, content_run, device, segmenter, segmenter_weights)(photo, box, mask)
-
-
 def _cut(amodal: Tensor, crop: Box, photo: Rgb) -> bool:
     """Whether the first mask of a batch of crops touches a border of its crop beyond which the photo goes on."""
     mask, (x0, y0, x1, y1) = amodal[0, 0] > 0.5, crop.pixels()

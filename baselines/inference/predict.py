@@ -75,6 +75,24 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Options:
+    """How a split is predicted.
+
+    Attributes:
+        batch: samples a batch.
+        precision: ``fp32``, ``bf16``, or ``auto`` (bf16 where the hardware has it).
+        which: weights, ``best`` by val, or ``last``.
+        quiet: no progress bar.
+    """
+
+    device: str = "auto"
+    batch: int = 8
+    precision: str = "fp32"
+    which: str = "best"
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
 class Predict:
     """The work on one part of a split, picklable: its fields are those of `predict_run`, paths absolute.
 
@@ -85,10 +103,7 @@ class Predict:
     mask_run: Path | None
     split_dir: Path
     out: Path
-    device: str
-    batch: int
-    precision: str
-    which: str
+    options: Options
     stamp: str
 
     def __call__(self, task: Task) -> Made:
@@ -98,7 +113,7 @@ class Predict:
         data = EvalData(root, self.split_dir.name, SIDE, part=part)
         made, dropped = list[Prediction](), list[Dropped]()
         with steady(job.device):
-            for group in batches(data.samples, self.batch):
+            for group in batches(data.samples, self.options.batch):
                 chunk = _chunk(data, group, job.sizes, dropped)
                 made += _predicted(job, chunk, self.out) if chunk.samples else []
             cost = measure(job.model, job.feeder, job.device, job.precision) if number == 0 else {}
@@ -109,12 +124,12 @@ class Predict:
 def _loaded(p: Predict) -> Job:
     """The networks of this process, loaded once."""
     keep_memory()
-    on = pick_device(p.device)
-    model = load_model(p.run, None, on, p.which)
+    on = pick_device(p.options.device)
+    model = load_model(p.run, None, on, p.options.which)
     if p.mask_run is not None and model.task == "mask":
         raise UserError(f"{p.run}: it is a mask run, so nothing feeds it; --mask-run goes with a content run")
-    feeder = load_model(p.mask_run, "mask", on, p.which) if p.mask_run is not None else None
-    return Job(model, feeder, on, p.batch, p.precision)
+    feeder = load_model(p.mask_run, "mask", on, p.options.which) if p.mask_run is not None else None
+    return Job(model, feeder, on, p.options.batch, p.options.precision)
 
 
 def predict_run(
@@ -122,11 +137,7 @@ def predict_run(
     split_dir: Path,
     out: Path,
     mask_run: Path | None = None,
-    device: str = "auto",
-    batch: int = 8,
-    precision: str = "fp32",
-    which: str = "best",
-    quiet: bool = False,
+    options: Options | None = None,
     engine: Engine | None = None,
 ) -> Path:
     """Write a prediction folder: ``part-*.parquet`` (records.Prediction), ``images/``, ``run.json``.
@@ -135,7 +146,7 @@ def predict_run(
         run: a run folder (or model file) of either task.
         split_dir: a split of a build, such as ROOT/splits/val.
         mask_run: for a content run: feed it this mask run's own outputs (the cascade); None: the true masks.
-        which: ``best`` by val, or ``last``.
+        options: None: the defaults.
         engine: where the parts of the split are worked on; None: in this process.
 
     Samples whose pixels cannot be regenerated are in ``dropped.parquet``, with the reason. ``training_people`` in
@@ -148,14 +159,15 @@ def predict_run(
     root, split = split_dir.resolve().parent.parent, split_dir.name
     if not (root / "build.json").exists():
         raise UserError(f"{split_dir}: expected a split of a build, such as ROOT/splits/val, with ROOT/build.json")
+    o = options or Options()
     used = [r for r in (run, mask_run) if r is not None]
-    weights = [weights_file(r, which).absolute() for r in used]
+    weights = [weights_file(r, o.which).absolute() for r in used]
     notes = check_unseen(used, split_dir)
     where = (run.absolute(), mask_run.absolute() if mask_run else None, root / "splits" / split, out.absolute())
-    fn = Predict(*where, device, batch, precision, which, str(hashing.stamp(weights)))
+    fn = Predict(*where, o, str(hashing.stamp(weights)))
     # on another engine this process may lack the device: the facts are the same on any
-    job = _loaded(fn if engine is None else replace(fn, device="cpu"))
-    compute_dtype(job.device, precision)  # a wrong one is told before what stands there is touched
+    job = _loaded(fn if engine is None else replace(fn, options=replace(o, device="cpu")))
+    compute_dtype(job.device, o.precision)  # a wrong one is told before what stands there is touched
     with lock(out):
         files.write_json(out / "run.json", {"model": job.model.name, "unfinished": True})  # until all is there
         files.forget_unfinished(out, deep=True)
@@ -165,7 +177,7 @@ def predict_run(
         work: Work[Made, Made] = Work(
             "predict", fn, network=True, folder=str(out), sees=(str(root), *map(str, weights))
         )
-        with Progress(f"predict {job.model.name}", total, "sample", quiet) as bar, using(engine, 1) as own:
+        with Progress(f"predict {job.model.name}", total, "sample", o.quiet) as bar, using(engine, 1) as own:
             for shard in own.imap(work, enumerate(parts)):
                 done.append(shard)
                 bar.update(shard.samples)

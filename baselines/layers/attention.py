@@ -77,14 +77,14 @@ def _static(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, keys: Tensor |
 
 
 def pairwise(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, invisible: Tensor, form: Form = "eq6", backend: Backend = "auto"
+    q: Tensor, k: Tensor, v: Tensor, masks: tuple[Tensor, Tensor], form: Form = "eq6", backend: Backend = "auto"
 ) -> list[Tensor]:
     """What PGA's relation R = q k^T gathers, per direction of its softmax.
 
     Args:
         q: K_vis [B, N, d], of which the visible rows count; k: K_amo [B, N, d], of which the invisible ones do.
         v: [B, N, c].
-        visible: bool [B, N]; invisible: bool [B, N].
+        masks: which positions are visible and which invisible, each bool [B, N].
         form: "eq6": for each invisible position, softmax over the visible ones (dim 0 of R), 0 elsewhere; "two_way":
             that, and for each visible position the softmax over the invisible ones; "listing": both directions
             without masks, as the supplement's listing 1 has it.
@@ -92,6 +92,7 @@ def pairwise(
     Returns:
         One or two [B, N, c]. R is not symmetric: each direction has normalisers of its own.
     """
+    visible, invisible = masks
     if form == "listing":
         return [attend(k, q, v, backend=backend), attend(q, k, v, backend=backend)]
     found = [attend(k, q, v, invisible, visible, backend)]

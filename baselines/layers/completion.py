@@ -76,6 +76,10 @@ class Templates(nn.Module):
         return F.interpolate(feature, size=modal.shape[2:], mode="bilinear", align_corners=False)
 
 
+#: Channels of the template feature.
+SOFT = 16
+
+
 class MaskCompletion(nn.Module):
     """N_m and N_a, stacked. Every switch of Table 4 that concerns the network is an argument.
 
@@ -84,15 +88,13 @@ class MaskCompletion(nn.Module):
     N_a then sees beside the refined one.
     """
 
-    def __init__(
-        self, width: int, modal: bool, parsing: bool, templates: int, rule: str, carried: bool, soft: int = 16
-    ) -> None:
+    def __init__(self, width: int, modal: bool, parsing: bool, templates: int, rule: str, carried: bool) -> None:
         super().__init__()
-        aids = soft if templates else 0
+        aids = SOFT if templates else 0
         self.beside = carried and modal
         self.first = UNet(4, width)
         self.modal = Branch(width, parsing=parsing, mask=modal, carried=carried) if modal or parsing else None
-        self.templates = Templates(templates, soft, rule=rule) if templates else None
+        self.templates = Templates(templates, SOFT, rule=rule) if templates else None
         self.second = UNet(4 + self.beside + width + aids, width)
         self.amodal = Branch(width, aids, parsing, carried=carried)
 

@@ -97,8 +97,8 @@ class TokenAttention(nn.Module):
         q = self.q(torch.cat([x, guide.modal_parts.to(x.dtype)], 1))
         k = self.k(torch.cat([x, guide.amodal_parts.to(x.dtype)], 1))
         q, k, v = (t.flatten(2).transpose(1, 2) for t in (q, k, self.v(x)))
-        visible, invisible = (m.flatten(1) > 0.5 for m in (guide.visible, guide.invisible))
-        found = pairwise(q, k, v, visible, invisible, self.form)
+        masks = guide.visible.flatten(1) > 0.5, guide.invisible.flatten(1) > 0.5
+        found = pairwise(q, k, v, masks, self.form)
         return torch.cat([f.transpose(1, 2).reshape(x.shape) for f in found], 1)
 
 

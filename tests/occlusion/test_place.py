@@ -92,8 +92,8 @@ def test_placed_or_proven_infeasible(human: Bool2D, other: Bool2D, interval, see
 def test_every_placement_has_its_ratio_on_final_pixels(seed: int, interval, mode: str, relative: bool) -> None:
     human, other = blob(seed, 120, 90), tight(blob(seed + 1, 60, 80))
     setting = Settings(mode, (0.5, 1.6), "human" if relative else "occluder", steps=5)
-    found = place(pack(human), pack(other), interval, seed, setting, "o")
-    assert found == place(pack(encode(human)), pack(np.pad(other, 7)), interval, seed, setting, "o")
+    found = place(pack(human), pack(other), interval, seed, setting)
+    assert found == place(pack(encode(human)), pack(np.pad(other, 7)), interval, seed, setting)
     if isinstance(found, Placed):
         assert found.ratio == ratio_of(human, [other], [found.placement])
         assert interval[0] <= found.ratio < interval[1] and found.ratio > 0

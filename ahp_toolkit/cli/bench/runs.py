@@ -140,7 +140,7 @@ def _measured(job: Training, timing: Path) -> float:
 
 def predict_once(run: Path, split: Path, feeder: Path | None = None, device: str = "auto") -> tuple[Path, bool]:
     """The prediction folder of a run (a content run fed by ``feeder``, else by the truth), and whether it is new."""
-    from baselines.inference.predict import predict_run
+    from baselines.inference.predict import Options, predict_run
     from baselines.training.runs import split_digest, weights_file
 
     out = run / "predictions" / (split.name + (f"-fed-by-{feeder.name}" if feeder else ""))
@@ -151,7 +151,7 @@ def predict_once(run: Path, split: Path, feeder: Path | None = None, device: str
         whole = any(out.glob("part-*.parquet")) and record.get("parts") == hashing.digest_files(parquet.parts(out))
         if whole and record.get("dataset_digest") == split_digest(split):
             return out, False
-    return predict_run(run, split, out, feeder, device=device, quiet=True), True
+    return predict_run(run, split, out, feeder, options=Options(device=device, quiet=True)), True
 
 
 # --- scoring ------------------------------------------------------------------------------------------------------

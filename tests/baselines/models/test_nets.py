@@ -136,7 +136,7 @@ def relation(n: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
 def test_pga_attention_is_the_plain_formula_with_gradients(n: int, backend: str) -> None:
     q, k, v, visible, invisible = relation(n)
     weight = torch.randn(2, n, 24)
-    found = pairwise(q, k, v, visible, invisible, "two_way", backend)  # type: ignore[arg-type]
+    found = pairwise(q, k, v, (visible, invisible), "two_way", backend)  # type: ignore[arg-type]
     expected = [plain_eq6(q, k, v, visible, invisible), plain_eq6(k, q, v, invisible, visible)]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
@@ -148,7 +148,7 @@ def test_pga_attention_is_the_plain_formula_with_gradients(n: int, backend: str)
 def test_listing_has_both_directions_without_masks() -> None:
     q, k, v, visible, invisible = relation(50)
     energy = q @ k.transpose(1, 2)
-    columns, rows = pairwise(q, k, v, visible, invisible, "listing")
+    columns, rows = pairwise(q, k, v, (visible, invisible), "listing")
     torch.testing.assert_close(rows, energy.softmax(2) @ v, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(columns, energy.transpose(1, 2).softmax(2) @ v, rtol=1e-5, atol=1e-5)
     assert (rows - columns).abs().max() > 0.1  # R is not symmetric
@@ -164,7 +164,7 @@ def test_gradients_by_finite_differences() -> None:
 def test_nothing_visible_or_nothing_invisible_is_finite(visible: bool, invisible: bool, backend: str) -> None:
     q, k, v, *_ = relation(20)
     masks = [torch.full((2, 20), flag) for flag in (visible, invisible)]
-    found = sum(f.sum() for f in pairwise(q, k, v, *masks, "two_way", backend))  # type: ignore[arg-type]
+    found = sum(f.sum() for f in pairwise(q, k, v, masks, "two_way", backend))  # type: ignore[arg-type]
     assert found == 0
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(found, (q, k, v)))
 

@@ -73,11 +73,11 @@ def test_the_static_form_is_the_picked_one(form: Any) -> None:
     q, k, v = (torch.randn(2, 96, d) for d in (8, 8, 24))
     visible, invisible = torch.rand(2, 96) < 0.3, torch.rand(2, 96) < 0.3
     visible[1] = False  # a person of whom nothing is seen
-    found = [attention.pairwise(q, k, v, visible, invisible, form, how) for how in ("picked", "static")]  # type: ignore[arg-type]
+    found = [attention.pairwise(q, k, v, (visible, invisible), form, how) for how in ("picked", "static")]  # type: ignore[arg-type]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     with NoHostReads():
-        attention.pairwise(q, k, v, visible, invisible, form, "static")
+        attention.pairwise(q, k, v, (visible, invisible), form, "static")
 
 
 def test_one_hot_is_torchs() -> None:

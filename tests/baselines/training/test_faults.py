@@ -13,7 +13,7 @@ from ahp_toolkit.cli.bench import runs
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.nets.checkpoints import load_checkpoint
 from baselines.data.cache import build_cache
-from baselines.inference.predict import predict_run
+from baselines.inference.predict import Options, predict_run
 from baselines.training.runs import MODEL_FORMAT
 from baselines.training.train import Training, train
 from benchmark.grading.submission import Submission
@@ -99,7 +99,7 @@ def test_unfinished_or_damaged_predictions_are_not_scored(build: Path, run: Path
     from baselines.inference import predict
 
     split, out = build / "splits" / "val", run / "p"
-    predict_run(run, split, out, device="cpu", quiet=True)
+    predict_run(run, split, out, options=Options(device="cpu", quiet=True))
     Submission(out)
     (part,) = out.glob("part-*.parquet")
     whole = part.read_bytes()
@@ -110,6 +110,6 @@ def test_unfinished_or_damaged_predictions_are_not_scored(build: Path, run: Path
     with monkeypatch.context() as m:
         m.setattr(predict, "_write", lambda *_: pytest.exit("killed"))
         with pytest.raises(pytest.exit.Exception):
-            predict_run(run, split, out, device="cpu", quiet=True)
+            predict_run(run, split, out, options=Options(device="cpu", quiet=True))
     with pytest.raises(UserError, match="were not finished; predict again"):
         Submission(out)

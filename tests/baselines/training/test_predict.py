@@ -17,12 +17,12 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import Box
 from ahp_toolkit.core.records import Dropped, Prediction, Sample
 from ahp_toolkit.storage import files, images, parquet
-from baselines import commands
+from baselines import commands, complete
 from baselines.data.samples import EvalData
 from baselines.inference import complete as completing
 from baselines.inference.cascade import Masks
-from baselines.inference.complete import Completer, complete
-from baselines.inference.predict import predict_run
+from baselines.inference.complete import Completer
+from baselines.inference.predict import Options, predict_run
 from baselines.training.runs import split_digest
 from baselines.training.train import Training, train
 from benchmark.grading.claims import SPEED
@@ -54,7 +54,7 @@ def test_a_network_that_finds_nobody_is_one_line(trained: tuple[Path, Path]):
 
 def test_a_mask_run_answers_every_sample(build: Path, trained: tuple[Path, Path], tmp_path: Path):
     split = build / "splits" / "val"
-    folder = predict_run(trained[0], split, tmp_path / "p", device="cpu", batch=4, quiet=True)
+    folder = predict_run(trained[0], split, tmp_path / "p", options=Options(device="cpu", batch=4, quiet=True))
     found, samples = read(folder), list(parquet.read_records(split, Sample))
     assert [p.sample_id for p in found] == [s.sample_id for s in samples]
     for p in found:
@@ -65,7 +65,7 @@ def test_a_mask_run_answers_every_sample(build: Path, trained: tuple[Path, Path]
     assert said["dataset_digest"] == split_digest(split) and said["model"] == "human_deocclusion"
     assert said["fed_by"] == "nothing" and set(SPEED) <= set(said["speed"]) and min(said["speed"][n] for n in SPEED) > 0
     assert said["perceptual"] == "random/8"
-    again = predict_run(trained[0], split, tmp_path / "q", device="cpu", batch=4, quiet=True)
+    again = predict_run(trained[0], split, tmp_path / "q", options=Options(device="cpu", batch=4, quiet=True))
     assert [(p.amodal, p.modal) for p in read(again)] == [(p.amodal, p.modal) for p in found]
 
 
@@ -75,7 +75,7 @@ def test_a_content_run_paints_only_the_invisible(
 ):
     split = build / "splits" / "val"
     feeder = trained[0] if cascade else None
-    folder = predict_run(trained[1], split, tmp_path, feeder, device="cpu", quiet=True)
+    folder = predict_run(trained[1], split, tmp_path, feeder, options=Options(device="cpu", quiet=True))
     data = EvalData(build, "val", 256)
     for p, sample in zip(read(folder), data.samples, strict=True):
         planes, _ = data.planes(sample)
@@ -98,12 +98,12 @@ def test_a_sample_without_its_photo_is_a_named_miss(build: Path, trained: tuple[
     files.write_json(copy / "build.json", {"roots": {"coco": str(copy / "data")}, "options": {}})
     lost = next(iter(parquet.read_records(copy / "splits" / "val", Sample)))
     (copy / "data" / lost.image.path).unlink()
-    folder = predict_run(trained[0], copy / "splits" / "val", tmp_path / "p", device="cpu", quiet=True)
+    folder = predict_run(trained[0], copy / "splits" / "val", tmp_path / "p", options=Options(device="cpu", quiet=True))
     missed = list(parquet.read_records(folder / "dropped.parquet", Dropped))
     assert {d.reason for d in missed} == {"image_missing"} and lost.sample_id in {d.id for d in missed}
     assert len(read(folder)) + len(missed) == 6
     with pytest.raises(UserError, match="expected a split of a build"):
-        predict_run(trained[0], tmp_path, tmp_path / "q", device="cpu")
+        predict_run(trained[0], tmp_path, tmp_path / "q", options=Options(device="cpu"))
 
 
 def test_what_stands_is_not_lost_to_a_wrong_word_or_another_build(
@@ -112,10 +112,10 @@ def test_what_stands_is_not_lost_to_a_wrong_word_or_another_build(
     import shutil
 
     split = build / "splits" / "val"
-    folder = predict_run(trained[0], split, tmp_path / "p", device="cpu", quiet=True)
+    folder = predict_run(trained[0], split, tmp_path / "p", options=Options(device="cpu", quiet=True))
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
     with pytest.raises(UserError, match="expected a precision of fp32, bf16, auto, got 'fp8'"):
-        predict_run(trained[0], split, folder, device="cpu", precision="fp8", quiet=True)
+        predict_run(trained[0], split, folder, options=Options(device="cpu", precision="fp8", quiet=True))
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"} == before
     other = tmp_path / "other"
     run = shutil.copytree(trained[0], other / "runs" / "r", ignore=shutil.ignore_patterns("predictions"))
@@ -139,7 +139,7 @@ def test_a_person_in_any_photo_is_completed(trained: tuple[Path, Path]):
     photo, labels = drawn(77)
     seen = labels > 0
     seen[50:60] = False
-    done = complete(photo, mask=seen, mask_run=trained[0], content_run=trained[1], device="cpu")
+    done = complete(photo, seen, mask_run=trained[0], content_run=trained[1], device="cpu")
     assert done.amodal.shape == (H, W) and not (done.modal & ~done.amodal).any()
     assert np.array_equal(done.recovered[~done.invisible], photo[~done.invisible])
     assert done.cutout.shape[2] == 4 and (done.cutout[..., 3] > 0).sum() == done.amodal.sum()
@@ -167,7 +167,7 @@ def test_a_photo_keeps_its_pixels_where_nothing_is_hidden(
         return Masks(given, given, None, None, False, 0.0)
 
     monkeypatch.setattr(completing, "complete_masks", nothing)
-    done = complete(photo, mask=seen, mask_run=trained[0], content_run=trained[1], device="cpu")
+    done = complete(photo, seen, mask_run=trained[0], content_run=trained[1], device="cpu")
     assert np.array_equal(done.recovered, photo) and np.array_equal(done.amodal, seen)
 
 

@@ -22,7 +22,7 @@ from ahp_toolkit.core.records import Prediction, Sample
 from ahp_toolkit.nets.loop import Schedule, load_state
 from ahp_toolkit.storage import parquet
 from baselines.base import MODELS, build_model
-from baselines.inference.predict import predict_run
+from baselines.inference.predict import Options, predict_run
 from baselines.layers.synced import counted
 from baselines.training import runs
 from baselines.training.recipes import RECIPES, model_settings
@@ -102,7 +102,7 @@ def test_a_model_without_parameters_is_a_run_at_once(build: Path, tmp_path: Path
     said = json.loads((run / "run.json").read_text())
     assert (said["status"], said["step"], said["in_paper"], said["trained"]) == ("done", 0, False, False)
     assert train(job(build, tmp_path, model=model, task=task, settings={})) == run
-    out = predict_run(run, build / "splits" / "val", tmp_path / "p", device="cpu", quiet=True)
+    out = predict_run(run, build / "splits" / "val", tmp_path / "p", options=Options(device="cpu", quiet=True))
     rows = list(parquet.read_records(out, Prediction))
     assert len(rows) == 6
     if task == "content":
@@ -173,7 +173,7 @@ def test_weights_of_an_earlier_version_of_their_model_are_refused(
     earlier = "trained by an earlier version of pix2pix: "
     for fails in (
         lambda: runs.load_model(whole),
-        lambda: predict_run(whole, build / "splits" / "val", tmp_path / "p", device="cpu"),
+        lambda: predict_run(whole, build / "splits" / "val", tmp_path / "p", options=Options(device="cpu")),
         lambda: train(job(build, tmp_path, init=whole)),
     ):
         with pytest.raises(UserError, match=rf"best\.safetensors: {earlier}train it again$"):

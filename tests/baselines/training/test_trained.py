@@ -18,7 +18,7 @@ from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Sample
 from ahp_toolkit.storage import parquet
 from baselines import commands
-from baselines.inference.predict import predict_run
+from baselines.inference.predict import Options, predict_run
 from baselines.training import trained
 from baselines.training.train import Training, train
 
@@ -47,7 +47,7 @@ def moved(build: Path, root: Path, change=lambda s: s) -> Path:
 
 
 def predict(run: Path, split: Path, out: Path, feeder: Path | None = None) -> list[str]:
-    folder = predict_run(run, split, out, feeder, device="cpu", quiet=True)
+    folder = predict_run(run, split, out, feeder, options=Options(device="cpu", quiet=True))
     return json.loads((folder / "run.json").read_text())["training_people"]
 
 
