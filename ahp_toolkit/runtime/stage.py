@@ -129,49 +129,6 @@ def _is(path: Path, digest: str) -> bool:
         return False
 
 
-def run(
-    job: Job,
-    items: Callable[[], Iterable[Any]],
-    *,
-    workers: int = 1,
-    total: int | None = None,
-    quiet: bool = False,
-    carry: Result | None = None,
-    engine: Engine | None = None,
-    again: bool = False,
-) -> Result:
-    """Run a stage to its end, or go on with it, or do nothing when it is finished.
-
-    Args:
-        items: gives the items at each call, in a fixed order; cut into shards.
-        workers: processes, where no engine is given; 1 runs in this one.
-        total: number of items, when known, for the progress bar.
-        carry: an inner stage whose drops and counts (those named ``what/source``) belong to this one's account.
-        engine: where the shards are worked on; it is left open.
-        again: run even where a whole result is there.
-
-    Raises:
-        UserError: what a stage function, an input or the job's check says a user must mend.
-    """
-    done = None if again else finished(job.folder, job.key_digest) or _ended(job)
-    if done is not None:
-        forget_stale(job)
-        _log_result(done)
-        return done
-    if job.check is not None:
-        job.check()
-    start = time.monotonic()
-    forget_stale(job)
-    job.partial.mkdir(parents=True, exist_ok=True)
-    with Progress(job.name, total, job.unit, quiet) as bar, using(engine, workers) as own:
-        for n in own.imap(_work(job), _pending(job, items(), bar)):
-            bar.update(n)
-        workers = own.workers
-    result = _finish(job, carry, start, workers)
-    _log_result(result, time.monotonic() - start)
-    return result
-
-
 def digest_of(folder: Path) -> str:
     """The digest of a finished stage.
 
@@ -239,13 +196,40 @@ class Stage:
         """See `Step.begun`."""
         return any(self.job.partial.glob("shard-*.json"))
 
-    def run(self, engine: Engine, quiet: bool = False, again: bool = False) -> Result:
-        """See `Step.run`."""
-        items = self.items
-        stream = items if callable(items) else lambda: items
+    def run(
+        self, engine: Engine | None = None, quiet: bool = False, again: bool = False, *, workers: int = 1
+    ) -> Result:
+        """Run the stage to its end, or go on with it, or do nothing when it is finished.
+
+        Args:
+            engine: where the shards are worked on; it is left open.
+            quiet: no progress bar.
+            again: run even where a whole result is there.
+            workers: processes, where no engine is given; 1 runs in this one.
+
+        Raises:
+            UserError: what a stage function, an input or the job's check says a user must mend.
+        """
+        job = self.job
         inner = finished(self.inner) if self.inner is not None else None
-        again = again or self.again
-        return run(self.job, stream, total=self.total, quiet=quiet, carry=inner, engine=engine, again=again)
+        done = None if again or self.again else finished(job.folder, job.key_digest) or _ended(job)
+        if done is not None:
+            forget_stale(job)
+            _log_result(done)
+            return done
+        if job.check is not None:
+            job.check()
+        start = time.monotonic()
+        forget_stale(job)
+        job.partial.mkdir(parents=True, exist_ok=True)
+        items = self.items() if callable(self.items) else self.items
+        with Progress(job.name, self.total, job.unit, quiet) as bar, using(engine, workers) as own:
+            for n in own.imap(_work(job), _pending(job, items, bar)):
+                bar.update(n)
+            workers = own.workers
+        result = _finish(job, inner, start, workers)
+        _log_result(result, time.monotonic() - start)
+        return result
 
 
 def _log_result(r: Result, seconds: float = 0.0) -> None:

@@ -23,7 +23,7 @@ from ahp_toolkit.occlusion.paste import Pasted
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.code import code_digest
 from ahp_toolkit.runtime.engines import Engine
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, digest_of, run
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, Stage, digest_of
 from ahp_toolkit.storage import files, images, missing, parquet
 from ahp_toolkit.storage.lock import lock
 
@@ -178,10 +178,10 @@ def materialize(
         with lock(marks.parent):
             with suppress(UserError):  # no whole table: nothing is known of what was written
                 _forget_all(_written_names(marks) - _wanted(folder), to, what)  # the split no longer has them
-            result = run(job, lambda items=items: items, engine=engine, total=len(items))  # type: ignore[misc]
+            result = Stage(job, items).run(engine)
             again = not result.fresh and result.counts["dropped"] > 0  # a photo may be there now
             if again or not _written(marks, to, what):  # or a picture was lost or damaged since
-                result = run(job, lambda items=items: items, engine=engine, total=len(items), again=True)  # type: ignore[misc]
+                result = Stage(job, items).run(engine, again=True)
             # dropped now, and not whole since an earlier call
             _forget_all(_wanted(folder) - _written_names(marks), to, what)
             files.forget_unfinished(to, deep=True)  # whole photos lie in a folder a sample

@@ -25,7 +25,7 @@ from ahp_toolkit.decisions.votes import judged, writing
 from ahp_toolkit.occlusion.place import counts_of, occluder_at
 from ahp_toolkit.occlusion.render import Renderer
 from ahp_toolkit.runtime.code import code_digest
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, finished, run
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Result, Stage, finished
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.images import ImageError, Rgb
 from ahp_toolkit.storage.parquet import to_table
@@ -312,7 +312,7 @@ def _made(job: Job, people: list[Person], workers: int, quiet: bool) -> Result:
     """The table beside the one that it is to replace; or that one, where it is up to date."""
     if finished(job.folder, job.key_digest) is None:
         job = replace(job, folder=_next(job.folder))
-    return run(job, lambda: people, workers=workers, total=len(people), quiet=quiet)
+    return Stage(job, people).run(quiet=quiet, workers=workers)
 
 
 def _placed(made: Result, folder: Path) -> Result:

@@ -26,7 +26,7 @@ from ahp_toolkit.core.records import Dropped, Human, ImageRef, Occluder
 from ahp_toolkit.occlusion.bits import Packed, fill, pack
 from ahp_toolkit.occlusion.paste import Cutout, cut_out
 from ahp_toolkit.runtime.code import code_digest
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, finished, run
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage, finished
 from ahp_toolkit.storage import files, images, parquet
 from ahp_toolkit.storage.build_folder import Build
 from ahp_toolkit.storage.lock import lock
@@ -286,7 +286,7 @@ def build_cache(root: Path, px: int, workers: int = 1, quiet: bool = False) -> C
             with lock(folder):
                 _forget_others(pixels)
                 whole = Job(job.name, job.folder, fn, job.tables, job.key, job.shard_size, unit=job.unit)  # type: ignore[arg-type]
-                made = run(whole, items, workers=workers, quiet=quiet)  # type: ignore[arg-type]
+                made = Stage(whole, items).run(quiet=quiet, workers=workers)  # type: ignore[arg-type]
                 files.forget_unfinished(pixels)
         dropped += made.counts.get("dropped", 0)
     humans = list(parquet.read_records(human_job.folder, HumanCrop))

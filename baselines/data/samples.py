@@ -59,7 +59,7 @@ SWAPPED = _swapped()
 
 
 @njit(cache=True)
-def _assemble(image, photo, amodal, cover, given, parsing, flip, table):  # type: ignore[no-untyped-def]
+def _assemble(image, photo, amodal, cover, given, parsing, flip):  # type: ignore[no-untyped-def]
     size = image.shape[0]
     out = np.empty((8, size, size), np.uint8)
     for y in range(size):
@@ -73,7 +73,7 @@ def _assemble(image, photo, amodal, cover, given, parsing, flip, table):  # type
             whole = amodal[y, u]
             out[6, y, x] = 1 * whole + 2 * (whole & (not cover[y, u])) + 4 * given[y, u]
         for x in range(size):
-            out[7, y, x] = table[parsing[y, size - 1 - x]] if flip else parsing[y, x]
+            out[7, y, x] = SWAPPED[parsing[y, size - 1 - x]] if flip else parsing[y, x]
     return out
 
 
@@ -82,7 +82,7 @@ def planes_of(pasted: Pasted, target: Bytes, given: Bool2D, parsing: Bytes, flip
 
     ``flip`` mirrors it left to right and swaps left and right body parts (the labels are the person's own).
     """
-    return _assemble(pasted.image, target, pasted.amodal, pasted.occluder, given, parsing, flip, SWAPPED)
+    return _assemble(pasted.image, target, pasted.amodal, pasted.occluder, given, parsing, flip)
 
 
 def given_of(modal: Bool2D, seed: int, iou: float) -> Bool2D:

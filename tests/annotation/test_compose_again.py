@@ -117,7 +117,7 @@ def test_a_test_split_that_is_made_again_to_the_same_bytes_keeps_its_crops(root)
 
 def test_a_vote_while_others_are_proposed_stays(root, monkeypatch):  # noqa: F811
     propose(root)
-    run, pid = compose.run, next(iter(votes.read_composites(root)))
+    run, pid = compose.Stage.run, next(iter(votes.read_composites(root)))
     stood = votes.read_composites(root)[pid]
 
     def slow(*args, **kwargs):
@@ -125,7 +125,7 @@ def test_a_vote_while_others_are_proposed_stays(root, monkeypatch):  # noqa: F81
             votes.act(root, "ed", pid, "pick")
         return run(*args, **kwargs)
 
-    monkeypatch.setattr(compose, "run", slow)
+    monkeypatch.setattr(compose.Stage, "run", slow)
     propose(root, ratio=(0.45, 0.5))
     assert votes.views(root)[pid].status == "picked" and votes.read_composites(root)[pid] == stood
 
@@ -161,7 +161,7 @@ def test_the_table_does_not_change_between_the_check_and_the_line_of_a_vote(root
 @pytest.mark.parametrize("moment", ["made", "between the two renames"])
 def test_a_vote_before_a_kill_stays(root, monkeypatch, moment):  # noqa: F811
     propose(root)
-    run, rename, pid = compose.run, Path.rename, next(iter(votes.read_composites(root)))
+    run, rename, pid = compose.Stage.run, Path.rename, next(iter(votes.read_composites(root)))
     stood = votes.read_composites(root)[pid]
 
     def slow(*args, **kwargs):
@@ -177,7 +177,7 @@ def test_a_vote_before_a_kill_stays(root, monkeypatch, moment):  # noqa: F811
         return rename(self, to)
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(compose, "run", slow)
+        m.setattr(compose.Stage, "run", slow)
         m.setattr(Path, "rename", killed)
         propose(root, ratio=(0.45, 0.5))
     propose(root, ratio=(0.45, 0.5))

@@ -9,7 +9,7 @@ import pytest
 
 from ahp_toolkit.core.records import Dropped
 from ahp_toolkit.runtime import signals
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, run
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage
 from tests.cli.small import start
 
 #: What a signal raises inside of a ctypes callback is lost, as it is while llvmlite compiles.
@@ -79,7 +79,7 @@ def test_a_shard_in_which_a_signal_got_lost_is_not_kept(tmp_path):
     signals.on_signals()
     job = Job("x", tmp_path / "x", swallowing, {MAIN: Dropped}, {})
     with pytest.raises(KeyboardInterrupt):
-        run(job, lambda: [1, 2], quiet=True)
+        Stage(job, lambda: [1, 2]).run(quiet=True)
     assert signals.signalled() and not list(job.partial.glob("shard-*")) and not job.folder.exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.records import Dropped
-from ahp_toolkit.runtime.stage import MAIN, Job, Output, run
+from ahp_toolkit.runtime.stage import MAIN, Job, Output, Stage
 from ahp_toolkit.storage import parquet
 from ahp_toolkit.storage.lock import lock
 
@@ -55,7 +55,7 @@ def calls(tmp: Path) -> int:
 
 
 def test_counts_add_up_and_nothing_vanishes(tmp_path):
-    r = run(job(tmp_path), lambda: range(10), quiet=True)
+    r = Stage(job(tmp_path), lambda: range(10)).run(quiet=True)
     assert r.counts["in"] == 10 == r.counts["out"] + r.counts["dropped"]
     assert r.dropped == {"odd": 5}
     assert [i.value for i in parquet.read_records(r.folder, Item)] == [0, 4, 8, 12, 16]
@@ -67,32 +67,32 @@ def test_counts_add_up_and_nothing_vanishes(tmp_path):
 
 
 def test_the_same_job_is_not_run_again_and_another_key_is(tmp_path):
-    run(job(tmp_path), lambda: range(10), quiet=True)
-    assert not run(job(tmp_path), lambda: range(10), quiet=True).fresh
+    Stage(job(tmp_path), lambda: range(10)).run(quiet=True)
+    assert not Stage(job(tmp_path), lambda: range(10)).run(quiet=True).fresh
     assert calls(tmp_path) == 3
-    assert run(job(tmp_path, option=2), lambda: range(10), quiet=True).fresh
+    assert Stage(job(tmp_path, option=2), lambda: range(10)).run(quiet=True).fresh
     assert calls(tmp_path) == 6
 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_what_others_laid_beside_a_stage_stays_while_its_digest_does(tmp_path, same):
     first = replace(job(tmp_path), beside=("crops",))
-    run(first, lambda: range(10), quiet=True)
+    Stage(first, lambda: range(10)).run(quiet=True)
     (tmp_path / "double/crops").mkdir()
     (tmp_path / "double/crops/a.png").write_bytes(b"a")
-    r = run(replace(first, key={"v": 2}), lambda: range(10 if same else 8), quiet=True)
+    r = Stage(replace(first, key={"v": 2}), lambda: range(10 if same else 8)).run(quiet=True)
     assert r.fresh and (tmp_path / "double/crops/a.png").exists() == same
 
 
 def test_workers_do_not_change_a_byte(tmp_path):
     for name, workers in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
-        run(job(tmp_path / name), lambda: range(50), workers=workers, quiet=True)
+        Stage(job(tmp_path / name), lambda: range(50)).run(workers=workers, quiet=True)
     assert bytes_of(tmp_path / "a" / "double") == bytes_of(tmp_path / "b" / "double")
 
 
 def test_no_items_give_an_empty_table(tmp_path):
-    r = run(job(tmp_path), lambda: [], quiet=True)
+    r = Stage(job(tmp_path), lambda: []).run(quiet=True)
     assert list(parquet.read_records(r.folder, Item)) == [] and r.counts["out"] == 0
 
 
@@ -104,26 +104,26 @@ def test_a_failing_shard_is_the_only_one_run_again(tmp_path):
         yield from range(8, 12)
 
     with pytest.raises(UserError, match="cut short"):
-        run(job(tmp_path), items, quiet=True)
+        Stage(job(tmp_path), items).run(quiet=True)
     assert not (tmp_path / "double").exists()
     (tmp_path / "mended").touch()
-    assert run(job(tmp_path), items, quiet=True).counts["in"] == 12
+    assert Stage(job(tmp_path), items).run(quiet=True).counts["in"] == 12
     assert calls(tmp_path) == 3
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from tests.runtime.test_stage import job, run
+from tests.runtime.test_stage import Stage, job
 if __name__ == "__main__":
-    run(job(Path(sys.argv[1]), held=20), lambda: range(40), workers=int(sys.argv[2]), quiet=True)
+    Stage(job(Path(sys.argv[1]), held=20), lambda: range(40)).run(workers=int(sys.argv[2]), quiet=True)
 """
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path, workers):
     (tmp_path / "whole").mkdir()
-    run(job(tmp_path / "whole"), lambda: range(40), quiet=True)
+    Stage(job(tmp_path / "whole"), lambda: range(40)).run(quiet=True)
     cut = tmp_path / "cut"
     cut.mkdir()
     script = tmp_path / "go.py"
@@ -137,7 +137,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path, 
     done = len(list(cut.glob(".double-*/shard-*.json")))
     assert 3 <= done <= 5
     before = calls(cut)
-    run(job(cut), lambda: range(40), quiet=True)
+    Stage(job(cut), lambda: range(40)).run(quiet=True)
     assert calls(cut) - before == 10 - done
     assert bytes_of(cut / "double") == bytes_of(tmp_path / "whole" / "double")
 

@@ -48,7 +48,7 @@ DAMAGE = pytest.mark.parametrize("damage", [flip, cut, empty, Path.unlink])
 
 @pytest.fixture
 def whole(tmp_path: Path) -> stage.Result:
-    return stage.run(job(tmp_path / "whole"), lambda: range(10), quiet=True)
+    return stage.Stage(job(tmp_path / "whole"), lambda: range(10)).run(quiet=True)
 
 
 def killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
@@ -57,7 +57,7 @@ def killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     with monkeypatch.context() as m:
         m.setattr(stage, "_finish", lambda *_: pytest.exit("killed"))
         with pytest.raises(pytest.exit.Exception):
-            stage.run(j, lambda: range(10), quiet=True)
+            stage.Stage(j, lambda: range(10)).run(quiet=True)
     RAN.clear()
     return j
 
@@ -67,7 +67,7 @@ def killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 def test_a_shard_damaged_after_its_mark_is_made_anew_alone(tmp_path, monkeypatch, whole, damage, name):
     j = killed(tmp_path, monkeypatch)
     damage(j.partial / name)
-    result = stage.run(j, lambda: range(10), quiet=True)
+    result = stage.Stage(j, lambda: range(10)).run(quiet=True)
     assert RAN == [4, 5, 6, 7] and (result.digest, result.counts) == (whole.digest, whole.counts)
     assert result.counts["in"] == result.counts["out"] + result.counts["dropped"]
 
@@ -76,13 +76,13 @@ def test_a_shard_damaged_after_its_mark_is_made_anew_alone(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["part-00001.parquet", "dropped.parquet", "stage.json"])
 def test_a_stage_damaged_after_its_end_is_made_anew(tmp_path, whole, damage, name, capsys):
     j = job(tmp_path)
-    stage.run(j, lambda: range(10), quiet=True)
+    stage.Stage(j, lambda: range(10)).run(quiet=True)
     damage(j.folder / name)
-    result = stage.run(j, lambda: range(10), quiet=True)
+    result = stage.Stage(j, lambda: range(10)).run(quiet=True)
     assert result.fresh and (result.digest, result.counts) == (whole.digest, whole.counts)
     assert name == "stage.json" or "damaged since it was made" in capsys.readouterr().err
     RAN.clear()
-    assert not stage.run(j, lambda: range(10), quiet=True).fresh and not RAN
+    assert not stage.Stage(j, lambda: range(10)).run(quiet=True).fresh and not RAN
 
 
 def test_a_stage_killed_between_its_end_and_the_move_of_its_folder_is_only_moved(tmp_path, monkeypatch, whole):
@@ -90,9 +90,9 @@ def test_a_stage_killed_between_its_end_and_the_move_of_its_folder_is_only_moved
     with monkeypatch.context() as m:
         m.setattr(stage, "_replace", lambda *_: pytest.exit("killed"))
         with pytest.raises(pytest.exit.Exception):
-            stage.run(j, lambda: range(10), quiet=True)
+            stage.Stage(j, lambda: range(10)).run(quiet=True)
     RAN.clear()
-    result = stage.run(j, lambda: range(10), quiet=True)
+    result = stage.Stage(j, lambda: range(10)).run(quiet=True)
     assert not RAN and result.digest == whole.digest
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s", "whole"]
     assert not list(j.folder.glob("shard-*")) and not (j.folder / "dropped").exists()
@@ -101,7 +101,7 @@ def test_a_stage_killed_between_its_end_and_the_move_of_its_folder_is_only_moved
 def test_what_a_killed_write_left_goes_with_the_next_end(tmp_path, monkeypatch):
     j = killed(tmp_path, monkeypatch)
     (j.partial / ".part-00001.parquet.x.tmp").write_bytes(b"half")
-    stage.run(j, lambda: range(10), quiet=True)
+    stage.Stage(j, lambda: range(10)).run(quiet=True)
     assert not list(j.folder.rglob(".*"))
 
 

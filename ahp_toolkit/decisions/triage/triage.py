@@ -25,7 +25,7 @@ from ahp_toolkit.decisions.state import Decisions
 from ahp_toolkit.decisions.triage.features import NAMES, Features, Row, embedded, matrix, read_embeddings
 from ahp_toolkit.decisions.triage.models import FOLDS, cross_fitted, fold_of, quality, rule_scores
 from ahp_toolkit.runtime.code import code_digest
-from ahp_toolkit.runtime.stage import MAIN, Job, run
+from ahp_toolkit.runtime.stage import MAIN, Job, Stage
 from ahp_toolkit.storage import files, parquet
 
 FOLDER = "triage"
@@ -263,7 +263,7 @@ def run_triage(
     key |= {"second": hashing.digest_files(parquet.parts(given.second)) if given.second else ""}
     key |= {"occluders": hashing.digest_files(occluders)}
     job = Job("features", root / "features", fn, {MAIN: Row}, key, shard_size=1, unit="part")
-    run(job, lambda: [str(p) for p in parts], workers=workers, total=len(parts), quiet=quiet)
+    Stage(job, [str(p) for p in parts]).run(quiet=quiet, workers=workers)
     rows = list(parquet.read_records(root / "features", Row))
     decided = settle(Decisions(root).refresh().counted(), merge or Merge()).decided
     extra = embedded([r.candidate_id for r in rows], read_embeddings(given.embeddings)) if given.embeddings else None

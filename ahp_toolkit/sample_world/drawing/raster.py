@@ -85,8 +85,9 @@ def _second(pattern, u, v, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _put(buffer, labels, y, x, index, row, tu, tv, nx, ny):  # type: ignore[no-untyped-def]
-    """Note what lies at a sample: row number, cloth coordinates, normal, dimming; it is shaded once, at the end."""
+def _put(buffer, labels, place, index, row, seen):  # type: ignore[no-untyped-def]
+    """Note what lies at a sample (y, x): row number, cloth coordinates and normal (``seen``), dimming; no shade yet."""
+    y, x = place
     mode = row[2]
     if mode != 0.0 and labels[y, x] == 0:
         return
@@ -94,7 +95,7 @@ def _put(buffer, labels, y, x, index, row, tu, tv, nx, ny):  # type: ignore[no-u
     if mode == 1.0:
         at[5] *= row[13]
         return
-    at[0], at[1], at[2], at[3], at[4], at[5] = index, tu, tv, nx, ny, row[13]
+    at[0], at[1], at[2], at[3], at[4], at[5] = index, seen[0], seen[1], seen[2], seen[3], row[13]
     if row[1] > 0.0:
         labels[y, x] = np.uint8(row[1])
 
@@ -156,7 +157,7 @@ def _cylinder(buffer, labels, index, row, origin):  # type: ignore[no-untyped-de
                     continue
             bend = s * (row[10] + (1.0 - row[10]) * s * s)
             around = s * width * (1.0 + s * s * (0.17 + 0.35 * s * s))
-            _put(buffer, labels, y, x, index, row, t, around, bend * dy, -bend * dx)
+            _put(buffer, labels, (y, x), index, row, (t, around, bend * dy, -bend * dx))
 
 
 @njit(cache=True)
@@ -178,7 +179,7 @@ def _ellipse(buffer, labels, index, row, origin):  # type: ignore[no-untyped-def
                 continue
             k = row[10]
             nx, ny = k * (a * co - b * si), k * (a * si + b * co)
-            _put(buffer, labels, y, x, index, row, b * ry, a * rx, nx, ny)
+            _put(buffer, labels, (y, x), index, row, (b * ry, a * rx, nx, ny))
 
 
 @njit(cache=True)
@@ -211,7 +212,7 @@ def _polygon(buffer, labels, index, row, points, origin):  # type: ignore[no-unt
             for x in range(left, right):
                 px = (x + 0.5) * 0.5 + ox
                 s = max(-1.0, min(1.0, (px - mid) / half)) * row[10]
-                _put(buffer, labels, y, x, index, row, py - low_y, px - mid, s, 0.0)
+                _put(buffer, labels, (y, x), index, row, (py - low_y, px - mid, s, 0.0))
 
 
 @njit(cache=True)

@@ -68,8 +68,13 @@ def _cpu() -> float:
 def _measure(engine: Engine, root: Path, out: Path, times: Path) -> tuple[float, float]:
     """(CPU, wall) seconds of writing all splits' pictures."""
     times.mkdir()
-    run = stage.run
-    materialize.run = lambda job, *a, **k: run(replace(job, fn=Timed(job.fn, str(times))), *a, **k)
+    run = stage.Stage.run
+
+    def timed(step: stage.Stage, *args: Any, **options: Any) -> stage.Result:
+        job = replace(step.job, fn=Timed(step.job.fn, str(times)))
+        return run(replace(step, job=job), *args, **options)
+
+    stage.Stage.run = timed
     try:
         start, before = time.monotonic(), _cpu()
         with engine:
@@ -77,7 +82,7 @@ def _measure(engine: Engine, root: Path, out: Path, times: Path) -> tuple[float,
             used = _cpu() - before
         return used, time.monotonic() - start
     finally:
-        materialize.run = run
+        stage.Stage.run = run
 
 
 def _build(out: Path, scenes: int) -> Path:

@@ -19,7 +19,7 @@ from ahp_toolkit.runtime import ray_engine  # noqa: E402
 from ahp_toolkit.runtime.engine_options import EngineSettings, make_engine  # noqa: E402
 from ahp_toolkit.runtime.engines import LocalEngine, Work  # noqa: E402
 from ahp_toolkit.runtime.ray_engine import Check, code_of  # noqa: E402
-from ahp_toolkit.runtime.stage import run  # noqa: E402
+from ahp_toolkit.runtime.stage import Stage  # noqa: E402
 from benchmark.grading import score as judge  # noqa: E402
 from tests.benchmark.world import make_split, noisy, submit  # noqa: E402
 from tests.runtime.ray.work import Double, calls, complain, divide, job, where  # noqa: E402
@@ -39,8 +39,8 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def test_the_local_engines_bytes_and_no_marks_left(engine, tmp_path):
     (tmp_path / "local").mkdir()
-    here = run(job(tmp_path / "local"), lambda: range(20), quiet=True)
-    there = run(job(tmp_path), lambda: range(20), quiet=True, engine=engine)
+    here = Stage(job(tmp_path / "local"), lambda: range(20)).run(quiet=True)
+    there = Stage(job(tmp_path), lambda: range(20)).run(quiet=True, engine=engine)
     assert engine.workers == 3
     assert bytes_of(tmp_path / "square") == bytes_of(tmp_path / "local" / "square")
     assert (here.digest, here.counts, here.dropped) == (there.digest, there.counts, there.dropped)
@@ -50,7 +50,7 @@ def test_the_local_engines_bytes_and_no_marks_left(engine, tmp_path):
 
 def test_workers_serve_one_stage_after_the_other(engine, tmp_path):
     for name in ("one", "two"):
-        run(job(tmp_path, name), lambda: range(12), quiet=True, engine=engine)
+        Stage(job(tmp_path, name), lambda: range(12)).run(quiet=True, engine=engine)
     one, two = ({pid for _, pid, _ in calls(tmp_path, name)} for name in ("one", "two"))
     assert one & two and len(one | two) <= engine.workers  # a busy machine's last worker may get no shard of one stage
 
@@ -73,8 +73,8 @@ def test_never_more_than_two_tasks_a_worker_are_drawn_and_not_done(engine, tmp_p
 
 def test_a_worker_that_dies_costs_its_shard_only(engine, tmp_path):
     (tmp_path / "local").mkdir()
-    run(job(tmp_path / "local"), lambda: range(20), quiet=True)
-    run(job(tmp_path, kill={6: 2}), lambda: range(20), quiet=True, engine=engine)
+    Stage(job(tmp_path / "local"), lambda: range(20)).run(quiet=True)
+    Stage(job(tmp_path, kill={6: 2}), lambda: range(20)).run(quiet=True, engine=engine)
     assert bytes_of(tmp_path / "square") == bytes_of(tmp_path / "local" / "square")
     times = [first for first, _, _ in calls(tmp_path)]
     # an answer may be lost on the way when its worker dies over the next shard
@@ -83,11 +83,11 @@ def test_a_worker_that_dies_costs_its_shard_only(engine, tmp_path):
 
 def test_a_shard_that_kills_every_worker_is_named_and_the_rest_stays(engine, tmp_path):
     with pytest.raises(UserError, match=r"square: shard 00001: 4 workers died at it.*goes on from here"):
-        run(job(tmp_path, kill={2: 99}), lambda: range(8), quiet=True, engine=engine)
+        Stage(job(tmp_path, kill={2: 99}), lambda: range(8)).run(quiet=True, engine=engine)
     assert ray_engine.ATTEMPTS <= [first for first, _, _ in calls(tmp_path)].count("2") <= ray_engine.ATTEMPTS + 1
     before = len(calls(tmp_path))
     done = len(list(tmp_path.glob(".square-*/shard-*.json")))
-    run(job(tmp_path), lambda: range(8), quiet=True, engine=engine)
+    Stage(job(tmp_path), lambda: range(8)).run(quiet=True, engine=engine)
     assert len(calls(tmp_path)) - before == 4 - done
 
 
@@ -122,7 +122,7 @@ def test_scores_are_the_local_engines(engine, tmp_path, monkeypatch):
 
 def test_a_raylet_killed_in_the_middle_costs_its_shards_only(cluster, engine, tmp_path):
     (tmp_path / "local").mkdir()
-    run(job(tmp_path / "local"), lambda: range(60), quiet=True)
+    Stage(job(tmp_path / "local"), lambda: range(60)).run(quiet=True)
     victim = cluster.others[0]
 
     def kill():
@@ -135,7 +135,7 @@ def test_a_raylet_killed_in_the_middle_costs_its_shards_only(cluster, engine, tm
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        run(job(tmp_path, pause=0.1, doomed=victim.node_id), lambda: range(60), quiet=True, engine=engine)
+        Stage(job(tmp_path, pause=0.1, doomed=victim.node_id), lambda: range(60)).run(quiet=True, engine=engine)
     finally:
         stop.set()
         killer.join()
