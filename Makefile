@@ -5,7 +5,7 @@ BIN := .venv/bin
 export FIFTYONE_DO_NOT_TRACK = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint docs light lock audit pictures bench bench-gpu scale ray dist faults fuzz clean
+.PHONY: help install demo test lint docs light lock audit pictures bench bench-gpu scale ray people dist faults fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,11 @@ scale: .venv/.installed  ## time, memory and bytes a human at growing sizes, and
 
 ray: .venv/.installed  ## digests of all tables by both engines, into out/ray: sample world, and RAY="--source coco=ROOT"
 	$(BIN)/python -m tests.runtime.ray.digests $(RAY)
+
+PEOPLE ?= ../shared/data/people
+PEOPLE_RECIPE ?= debug
+people: .venv/.installed  ## build, train and score on real people: PEOPLE=FOLDER, PEOPLE_RECIPE=small on a GPU, RUN="--seeds 1"
+	$(BIN)/python -m tests.harness.people.run --people $(PEOPLE) --out out/people --recipe $(PEOPLE_RECIPE) $(RUN)
 
 dist:  ## a wheel and an sdist in dist/, built in a throwaway environment
 	@rm -rf dist build && t=$$(mktemp -d) && trap 'rm -rf "$$t" build' EXIT && $(PYTHON) -m venv "$$t" && "$$t/bin/pip" install -q build \

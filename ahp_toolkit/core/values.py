@@ -106,7 +106,7 @@ def identifier(value: Any) -> int | str:
     """An id: a whole number (also 7.0 and "7") as int, any other text as it is ("007" is not 7).
 
     Raises:
-        BadValue: ``malformed`` for null, booleans, fractions, an empty text and containers.
+        BadValue: ``malformed`` for null, booleans, fractions, an empty text, half a surrogate pair and containers.
     """
     if type(value) is int and abs(value) < 2**63:
         return value
@@ -114,6 +114,10 @@ def identifier(value: Any) -> int | str:
         return int(value)
     if isinstance(value, str) and value.strip():
         plain = value.strip()
+        try:
+            plain.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair: no table and no hash takes it
+            raise BadValue("malformed", f"expected an id in Unicode, got {_shown(value)}") from None
         return int(plain.partition(".")[0]) if _PLAIN_ID.fullmatch(plain) else plain
     raise BadValue("malformed", f"expected an id (a whole number or a text), got {_shown(value)}")
 

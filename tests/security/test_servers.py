@@ -28,7 +28,7 @@ def test_a_port_is_probed_on_the_address_asked_for_alone() -> None:
     port = server.free_port("127.0.0.1", None)
     with socket.socket() as s:
         s.bind(("127.0.0.1", port))
-        s.follow()
+        s.listen()
         with pytest.raises(UserError, match="--port"):
             server.free_port("127.0.0.1", port)
         with socket.socket() as other, pytest.raises(OSError):  # nobody answers on the machine's other addresses

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from ahp_toolkit.report.tables import Cell, Column, Table
 
 ROOT = Path(__file__).parents[2]
 FILES = [p for d in ("ahp_toolkit", "annotation", "baselines", "benchmark") for p in sorted((ROOT / d).rglob("*.py"))]
@@ -27,7 +30,8 @@ NEVER_CALLED = {
 NEVER_METHODS = {"extractall", "read_pickle", "to_pickle", "set_umask"}
 #: One file reads every torch file; the cache of features is the one NumPy archive.
 TORCH_LOAD, NUMPY_LOAD = {"ahp_toolkit/nets/checkpoints.py"}, {"benchmark/features/inception.py"}
-SUBPROCESS = {"baselines/training/runs.py"}
+#: git for a run's revision; a limited process of our own that reads a stranger's Parquet first.
+SUBPROCESS = {"baselines/training/runs.py", "benchmark/grading/foreign.py"}
 
 
 @cache
@@ -115,14 +119,23 @@ def test_pages_are_escaped_by_default() -> None:
 
 
 def test_only_what_the_program_itself_made_is_trusted_as_html() -> None:
-    """``|safe`` in templates: the page's own script, the review's section and our curves (each escapes inside)."""
+    """``|safe`` in templates: the page's script, the review's section, curves, and tables of the one printer."""
     found = {
         (p.name, part.split("{{")[-1].strip())
         for p in ROOT.rglob("*.html")
         if ".venv" not in p.parts and "out" not in p.relative_to(ROOT).parts
         for part in p.read_text().split("|safe")[:-1]
     }
-    assert found == {("report.html", "script"), ("report.html", "review"), ("report.html", "svg")}
+    printed = re.compile(r"tables\.\w+|table_1|(s|t|speed)(\.\w+)?\.html\(\"[a-z ]+\"\)")
+    own = {("report.html", "script"), ("report.html", "review"), ("report.html", "svg")}
+    assert {f for f in found if not printed.fullmatch(f[1])} == own
+
+
+def test_the_table_printer_escapes_whatever_it_is_given() -> None:
+    evil = "<script>alert(1)</script>"
+    cell = Cell(evil, note=evil, mark=evil, colour=evil)
+    table = Table((Column("name", evil, hint=evil), Column("n")), ((evil, cell),))
+    assert "<script" not in table.html(evil)
 
 
 @pytest.mark.parametrize("word", ["/tmp", "/var/tmp", "0.0.0.0", "/dev/shm"])

@@ -26,15 +26,16 @@ def test_what_is_said_in_the_working_folder_is_published_and_taken_up(s3, source
     ahp(*build, here)
     before = kept(here)
     first, second = sorted(before)[:2]
+    shown = {h.human_id: h.mask.digest for h in parquet.read_records(here / "review", Human)}
     rows = tmp_path / "words.csv"
-    rows.write_text(f"candidate_id,verdict,reason\n{first},discard,occluded\n")
+    rows.write_text(f"candidate_id,verdict,reason,mask_digest\n{first},discard,occluded,{shown[first]}\n")
     ahp("review", "import", "--root", here, rows, "--reviewer", "ann")
     ahp(*build, here)
     log = f"{root.removeprefix('s3://ahp/')}/b/decisions/ann.jsonl"
     assert bucket.get(log) == (here / "decisions/ann.jsonl").read_bytes()
     assert kept(here) == before - {first}
     ahp(*build, there)  # another machine goes on with the review
-    rows.write_text(f"candidate_id,verdict,reason\n{second},discard,occluded\n")
+    rows.write_text(f"candidate_id,verdict,reason,mask_digest\n{second},discard,occluded,{shown[second]}\n")
     ahp("review", "import", "--root", there, rows, "--reviewer", "ann")
     ahp(*build, there)
     ahp(*build, here)

@@ -41,7 +41,9 @@ class Checkpoints(Target):
         return self.path.read_bytes()
 
     def step(self, rng: Random, huge: bool) -> Outcome:
-        self.path.write_bytes(mutate.flip(self.whole, rng) if rng.random() < 0.6 else self.odd(rng))
+        kind = rng.random()
+        data = self.whole if kind < 0.1 else mutate.flip(self.whole, rng) if kind < 0.6 else self.odd(rng)
+        self.path.write_bytes(data)
         try:
             made = self.io.load_checkpoint(self.path, "ahp-model-2")
             check.need(len(made.digest) == 64, "digest")

@@ -101,6 +101,6 @@ def photos_of(source: str, root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
         if source == "objects365":
             yield f"train/{'/'.join(p.file_name.split('/')[-2:])}", (p.width, p.height)
         elif source == "coco":
-            yield p.looked[0], p.size
+            yield p.found.places[0], p.size
         else:  # boxes are shares of the photo: any size does
             yield f"train/{entry.image_id.split('/')[1]}.jpg", SIZES[hashing.seed_of(entry.image_id) % len(SIZES)]
