@@ -121,7 +121,7 @@ def summary(r: Result, review: str) -> str:
     if r.name == "parse":
         return f"{c['out']} people"
     if r.name == "review":
-        how = {"provisional": " (provisional: decided by rule, not by people)", "oracle": " (the sample world's truth)"}
+        how = {"provisional": _provisional(r.folder), "oracle": " (the sample world's truth)"}
         line = f"{_sum(c, 'preserve/')} preserved, {_sum(c, 'refine/')} to refine{how.get(review, '')}"
         unseen = _sum(c, "triage/")
         return f"{line}, {unseen} discarded unseen by triage" if unseen else line
@@ -133,6 +133,18 @@ def summary(r: Result, review: str) -> str:
         bins = ", ".join(str(c.get(f"bin{i}", 0)) for i in range(len(density.bins)))
         return f"{c['in']} people -> {c['out']} samples (by bin: {bins})"
     return ""
+
+
+def _provisional(review: Path) -> str:
+    """How many of the people in a review's table a rule has chosen, in brackets; '' where people chose all."""
+    from ahp_toolkit.storage import parquet
+
+    parts = sorted(review.glob("part-*.parquet"))
+    rows = [v for p in parts for v in parquet.read_table(p, ["provisional"])[0].to_pylist()]
+    if not any(rows):
+        return ""
+    some = "" if all(rows) else f"{sum(rows)} of them "
+    return f" ({some}provisional: decided by rule, not by people)"
 
 
 def _sum(counts: dict[str, int], start: str) -> int:

@@ -57,6 +57,7 @@ def tables(build: Build) -> Tables:
         "parsing": parsing(build, preserved),
         "tools": tools(build),
         "closing": closing(build),
+        "groups": groups(build),
         "occluders": occluders(build),
     }
     status = "provisional" if build.provisional else "reviewed" if len(humans) else "not reviewed"
@@ -331,6 +332,23 @@ def closing(build: Build) -> pd.DataFrame:
     kinds = ("preserve", "closed", "closed_px")
     rows = [(s, *(counts.get(f"{kind}/{s}", 0) for kind in kinds)) for s in sources]
     return pd.DataFrame(rows, columns=["source", "preserved", "masks_closed", "px_added"])
+
+
+def groups(build: Build) -> pd.DataFrame:
+    """By source: photos with candidates, groups of two or more that show one scene, the photos in them, the largest.
+
+    Photos of one scene share the photo key by which photos fall into splits (`stages.deduplicate`).
+    """
+    found = build.columns("harvest", "candidate_id", "image.source", "image.image_id", "image.photo")
+    frame = found.to_pandas().drop_duplicates("image.image_id")
+    keyed = frame[frame["image.photo"].fillna("") != ""]
+    sizes = keyed.groupby("image.photo")["image.image_id"].transform("size")
+    rows = []
+    for source, photos in frame.groupby("image.source", observed=True):
+        own = keyed.assign(size=sizes)[(keyed["image.source"] == source) & (sizes > 1)]
+        most = int(own["size"].max()) if len(own) else 0
+        rows.append((source, len(photos), own["image.photo"].nunique(), len(own), most))
+    return pd.DataFrame(rows, columns=["source", "photos", "groups", "photos_in_groups", "largest_group"])
 
 
 def occluders(build: Build) -> pd.DataFrame:

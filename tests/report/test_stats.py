@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from ahp_toolkit.cli import main
+from ahp_toolkit.cli.build import _provisional
 from ahp_toolkit.core import crops
 from ahp_toolkit.core.errors import UserError
 from ahp_toolkit.core.masks import encode
-from ahp_toolkit.core.records import Decision, Dropped, Human, Sample, Segmented
+from ahp_toolkit.core.records import Candidate, Decision, Dropped, Human, Sample, Segmented
 from ahp_toolkit.report import page as report
 from ahp_toolkit.report import plots, sheets, statistics
 from ahp_toolkit.report.charts import span
@@ -73,6 +74,29 @@ def test_occlusion_counts_every_sample_and_what_was_asked(evil):
     assert frame["count"].sum() == 24
     assert frame["requested_share"].sum() == pytest.approx(1)
     assert frame.loc[frame["low"].eq(0.4), "requested_count"].item() == pytest.approx(6)
+
+
+def test_photos_of_one_scene_are_counted_as_groups(tmp_path):
+    root = fake_build.make(tmp_path / "build", photos=6)
+    part = parquet.parts(root / "harvest")[0]
+    found = list(parquet.read_records(root / "harvest", Candidate))
+    ids = sorted({c.image.image_id for c in found})
+    scene = dict.fromkeys(ids[:3], "a scene") | dict.fromkeys(ids[3:], "")  # three photos of one scene, the rest alone
+    moved = [replace(c, image=replace(c.image, photo=scene[c.image.image_id])) for c in found]
+    parquet.write_records(part, moved, Candidate)
+    table = statistics.groups(Build(root))
+    assert table[["photos", "groups", "photos_in_groups", "largest_group"]].sum().to_list() == [len(ids), 1, 3, 3]
+
+
+def test_the_review_line_counts_what_a_rule_has_chosen(tmp_path):
+    root = fake_build.make(tmp_path / "build", photos=4)
+    assert _provisional(root / "review") == " (provisional: decided by rule, not by people)"
+    people = [replace(h, provisional=n == 0) for n, h in enumerate(parquet.read_records(root / "review", Human))]
+    for old in parquet.parts(root / "review"):
+        old.unlink()
+    for chosen, line in ((people, " (1 of them provisional: decided by rule, not by people)"), (people[1:], "")):
+        parquet.write_records(root / "review" / "part-00000.parquet", chosen, Human)
+        assert _provisional(root / "review") == line
 
 
 def test_splits_count_the_people_that_samples_are_made_of(evil):
