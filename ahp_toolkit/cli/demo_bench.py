@@ -81,7 +81,8 @@ def _made(job: Training, split: Path, say: Say) -> Path:
     spent = time.monotonic() - begun
     predictions, predicted = runs.predict_once(run, split, device=job.device)
     record = files.read_json(predictions / "run.json")
-    fresh = f"trained {job.steps} steps in {spent:.0f} s" if trained else f"trained {job.steps} steps (up to date)"
+    took = f" in {spent:.0f} s" if trained else " (up to date)"
+    fresh = f"trained {job.steps} steps{took}" if job.steps else "nothing to train"
     again = "" if predicted else " (up to date)"
     say(f"{'train':10s} {job.model}/{job.task}: {fresh}, {record['predictions']} predictions{again}")
     return predictions

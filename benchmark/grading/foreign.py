@@ -10,7 +10,7 @@ import json
 import os
 import select
 import stat
-import subprocess
+import subprocess  # nosec B404
 import sys
 import threading
 from collections.abc import Iterator, Sequence
