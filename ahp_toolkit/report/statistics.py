@@ -28,7 +28,7 @@ from ahp_toolkit.sources.base import was_human
 from ahp_toolkit.storage import files, parquet
 from ahp_toolkit.storage.build_folder import STAGES, Build, columns_of, source_of
 
-#: Table 1 of the paper (spec §1): group, its sources here, human count, preserved.
+#: Table 1 of the paper (spec §1): group, the formats of its sources, human count, preserved.
 PAPER_TABLE_1: tuple[tuple[str, tuple[str, ...], int, int], ...] = (
     ("COCO + VOC + LIP", ("coco", "voc_sbd", "lip"), 24_806, 5_940),
     ("OpenImages", ("openimages",), 314_359, 17_677),
@@ -141,12 +141,18 @@ def table_1(build: Build, humans: pd.DataFrame) -> pd.DataFrame:
     ``count`` is the humans that harvest kept (the paper's human count), ``preserved`` those a reviewer found not
     occluded with a fine mask, ``ratio`` the one divided by the other.
     """
+    formats = build.formats
     rows = {s: _source_row(build, s) for s in _sources(build, humans)}
     for (source, verdict), n in Counter(zip(humans["source"], humans["verdict"], strict=True)).items():
         rows[source]["preserved" if verdict == "preserve" else "refined"] += n
     lines = [{"source": s, "kind": "source", **row} for s, row in rows.items()]
     lines += [
-        {"source": name, "kind": "group", **_sum(rows[s] for s in members if s in rows), **_paper(count, kept)}
+        {
+            "source": name,
+            "kind": "group",
+            **_sum(rows[s] for s in rows if formats.get(s, s) in members),
+            **_paper(count, kept),
+        }
         for name, members, count, kept in PAPER_TABLE_1
     ]
     paper = _paper(sum(p[2] for p in PAPER_TABLE_1), sum(p[3] for p in PAPER_TABLE_1))

@@ -34,7 +34,8 @@ def board_table(board: Board, printed: bool = False) -> Table:
     for k, run in enumerate(board.runs):
         place = board.places[board.headline].get(k)
         rank = Cell(place.rank, mark="=" if place.tied else "") if place else None
-        claims = "" if printed else described(run.record["run"])
+        made = run.record["run"]
+        claims = described(made) if not printed else "with aids" if made.get("aids") else ""
         note = "; ".join([*([claims] if claims else []), *run.marks])
         name = run.model if len(run.model) <= _PRINTED or not printed else f"{run.model[: _PRINTED - 1]}…"
         method = Cell(run.model, name, note=note, colour=colour(k), hint=str(run.record["run_id"]))

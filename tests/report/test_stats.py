@@ -69,6 +69,14 @@ def test_table_1_sums_sources_and_shows_the_paper(evil):
     assert np.isnan(frame.loc["Objects365", "ratio"])
 
 
+def test_a_named_source_counts_in_the_papers_group_of_its_format(tmp_path):
+    root = fake_build.make(tmp_path / "build", photos=4)
+    build = files.read_json(root / "build.json")
+    files.write_json(root / "build.json", build | {"formats": dict.fromkeys(build["roots"], "lip")})
+    frame = statistics.tables(Build(root))["table_1"].set_index("source")
+    assert frame.loc["COCO + VOC + LIP", "count"] == frame.loc["all", "count"] == 8
+
+
 def test_occlusion_counts_every_sample_and_what_was_asked(evil):
     frame = statistics.tables(Build(evil))["occlusion"]
     assert frame["count"].sum() == 24
