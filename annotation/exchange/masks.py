@@ -202,12 +202,11 @@ def _log(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str
 
 
 def _propose(root: Path, found: Sequence[tuple[str, Segmented, Mask]], reviewer: str) -> Imported:
-    other = any(s.mask != m for _, s, m in found)
-    decided_on = {s.candidate.candidate_id: s.mask for s, _ in chosen(root, ["preserve"])} if other else {}
+    state = Decisions(root).refresh()
     new = [
         replace(s, mask=m, score=1.0, segmenter=f"{reviewer}@corrected", border_touch=border_pixels(m.decode()))
         for _, s, m in found
-        if m not in (s.mask, decided_on.get(s.candidate.candidate_id))  # as it is shown, or as it was exported
+        if m.digest not in (s.mask.digest, state.case(s.candidate.candidate_id).current)  # as exported, or as shown
     ]
     propose(root, new)
     return Imported(len(new), len(found) - len(new))

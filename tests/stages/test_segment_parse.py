@@ -203,7 +203,7 @@ def test_the_same_bytes_with_one_and_two_workers(toy: Path, trained: str) -> Non
     for workers in (1, 2):
         stage = Segment("deeplab", trained, "cpu", {"toy": str(toy / "photos2")}, batch_size=2)
         job, items = segment_job(toy / f"seg{workers}", toy / "h2", stage)
-        result = pipeline.run(job, lambda items=items: items, workers=workers, quiet=True)
+        result = pipeline.Stage(job, items).run(workers=workers, quiet=True)
         digests.append(result.digest)
         assert result.counts["box_only"] == 9
     assert digests[0] == digests[1]
@@ -212,11 +212,11 @@ def test_the_same_bytes_with_one_and_two_workers(toy: Path, trained: str) -> Non
 def test_parsings_of_the_source_stay_and_others_get_pseudo_labels(tmp_path: Path) -> None:
     own, without = world(tmp_path, 2, "parsings"), world(tmp_path, 5, "masks")[2:]
     harvest(tmp_path / "h", own + without)
-    pipeline.run(*_run(segment_job(tmp_path / "s", tmp_path / "h", Segment("source_mask"))), quiet=True)
+    pipeline.Stage(*segment_job(tmp_path / "s", tmp_path / "h", Segment("source_mask"))).run(quiet=True)
     made = {}
     for parser, weights in (("source_parsing", None), ("hrnet", "random")):
         stage = Parse(parser, weights, "cpu", {"toy": str(tmp_path)})
-        pipeline.run(*_run(parse_job(tmp_path / parser, tmp_path / "s", stage)), quiet=True)
+        pipeline.Stage(*parse_job(tmp_path / parser, tmp_path / "s", stage)).run(quiet=True)
         made[parser] = list(parquet.read_records(tmp_path / parser, Segmented))
     assert [s.parser for s in made["source_parsing"]] == ["source_parsing@source"] * 2 + [""] * 3
     assert [s.parsing for s in made["source_parsing"]] == [c.parsing for c in own] + [None] * 3
@@ -224,10 +224,6 @@ def test_parsings_of_the_source_stay_and_others_get_pseudo_labels(tmp_path: Path
     for s in made["hrnet"]:
         assert s.parsing is not None
         np.testing.assert_array_equal(s.parsing.decode() > 0, s.mask.decode())
-
-
-def _run(job: tuple[pipeline.Job, list[str]]) -> tuple[pipeline.Job, object]:
-    return job[0], lambda: job[1]
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 40), st.integers(1, 40), st.floats(1, 4))

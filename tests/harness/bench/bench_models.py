@@ -41,8 +41,9 @@ def best(fn: Callable[[], object], times: int = 5) -> float:
     return 1e3 * min(spans)
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, invisible: Tensor, form: str) -> list[Tensor]:
+def plain(q: Tensor, k: Tensor, v: Tensor, masks: tuple[Tensor, Tensor], form: str) -> list[Tensor]:
     """The formula with the whole matrix."""
+    visible, invisible = masks
     r = q @ k.transpose(1, 2)
     if form == "listing":
         return [r.transpose(1, 2).softmax(2) @ v, r.softmax(2) @ v]
@@ -61,7 +62,7 @@ def _attention(way: str, form: str, out: multiprocessing.Queue) -> None:  # type
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def forward() -> Tensor:
-        return torch.stack([f.square().sum() for f in fn(q, k, v, visible, invisible, form)]).sum()  # type: ignore[operator]
+        return torch.stack([f.square().sum() for f in fn(q, k, v, (visible, invisible), form)]).sum()  # type: ignore[operator]
 
     forward().backward()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -278,7 +278,7 @@ def attention(run: Run) -> list[dict[str, Any]]:
 
 def back(fn: Callable[..., list[Tensor]], qkv: list[Tensor], seen: Tensor, hidden: Tensor, form: str) -> list[Tensor]:
     """Outputs and gradients."""
-    found = fn(*qkv, seen, hidden, form)
+    found = fn(*qkv, (seen, hidden), form)
     return [*found, *torch.autograd.grad([f.float().square().sum() for f in found], qkv)]
 
 

@@ -27,7 +27,8 @@ class Cell:
     """One stage. ``outputs``: patterns of what it makes, below the folder; ``logs``: of what it appends to or marks.
 
     ``group``: whom it shares a warm process with. Its base is the end of the cell ``before``, then ``prepare`` on it.
-    ``reads``: it opens photos, below ``photos`` (none: the sources of the build).
+    ``reads``: it opens photos, below ``photos`` (none: the sources of the build). ``single``: its files exist once and
+    are made again from nothing, so lines that something else removes from them cannot be told; see docs/review.md.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Cell:
     prepare: Callable[[Path], None] | None = None
     reads: bool = False
     photos: str = ""
+    single: bool = False
 
     def end(self, folder: Path) -> Digest:
         """What a run left behind."""
@@ -168,7 +170,7 @@ ACKS = Path(tempfile.gettempdir()) / f"ahp-faults-{os.getpid()}.acks"
 def review_cell() -> Cell:
     """A reviewer's sitting: words that are acknowledged one by one, as the panel sees it."""
     log = ("root/decisions/*.jsonl",)
-    return Cell("decisions", _sit, log, log, _said, group="review", prepare=review_base)
+    return Cell("decisions", _sit, log, log, _said, group="review", prepare=review_base, single=True)
 
 
 def _sit() -> None:

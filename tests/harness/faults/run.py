@@ -125,6 +125,8 @@ class Bench:
         cell = self.cells[name]
         if fault == "read":
             return cell.reads
+        if fault in ("corrupt", "log") and cell.single:
+            return False
         return not (fault == "worker" and cell.pooled is None) and not (fault == "log" and not cell.logs)
 
     def stand(self, name: str) -> Stand:

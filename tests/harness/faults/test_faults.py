@@ -35,6 +35,7 @@ KILLED = (
 UNSTRUCK = {
     "demo": "runs the rows of build and bench one after the other",
     "bench validate": "makes nothing",
+    "convert": "makes all of its files again, each by one rename",
     "bench open": "writes to the database alone, as the App does",
     "doctor": "makes nothing",
 }
