@@ -55,7 +55,11 @@ def test_a_dry_run_agrees_with_the_build_before_in_the_middle_and_after(source, 
 
     again = planned(args, "--min-area", "400")
     assert set(states(again).values()) == {"to make"}
-    assert again["harvest"]["items"] == 12 and again["harvest"]["seconds"] > 0 and again["review"]["seconds"] is None
+    assert (
+        again["harvest"]["items"] == 12
+        and again["harvest"]["seconds"] is not None
+        and again["review"]["seconds"] is None
+    )
 
     run(*args, "-q")
     there = everything(out)
@@ -64,7 +68,7 @@ def test_a_dry_run_agrees_with_the_build_before_in_the_middle_and_after(source, 
     assert states(planned(args, "--rebuild", "parse"))["parse"] == "to make"
     seed = planned(args, "--seed", "3")
     assert [n for n, s in states(seed).items() if s == "to make"] == ["train", "val", "test", "report"]
-    assert seed["train"]["seconds"] > 0
+    assert seed["train"]["seconds"] is not None
 
 
 def test_a_rebuilt_stage_is_made_again_to_the_same_bytes(source, tmp_path):
