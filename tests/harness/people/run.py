@@ -104,15 +104,15 @@ def build(people: Path, out: Path, recipe: str) -> None:
 def runs(args: argparse.Namespace) -> Iterator[Path]:
     """Train and predict every row with every seed; yields the folders of predictions."""
     for model, task in UNTRAINED:
-        yield from one(args, Row(model, task), 0)
+        yield one(args, Row(model, task), 0)
     for seed in range(args.seeds):
         for row in ROWS:
             if args.only in row.name:
-                yield from one(args, row, seed)
+                yield one(args, row, seed)
 
 
-def one(args: argparse.Namespace, row: Row, seed: int) -> Iterator[Path]:
-    """One run, unless its predictions are there."""
+def one(args: argparse.Namespace, row: Row, seed: int) -> Path:
+    """The predictions of one run, made unless they are there."""
     name = f"{row.name}-{seed}"
     run = args.out / "runs" / name
     made = run / "predictions" / "val"
@@ -125,7 +125,7 @@ def one(args: argparse.Namespace, row: Row, seed: int) -> Iterator[Path]:
         ahp("bench", "predict", run, "--split", "val", "-q")
         with (args.out / "hours.jsonl").open("a") as f:
             f.write(json.dumps({"run": name, "seconds": round(time.monotonic() - start)}) + "\n")
-    yield made
+    return made
 
 
 def main() -> None:
